@@ -1,0 +1,1 @@
+"""The one door to the disk: contract in `base`, production in `posix`."""
