@@ -1,0 +1,199 @@
+"""The rules of the house, checked as tests.
+
+Ruff's bans are lifted for a whole file at a time, and import-linter knows modules, not lines: what
+is finer than either stands here. Each failure names the place and the rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import chronik_store.errors
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("chronik_store", "chronik_server")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MODULES = [str(path.relative_to(ROOT)) for path in SOURCES]
+FILE_LINES_MAX = 450
+FUNCTION_LINES_MAX = 70
+NAMES_THAT_SAY_NOTHING = re.compile(r"(^|_)(utils?|helpers?|common|misc|manager)($|_)")
+
+# Seams: who may import what, in the library. A path ending in "/" is a whole room. The command
+# line is a program, and the test kit brings seams of its own.
+PROGRAMS = ("chronik_store/cli/", "chronik_store/testing/", "chronik_server/")
+DOORS: dict[str, tuple[str, ...]] = {
+    "time": ("chronik_store/clock.py",),
+    "random": ("chronik_store/clock.py",),
+    "secrets": ("chronik_store/clock.py",),
+    "threading": ("chronik_store/threads.py", "chronik_store/fs/posix.py", "chronik_store/aio"),
+    "mmap": ("chronik_store/fs/posix.py",),
+    "fcntl": ("chronik_store/fs/posix.py",),
+    "asyncio": ("chronik_store/aio", "chronik_store/objectstore/fsspec"),
+    "socket": (),
+    "subprocess": (),
+    "signal": (),
+}
+# Each third-party library has one owner, so that its exceptions, its quirks and its replacement
+# concern one module. The command line and the kit name theirs too.
+OWNERS: dict[str, tuple[str, ...]] = {
+    "xxhash": ("chronik_store/format/checksum.py",),
+    "cbor2": ("chronik_store/format/cbor.py",),
+    "compression": ("chronik_store/format/compression.py",),
+    "backports": ("chronik_store/format/compression.py",),
+    "fsspec": ("chronik_store/objectstore/fsspec",),
+    "s3fs": ("chronik_store/objectstore/fsspec",),
+    "botocore": ("chronik_store/objectstore/fsspec",),
+    "aiobotocore": ("chronik_store/objectstore/fsspec",),
+    "aiohttp": ("chronik_store/objectstore/fsspec",),
+    "tantivy": ("chronik_store/search/engine.py",),
+    "pyarrow": ("chronik_store/format/arrow.py", "chronik_store/cli/"),
+    "click": ("chronik_store/cli/", "chronik_server/"),
+    "rich": ("chronik_store/cli/", "chronik_server/"),
+    "structlog": ("chronik_store/cli/", "chronik_server/"),
+    "greenlet": ("chronik_store/testing/",),
+    "hypothesis": ("chronik_store/testing/",),
+    "pytest": ("chronik_store/testing/",),
+    "raftos": ("chronik_server/",),
+    "msgpack": ("chronik_server/",),
+    "prometheus_client": ("chronik_server/",),
+    "uvloop": ("chronik_server/",),
+}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, top-level name) of every import of a file, also those inside functions."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.partition(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.lineno, node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_a_module_opens_with_a_docstring_and_fits_on_the_page(path: Path) -> None:
+    docstring = ast.get_docstring(tree_of(path))
+    lines = path.read_text().count("\n")
+
+    assert docstring, f"{path}: open with place, promise, invariant"
+    assert lines <= FILE_LINES_MAX, f"{path}: split it"
+    assert not NAMES_THAT_SAY_NOTHING.search(path.stem), f"{path}: name it after what it does"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_a_function_fits_on_one_screen(path: Path) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= FUNCTION_LINES_MAX, f"{path}:{node.lineno} {node.name}: {lines} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_a_class_name_says_what_the_class_is(path: Path) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ClassDef):
+            said = re.sub(r"(?<!^)(?=[A-Z])", "_", node.name).lower()
+            assert not NAMES_THAT_SAY_NOTHING.search(said), f"{path}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_seams_are_used_at_their_doors_only(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    if name.startswith(PROGRAMS):
+        return
+    for line, module in imports_of(path):
+        doors = DOORS.get(module)
+        assert doors is None or name.startswith(doors), (
+            f"{name}:{line} imports {module}; its doors: {', '.join(doors) or 'none'}"
+        )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_a_third_party_library_is_imported_by_its_owner_only(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    ours = {*sys.stdlib_module_names, *PACKAGES}
+    for line, module in imports_of(path):
+        if module in OWNERS:
+            assert name.startswith(OWNERS[module]), f"{name}:{line} {module}: {OWNERS[module]}"
+        else:
+            assert module in ours, f"{name}:{line} {module}: name its owner in OWNERS"
+
+
+def test_the_library_never_imports_its_test_kit() -> None:
+    pattern = re.compile(r"^\s*(from|import)\s+chronik_store\.testing\b", re.MULTILINE)
+    for path in SOURCES:
+        if "testing" not in path.parts:
+            assert not pattern.search(path.read_text()), f"{path} imports chronik_store.testing"
+
+
+def test_importing_the_library_loads_nothing_heavy() -> None:
+    """What is loaded on first use costs those nothing who do not use it."""
+    heavy = ["asyncio", "fsspec", "s3fs", "tantivy", "structlog", "rich", "click", "raftos"]
+    heavy += ["pyarrow", "multiprocessing"]
+    code = f"import sys, chronik_store; print([m for m in {heavy!r} if m in sys.modules])"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    assert ran.stdout.strip() == "[]"
+
+
+def test_everything_public_has_a_docstring() -> None:
+    """On exported classes, their public methods and properties too."""
+    import chronik_store as chronik
+
+    missing = []
+    for name in chronik.__all__:
+        value = getattr(chronik, name)
+        if callable(value) and not value.__doc__:
+            missing.append(name)
+        if isinstance(value, type) and value.__module__.startswith("chronik_store"):
+            for attribute, member in vars(value).items():
+                target = getattr(member, "__func__", member)
+                is_callable = callable(target) or isinstance(target, property)
+                if is_callable and not attribute.startswith("_") and not target.__doc__:
+                    missing.append(f"{name}.{attribute}")
+
+    assert missing == []
+
+
+def all_errors(base: type[BaseException]) -> Iterator[type[BaseException]]:
+    for child in base.__subclasses__():
+        if child.__module__ == "chronik_store.errors":
+            yield child
+            yield from all_errors(child)
+
+
+def test_each_error_is_documented() -> None:
+    page = ROOT / "docs" / "errors.md"
+    if not page.exists():
+        pytest.skip("docs/errors.md is not written yet")
+    text = page.read_text()
+    names = {error.__name__ for error in all_errors(chronik_store.errors.ChronikError)}
+
+    assert {name for name in names if name not in text} == set()
+
+
+def test_dependencies_of_the_base_are_those_the_library_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[ <>=;\[]", line)[0] for line in project["dependencies"]}
+
+    assert {"backports.zstd", "cbor2", "fsspec", "tantivy", "xxhash"} == declared
+
+
+def test_constraints_name_versions_and_no_places() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)
