@@ -6,7 +6,8 @@ rivals. Every mutating call has three outcomes: done (it returned), not done (it
 whose `durability` is "not_durable"), unknown (any other UnavailableError): the caller then reads
 back and compares. Keys are relative to the store's prefix, '/'-separated, never start with '/'.
 
-Errors: ObjectNotFoundError, AccessDeniedError, UnavailableError; nothing else leaves a store.
+Errors: ObjectNotFoundError, AccessDeniedError, ObjectStoreRefusedError and UnavailableError leave
+a store, and ConfigError for a key that could leave its prefix; nothing else does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ Buffer = bytes | bytearray | memoryview
 
 class ObjectNotFoundError(UnavailableError, LookupError):
     """No object has this key now. Internal to the library: callers decide what absence means."""
+
+    retriable = False
+
+
+class ObjectStoreRefusedError(UnavailableError):
+    """The store answered that it will not do this: no such bucket, not implemented, bad request.
+
+    Not retried: the message names what to change in the configuration or the bucket.
+    """
 
     retriable = False
 
@@ -65,7 +75,10 @@ class ObjectStore(Protocol):
         ...
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Exactly one ranged read; negative `start` counts from the end. Shorter only at the end."""
+        """Exactly one ranged read; a negative `start` counts from the end.
+
+        Shorter only where the object ends; empty past it.
+        """
         ...
 
     def head(self, key: str) -> ObjectInfo | None:

@@ -1,0 +1,118 @@
+"""From a URL to an object store.
+
+Place: the front door of the `objectstore` room. Promise: opening touches no network; a URL that
+cannot be meant is a ConfigError that lists what can. Invariant: a URL never carries secrets: one
+with user, password or query is refused without being repeated.
+
+    None               a directory, `default_path`
+    file:///absolute   a directory
+    memory://name      this process's memory, shared by name (tests, demos)
+    s3://bucket        S3 and what speaks its protocol           (extra `s3`)
+    gs:// az:// ...    other fsspec file systems, if the create-only probe passes
+"""
+
+from __future__ import annotations
+
+import re
+
+from chronik_store.config import S3Options
+from chronik_store.environment import Environment
+from chronik_store.errors import ConfigError
+from chronik_store.objectstore.base import ObjectStore
+from chronik_store.objectstore.layout import check_key
+from chronik_store.objectstore.local import LocalObjectStore
+from chronik_store.objectstore.memory import MemoryObjectStore
+from chronik_store.objectstore.retry import RetryingObjectStore, RetryPolicy
+
+SCHEMES = "file:///absolute/path, s3://bucket/prefix, memory://name/prefix, gs://..., az://..."
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+PREFIX_BYTES_MAX = 120
+"""With the longest key of `layout`, still below S3's 1,024 bytes."""
+_OTHER_SCHEMES = frozenset({"gs", "gcs", "az", "abfs", "abfss", "adl"})
+
+
+def open_object_store(
+    url: str | None,
+    *,
+    env: Environment,
+    s3: S3Options | None = None,
+    default_path: str | None = None,
+    read_only: bool = False,
+    retry: RetryPolicy | None = None,
+) -> ObjectStore:
+    """The object store behind `url`, or the directory `default_path` if there is none.
+
+    Stores behind a network come wrapped in the one retry policy; local ones do not, since a disk
+    that fails once is not asked again.
+
+    Raises:
+        ConfigError: the URL cannot be used, or its scheme's extra is not installed.
+        UnavailableError: the local directory cannot be made.
+    """
+    if url is None:
+        if default_path is None:
+            raise ConfigError(f"no object store given; use one of {SCHEMES}")
+        return _local(default_path, env, read_only=read_only)
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ConfigError(f"object store {_shown(url)} is not a URL; use one of {SCHEMES}")
+    scheme, rest = match["scheme"], match["rest"]
+    if scheme == "file":
+        return _local(rest, env, read_only=read_only)
+    bucket, prefix = _split(scheme, rest)
+    if scheme == "memory":
+        return MemoryObjectStore(bucket, prefix, clock=env.clock)
+    return RetryingObjectStore(
+        _remote(scheme, bucket, prefix, env, S3Options() if s3 is None else s3),
+        clock=env.clock,
+        entropy=env.entropy,
+        policy=retry,
+    )
+
+
+def _remote(
+    scheme: str, bucket: str, prefix: str, env: Environment, options: S3Options
+) -> ObjectStore:
+    # On first use only: s3fs takes 300 ms to import, and most logs have no bucket.
+    if scheme in {"s3", "s3a"}:
+        from chronik_store.objectstore.s3_store import S3ObjectStore
+
+        return S3ObjectStore(bucket, prefix, options, threads=env.threads)
+    if scheme in _OTHER_SCHEMES:
+        from chronik_store.objectstore.fsspec_store import open_fsspec
+
+        return open_fsspec(scheme, bucket, prefix)
+    raise ConfigError(f"object store scheme {scheme!r} is not known; use one of {SCHEMES}")
+
+
+def _local(path: str, env: Environment, *, read_only: bool) -> ObjectStore:
+    if not path.startswith("/") or "\0" in path:
+        raise ConfigError(
+            f"object store path {path[:200]!r} must be absolute, as in file:///var/lib/chronik"
+        )
+    if ".." in path.split("/"):
+        raise ConfigError(f"object store path {path[:200]!r} must not contain '..'")
+    return LocalObjectStore(env.fs, path, entropy=env.entropy, clock=env.clock, read_only=read_only)
+
+
+def _split(scheme: str, rest: str) -> tuple[str, str]:
+    bucket, _, prefix = rest.partition("/")
+    if "@" in rest or "?" in rest or "#" in rest:
+        raise ConfigError(
+            f"a {scheme}:// URL takes no user, password, query or fragment; give credentials by "
+            "S3_ACCESS_KEY and S3_SECRET_KEY or by the provider's own means"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(f"{scheme}:// needs a bucket name, as in {scheme}://bucket/prefix")
+    prefix = prefix.strip("/")
+    if prefix:
+        check_key(prefix)
+    if len(prefix.encode()) > PREFIX_BYTES_MAX:
+        raise ConfigError(f"the prefix of a {scheme}:// URL has at most {PREFIX_BYTES_MAX} bytes")
+    return bucket, prefix
+
+
+def _shown(url: str) -> str:
+    """The start of a URL that could not be read, unless a secret may be in it."""
+    return "given" if "@" in url or "?" in url else repr(url[:100])
