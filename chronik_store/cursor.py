@@ -1,0 +1,88 @@
+"""A named position of a reader, kept in the log itself.
+
+Place: handed out by `PartitionLog.cursor`. Promise: `commit` returns when the position is durable
+and committed like any record; it survives restarts, is replicated, and goes to the bucket with the
+manifest. Invariant: a cursor never moves back unless told so with `reset=True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from chronik_store.errors import ConfigError, OffsetConflictError
+from chronik_store.format.control import CursorSet
+from chronik_store.format.record_batch import StoredBatch
+from chronik_store.model import StoredRecord
+
+if TYPE_CHECKING:
+    from chronik_store.partition_log import PartitionLog
+
+NAME_BYTES_MAX = 255
+
+
+class Cursor:
+    """One named position of one partition. Thread-safe; cheap to make."""
+
+    def __init__(self, log: PartitionLog, name: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"a cursor's name is a str, not {type(name).__name__}")
+        if not name or len(name.encode()) > NAME_BYTES_MAX or not name.isprintable():
+            raise ConfigError(
+                f"cursor name {name!r}: use 1 to {NAME_BYTES_MAX} bytes of printable text"
+            )
+        self._log = log
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Cursor({self.name!r}, offset={self.offset})"
+
+    @property
+    def committed_offset(self) -> int | None:
+        """The offset last committed, or None if this name was never committed."""
+        return dict(self._log._manifest().cursors).get(self.name)  # noqa: SLF001
+
+    @property
+    def offset(self) -> int:
+        """Where reading goes on: the committed offset, else the log's start."""
+        committed = self.committed_offset
+        start = self._log._manifest().start_offset  # noqa: SLF001
+        return start if committed is None else committed
+
+    def records(self, *, follow: bool = False) -> Iterator[StoredRecord]:
+        """Records from `offset` on. Committing while iterating does not move the iterator."""
+        return self._log.scan(self.offset, follow=follow)
+
+    def batches(self, *, max_bytes: int = 1 << 20) -> Iterator[StoredBatch]:
+        """Stored batches from `offset` on; the first may begin before it."""
+        return self._log.read_batches(self.offset, max_bytes=max_bytes)
+
+    def commit(self, next_offset: int, *, reset: bool = False) -> None:
+        """Remember that everything below `next_offset` is done. Durable when it returns.
+
+        OffsetConflictError when that would move the cursor back and `reset` is not set;
+        OffsetOutOfRangeError past the committed end.
+        """
+        self._log._check_offset(next_offset, "next_offset")  # noqa: SLF001
+        current = self.committed_offset
+        if current is not None and next_offset < current and not reset:
+            raise OffsetConflictError(
+                f"cursor {self.name!r} stands at {current}; pass reset=True to move it back to "
+                f"{next_offset}",
+                expected_offset=current,
+                end_offset=next_offset,
+            )
+        if current == next_offset:
+            return
+        log = self._log
+        known = log._manifest().cursors  # noqa: SLF001
+        if current is None and len(known) >= log._cursors_max:  # noqa: SLF001
+            raise ConfigError(
+                f"this log has {len(known)} cursors (cursors_max); delete some first"
+            )
+        log._propose(CursorSet(self.name, next_offset, reset))  # noqa: SLF001
+
+    def delete(self) -> None:
+        """Forget the position. Durable when it returns; no error if there is none."""
+        if self.committed_offset is not None:
+            self._log._propose(CursorSet(self.name, None, True))  # noqa: SLF001

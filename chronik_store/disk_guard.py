@@ -1,0 +1,58 @@
+"""Free space of the data directory: throttle first, refuse in time.
+
+Place: shared by all logs of a store; asked before an append is staged. Promise: appends are
+refused with a retriable DiskFullError while `reserve_bytes` are still free, so that hard state,
+truncations, control entries and recovery always have room; before that they are slowed down.
+Invariant: no lock is held while the file system is asked.
+"""
+
+from __future__ import annotations
+
+from chronik_store.clock import Clock
+from chronik_store.errors import DiskFullError
+from chronik_store.fs.base import FileSystem
+
+LOOK_EVERY_SECONDS = 1.0
+THROTTLE_SECONDS = 0.005
+
+
+class DiskGuard:
+    """Thread-safe: races cost one extra look at the disk."""
+
+    def __init__(
+        self, fs: FileSystem, clock: Clock, path: str, *, reserve_bytes: int, throttle_bytes: int
+    ) -> None:
+        self._fs = fs
+        self._clock = clock
+        self._path = path
+        self._reserve_bytes = reserve_bytes
+        self._throttle_bytes = max(throttle_bytes, reserve_bytes)
+        self._free_bytes = 0
+        self._allowance_bytes = 0
+        self._looked_at = float("-inf")
+
+    def admit(self, size_bytes: int) -> None:
+        """Called before `size_bytes` are queued. May sleep a little; DiskFullError when full."""
+        self._allowance_bytes -= size_bytes
+        if self._allowance_bytes <= 0 or self._free_bytes <= self._throttle_bytes:
+            self._look(size_bytes)
+            if self._free_bytes - size_bytes < self._reserve_bytes:
+                raise DiskFullError(
+                    f"{self._free_bytes} bytes are free in {self._path}, and "
+                    f"{self._reserve_bytes} are kept for recovery: free space or let the pipeline "
+                    "upload, then append again",
+                    durability="not_durable",
+                )
+            if self._free_bytes <= self._throttle_bytes:
+                self._clock.sleep(THROTTLE_SECONDS)
+
+    def _look(self, size_bytes: int) -> None:
+        now = self._clock.monotonic()
+        plenty = self._free_bytes - size_bytes > self._throttle_bytes
+        if self._allowance_bytes > 0 and plenty and now - self._looked_at < LOOK_EVERY_SECONDS:
+            return
+        usage = self._fs.usage(self._path)
+        self._free_bytes = usage.free_bytes
+        self._looked_at = now
+        # Others share the disk: look again after a quarter of the room above the throttle.
+        self._allowance_bytes = max(0, (usage.free_bytes - self._throttle_bytes) // 4)

@@ -1,0 +1,67 @@
+"""What the reading half of `PartitionLog` needs of a log, wherever it lives.
+
+Place: satisfied by `log_core.LogCore` (a data directory) and by `bucket_log.BucketView` (the
+bucket alone). Promise: `committed` and `manifest` are a consistent pair of frozen values, never an
+empty stand-in for something unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.manifest.fold import sealed_end
+from chronik_store.model import LogStatus, Position, RecoveryReport, Watermarks
+
+
+class LogView(Protocol):
+    """A readable log. Thread-safe."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def committed(self) -> Position: ...
+    @property
+    def durable(self) -> Position: ...
+    @property
+    def end_offset(self) -> int: ...
+    @property
+    def recovery(self) -> RecoveryReport: ...
+
+    def check_open(self) -> None:
+        """LogClosedError or ForkedError when the log cannot be used from here."""
+        ...
+
+    def refresh(self) -> Position:
+        """Look for what a writer elsewhere has committed since; returns `committed`."""
+        ...
+
+    def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
+        """Block until `offset` is committed; False when the time is up."""
+        ...
+
+    def status(self) -> LogStatus: ...
+
+
+def watermarks_of(view: LogView) -> Watermarks:
+    """The plot line. Read right to left, so that limits that move right keep their order."""
+    manifest = view.manifest
+    committed = view.committed.offset
+    durable = max(view.durable.offset, committed)
+    end = max(view.end_offset, durable)
+    start = manifest.start_offset
+    indexed = manifest.next.offset
+    for segment in manifest.segments:
+        if segment.bundle is None:
+            indexed = segment.base_offset
+            break
+    _, sealed = sealed_end(manifest)
+    return Watermarks(
+        start=start,
+        indexed=max(start, indexed),
+        tiered=max(start, manifest.next.offset),
+        sealed=max(start, sealed),
+        committed=max(start, committed),
+        durable=durable,
+        end=end,
+    )

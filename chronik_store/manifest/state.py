@@ -1,0 +1,289 @@
+"""The folded state of one log: the same `apply` for recovery and for live entries.
+
+Place: `wal` recovery replays into it (it satisfies the Replayer protocol), the partition core
+feeds it live. Promise: `manifest` holds committed control entries only; producers and members see
+the whole log and are undone by truncation. Invariant: `folded_to` only grows; an entry at or below
+the index that a value is folded to is skipped (protocol 1).
+
+Not thread-safe: the log's lock guards it, except that `manifest` is a frozen value behind one
+attribute, which readers may take at any time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from chronik_store.format.checkpoint import Checkpoint
+from chronik_store.format.control import Command, Members, Seal, decode_command
+from chronik_store.format.entry import EntryHeader, EntryKind
+from chronik_store.format.manifest_file import LogBase, Manifest
+from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.fs.base import Buffer
+from chronik_store.manifest.fold import Applied, apply_command, sealed_end
+from chronik_store.manifest.members import MemberHistory
+from chronik_store.manifest.producers import ProducerTable
+
+RECORDS = int(EntryKind.RECORDS)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """What is committed and not sealed. `oldest_us`: when its first record was appended."""
+
+    first_index: int
+    base_offset: int
+    record_count: int
+    payload_bytes: int
+    oldest_us: int | None
+
+
+class FoldedState:
+    """Manifest, producers, members, open-segment tally and hard state of one log."""
+
+    def __init__(
+        self, *, topic: str, partition: int, topic_id: str, log_id: str, producers_max: int
+    ) -> None:
+        self.manifest = empty_manifest(topic, partition, topic_id, log_id)
+        self.folded_to = 0
+        self.producers = ProducerTable(producers_max)
+        self.members = MemberHistory()
+        self.term = 0
+        self.vote = ""
+        self.suspect = False
+        self.last_timestamp_us = 0
+        self.refused: dict[str, int] = {}
+        self._started = False
+        self._waiting: deque[tuple[EntryHeader, Command]] = deque()
+        self._producers_at: dict[int, tuple[ProducerEntry, ...]] = {}
+        self._tally = SegmentTally()
+
+    # --- the Replayer side: physical order, live and at recovery -------------------------------
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """The first checkpoint is where folding starts; later ones repeat what was replayed."""
+        if checkpoint.term >= self.term:
+            self.term, self.vote = checkpoint.term, checkpoint.vote
+        self.suspect = self.suspect or checkpoint.suspect
+        if self._started and checkpoint.base.index <= self.folded_to:
+            return
+        self._started = True
+        self.manifest = checkpoint.manifest
+        self.folded_to = checkpoint.manifest_folded_to
+        self.producers.restore(checkpoint.producers, checkpoint.producers_folded_to)
+        self.members.restore(checkpoint.members, checkpoint.members_index)
+        self.last_timestamp_us = checkpoint.base.timestamp_us
+        self._waiting.clear()
+        self._producers_at.clear()
+        self._tally = SegmentTally()
+
+    def on_entry(self, header: EntryHeader, payload: Buffer) -> None:
+        """An entry entered the log: remember what a commit will fold.
+
+        The index timestamp stands in for the clock at which it was appended: never more than
+        `max_future_seconds` later (protocol 17), so a restart seals by age sooner, not never.
+        """
+        if header.kind == RECORDS:
+            batch = RecordBatch.from_buffer(payload, verify=False)
+            self.note_records(header, batch, header.timestamp_us)
+        else:
+            self.note_command(header, decode_command(header.kind, payload))
+
+    def note_records(self, header: EntryHeader, batch: RecordBatch, clock_us: int) -> None:
+        """A records entry entered the log, appended when the clock said `clock_us`."""
+        self.last_timestamp_us = header.timestamp_us
+        if header.index >= self.manifest.open_first_index:
+            self._tally.add(header.index, header.payload_bytes, clock_us)
+        if batch.producer_id:
+            self.producers.append(producer_entry(header, batch))
+
+    def note_command(self, header: EntryHeader, command: Command) -> None:
+        """A control entry entered the log."""
+        self.last_timestamp_us = header.timestamp_us
+        if isinstance(command, Seal):
+            self._tally.seal(header.index)
+        elif isinstance(command, Members):
+            self.members.append(header.index, command)
+        self._waiting.append((header, command))
+
+    def on_truncate(self, index: int) -> None:
+        """Entries at or above `index` are gone; none of them is committed."""
+        while self._waiting and self._waiting[-1][0].index >= index:
+            self._waiting.pop()
+        self.producers.truncate(index)
+        self.members.truncate(index)
+        self._tally.truncate(index)
+
+    def on_hard_state(self, term: int, vote: str) -> None:
+        """Term and vote as last written."""
+        self.term, self.vote = term, vote
+
+    def on_suspect(self, flag: bool) -> None:
+        """Suspicion set or cleared (protocol 9)."""
+        self.suspect = flag
+
+    # --- commit ---------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> bool:
+        """There are control entries that no commit has folded yet."""
+        return bool(self._waiting)
+
+    def commit(self, index: int) -> None:
+        """Fold every control entry at or below `index`, in order; counted reasons for no-ops."""
+        waiting = self._waiting
+        while waiting and waiting[0][0].index <= index:
+            header, command = waiting.popleft()
+            self.producers.commit(header.index)
+            if header.index > self.folded_to:
+                self._fold(header, command)
+            elif isinstance(command, Seal):
+                self._note_sealed(header.index)
+        self.producers.commit(index)
+        self.members.commit(index)
+        self.folded_to = max(self.folded_to, index)
+
+    def _fold(self, header: EntryHeader, command: Command) -> None:
+        applied: Applied = apply_command(self.manifest, header, command)
+        if applied.refused is not None:
+            name = EntryKind(header.kind).name
+            self.refused[name] = self.refused.get(name, 0) + 1
+            return
+        self.manifest = applied.manifest
+        if isinstance(command, Seal):
+            self._note_sealed(header.index)
+
+    def _note_sealed(self, index: int) -> None:
+        """A SEAL took effect here, or long ago in the checkpoint that this log started from."""
+        self._tally.sealed(index)
+        self._producers_at[index] = self.producers.entries()
+        live = {each.last_index for each in self.manifest.sealed}
+        self._producers_at = {at: kept for at, kept in self._producers_at.items() if at in live}
+
+    # --- what the folded values are used for ----------------------------------------------------
+
+    def producers_at(self, last_index: int) -> tuple[ProducerEntry, ...]:
+        """Producer state as of a SEAL whose range is not yet in the manifest. KeyError if not."""
+        return self._producers_at[last_index]
+
+    def open_segment(self, committed_offset: int) -> OpenSegment:
+        """What is committed and not sealed."""
+        _, base_offset = sealed_end(self.manifest)
+        count = max(0, committed_offset - base_offset)
+        first_index = self.manifest.open_first_index
+        size, oldest_us = self._tally.open(first_index)
+        return OpenSegment(
+            first_index=first_index,
+            base_offset=base_offset,
+            record_count=count,
+            payload_bytes=size if count else 0,
+            oldest_us=oldest_us if count else None,
+        )
+
+    def checkpoint(
+        self,
+        *,
+        base: LogBase,
+        committed_index: int,
+        previous_end: tuple[int, int, int] | None,
+        owner: str,
+        boot_id: str,
+    ) -> Checkpoint:
+        """Everything that pruning an earlier WAL file would otherwise lose (protocol 1)."""
+        members = self.members.as_of(self.folded_to)
+        return Checkpoint(
+            log_id=self.manifest.log_id,
+            term=self.term,
+            vote=self.vote,
+            base=base,
+            committed_index=committed_index,
+            manifest=self.manifest,
+            manifest_folded_to=self.folded_to,
+            producers=self.producers.entries(),
+            producers_folded_to=self.producers.folded_to,
+            members=None if members is None else members[1],
+            members_index=0 if members is None else members[0],
+            previous_end=previous_end,
+            suspect=self.suspect,
+            owner=owner,
+            boot_id=boot_id,
+        )
+
+
+class SegmentTally:
+    """Size and age of the open segment, kept beside the log so that no entry is read for it.
+
+    Steers when the leader proposes a SEAL, never what one contains, so a truncation may round:
+    sizes are remembered every `STEP_BYTES`.
+    """
+
+    STEP_BYTES = 64 << 10
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._steps: deque[tuple[int, int]] = deque()
+        self._seals: dict[int, int] = {}
+        self._sealed_total = 0
+        self._oldest: deque[tuple[int, int]] = deque()
+        self._fresh = True
+
+    def add(self, index: int, size_bytes: int, clock_us: int) -> None:
+        """A records entry entered the log."""
+        self._total += size_bytes
+        if not self._steps or self._total - self._steps[-1][1] >= self.STEP_BYTES:
+            self._steps.append((index, self._total))
+        if self._fresh:
+            self._fresh = False
+            self._oldest.append((index, clock_us))
+
+    def seal(self, index: int) -> None:
+        """A SEAL entered the log (it may still be refused or truncated)."""
+        self._seals[index] = self._total
+        self._fresh = True
+
+    def sealed(self, index: int) -> None:
+        """The SEAL at `index` was committed and accepted."""
+        self._sealed_total = self._seals[index]
+        self._seals = {each: total for each, total in self._seals.items() if each > index}
+        while self._oldest and self._oldest[0][0] <= index:
+            self._oldest.popleft()
+        while self._steps and self._steps[0][0] <= index:
+            self._steps.popleft()
+
+    def truncate(self, index: int) -> None:
+        """Entries at or above `index` are gone."""
+        if self._steps and self._steps[-1][0] >= index:
+            while self._steps and self._steps[-1][0] >= index:
+                self._steps.pop()
+            self._total = self._steps[-1][1] if self._steps else self._sealed_total
+        self._seals = {
+            each: min(total, self._total) for each, total in self._seals.items() if each < index
+        }
+        while self._oldest and self._oldest[-1][0] >= index:
+            self._oldest.pop()
+        last_seal = max(self._seals, default=0)
+        self._fresh = not self._oldest or self._oldest[-1][0] <= last_seal
+
+    def open(self, first_index: int) -> tuple[int, int | None]:
+        """(bytes, clock of the oldest record) at or above `first_index`."""
+        oldest = next((clock for index, clock in self._oldest if index >= first_index), None)
+        return max(0, self._total - self._sealed_total), oldest
+
+
+def producer_entry(header: EntryHeader, batch: RecordBatch) -> ProducerEntry:
+    """What the log remembers of one batch of an idempotent producer."""
+    return ProducerEntry(
+        producer_id=batch.producer_id,
+        epoch=batch.producer_epoch,
+        last_sequence=batch.base_sequence + header.record_count - 1,
+        last_base_sequence=batch.base_sequence,
+        base_offset=header.base_offset,
+        end_offset=header.base_offset + header.record_count,
+        index=header.index,
+    )
+
+
+def empty_manifest(topic: str, partition: int, topic_id: str, log_id: str) -> Manifest:
+    """The manifest of a log without entries."""
+    return Manifest(topic=topic, partition=partition, topic_id=topic_id, log_id=log_id)

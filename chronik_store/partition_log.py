@@ -1,0 +1,494 @@
+"""The API of one partition: append, read, search, cursor, replica, status, close.
+
+Place: over `log_core` (write side) and `read_chain` (read side); made by `log_store`, or by
+`bucket_log` from the bucket alone. Promise: `append` returns when the records are on disk and
+committed; `read` shows only what is committed; nothing acknowledged is ever lost, and what cannot
+be read is unavailable, never absent. Invariant: the plot line of `model.Watermarks`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+
+from chronik_store.config import LogConfig
+from chronik_store.cursor import Cursor
+from chronik_store.errors import (
+    NotReplicatedError,
+    OffsetOutOfRangeError,
+    ReadOnlyError,
+    RecordTooLargeError,
+)
+from chronik_store.format.control import Command, DropPrefix, Seal
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.record_batch import RecordBatch, StoredBatch
+from chronik_store.log_core import LogCore, PendingAppend
+from chronik_store.log_search import LogSearch
+from chronik_store.log_view import LogView, watermarks_of
+from chronik_store.model import (
+    EPOCH,
+    AppendResult,
+    FetchResult,
+    LogStatus,
+    PipelineReport,
+    Record,
+    RecoveryReport,
+    SearchResult,
+    StoredRecord,
+    VerifyReport,
+    Watermarks,
+)
+from chronik_store.read_chain import ReadChain
+
+if TYPE_CHECKING:
+    from chronik_store.replica import Replica
+
+Appendable = Record | bytes | RecordBatch | Iterable[Record | bytes]
+Order = Literal["newest", "oldest", "score"]
+FOLLOW_SECONDS = 1.0
+
+
+class _FutureSink:
+    """Resolves `append_nowait` futures from the committing thread."""
+
+    @staticmethod
+    def deliver(outcomes: list[PendingAppend]) -> None:
+        for pending in outcomes:
+            future: concurrent.futures.Future[AppendResult] = pending.token  # type: ignore[assignment]
+            if pending.error is not None:
+                future.set_exception(pending.error)
+            else:
+                future.set_result(pending.result)  # type: ignore[arg-type]
+
+
+_FUTURES = _FutureSink()
+
+
+class PartitionLog:
+    """One partition of a topic. A context manager; thread-safe; not picklable; dead after fork."""
+
+    def __init__(
+        self,
+        *,
+        view: LogView,
+        core: LogCore | None,
+        chain: ReadChain,
+        search: LogSearch,
+        config: LogConfig,
+        run_pipeline: Callable[[], PipelineReport] | None,
+        verify: Callable[[bool, bool], VerifyReport],
+        on_close: Callable[[], None],
+    ) -> None:
+        self._view = view
+        self._core = core
+        self._chain = chain
+        self._search = search
+        self._config = config
+        self._cursors_max = config.cursors_max
+        self._run_pipeline = run_pipeline
+        self._verify = verify
+        self._on_close = on_close
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        topic: str,
+        partition: int = 0,
+        object_store: str | None = None,
+        config: LogConfig = LogConfig(),  # noqa: B008 (frozen)
+        read_only: bool = False,
+    ) -> PartitionLog:
+        """Open a data directory, create the topic if it is missing, return one partition.
+
+        path: the directory, created if absent. object_store: None for `{path}/object_store` (or
+        what the directory was created with), else a URL. The log owns the directory until
+        `close`; a second writing open raises DirectoryLockedError. Errors: ConfigError,
+        IdentityMismatchError, CorruptionError (suspect WAL), FutureVersionError, ReadOnlyError.
+        """
+        from chronik_store.log_store import LogStore  # noqa: PLC0415 (a convenience over the store)
+
+        store = LogStore.open(path, object_store=object_store, config=config, read_only=read_only)
+        try:
+            if not read_only:
+                store.create_topic(topic, partitions=partition + 1, exist_ok=True)
+            log = store.partition(topic, partition)
+        except BaseException:
+            store.close()
+            raise
+        log._on_close = store.close
+        return log
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def append(self, records: Appendable, *, expected_offset: int | None = None) -> AppendResult:
+        """Append records as one batch, all or nothing; returns when they are durable and committed.
+
+        records: one Record or bytes, an iterable of them, or a RecordBatch that is stored as it
+        is. An empty iterable writes nothing and returns an empty range. expected_offset: append
+        only if the log ends there (compare-and-append). Blocks while the queue is full.
+        Errors (each with `.durability`): RecordTooLargeError, OffsetConflictError,
+        ProducerSequenceError, DiskFullError, ReadOnlyError, LogPoisonedError, LogClosedError.
+        """
+        core = self._writable()
+        batch = self._batch(records)
+        if batch is None:
+            return self._empty_append()
+        return core.append(batch, expected_offset)
+
+    def append_nowait(
+        self, records: Appendable, *, expected_offset: int | None = None
+    ) -> concurrent.futures.Future[AppendResult]:
+        """As `append`, but returns at once with a future. BackpressureError when the queue is full.
+
+        The future cannot be cancelled: it is running when it is returned, and giving up the wait
+        does not take back the write.
+        """
+        core = self._writable()
+        future: concurrent.futures.Future[AppendResult] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+        batch = self._batch(records)
+        if batch is None:
+            future.set_result(self._empty_append())
+        else:
+            core.append_nowait(batch, expected_offset, _FUTURES, future)
+        return future
+
+    def _batch(self, records: Appendable) -> RecordBatch | None:
+        if type(records) is RecordBatch:
+            batch = records
+        else:
+            items: list[Record | bytes]
+            if isinstance(records, (bytes, Record)):
+                items = [records]
+            elif isinstance(records, str):
+                raise TypeError("a record's value is bytes, not str: pass text.encode()")
+            else:
+                items = list(records)
+            if not items:
+                return None
+            now_us = None if self._core is None else self._core.env.clock.time_us()
+            batch = RecordBatch.from_records(
+                items, now_us=now_us, compression=self._config.compression
+            )
+        config = self._config
+        if batch.nbytes > config.batch_bytes_max:
+            raise RecordTooLargeError(
+                f"the batch has {batch.nbytes} bytes, batch_bytes_max is "
+                f"{config.batch_bytes_max}: append it in parts",
+                size_bytes=batch.nbytes,
+                limit_bytes=config.batch_bytes_max,
+            )
+        largest = batch.largest_record_bytes
+        if largest > config.record_bytes_max:
+            raise RecordTooLargeError(
+                f"a record has {largest} bytes, record_bytes_max is {config.record_bytes_max}: "
+                "split it, or raise the limit",
+                size_bytes=largest,
+                limit_bytes=config.record_bytes_max,
+            )
+        return batch
+
+    def _empty_append(self) -> AppendResult:
+        end = self._view.committed.offset
+        return AppendResult(end, end)
+
+    def drop_before(self, offset: int) -> None:
+        """Delete all records below `offset`, durably. Below the start already: nothing happens.
+
+        OffsetOutOfRangeError past the committed end.
+        """
+        self._writable()
+        self._check_offset(offset, "offset")
+        if offset > self._view.committed.offset:
+            self._out_of_range(offset)
+        if offset > self._manifest().start_offset:
+            clock_us = self._writable().env.clock.time_us()
+            self._propose(DropPrefix(offset, "admin", clock_us))
+
+    def seal(self) -> int:
+        """Close the open segment now; returns the offset up to which the log is sealed.
+
+        Without unsealed records nothing is written. Upload and the rest follow in the pipeline.
+        """
+        core = self._writable()
+        open_segment = core.open_segment()
+        if open_segment.record_count:
+            clock_us = core.env.clock.time_us()
+            self._propose(Seal(open_segment.first_index, "admin", clock_us))
+        return self.watermarks.sealed
+
+    def run_pipeline_once(self) -> PipelineReport:
+        """Seal what is due, upload, index, publish, prune, retain, collect: one bounded step.
+
+        Errors of the bucket are in the report, not raised; nothing is skipped over.
+        """
+        self._writable()
+        assert self._run_pipeline is not None
+        return self._run_pipeline()
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def read(
+        self,
+        offset: int,
+        *,
+        max_records: int = 1000,
+        max_bytes: int = 1 << 20,
+        wait_seconds: float = 0.0,
+    ) -> FetchResult:
+        """Committed records from `offset` on: at least one if any is there, whatever its size.
+
+        At the end: empty, `next_offset == offset`, after waiting up to `wait_seconds` for a
+        record. OffsetOutOfRangeError below the start (dropped) or past the committed end;
+        CorruptionError or UnavailableError when no tier can give the bytes.
+        """
+        view = self._view
+        view.check_open()
+        if type(offset) is not int or offset < 0:
+            self._check_offset(offset, "offset")
+        if max_records < 1 or max_bytes < 1:
+            raise ValueError("max_records and max_bytes must be at least 1")
+        limit = view.committed
+        if offset >= limit.offset:
+            limit = self._wait_for(offset, wait_seconds)
+            if offset >= limit.offset:
+                return FetchResult((), offset, "none", 0.0)
+        return self._chain.read(
+            offset, max_records=max_records, max_bytes=max_bytes, limit=limit
+        )
+
+    def _wait_for(self, offset: int, wait_seconds: float) -> Any:
+        view = self._view
+        limit = view.refresh()
+        if offset > limit.offset:
+            self._out_of_range(offset)
+        if offset == limit.offset and wait_seconds > 0:
+            view.wait_offset(offset, wait_seconds)
+            limit = view.committed
+        return limit
+
+    def read_batches(self, offset: int, *, max_bytes: int = 1 << 20) -> Iterator[StoredBatch]:
+        """Stored batches from the one that holds `offset` up to the committed end.
+
+        The first may begin before `offset`. max_bytes: how much is read ahead at a time.
+        """
+        view = self._view
+        view.check_open()
+        self._check_offset(offset, "offset")
+        if offset > view.refresh().offset:
+            self._out_of_range(offset)
+        return self._chain.scan_batches(
+            offset, limit=lambda: view.committed, chunk_bytes=max_bytes
+        )
+
+    def scan(
+        self, start: int | None = None, stop: int | None = None, *, follow: bool = False
+    ) -> Iterator[StoredRecord]:
+        """Records of [start, stop), oldest first; `follow` waits for more instead of ending.
+
+        start None: the log's start; stop None: the committed end, as it moves. Holds a position,
+        not a pin: an abandoned iterator costs nothing, one that retention overtook gets
+        OffsetOutOfRangeError.
+        """
+        view = self._view
+        view.check_open()
+        if start is None:
+            start = self._manifest().start_offset
+        self._check_offset(start, "start")
+        if stop is not None:
+            self._check_offset(stop, "stop")
+        if start > view.refresh().offset:
+            self._out_of_range(start)
+        wait = self._follow if follow else None
+        return self._chain.scan(start, limit=lambda: view.committed, stop=stop, wait=wait)
+
+    def _follow(self, offset: int) -> bool:
+        view = self._view
+        while not view.wait_offset(offset, FOLLOW_SECONDS):
+            view.check_open()
+        return True
+
+    def offset_for_timestamp(self, time: dt.datetime | int) -> int | None:
+        """The first offset whose index timestamp is at or after `time`; None if there is none.
+
+        time: an aware datetime, or integer microseconds since 1970 UTC. The index timestamp of a
+        batch never goes back and is at most `max_future_seconds` ahead of the clock (protocol 17).
+        """
+        view = self._view
+        view.check_open()
+        return self._chain.offset_for_timestamp(to_us(time), limit=view.refresh())
+
+    def cursor(self, name: str) -> Cursor:
+        """A named, durable position of a reader."""
+        self._view.check_open()
+        return Cursor(self, name)
+
+    def search(
+        self,
+        query: str,
+        *,
+        since: dt.datetime | int | None = None,
+        until: dt.datetime | int | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        limit: int = 10,
+        order: Order = "newest",
+        deadline_seconds: float | None = None,
+        require_complete: bool = False,
+    ) -> SearchResult:
+        """Full-text search over all tiers; the language is in docs/search-language.md.
+
+        since <= record time < until; start <= offset < stop; at most `limit` hits. Order "score"
+        is comparable within one bundle only. The result's coverage lists what was searched and
+        what was not; `require_complete` raises UnavailableError instead of leaving a range out.
+        QueryError when the query cannot be answered as written.
+        """
+        self._view.check_open()
+        return self._search.search(
+            query,
+            since_us=None if since is None else to_us(since),
+            until_us=None if until is None else to_us(until),
+            start=start,
+            stop=stop,
+            limit=limit,
+            order=order,
+            deadline_seconds=deadline_seconds,
+            require_complete=require_complete,
+        )
+
+    # --- state -----------------------------------------------------------------------------------
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return self._manifest().topic
+
+    @property
+    def partition(self) -> int:
+        """The partition's number, from 0."""
+        return self._manifest().partition
+
+    @property
+    def watermarks(self) -> Watermarks:
+        """The plot line now, as offsets."""
+        self._view.check_open()
+        self._view.refresh()
+        return watermarks_of(self._view)
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What opening this log found and did."""
+        return self._view.recovery
+
+    @property
+    def replica(self) -> Replica:
+        """The Raft side (protocol 16); NotReplicatedError on a log that no cluster owns."""
+        core = self._core
+        if core is None or core.replica is None:
+            raise NotReplicatedError(
+                "this log is embedded: its entries come from append; the replica face belongs to "
+                "logs that a cluster owns"
+            )
+        return core.replica
+
+    def status(self) -> LogStatus:
+        """Everything `chronik status` prints."""
+        self._view.check_open()
+        self._view.refresh()
+        return self._view.status()
+
+    def verify(self, *, bucket: bool = False, deep: bool = False) -> VerifyReport:
+        """Check every invariant that can be checked here; changes nothing.
+
+        bucket: also that every listed object is there with its size; deep: read and hash every
+        byte. Findings are in the report.
+        """
+        self._view.check_open()
+        return self._verify(bucket, deep)
+
+    def close(self) -> None:
+        """Acknowledge what is in flight, then release everything. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a PartitionLog cannot be pickled: open it where it is used")
+
+    def __repr__(self) -> str:
+        manifest = self._manifest()
+        state = "closed" if self._closed else f"end={self._view.committed.offset}"
+        return f"<PartitionLog {manifest.topic}/{manifest.partition} {state}>"
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _manifest(self) -> Manifest:
+        return self._view.manifest
+
+    def _writable(self) -> LogCore:
+        core = self._core
+        if core is None:
+            raise ReadOnlyError("this log was opened from the bucket; it cannot be written to")
+        core.check_open()
+        if core.read_only:
+            raise ReadOnlyError(
+                "this log was opened read-only; open it with read_only=False to change it"
+            )
+        return core
+
+    def _propose(self, command: Command) -> None:
+        self._writable().propose(command)
+
+    @staticmethod
+    def _check_offset(offset: object, name: str) -> None:
+        if type(offset) is not int:
+            raise TypeError(f"{name} must be an int, not {type(offset).__name__}")
+        if offset < 0:
+            raise OffsetOutOfRangeError(
+                f"{name} {offset} is negative; offsets begin at 0",
+                offset=offset,
+                first_offset=0,
+                end_offset=0,
+            )
+
+    def _out_of_range(self, offset: int) -> NoReturn:
+        start, end = self._manifest().start_offset, self._view.committed.offset
+        raise OffsetOutOfRangeError(
+            f"offset {offset} is outside [{start}, {end}): read from {start}, or from {end} to "
+            "wait for new records",
+            offset=offset,
+            first_offset=start,
+            end_offset=end,
+        )
+
+
+def to_us(time: dt.datetime | int) -> int:
+    """Microseconds since 1970 UTC; ValueError for a naive datetime, TypeError for other types."""
+    if isinstance(time, dt.datetime):
+        if time.tzinfo is None:
+            raise ValueError(
+                "a naive datetime does not say which time it means: add a time zone, for example "
+                "datetime.now(timezone.utc)"
+            )
+        delta = time - EPOCH
+        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    if type(time) is not int:
+        raise TypeError(f"a time is an aware datetime or integer microseconds, not {time!r}")
+    return time
