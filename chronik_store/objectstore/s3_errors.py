@@ -1,0 +1,141 @@
+"""What an S3 failure means here: one table from botocore's and aiohttp's errors to ours.
+
+Place: beside `s3_store`; loaded with it, never by `import chronik_store`. Promise: nothing of
+botocore or aiohttp leaves the room, and the message names what to check. Invariant: of a mutating
+call that failed, "not_durable" is said only with proof: the store answered 4xx, or no connection
+was ever made. Everything else (5xx, a lost reply, a reset, a timeout) is "unknown".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import ClientConnectorError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from chronik_store.errors import AccessDeniedError, Durability, UnavailableError
+from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStoreRefusedError
+
+_CREDENTIALS = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "AuthorizationHeaderMalformed",
+        "InvalidSecurity",
+    }
+)
+_CREDENTIALS_HINT = "check S3_ACCESS_KEY, S3_SECRET_KEY and S3_REGION"
+_RIGHTS_HINT = (
+    "check the credentials, and that they may s3:GetObject, s3:PutObject, s3:DeleteObject and "
+    "s3:ListBucket on this bucket and prefix"
+)
+_SKEW_HINT = "set this machine's clock"
+_RETRIABLE_4XX = frozenset({408, 409, 425, 429})
+_ABSENT = frozenset({"NoSuchKey", "NoSuchVersion"})
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of a store's answer, 0 if there was none."""
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def code_of(error: BaseException) -> str:
+    """The S3 error code of a store's answer; "404" and the like for answers without a body."""
+    return str(_details(error).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def translated(error: Exception, *, url: str, verb: str, key: str) -> UnavailableError:
+    """Our error for what `verb` on `key` raised. `verb` is put, delete, get, head or list."""
+    durability: Durability | None = None
+    if verb in {"put", "delete"}:
+        durability = "not_durable" if _certainly_not_done(error) else "unknown"
+    where = f"{url}: {verb} {key!r}"
+    if isinstance(error, ClientError):
+        return _from_answer(error, where, url, durability)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return AccessDeniedError(
+            f"{where}: no usable credentials; set S3_ACCESS_KEY and S3_SECRET_KEY, or give "
+            "botocore a profile or role",
+            durability=durability,
+        )
+    if isinstance(error, ParamValidationError):
+        return ObjectStoreRefusedError(
+            f"{where}: the S3 client does not know this request ({_short(error)}); use botocore "
+            "1.36 or newer, and a valid bucket name",
+            durability=durability,
+        )
+    if isinstance(error, TimeoutError):
+        return UnavailableError(
+            f"{where}: {_short(error) or 'not finished in time'}", durability=durability
+        )
+    kind = "no connection" if durability == "not_durable" else type(error).__name__
+    return UnavailableError(f"{where}: {kind}: {_short(error)}", durability=durability)
+
+
+def _from_answer(
+    error: ClientError, where: str, url: str, durability: Durability | None
+) -> UnavailableError:
+    status, code = status_of(error), code_of(error)
+    said = f"{where}: {status} {code}: {_details(error).get('Message') or 'no message'}"
+    if code in _ABSENT:
+        return ObjectNotFoundError(f"{where}: no such object")
+    if code == "NoSuchBucket":
+        return ObjectStoreRefusedError(
+            f"{where}: the bucket does not exist; create it, or correct {url} and S3_ENDPOINT",
+            durability=durability,
+        )
+    if code == "RequestTimeTooSkewed":
+        return AccessDeniedError(f"{said}; {_SKEW_HINT}", durability=durability)
+    if code in _CREDENTIALS:
+        return AccessDeniedError(f"{said}; {_CREDENTIALS_HINT}", durability=durability)
+    if status in {401, 403}:
+        return AccessDeniedError(f"{said}; {_RIGHTS_HINT}", durability=durability)
+    if status == 501:
+        return ObjectStoreRefusedError(
+            f"{said}; this store lacks what the log stands on, create-only puts among it",
+            durability="not_durable" if durability else None,
+        )
+    if status in {301, 307, 308}:
+        return ObjectStoreRefusedError(
+            f"{said}; the bucket is elsewhere: set S3_REGION or S3_ENDPOINT", durability=durability
+        )
+    if 400 <= status < 500 and status not in _RETRIABLE_4XX and code != "RequestTimeout":
+        return ObjectStoreRefusedError(said, durability=durability)
+    return UnavailableError(said, durability=durability)
+
+
+def _certainly_not_done(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        return 300 <= status_of(error) < 500 or status_of(error) == 501
+    if isinstance(error, ConnectTimeoutError):
+        return True
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return True
+    if isinstance(error, ParamValidationError):
+        return True
+    # botocore calls a reset in mid-request "could not connect" too; only aiohttp's own error
+    # tells that no connection was made.
+    return isinstance(error, BotoCoreError) and isinstance(
+        error.kwargs.get("error"), ClientConnectorError
+    )
+
+
+def _details(error: ClientError) -> dict[str, Any]:
+    return dict(error.response.get("Error", {}))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
