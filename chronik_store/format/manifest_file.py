@@ -29,8 +29,8 @@ from chronik_store.format.shape import (
     TOPIC,
     UINT63,
     Embedded,
+    Fixed,
     Optional,
-    Pair,
     Row,
     Table,
     TupleOf,
@@ -201,7 +201,7 @@ MANIFEST: Final = Table(
         "published_hash": HASH,
         "published_generation": UINT63,
         "fenced": Optional(FENCED),
-        "cursors": TupleOf(Pair(NAME, UINT63), ITEMS_MAX),
+        "cursors": TupleOf(Fixed(NAME, UINT63), ITEMS_MAX),
         "open_first_index": INDEX,
     },
 )

@@ -1,0 +1,214 @@
+"""The entry: one batch or one control command with its place in the log; replicated verbatim.
+
+     0               4               8                               16
+     +---------------+---------------+-------------------------------+
+     |  f5 'C K E'   |    version    |           checksum            |
+     +---------------+---------------+-------------------------------+
+  16 |     kind      | record_count  |             term              |
+     +---------------+---------------+-------------------------------+
+  32 |             index             |          base_offset          |
+     +-------------------------------+---------------+---------------+
+  48 |         timestamp_us          | payload_bytes |  reserved 0   |
+     +-------------------------------+---------------+---------------+
+  64 |  payload: payload_bytes bytes ...
+
+Place: in `format`, above `batch_layout`. Promise: what was appended is carried as it came; no
+byte of the payload is copied to verify or to iterate. Invariant: the checksum covers bytes 16..64
+and, of the payload, the batch header of a RECORDS entry (whose own checksum covers the batch) or
+all of a control command; so `verify_payload` proves every byte, and hashes each once.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from chronik_store.errors import CorruptionError
+from chronik_store.format import batch_layout
+from chronik_store.format.batch_layout import BATCH_HEADER_BYTES
+from chronik_store.format.checksum import Buffer, checksum
+from chronik_store.format.envelope import Kind, refuse
+
+ENTRY: Final = Kind(b"\xf5CKE", 1, "entry")
+ENTRY_HEADER_BYTES: Final = 64
+PAYLOAD_BYTES_MAX: Final = batch_layout.BATCH_BYTES_MAX
+
+_PREFIX: Final = struct.Struct("<4sIQ")
+_FIELDS: Final = struct.Struct("<IIQQQqII")
+_HEADER: Final = struct.Struct("<4sIQIIQQQqII")
+_COVERED_FROM: Final = _PREFIX.size
+
+
+class EntryKind(IntEnum):
+    """What an entry carries: records, or one control command."""
+
+    RECORDS = 1
+    NOOP = 2
+    SEAL = 3
+    INTENT = 4
+    ADD_SEGMENT = 5
+    ADD_INDEX = 6
+    PUBLISHED = 7
+    DROP_PREFIX = 8
+    COLLECTED = 9
+    CURSOR = 10
+    MEMBERS = 11
+    FENCED = 12
+
+
+_RECORDS: Final = int(EntryKind.RECORDS)
+_KIND_MAX: Final = max(EntryKind)
+
+
+class EntryHeader(NamedTuple):
+    """An entry's place: term, index, offsets [base_offset, end_offset), index timestamp.
+
+    `kind` is an EntryKind's number, `record_count` is 0 for control entries.
+    """
+
+    kind: int
+    term: int
+    index: int
+    base_offset: int
+    record_count: int
+    timestamp_us: int
+    payload_bytes: int
+    checksum: int
+
+    @property
+    def end_offset(self) -> int:
+        """The offset behind the entry's last record."""
+        return self.base_offset + self.record_count
+
+    @property
+    def entry_bytes(self) -> int:
+        """Header and payload together."""
+        return ENTRY_HEADER_BYTES + self.payload_bytes
+
+
+_make: Final = EntryHeader._make
+
+
+class Entry(NamedTuple):
+    """A header and its payload."""
+
+    header: EntryHeader
+    payload: Buffer
+
+    def encode(self) -> bytes:
+        """The entry's bytes, those that it came from."""
+        return b"".join((pack_header(self.header), self.payload))
+
+
+def encode_entry_header(
+    kind: int,
+    term: int,
+    index: int,
+    base_offset: int,
+    record_count: int,
+    timestamp_us: int,
+    payload: Buffer,
+) -> bytes:
+    """The 64 bytes that go before `payload`, which follows verbatim.
+
+    ValueError when a field is out of its range, or no records come with RECORDS.
+    """
+    fields = (kind, record_count, term, index, base_offset, timestamp_us, len(payload), 0)
+    fault = _fault(kind, term, index, base_offset, record_count, len(payload))
+    if fault:
+        raise ValueError(f"entry {index}: {fault}")
+    try:
+        covered = _FIELDS.pack(*fields)
+    except struct.error as error:
+        raise ValueError(f"entry {index}: {error}") from error
+    head = payload[:BATCH_HEADER_BYTES] if kind == _RECORDS else payload
+    return _PREFIX.pack(ENTRY.magic, ENTRY.version, checksum(covered + head)) + covered
+
+
+def pack_header(header: EntryHeader) -> bytes:
+    """The 64 bytes that `decode_entry_header` read `header` from."""
+    kind, term, index, base_offset, record_count, timestamp_us, payload_bytes, digest = header
+    return _HEADER.pack(
+        *(ENTRY.magic, ENTRY.version, digest, kind, record_count, term, index, base_offset),
+        *(timestamp_us, payload_bytes, 0),
+    )
+
+
+def decode_entry_header(data: Buffer, position: int = 0, *, path: str = "") -> EntryHeader:
+    """The header at `position`, every field in its range; nothing is verified by checksum yet."""
+    try:
+        magic, version, digest, kind, count, term, index, base, time, size, zero = (
+            _HEADER.unpack_from(data, position)
+        )
+    except struct.error:
+        refuse(ENTRY, data, position, path=path)
+        raise CorruptionError(f"entry at byte {position}: cut off", path=path) from None
+    if magic != ENTRY.magic or version != ENTRY.version:
+        refuse(ENTRY, data, position, path=path)
+    fault = _fault(kind, term, index, base, count, size)
+    if fault or zero:
+        raise CorruptionError(
+            f"entry at byte {position}: {fault or 'a reserved field is set'}", path=path
+        )
+    return _make((kind, term, index, base, count, time, size, digest))
+
+
+def _fault(kind: int, term: int, index: int, base: int, count: int, size: int) -> str:
+    if not _RECORDS <= kind <= _KIND_MAX:
+        return f"kind {kind} is none that Chronik knows"
+    if index < 1 or (term | index | (base + count)) >> 63:
+        return f"term {term}, index {index} or offset {base} is out of range"
+    if (kind == _RECORDS) != (count > 0):
+        return f"{count} records in an entry of kind {kind}"
+    if size > PAYLOAD_BYTES_MAX or (kind == _RECORDS and size < BATCH_HEADER_BYTES):
+        return f"a payload of {size} bytes"
+    return ""
+
+
+def verify_payload(header: EntryHeader, payload: Buffer, *, path: str = "") -> None:
+    """CorruptionError unless entry checksum and batch checksum match these bytes, and the batch
+    holds the number of records that the header says."""
+    kind, term, index, base, count, time, size, digest = header
+    if len(payload) != size:
+        raise _corrupt(header, f"{len(payload)} bytes of payload instead of {size}", path)
+    covered = _FIELDS.pack(kind, count, term, index, base, time, size, 0)
+    head = payload[:BATCH_HEADER_BYTES] if kind == _RECORDS else payload
+    if checksum(covered + head) != digest:
+        raise _corrupt(header, "its checksum does not match its bytes", path)
+    if kind == _RECORDS:
+        _verify_batch(header, payload, path)
+
+
+def _verify_batch(header: EntryHeader, payload: Buffer, path: str) -> None:
+    batch = batch_layout.parse_header(payload, path=path)
+    if batch.record_count != header.record_count:
+        raise _corrupt(header, f"its batch holds {batch.record_count} records", path)
+    batch_layout.verify_checksum(payload, path=path)
+
+
+def _corrupt(header: EntryHeader, message: str, path: str) -> CorruptionError:
+    return CorruptionError(
+        f"entry {header.index}: {message}",
+        path=path,
+        offset_range=(header.base_offset, header.end_offset),
+    )
+
+
+def iter_entries(data: Buffer, *, path: str = "") -> Iterator[tuple[EntryHeader, memoryview]]:
+    """The entries that lie back to back in `data`, each verified, payloads as views into it.
+
+    CorruptionError at the first that is damaged or cut off; the ones before it were good.
+    """
+    view = memoryview(data)
+    position, end = 0, len(view)
+    while position < end:
+        header = decode_entry_header(view, position, path=path)
+        start = position + ENTRY_HEADER_BYTES
+        position = start + header.payload_bytes
+        if position > end:
+            raise _corrupt(header, f"cut off at byte {end}", path)
+        payload = view[start:position]
+        verify_payload(header, payload, path=path)
+        yield header, payload
