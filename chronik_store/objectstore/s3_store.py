@@ -2,9 +2,10 @@
 
 Place: an implementation of `base.ObjectStore`; with `fsspec_store` the only owner of fsspec and
 s3fs, imported on first use (300 ms). Promise: each call is one request (plus one after a HEAD
-that says 404, plus one after a 409), bounded in time, never retried here (`retry` is the one
-policy). Invariant: an object is created by exactly one PutObject with If-None-Match: * and
-Content-MD5, however large or empty.
+that says 404, plus one after a 409), bounded in time, and not retried here: `retry` is the one
+policy. All that happens below it is that aiohttp sends a request whose connection broke once
+more, at once, so that even a first put may find its own object: EXISTS. Invariant: an object is
+created by exactly one PutObject with If-None-Match: * and Content-MD5, however large or empty.
 
 s3fs makes and owns the client (session, credentials, pool). Requests go to that client and not
 through s3fs's file calls, because those
@@ -88,9 +89,9 @@ class S3ObjectStore:
         view = memoryview(data).cast("B")
         digest = hashlib.md5(view, usedforsecurity=False).digest()
         reader = BodyReader(view) if view.nbytes > SMALL_BODY_BYTES else None
-        request = self._put(
-            name, bytes(view) if reader is None else reader, base64.b64encode(digest).decode()
-        )
+        request = self._put(name, reader or bytes(view), base64.b64encode(digest).decode())
+        if reader is not None:
+            request = self._unless_stalled(request, reader)
         try:
             self._call("put", key, request, self._patience_seconds(view.nbytes))
         except _AlreadyExistsError:
@@ -161,6 +162,21 @@ class S3ObjectStore:
             if status_of(error) == 409 and await self._is_there(client, name):
                 raise _AlreadyExistsError from error
             raise
+
+    async def _unless_stalled(self, request: Coroutine[Any, Any, None], body: BodyReader) -> None:
+        """End an upload that stands still: no socket timeout covers sending."""
+        stall_seconds = self._patience_seconds(0)
+        task = asyncio.ensure_future(request)
+        seen = -1
+        try:
+            while not task.done():
+                if body.tell() == seen:
+                    raise TimeoutError(f"the store took nothing for {stall_seconds:.1f} s")
+                seen = body.tell()
+                await asyncio.wait({task}, timeout=stall_seconds)
+            task.result()
+        finally:
+            task.cancel()
 
     async def _get(self, name: str, wanted: str | None) -> _Part:
         client = await self._client()

@@ -1,0 +1,14 @@
+"""S3 on the emulator: cheap enough for every run. What it proves of races it proves of itself."""
+
+import pytest
+
+from tests.s3.s3_facts import S3Facts
+
+
+@pytest.fixture(scope="module")
+def server(emulator):
+    return emulator
+
+
+class TestEmulator(S3Facts):
+    pass
