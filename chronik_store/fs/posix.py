@@ -92,8 +92,9 @@ class PosixFile:
     def sync_data(self) -> None:
         """Make all bytes written so far durable, and the size where a read needs it."""
         if sys.platform == "darwin":
-            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)
+            _sync(self._descriptor)
         else:
+            _check_open(self._descriptor)
             os.fdatasync(self._descriptor)
 
     def sync_all(self) -> None:
@@ -237,7 +238,14 @@ class PosixFileSystem:
         return PosixFileLock(path, content)
 
 
+def _check_open(descriptor: int) -> None:
+    """EBADF for a closed file, as all other calls have it: sync calls make it a ValueError."""
+    if descriptor == _CLOSED:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 def _sync(descriptor: int) -> None:
+    _check_open(descriptor)
     if sys.platform == "darwin":
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
@@ -279,20 +287,24 @@ class PosixFileLock:
     def release(self) -> None:
         """Give it up. Idempotent."""
         with _held_guard:
-            descriptor, self._descriptor = self._descriptor, _CLOSED
-            if descriptor != _CLOSED:
+            if self._descriptor != _CLOSED:
                 del _held[self._identity]
-                os.close(descriptor)
+                self.close_descriptor()
+
+    def close_descriptor(self) -> None:
+        """Close this process's copy: an unlock if it is the only one."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        os.close(descriptor)
 
 
 def _forget_locks_in_child() -> None:
     """A forked child shares the open descriptions: closing its copies (without an unlock, which
-    would free the parent's) lets the locks go with the parent, as promised."""
+    would free the parent's) lets the locks go with the parent, as promised.
+    """
     global _held_guard  # noqa: PLW0603  (the parent's may be held, by a thread that is not here)
     _held_guard = threading.Lock()
     for lock in _held.values():
-        os.close(lock._descriptor)
-        lock._descriptor = _CLOSED
+        lock.close_descriptor()
     _held.clear()
 
 
