@@ -1,0 +1,165 @@
+"""`chronik consume`: records of a topic to stdout.
+
+Place: a verb. Promise: a cursor is committed only past records that have left this process, so a
+crash repeats records and loses none. Partitions are merged by time; within one the order is the
+log's.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import click
+
+from chronik_store.cli import exits
+from chronik_store.cli.moments import first_offset, moment_us
+from chronik_store.cli.options import (
+    partition_option,
+    pass_session,
+    since_option,
+    topic_argument,
+    verb,
+)
+from chronik_store.cli.rendering import FORMAT_HELP, format_of, json_of
+from chronik_store.cli.session import Lanes, Session, lanes_of
+from chronik_store.cursor import Cursor
+from chronik_store.model import StoredRecord
+from chronik_store.partition_log import PartitionLog
+
+COMMIT_SECONDS = 1.0
+POLL_SECONDS = 0.2
+Numbered = tuple[int, StoredRecord]
+"""(partition, record)"""
+
+
+class Delivery:
+    """Prints records, counts them, and moves the cursors behind what has been printed."""
+
+    def __init__(
+        self, session: Session, show: Callable[[Numbered], None], cursors: dict[int, Cursor]
+    ) -> None:
+        self._session = session
+        self._show = show
+        self._cursors = cursors
+        self._next: dict[int, int] = {}
+        self._last = session.clock.monotonic()
+        self.count = 0
+
+    def deliver(self, item: Numbered) -> None:
+        """Print one record; now and then also what `settle` does."""
+        self._show(item)
+        self.count += 1
+        if self._cursors:
+            self._next[item[0]] = item[1].offset + 1
+            if self._session.clock.monotonic() - self._last > COMMIT_SECONDS:
+                self.settle()
+
+    def settle(self) -> None:
+        """Flush, and only then commit: delivered at least once."""
+        self._session.output.flush()
+        for partition, offset in self._next.items():
+            self._cursors[partition].commit(offset)
+        self._next.clear()
+        self._last = self._session.clock.monotonic()
+
+
+@verb(
+    "consume",
+    "chronik consume events",
+    "chronik consume events --from -10 --follow",
+    "chronik consume events --since 15m --format '%o %t %k %v\\n'",
+    "chronik consume events --cursor billing --json | ./bill",
+    "chronik -d s3://bucket/prefix consume events -n 5",
+)
+@topic_argument
+@partition_option
+@click.option(
+    "--from",
+    "place",
+    metavar="PLACE",
+    help="earliest (default), latest, an offset, or -N for the last N records.",
+)
+@since_option
+@click.option("-n", "--count", type=click.IntRange(min=0), metavar="MAX", help="Stop after MAX.")
+@click.option("-f", "--follow", is_flag=True, help="Wait for more, until interrupted.")
+@click.option(
+    "--cursor",
+    "cursor_name",
+    metavar="NAME",
+    help="Go on where NAME stands and move it along. Opens the directory for writing.",
+)
+@click.option(
+    "--format", "pattern", metavar="FORMAT", default="%v\\n", show_default=True, help=FORMAT_HELP
+)
+@pass_session
+def command(
+    session: Session,
+    topic: str,
+    partition: int | None,
+    place: str | None,
+    since: str | None,
+    count: int | None,
+    follow: bool,
+    cursor_name: str | None,
+    pattern: str,
+) -> None:
+    """Print the records of TOPIC, oldest first."""
+    if cursor_name is not None and (place is not None or since is not None):
+        raise click.UsageError(
+            "--cursor says where to begin: leave out --from and --since, or "
+            "move it with `chronik cursor set`"
+        )
+    with ExitStack() as stack:
+        cursors: dict[int, Cursor] = {}
+        if cursor_name is None:
+            lanes = stack.enter_context(session.reading_lanes(topic, partition))
+            since_us = None if since is None else moment_us(since, session.now_us)
+            starts = {number: first_offset(log, place, since_us) for number, log in lanes}
+        else:
+            lanes = lanes_of(stack.enter_context(session.writing_store()), topic, partition)
+            cursors = {number: log.cursor(cursor_name) for number, log in lanes}
+            starts = {number: cursor.offset for number, cursor in cursors.items()}
+        delivery = Delivery(session, _printer(session, topic, pattern), cursors)
+        records = _records(session, lanes, starts, delivery, follow=follow)
+        try:
+            for item in itertools.islice(records, count):
+                delivery.deliver(item)
+            delivery.settle()
+        except KeyboardInterrupt:
+            delivery.settle()
+            raise exits.Interrupted(f"interrupted; {delivery.count} records printed") from None
+
+
+def _printer(session: Session, topic: str, pattern: str) -> Callable[[Numbered], None]:
+    output = session.output
+    if session.as_json:
+        return lambda item: output.json(json_of(item[1], topic, item[0]))
+    text = format_of(pattern, for_terminal=output.terminal)
+    return lambda item: output.text(text(item[1], item[0]))
+
+
+def _records(
+    session: Session, lanes: Lanes, starts: dict[int, int], delivery: Delivery, *, follow: bool
+) -> Iterator[Numbered]:
+    """What is there now, merged by time; then, to follow, what comes, as it comes."""
+    ends = {number: log.watermarks.committed for number, log in lanes}
+    streams = [_stream(number, log, starts[number], ends[number]) for number, log in lanes]
+    yield from heapq.merge(*streams, key=lambda item: item[1].timestamp_us)
+    while follow:
+        delivery.settle()
+        moved = False
+        wait_seconds = POLL_SECONDS if len(lanes) == 1 else 0.0
+        for number, log in lanes:
+            fetched = log.read(ends[number], wait_seconds=wait_seconds)
+            yield from ((number, record) for record in fetched)
+            moved |= fetched.next_offset > ends[number]
+            ends[number] = fetched.next_offset
+        if not moved and len(lanes) > 1:
+            session.clock.sleep(POLL_SECONDS)
+
+
+def _stream(number: int, log: PartitionLog, start: int, stop: int) -> Iterator[Numbered]:
+    return ((number, record) for record in log.scan(start, stop))

@@ -1,0 +1,97 @@
+"""How the program ends: exit codes, and errors as one line that says what to do.
+
+Place: between `main`, which calls it, and the error tree of the library. Promise: every typed
+error becomes one line on stderr and one of the documented codes; an untyped one is a defect and
+keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chronik_store.errors import (
+    BackpressureError,
+    ChronikError,
+    ConfigError,
+    CorruptionError,
+    DirectoryLockedError,
+    DiskFullError,
+    IdentityMismatchError,
+    LogPoisonedError,
+    OffsetConflictError,
+    OffsetOutOfRangeError,
+    QueryError,
+    ReadOnlyError,
+    RecordTooLargeError,
+    TopicExistsError,
+    TopicNotFoundError,
+)
+
+DONE = 0
+NOTHING = 1
+"""Nothing matched, or a check has findings."""
+USAGE = 2
+UNAVAILABLE = 3
+CORRUPTION = 4
+INTERRUPTED = 130
+
+_ASKED_WRONGLY = (
+    ConfigError,
+    OffsetConflictError,
+    OffsetOutOfRangeError,
+    QueryError,
+    RecordTooLargeError,
+    TopicExistsError,
+    TopicNotFoundError,
+)
+# What to do at a shell prompt; the library's own messages speak of Python.
+_ADVICE: tuple[tuple[type[ChronikError], str], ...] = (
+    (TopicNotFoundError, "`chronik topic list` shows what is there"),
+    (DirectoryLockedError, "reading works beside the writer; to write, stop it first"),
+    (CorruptionError, "see `chronik verify`, then `chronik repair` or `chronik restore`"),
+    (IdentityMismatchError, "to take a bucket over: `chronik restore`"),
+    (DiskFullError, "free space and run it again"),
+    (BackpressureError, "run it again after a moment"),
+    (LogPoisonedError, "look at the disk, then run it again"),
+    (ReadOnlyError, "use a data directory of your own with -d"),
+)
+
+
+class Interrupted(Exception):  # noqa: N818 (an event, not an error)
+    """Ctrl-C, after the verb has put everything in order; `report` is its last line."""
+
+    def __init__(self, report: str = "interrupted") -> None:
+        super().__init__(report)
+        self.report = report
+
+
+def code_of(error: ChronikError) -> int:
+    """The exit code of a typed error."""
+    if isinstance(error, CorruptionError):
+        return CORRUPTION
+    return USAGE if isinstance(error, _ASKED_WRONGLY) else UNAVAILABLE
+
+
+def line_of(error: ChronikError) -> str:
+    """One line: what happened, what is known of an append, and what to do."""
+    parts = [" ".join(str(error).split())]
+    if error.durability == "unknown":
+        parts.append(
+            "whether the last records are stored is not known: read the end before "
+            "writing them again"
+        )
+    for kind, advice in _ADVICE:
+        if isinstance(error, kind):
+            parts.append(advice)
+            break
+    return "; ".join(parts)
+
+
+def as_json(error: ChronikError) -> dict[str, Any]:
+    """The same for --json, on stderr."""
+    return {
+        "error": type(error).__name__,
+        "message": str(error),
+        "retriable": error.retriable,
+        "durability": error.durability,
+    }

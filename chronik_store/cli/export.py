@@ -1,0 +1,164 @@
+"""`chronik export`: a topic, or a part of it, as one file of JSON lines or Parquet.
+
+Place: a verb; reads only. Promise: the file appears under its name only when it is whole; JSON
+lines can be put back with `produce --records`, and lose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chronik_store.cli.moments import first_offset, moment_us
+from chronik_store.cli.options import (
+    partition_option,
+    pass_session,
+    since_option,
+    topic_argument,
+    until_option,
+    verb,
+)
+from chronik_store.cli.rendering import json_of
+from chronik_store.cli.session import Lanes, Session
+from chronik_store.cli.terminal import Progress, progress, say
+from chronik_store.errors import ConfigError, DiskFullError, UnavailableError
+from chronik_store.model import StoredRecord
+
+ROWS_PER_GROUP = 50_000
+Row = tuple[int, StoredRecord]
+
+
+@verb(
+    "export",
+    "chronik export events --to events.jsonl",
+    "chronik export events --to day.parquet --since 1d",
+    "chronik -d s3://bucket/prefix export events --to events.jsonl",
+)
+@topic_argument
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="FILE",
+    help="NAME.jsonl or NAME.parquet; the latter needs the extra `arrow`.",
+)
+@partition_option
+@click.option("--from", "place", metavar="PLACE", help="earliest (default), an offset, or -N.")
+@since_option
+@until_option
+@pass_session
+def command(
+    session: Session,
+    topic: str,
+    target: str,
+    partition: int | None,
+    place: str | None,
+    since: str | None,
+    until: str | None,
+) -> None:
+    """Write the records of TOPIC to a file."""
+    kind = Path(target).suffix
+    if kind not in {".jsonl", ".parquet"}:
+        raise click.UsageError(f"--to {target}: the name must end in .jsonl or .parquet")
+    now_us = session.now_us
+    since_us = None if since is None else moment_us(since, now_us)
+    until_us = None if until is None else moment_us(until, now_us)
+    with session.reading_lanes(topic, partition) as lanes:
+        ranges = {
+            number: (first_offset(log, place, since_us), _stop(log, until_us))
+            for number, log in lanes
+        }
+        total = sum(max(0, stop - start) for start, stop in ranges.values())
+        temporary = target + ".unfinished"
+        try:
+            with progress("export", total, unit="records") as bar:
+                rows = _rows(lanes, ranges, bar)
+                count = (_jsonl if kind == ".jsonl" else _parquet)(temporary, rows, topic)
+            os.replace(temporary, target)
+        except OSError as error:
+            full = DiskFullError if error.errno == 28 else UnavailableError
+            raise full(f"cannot write {target}: {error.strerror}") from error
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    if session.as_json:
+        session.output.json({"topic": topic, "records": count, "file": target})
+    else:
+        say(f"{count} records in {target}")
+
+
+def _stop(log: Any, until_us: int | None) -> int:
+    end: int = log.watermarks.committed
+    at = None if until_us is None else log.offset_for_timestamp(until_us)
+    return end if at is None else at
+
+
+def _rows(lanes: Lanes, ranges: dict[int, tuple[int, int]], bar: Progress) -> Iterator[Row]:
+    for number, log in lanes:
+        start, stop = ranges[number]
+        for record in log.scan(start, max(start, stop)):
+            yield number, record
+            bar.advance(1)
+
+
+def _jsonl(path: str, rows: Iterable[Row], topic: str) -> int:
+    count = 0
+    with open(path, "w", encoding="utf-8") as file:
+        for number, record in rows:
+            json.dump(json_of(record, topic, number), file, ensure_ascii=False)
+            file.write("\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _parquet(path: str, rows: Iterable[Row], topic: str) -> int:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise ConfigError('Parquet needs an extra: pip install "chronik[arrow]"') from None
+    header = pa.struct([("name", pa.string()), ("value", pa.binary())])
+    schema = pa.schema(
+        [
+            ("partition", pa.int32()),
+            ("offset", pa.int64()),
+            ("time", pa.timestamp("us", tz="UTC")),
+            ("key", pa.binary()),
+            ("value", pa.binary()),
+            ("headers", pa.list_(header)),
+        ],
+        metadata={"chronik.topic": topic},
+    )
+    count = 0
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for group in _groups(rows):
+            columns = list(zip(*map(_cells, group), strict=True))
+            arrays = [
+                pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            count += len(group)
+    return count
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == ROWS_PER_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _cells(row: Row) -> tuple[Any, ...]:
+    number, record = row
+    headers = [{"name": name, "value": value} for name, value in record.headers]
+    return number, record.offset, record.timestamp_us, record.key, record.value, headers

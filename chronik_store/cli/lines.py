@@ -1,0 +1,89 @@
+"""A line of input as a record: plain, `key:value`, a JSON object, or an exported record.
+
+Place: under `produce`. Promise: a line that cannot be read so is a ConfigError that names file and
+line; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from chronik_store.cli.rendering import record_of
+from chronik_store.errors import ConfigError
+from chronik_store.model import Record
+from chronik_store.partition_log import to_us
+
+
+class Line(NamedTuple):
+    """One line without its newline, and where it stands (numbers from 1)."""
+
+    data: bytes
+    file: str
+    number: int
+
+
+Parser = Callable[[Line], Record | bytes]
+
+
+def parser_of(
+    *,
+    key_separator: str | None,
+    jsonl: bool,
+    records: bool,
+    key_field: str | None,
+    time_field: str | None,
+) -> Parser:
+    """The function that the options of `produce` ask for."""
+    if records:
+        return _located(lambda line: record_of(json.loads(line.data)))
+    if jsonl:
+        return _located(lambda line: _json_record(line.data, key_field, time_field))
+    if key_separator:
+        separator = key_separator.encode()
+        return lambda line: _keyed(line.data, separator)
+    return lambda line: line.data
+
+
+def _located(parse: Parser) -> Parser:
+    def located(line: Line) -> Record | bytes:
+        try:
+            return parse(line)
+        except (ValueError, RecursionError) as error:  # ConfigError and JSONDecodeError are both
+            name = "stdin" if line.file == "-" else line.file
+            raise ConfigError(f"{name}:{line.number}: {error}") from None
+
+    return located
+
+
+def _keyed(data: bytes, separator: bytes) -> Record | bytes:
+    key, found, value = data.partition(separator)
+    return Record(value, key) if found else data
+
+
+def _json_record(data: bytes, key_field: str | None, time_field: str | None) -> Record | bytes:
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ConfigError("not a JSON object")
+    key = None if key_field is None else value.get(key_field)
+    time = None if time_field is None else value.get(time_field)
+    return Record(data, _key_bytes(key), None if time is None else _time_us(time))
+
+
+def _key_bytes(key: Any) -> bytes | None:
+    if key is None:
+        return None
+    return key.encode() if isinstance(key, str) else json.dumps(key).encode()
+
+
+def _time_us(time: Any) -> int:
+    if isinstance(time, int | float) and not isinstance(time, bool):
+        return round(time * 1_000_000)
+    if isinstance(time, str):
+        parsed = dt.datetime.fromisoformat(time)
+        if parsed.tzinfo is None:
+            raise ConfigError(f"the time {time!r} does not say which zone; add Z or +01:00")
+        return to_us(parsed)
+    raise ConfigError(f"{time!r} is not a time: use ISO 8601, or seconds since 1970")

@@ -1,0 +1,163 @@
+"""The root command: options before the verb, verbs loaded when they are called, one way to end.
+
+Place: the top of the embedded command line; `chronik_server.cli` calls `run`. Promise: every run
+ends with one of the codes of `exits`; Ctrl-C lets the verb settle what is under way first; a
+closed pipe is the reader's "enough", not an error. Invariant: `chronik --help` opens no store.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from chronik_store.cli import exits
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import say
+from chronik_store.errors import ChronikError
+
+VERBS: dict[str, str] = {
+    "produce": "produce",
+    "consume": "consume",
+    "search": "search",
+    "status": "status",
+    "topic": "topics",
+    "cursor": "cursors",
+    "export": "export",
+}
+"""Verb -> module of this package. The module's attribute `command` is the click command."""
+
+EPILOG = """\b
+Exit codes: 0 done, 1 nothing matched or findings, 2 usage, 3 unavailable, 4 corruption,
+130 interrupted. Settings come from the environment too (docs/configuration.md).
+\b
+Completion:  eval "$(_CHRONIK_COMPLETE=bash_source chronik)"     also zsh_source, fish_source
+"""
+
+
+class Verbs(click.Group):
+    """A group that imports a verb when it is asked for, and turns outcomes into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"{__package__}.{VERBS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> int:
+        try:
+            result = super().invoke(ctx)
+            if isinstance(ctx.obj, Session):
+                ctx.obj.output.flush()
+        except ChronikError as error:
+            return _failed(error, as_json=isinstance(ctx.obj, Session) and ctx.obj.as_json)
+        except (exits.Interrupted, KeyboardInterrupt) as interrupted:
+            say(f"chronik: {interrupted}" if str(interrupted) else "chronik: interrupted")
+            return exits.INTERRUPTED
+        except BrokenPipeError:
+            # Whoever reads us has enough. stdout is replaced, lest the interpreter's own flush
+            # at exit complains.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return exits.DONE
+        return result if isinstance(result, int) else exits.DONE
+
+
+def _failed(error: ChronikError, *, as_json: bool) -> int:
+    if as_json:
+        say(json.dumps(exits.as_json(error), ensure_ascii=False))
+    else:
+        say(f"chronik: error: {exits.line_of(error)}")
+    return exits.code_of(error)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"chronik {version('chronik')} (Python {sys.version.split()[0]})")
+        ctx.exit()
+
+
+@click.group(
+    cls=Verbs,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "-d",
+    "--data-dir",
+    metavar="DIR",
+    default="data",
+    envvar="CHRONIK_DATA_DIR",
+    show_default=True,
+    show_envvar=True,
+    help="The data directory; verbs that read a topic also take a bucket's URL.",
+)
+@click.option(
+    "--object-store",
+    metavar="URL",
+    help="Where old data goes: file:///..., s3://bucket/prefix. Default: what the "
+    "directory was made with, else DIR/object_store.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what the library does, to stderr.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version.",
+)
+@click.pass_context
+def chronik(
+    ctx: click.Context, data_dir: str, object_store: str | None, as_json: bool, verbose: bool
+) -> None:
+    r"""A durable, tiered, searchable partition log.
+
+    \b
+    chronik produce events < lines.txt       append each line
+    chronik consume events                   print them
+    chronik search events "disk AND full"    find some
+    chronik -d s3://bucket/prefix consume events      read the bucket alone
+    """
+    from chronik_store.cli.logs import configure
+
+    configure(verbose=verbose)
+    ctx.obj = Session(directory=data_dir, object_store=object_store, as_json=as_json)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, sys.argv's by default; returns the exit code."""
+    _on_terminate()
+    try:
+        code = chronik.main(
+            None if arguments is None else list(arguments),
+            prog_name="chronik",
+            standalone_mode=False,
+        )
+    except click.Abort:
+        return exits.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return exits.USAGE
+    return code if isinstance(code, int) else exits.DONE
+
+
+def _on_terminate() -> None:
+    """SIGTERM ends like Ctrl-C, so that what is under way is settled and counted."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGTERM, interrupt)

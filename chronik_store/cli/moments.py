@@ -1,0 +1,76 @@
+"""Times and places in a log as people type them: 15m, an ISO time, `latest`, -10.
+
+Place: under the verbs that take --since, --until and --from. Promise: a text that could mean two
+times (no zone) is refused, with the two ways to write it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+
+from chronik_store.errors import ConfigError, OffsetOutOfRangeError
+from chronik_store.partition_log import PartitionLog, to_us
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
+_UNITS_US = {
+    "us": 1,
+    "ms": 1000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+
+
+def moment_us(text: str, now_us: int) -> int:
+    """`15m` (that long ago) or an ISO 8601 time with its zone, as microseconds since 1970 UTC."""
+    ago = _AGO.fullmatch(text.strip())
+    if ago is not None:
+        return now_us - int(float(ago[1]) * _UNITS_US[ago[2]])
+    try:
+        time = dt.datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is not a time: write 15m, 2h, 3d, or an ISO time such as "
+            "2026-01-31T12:00:00Z"
+        ) from None
+    if time.tzinfo is None:
+        here = time.astimezone().isoformat()
+        raise ConfigError(f"{text!r} does not say which zone: write {text.strip()}Z, or {here}")
+    return to_us(time)
+
+
+def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> int:
+    """Where to begin reading one partition; the later of `place` and `since_us` wins.
+
+    place: earliest, latest, an offset, or -N for the last N records; None is earliest.
+    """
+    line = log.watermarks
+    found = _offset_of(place or "earliest", line.start, line.committed)
+    if since_us is not None:
+        at = log.offset_for_timestamp(since_us)
+        found = max(found, line.committed if at is None else at)
+    if not line.start <= found <= line.committed:
+        raise OffsetOutOfRangeError(
+            f"offset {found} is outside [{line.start}, {line.committed}]",
+            offset=found,
+            first_offset=line.start,
+            end_offset=line.committed,
+        )
+    return found
+
+
+def _offset_of(place: str, start: int, end: int) -> int:
+    named: dict[str, Callable[[], int]] = {"earliest": lambda: start, "latest": lambda: end}
+    if place in named:
+        return named[place]()
+    try:
+        number = int(place)
+    except ValueError:
+        raise ConfigError(
+            f"--from {place!r}: write earliest, latest, an offset, or -10 for the last 10 records"
+        ) from None
+    return max(start, end + number) if place.startswith("-") else number

@@ -1,0 +1,97 @@
+"""What verbs have in common: the options that may also stand behind the verb, and examples.
+
+Place: between click and the verbs. Promise: `chronik --json consume x` and `chronik consume x
+--json` are the same; every verb's --help ends in examples that can be pasted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from chronik_store.cli.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value not in {None, False} and isinstance(ctx.obj, Session):
+            setattr(ctx.obj, name, value)
+
+    return callback
+
+
+def _common() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["-d", "--data-dir"], metavar="DIR", expose_value=False, callback=_set("directory"),
+            help="The data directory (or a bucket's URL, to read from it).",
+        ),
+        click.Option(
+            ["--object-store"], metavar="URL", expose_value=False, callback=_set("object_store"),
+            help="Where old data goes.",
+        ),
+        click.Option(
+            ["--json"], is_flag=True, expose_value=False, callback=_set("as_json"),
+            help="One JSON object a line.",
+        ),
+    ]  # fmt: skip
+
+
+class Verb(click.Command):
+    """A command that also takes the root's options, and shows examples."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        if examples:
+            kwargs["epilog"] = "\n".join(["\b", "Examples:", *("  " + line for line in examples)])
+        super().__init__(*args, **kwargs)
+        self.params.extend(_common())
+
+
+def verb(name: str, *examples: str) -> Callable[[F], Verb]:
+    """Declare a verb: its name, and lines that can be pasted into a shell."""
+
+    def decorate(function: F) -> Verb:
+        return click.command(name, cls=Verb, examples=examples)(function)
+
+    return decorate
+
+
+def subverb(group: click.Group, name: str, *examples: str) -> Callable[[F], Verb]:
+    """The same for a verb of a group: `chronik topic list`."""
+
+    def decorate(function: F) -> Verb:
+        return group.command(name, cls=Verb, examples=examples)(function)
+
+    return decorate
+
+
+def _complete_topic(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Topic names for the shell; nothing when the directory cannot be read."""
+    from chronik_store.errors import ChronikError
+
+    directory = (ctx.find_root().params or {}).get("data_dir") or "data"
+    try:
+        with Session(directory=directory).reading_store() as store:
+            names = [topic.name for topic in store.topics()]
+    except ChronikError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+topic_argument = click.argument("topic", shell_complete=_complete_topic)
+partition_option = click.option(
+    "-p",
+    "--partition",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="One partition; default: all.",
+)
+since_option = click.option(
+    "--since", metavar="TIME", help="From this time on: 15m (ago), 2h, 3d, or 2026-01-31T12:00:00Z."
+)
+until_option = click.option("--until", metavar="TIME", help="Up to this time.")
+pass_session = click.make_pass_decorator(Session)

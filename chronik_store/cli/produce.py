@@ -1,0 +1,217 @@
+"""`chronik produce`: lines, or JSON lines, into a partition.
+
+Place: a verb. Promise: what is counted as acknowledged is on disk; Ctrl-C, or a bad line, stops
+reading, waits for what was handed over, and says how many records were acknowledged. Lines that
+arrive slowly are appended as they come; files are appended in batches of about a mebibyte, with
+several in flight.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import click
+
+from chronik_store.cli import exits
+from chronik_store.cli.lines import Line, parser_of
+from chronik_store.cli.options import pass_session, topic_argument, verb
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import Progress, progress, say
+from chronik_store.errors import BackpressureError, ConfigError, RecordTooLargeError
+from chronik_store.model import AppendResult, Record
+from chronik_store.partition_log import PartitionLog
+
+READ_BYTES = 1 << 20
+RECORDS_PER_BATCH = 5_000
+IN_FLIGHT = 8
+
+
+@dataclass
+class Tally:
+    """What has been acknowledged so far, and what is still under way."""
+
+    records: int = 0
+    base_offset: int | None = None
+    end_offset: int | None = None
+    window: deque[Future[AppendResult]] = field(default_factory=deque)
+
+    def settle_one(self) -> None:
+        """Wait for the oldest append; its error, if it failed."""
+        result = self.window[0].result()
+        self.window.popleft()
+        self.records += result.end_offset - result.base_offset
+        if self.base_offset is None:
+            self.base_offset = result.base_offset
+        self.end_offset = result.end_offset
+
+    def settle(self) -> None:
+        """Wait for all."""
+        while self.window:
+            self.settle_one()
+
+    def __str__(self) -> str:
+        if self.base_offset is None:
+            return "0 records acknowledged"
+        return (
+            f"{self.records} records acknowledged, offsets "
+            f"{self.base_offset} to {(self.end_offset or 1) - 1}"
+        )
+
+
+@verb(
+    "produce",
+    "chronik produce events < lines.txt",
+    "journalctl -f -o json | chronik produce journal --jsonl --key-field _HOSTNAME",
+    "chronik produce events --key-sep : -p 2 a.txt b.txt",
+    "chronik consume events --json | chronik -d elsewhere produce events --records",
+)
+@topic_argument
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option(
+    "-p",
+    "--partition",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="The partition to append to.",
+)
+@click.option("--key-sep", metavar="TEXT", help="The key stands before the first TEXT of a line.")
+@click.option("--jsonl", is_flag=True, help="Each line is a JSON object; it is stored as it is.")
+@click.option("--key-field", metavar="NAME", help="With --jsonl: this field is the key.")
+@click.option(
+    "--time-field",
+    metavar="NAME",
+    help="With --jsonl: this field is the time, ISO 8601 or seconds since 1970.",
+)
+@click.option(
+    "--records",
+    is_flag=True,
+    help="Lines as `consume --json` and `export` write them: key, value, time, headers.",
+)
+@pass_session
+def command(
+    session: Session,
+    topic: str,
+    files: tuple[str, ...],
+    partition: int,
+    key_sep: str | None,
+    jsonl: bool,
+    key_field: str | None,
+    time_field: str | None,
+    records: bool,
+) -> None:
+    """Append each line of FILES, or of stdin, as one record.
+
+    The topic is created if it is missing. A line's newline is not part of the record.
+    """
+    if (key_field or time_field) and not jsonl:
+        raise click.UsageError("--key-field and --time-field need --jsonl")
+    if sum(map(bool, (key_sep, jsonl, records))) > 1:
+        raise click.UsageError("--key-sep, --jsonl and --records exclude each other")
+    parse = parser_of(
+        key_separator=key_sep, jsonl=jsonl, records=records,
+        key_field=key_field, time_field=time_field,
+    )  # fmt: skip
+    tally = Tally()
+    with session.writing_store() as store:
+        if all(info.name != topic for info in store.topics()):
+            store.create_topic(topic, partitions=partition + 1)
+            say(f"created topic {topic}")
+        log = store.partition(topic, partition)
+        limit_bytes = session.config().record_bytes_max
+        with progress("produce", _size_of(files)) as bar:
+            _append_all(log, files or ("-",), parse, limit_bytes, tally, bar)
+    if session.as_json:
+        session.output.json(
+            {"topic": topic, "partition": partition, "records": tally.records,
+             "base_offset": tally.base_offset, "end_offset": tally.end_offset}
+        )  # fmt: skip
+    else:
+        say(str(tally))
+
+
+def _append_all(
+    log: PartitionLog,
+    files: Iterable[str],
+    parse: Callable[[Line], Record | bytes],
+    limit_bytes: int,
+    tally: Tally,
+    bar: Progress,
+) -> None:
+    """Hand everything over, then wait. However it ends, the tally says what was acknowledged."""
+    try:
+        for name in files:
+            for lines, size_bytes in _lines_of(name, limit_bytes):
+                for base in range(0, len(lines), RECORDS_PER_BATCH):
+                    _hand_over(
+                        log, [parse(line) for line in lines[base : base + RECORDS_PER_BATCH]], tally
+                    )
+                bar.advance(size_bytes)
+        tally.settle()
+    except KeyboardInterrupt:
+        tally.settle()
+        raise exits.Interrupted(f"interrupted; {tally}") from None
+    except Exception:
+        tally.settle()
+        say(str(tally))
+        raise
+
+
+def _hand_over(log: PartitionLog, records: list[Record | bytes], tally: Tally) -> None:
+    while True:
+        try:
+            tally.window.append(log.append_nowait(records))
+            break
+        except BackpressureError:
+            if not tally.window:
+                raise
+            tally.settle_one()
+    while len(tally.window) > IN_FLIGHT or (tally.window and tally.window[0].done()):
+        tally.settle_one()
+
+
+def _lines_of(name: str, limit_bytes: int) -> Iterator[tuple[list[Line], int]]:
+    """(lines, bytes) of a file as they arrive: what one read call returned, cut at newlines."""
+    number = 0
+    rest = bytearray()
+    descriptor = sys.stdin.fileno() if name == "-" else os.open(name, os.O_RDONLY)
+    try:
+        while chunk := os.read(descriptor, READ_BYTES):
+            rest += chunk
+            if b"\n" in chunk:
+                *parts, tail = bytes(rest).split(b"\n")
+                lines = [Line(data, name, number + at) for at, data in enumerate(parts, 1)]
+                number += len(parts)
+                rest = bytearray(tail)
+                yield lines, len(chunk)
+            if len(rest) > limit_bytes:
+                raise RecordTooLargeError(
+                    f"{name}:{number + 1} is longer than {limit_bytes} bytes",
+                    size_bytes=len(rest),
+                    limit_bytes=limit_bytes,
+                )
+        if rest:
+            yield [Line(bytes(rest), name, number + 1)], len(rest)
+    except IsADirectoryError:
+        raise ConfigError(f"{name} is a directory") from None
+    finally:
+        if name != "-":
+            os.close(descriptor)
+
+
+def _size_of(files: tuple[str, ...]) -> int | None:
+    """All bytes to come, if they are known."""
+    total = 0
+    for name in files or ("-",):
+        status = os.fstat(sys.stdin.fileno()) if name == "-" else os.stat(name)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        total += status.st_size
+    return total

@@ -1,0 +1,164 @@
+"""Records, times and sizes as text and as JSON.
+
+Place: under the verbs, beside `terminal`. Promise: the JSON of a record loses nothing: `key` or
+`key_base64`, `value` or `value_base64`, headers in order, the time as text and as microseconds;
+`record_of` reads it back. Times are UTC.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from chronik_store.cli.terminal import text_of
+from chronik_store.errors import ConfigError
+from chronik_store.model import EPOCH, Record, StoredRecord
+
+
+def time_text(timestamp_us: int) -> str:
+    """ISO 8601 in UTC with microseconds; the bare number outside the years 1 to 9999."""
+    try:
+        time = EPOCH + dt.timedelta(microseconds=timestamp_us)
+    except OverflowError:
+        return f"{timestamp_us}us"
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def size_text(size_bytes: float) -> str:
+    """A size for people: 1.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size_bytes) < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def duration_text(seconds: float) -> str:
+    """A short time for people: 850 us, 12.3 ms, 4.20 s."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f} ms"
+    return f"{seconds:.2f} s"
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def _put_bytes(target: dict[str, Any], name: str, data: bytes) -> None:
+    try:
+        target[name] = data.decode()
+    except UnicodeDecodeError:
+        target[f"{name}_base64"] = base64.b64encode(data).decode()
+
+
+def json_of(record: StoredRecord, topic: str, partition: int) -> dict[str, Any]:
+    """A stored record for --json and for exports to JSON lines."""
+    result: dict[str, Any] = {
+        "topic": topic,
+        "partition": partition,
+        "offset": record.offset,
+        "time": time_text(record.timestamp_us),
+        "timestamp_us": record.timestamp_us,
+    }
+    if record.key is not None:
+        _put_bytes(result, "key", record.key)
+    _put_bytes(result, "value", record.value)
+    if record.headers:
+        result["headers"] = headers = []
+        for name, value in record.headers:
+            header: dict[str, Any] = {"name": name}
+            _put_bytes(header, "value", value)
+            headers.append(header)
+    return result
+
+
+def _take_bytes(source: Mapping[str, Any], name: str) -> bytes | None:
+    text = source.get(name)
+    if isinstance(text, str):
+        return text.encode()
+    packed = source.get(f"{name}_base64")
+    if isinstance(packed, str):
+        try:
+            return base64.b64decode(packed, validate=True)
+        except binascii.Error:
+            raise ConfigError(f"{name}_base64 is not base64: {packed[:40]!r}") from None
+    return None
+
+
+def record_of(value: Any) -> Record:
+    """What `json_of` wrote, as a record to append; offset, topic and partition are not taken over.
+
+    ConfigError says what is missing.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError("not a JSON object")
+    data = _take_bytes(value, "value")
+    if data is None:
+        raise ConfigError('no "value" or "value_base64"; for plain JSON use --jsonl')
+    timestamp_us = value.get("timestamp_us")
+    if timestamp_us is not None and type(timestamp_us) is not int:
+        raise ConfigError("timestamp_us is not a whole number")
+    headers = []
+    for header in value.get("headers", ()):
+        name = header.get("name") if isinstance(header, dict) else None
+        content = _take_bytes(header, "value") if isinstance(header, dict) else None
+        if not isinstance(name, str) or content is None:
+            raise ConfigError('a header is {"name": ..., "value": ...}')
+        headers.append((name, content))
+    return Record(data, _take_bytes(value, "key"), timestamp_us, headers)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+_FORMAT = re.compile(r"%(.)|\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
+Part = Callable[[StoredRecord, int], str]
+FORMAT_HELP = (
+    "%o offset, %p partition, %t time, %T microseconds, %k key, %v value, %h headers, %s size "
+    "of the value in bytes, %% percent, \\n newline, \\t tab"
+)
+
+
+def format_of(pattern: str, *, for_terminal: bool) -> Part:
+    """A --format pattern as a function of (record, partition); ConfigError names a bad letter."""
+
+    def text(data: bytes | None) -> str:
+        return "" if data is None else text_of(data, for_terminal=for_terminal)
+
+    def headers(record: StoredRecord) -> str:
+        return ",".join(f"{name}={text(value)}" for name, value in record.headers)
+
+    letters: dict[str, Part] = {
+        "o": lambda record, _: str(record.offset),
+        "p": lambda _, partition: str(partition),
+        "t": lambda record, _: time_text(record.timestamp_us),
+        "T": lambda record, _: str(record.timestamp_us),
+        "k": lambda record, _: text(record.key),
+        "v": lambda record, _: text(record.value),
+        "h": lambda record, _: headers(record),
+        "s": lambda record, _: str(len(record.value)),
+        "%": lambda *_: "%",
+    }
+    parts: list[Part] = []
+    position = 0
+    for match in _FORMAT.finditer(pattern):
+        _literal(parts, pattern[position : match.start()])
+        position = match.end()
+        if match[1] is None:
+            _literal(parts, _ESCAPES.get(match[2], match[0]))
+        elif match[1] in letters:
+            parts.append(letters[match[1]])
+        else:
+            raise ConfigError(f"--format: %{match[1]} is unknown; use {FORMAT_HELP}")
+    _literal(parts, pattern[position:])
+    return lambda record, partition: "".join([part(record, partition) for part in parts])
+
+
+def _literal(parts: list[Part], text: str) -> None:
+    if text:
+        parts.append(lambda *_: text)

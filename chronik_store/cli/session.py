@@ -1,0 +1,118 @@
+"""One run of the command line: which store, which bucket, which form of output.
+
+Place: made by `main` from the options before the verb; every verb receives it. Promise: verbs that
+only read open read-only, beside any writer, or (when the place given is a URL) from the bucket
+alone; what was opened is closed on the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chronik_store.cli.terminal import Output
+from chronik_store.clock import Clock, SystemClock
+from chronik_store.config import LogConfig
+from chronik_store.errors import ConfigError, TopicNotFoundError
+from chronik_store.log_store import LogStore, open_bucket
+from chronik_store.partition_log import PartitionLog
+
+Lanes = list[tuple[int, PartitionLog]]
+"""The partitions that a verb works on: (number, log)."""
+
+
+@dataclass
+class Session:
+    """The options that stand before the verb, and the doors they open."""
+
+    directory: str = "data"
+    object_store: str | None = None
+    as_json: bool = False
+    clock: Clock = field(default_factory=SystemClock)
+
+    @cached_property
+    def output(self) -> Output:
+        """The way to stdout."""
+        return Output(as_json=self.as_json)
+
+    @property
+    def in_bucket(self) -> bool:
+        """The place given is a URL: read from the bucket alone."""
+        return "://" in self.directory
+
+    @property
+    def now_us(self) -> int:
+        """The wall clock."""
+        return self.clock.time_us()
+
+    def config(self, **changes: Any) -> LogConfig:
+        """Settings from the environment, with changes of this verb."""
+        if self.object_store is not None:
+            changes["object_store"] = self.object_store
+        return LogConfig.from_env(**changes)
+
+    @contextmanager
+    def reading_store(self) -> Iterator[LogStore]:
+        """The store, read-only."""
+        if self.in_bucket:
+            raise ConfigError(
+                f"this verb needs a data directory, not {self.directory}; give one with -d"
+            )
+        if not Path(self.directory).is_dir():
+            raise ConfigError(
+                f"no data directory {self.directory!r} here: give one with -d or "
+                "CHRONIK_DATA_DIR, or make one with `chronik topic create NAME`"
+            )
+        # A reader runs no pipeline; said here so that no environment variable starts one.
+        config = self.config(pipeline_enabled=False)
+        with LogStore.open(self.directory, config=config, read_only=True) as store:
+            yield store
+
+    @contextmanager
+    def writing_store(self, **changes: Any) -> Iterator[LogStore]:
+        """The store, for writing; DirectoryLockedError when another writer has it."""
+        if self.in_bucket:
+            raise ConfigError(
+                f"{self.directory} is a bucket: only reading works there; `chronik restore` makes "
+                "a data directory of it"
+            )
+        with LogStore.open(self.directory, config=self.config(**changes)) as store:
+            yield store
+
+    @contextmanager
+    def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:
+        """One partition of a topic, or all of them, for reading."""
+        with ExitStack() as stack:
+            if self.in_bucket:
+                yield self._bucket_lanes(stack, topic, partition)
+            else:
+                store = stack.enter_context(self.reading_store())
+                yield lanes_of(store, topic, partition)
+
+    def _bucket_lanes(self, stack: ExitStack, topic: str, partition: int | None) -> Lanes:
+        def one(number: int) -> tuple[int, PartitionLog]:
+            log = open_bucket(self.directory, topic=topic, partition=number, config=self.config())
+            return number, stack.enter_context(log)
+
+        if partition is not None:
+            return [one(partition)]
+        lanes = [one(0)]
+        while True:
+            try:
+                lanes.append(one(len(lanes)))
+            except TopicNotFoundError:
+                return lanes
+
+
+def lanes_of(store: LogStore, topic: str, partition: int | None) -> Lanes:
+    """One partition of a topic of an open store, or all; TopicNotFoundError if there is none."""
+    if partition is not None:
+        return [(partition, store.partition(topic, partition))]
+    for info in store.topics():
+        if info.name == topic:
+            return [(number, store.partition(topic, number)) for number in range(info.partitions)]
+    return [(0, store.partition(topic, 0))]

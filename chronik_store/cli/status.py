@@ -1,0 +1,124 @@
+"""`chronik status`: where every record is, and what stands still.
+
+Place: a verb; reads only. Promise: the numbers of one line belong together; a store that stalls
+says so here (`last_error`, notes), and nothing printed holds a secret.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from chronik_store.cli import exits
+from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.plot import PARTS, bar_of
+from chronik_store.cli.rendering import size_text
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import Output, say
+from chronik_store.errors import TopicNotFoundError
+from chronik_store.model import LogStatus, StoreStatus
+
+BAR_CELLS = 48
+
+
+@verb(
+    "status",
+    "chronik status",
+    "chronik status events --watch",
+    "chronik status --json | jq .watermarks",
+    "chronik -d s3://bucket/prefix status events",
+)
+@click.argument("topic", required=False)
+@click.option("-w", "--watch", is_flag=True, help="Draw it anew every second.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often --watch draws.",
+)
+@pass_session
+def command(session: Session, topic: str | None, watch: bool, interval: float) -> int | None:
+    """Show each partition's plot line: where its records are."""
+    if session.in_bucket:
+        return _bucket_status(session, topic)
+    with session.reading_store() as store:
+        while True:
+            status = store.status()
+            parts = [part for part in status.partitions if topic in {None, part.topic}]
+            if topic is not None and not parts:
+                raise TopicNotFoundError(f"no topic {topic!r} in {status.path}", topic=topic)
+            output = session.output
+            if watch and output.terminal and not output.as_json:
+                output.text("\x1b[H\x1b[2J")
+            _show(output, status, parts)
+            output.flush()
+            if not watch:
+                return exits.DONE
+            session.clock.sleep(interval)
+
+
+def _bucket_status(session: Session, topic: str | None) -> int:
+    if topic is None:
+        raise click.UsageError("from a bucket, name the topic")
+    with session.reading_lanes(topic, None) as lanes:
+        for _, log in lanes:
+            _show_partition(session.output, log.status())
+    return exits.DONE
+
+
+def _show(output: Output, status: StoreStatus, parts: list[LogStatus]) -> None:
+    if output.as_json:
+        for part in parts:
+            output.json(_json_of(part))
+        return
+    free = size_text(status.disk_free_bytes)
+    output.line(
+        f"{status.path}  store {status.store_id[:8]}  {free} free  -> {status.object_store}"
+    )
+    if not parts:
+        say("chronik: no topics yet; `chronik produce NAME` makes one")
+    for part in parts:
+        _show_partition(output, part)
+
+
+def _show_partition(output: Output, part: LogStatus) -> None:
+    if output.as_json:
+        output.json(_json_of(part))
+        return
+    line = part.watermarks
+    output.line()
+    output.line(output.styled(f"{part.topic}/{part.partition}", "1") + f"  {_facts(part)}")
+    output.line(f"  {bar_of(line, BAR_CELLS, colour=output.colour)}")
+    output.line(f"  {line}")
+    for name, offset in sorted(part.cursors.items()):
+        output.line(f"  cursor {name} at {offset}, {line.committed - offset} behind")
+    for note in (*part.notes, *(() if part.last_error is None else (part.last_error,))):
+        output.line("  " + output.styled(f"! {note}", "31"))
+    if part.fenced:
+        output.line(
+            "  " + output.styled("! fenced: another store has taken this bucket over", "31")
+        )
+
+
+def _facts(part: LogStatus) -> str:
+    facts = [f"wal {size_text(part.wal_bytes)} in {part.wal_files} files"]
+    if part.local_segment_bytes:
+        facts.append(f"local segments {size_text(part.local_segment_bytes)}")
+    facts.append(f"bucket {size_text(part.segment_bytes)} in {part.segments} segments")
+    facts.append(f"{part.bundles} search indexes")
+    return ", ".join(facts)
+
+
+def _json_of(part: LogStatus) -> dict[str, Any]:
+    value = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    value["watermarks"] = dataclasses.asdict(part.watermarks)
+    value["cursors"] = dict(part.cursors)
+    return value
+
+
+LEGEND = "  ".join(f"{cell} {meaning}" for _, meaning, cell, _ in PARTS)
+"""What the cells of the bar mean, oldest first."""

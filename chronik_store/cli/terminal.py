@@ -1,0 +1,153 @@
+"""The two streams: data to stdout, everything said about it to stderr.
+
+Place: under every verb. Promise: stdout is written in large pieces, is flushed before anything is
+remembered as delivered, and carries bytes that are not UTF-8 only escaped; a terminal never
+receives a control character from a record. Colour and progress appear on a terminal only, never
+with NO_COLOR set. rich is imported when the first bar or table is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+PENDING_BYTES = 1 << 16
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def text_of(data: bytes, *, for_terminal: bool) -> str:
+    r"""Bytes as text: what is not UTF-8 as \xNN; for a terminal control characters as well."""
+    text = data.decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(_escape, text) if for_terminal else text
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def is_terminal(stream: IO[Any]) -> bool:
+    """Somebody is looking at this stream."""
+    return stream.isatty()
+
+
+def colour_wanted(stream: IO[Any]) -> bool:
+    """A terminal, and nobody has said no (https://no-color.org)."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and _TERM_SHOWS_COLOUR()
+
+
+def _TERM_SHOWS_COLOUR() -> bool:  # noqa: N802 (a constant of the process, read late)
+    return os.environ.get("TERM") != "dumb"
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+class Output:
+    """stdout, in large pieces. `flush` returns when the bytes have left this process."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.terminal = is_terminal(sys.stdout)
+        self.colour = colour_wanted(sys.stdout)
+        self._raw = sys.stdout.buffer
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+
+    def text(self, text: str) -> None:
+        """Text as it is, without a newline of its own."""
+        # Lone surrogates cannot arise: `text_of` is the only way from bytes to text.
+        data = text.encode("utf-8", "backslashreplace")
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= PENDING_BYTES:
+            self.flush()
+
+    def line(self, text: str = "") -> None:
+        """One line."""
+        self.text(text + "\n")
+
+    def json(self, value: Any) -> None:
+        """One JSON object, on one line."""
+        self.text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+    def flush(self) -> None:
+        """Hand everything to the reader; BrokenPipeError when it has gone away."""
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+        if data:
+            self._raw.write(data)
+        self._raw.flush()
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Columns, aligned; right-aligned where every cell is a number."""
+        body = [list(row) for row in rows]
+        widths = [len(head) for head in heads]
+        numeric = [bool(body)] * len(heads)
+        for row in body:
+            for column, cell in enumerate(row):
+                widths[column] = max(widths[column], len(cell))
+                numeric[column] &= bool(cell) and cell[0].isdigit()
+        for row in [list(heads), *body]:
+            cells = [
+                cell.rjust(width) if is_number else cell.ljust(width)
+                for cell, width, is_number in zip(row, widths, numeric, strict=True)
+            ]
+            self.line("  ".join(cells).rstrip())
+
+    def styled(self, text: str, code: str) -> str:
+        """`text` in an SGR style, where colour is wanted."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
+
+
+class Progress:
+    """How far a long piece of work has come; draws nothing without a terminal."""
+
+    def __init__(self, bar: Any = None, task: Any = None) -> None:
+        self._bar = bar
+        self._task = task
+
+    def advance(self, amount: int) -> None:
+        """`amount` more units are done."""
+        if self._bar is not None:
+            self._bar.advance(self._task, amount)
+
+    def total(self, total: int) -> None:
+        """The whole is now known to be `total` units."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+
+
+@contextmanager
+def progress(label: str, total: int | None, *, unit: str = "bytes") -> Iterator[Progress]:
+    """A bar on stderr while the block runs. unit: "bytes", or the name of what is counted."""
+    if not is_terminal(sys.stderr):
+        yield Progress()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    if unit == "bytes":
+        amounts: tuple[Any, ...] = (DownloadColumn(binary_units=True), TransferSpeedColumn())
+    else:
+        amounts = (MofNCompleteColumn(), TextColumn(unit))
+    columns = (TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield Progress(bar, bar.add_task(label, total=total))

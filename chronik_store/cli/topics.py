@@ -1,0 +1,116 @@
+"""`chronik topic list|create|describe|delete`.
+
+Place: a verb group. Promise: `delete` asks first on a terminal, and without one wants --yes.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from chronik_store.cli.options import pass_session, subverb, topic_argument
+from chronik_store.cli.rendering import size_text
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import is_terminal, say
+from chronik_store.errors import TopicNotFoundError
+
+
+@click.group("topic")
+def command() -> None:
+    """List, create, describe and delete topics."""
+
+
+@subverb(command, "list", "chronik topic list", "chronik topic list --json")
+@pass_session
+def list_(session: Session) -> None:
+    """The topics of the data directory, with their size."""
+    with session.reading_store() as store:
+        topics = store.topics()
+        status = {name: [] for name in (topic.name for topic in topics)}  # type: dict[str, list[LogStatus]]
+        for part in store.status().partitions:
+            status.setdefault(part.topic, []).append(part)
+    rows = []
+    for topic in topics:
+        records = sum(p.watermarks.committed - p.watermarks.start for p in status[topic.name])
+        size_bytes = sum(p.wal_bytes + p.segment_bytes for p in status[topic.name])
+        if session.as_json:
+            session.output.json(
+                {"topic": topic.name, "topic_id": topic.topic_id, "partitions": topic.partitions,
+                 "records": records, "bytes": size_bytes}
+            )  # fmt: skip
+        rows.append((topic.name, str(topic.partitions), str(records), size_text(size_bytes)))
+    if not session.as_json:
+        session.output.table(("TOPIC", "PARTITIONS", "RECORDS", "SIZE"), rows)
+
+
+@subverb(
+    command, "create", "chronik topic create events", "chronik topic create events --partitions 3"
+)
+@topic_argument
+@click.option(
+    "--partitions",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many; it stays so.",
+)
+@click.option("--exist-ok", is_flag=True, help="No error if it is there already.")
+@pass_session
+def create(session: Session, topic: str, partitions: int, exist_ok: bool) -> None:
+    """Create TOPIC, and the data directory with it."""
+    with session.writing_store() as store:
+        info = store.create_topic(topic, partitions=partitions, exist_ok=exist_ok)
+    if session.as_json:
+        session.output.json(
+            {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}
+        )
+    else:
+        say(f"topic {info.name}, {info.partitions} partition(s), id {info.topic_id}")
+
+
+@subverb(command, "describe", "chronik topic describe events")
+@topic_argument
+@pass_session
+def describe(session: Session, topic: str) -> None:
+    """One line for each partition of TOPIC."""
+    with session.reading_store() as store:
+        parts = [part for part in store.status().partitions if part.topic == topic]
+        path = store.status().path
+    if not parts:
+        raise TopicNotFoundError(f"no topic {topic!r} in {path}", topic=topic)
+    heads = ("PARTITION", "START", "INDEXED", "TIERED", "SEALED", "COMMITTED", "LOCAL", "BUCKET")
+    rows = []
+    for part in parts:
+        line = part.watermarks
+        limits = (line.start, line.indexed, line.tiered, line.sealed, line.committed)
+        if session.as_json:
+            session.output.json(
+                {"topic": topic, "topic_id": part.topic_id, "partition": part.partition,
+                 "log_id": part.log_id, "start": line.start, "indexed": line.indexed,
+                 "tiered": line.tiered, "sealed": line.sealed, "committed": line.committed,
+                 "local_bytes": part.wal_bytes + part.local_segment_bytes,
+                 "bucket_bytes": part.segment_bytes}
+            )  # fmt: skip
+        local, bucket = size_text(part.wal_bytes), size_text(part.segment_bytes)
+        rows.append((str(part.partition), *map(str, limits), local, bucket))
+    if not session.as_json:
+        session.output.table(heads, rows)
+
+
+@subverb(command, "delete", "chronik topic delete events --yes")
+@topic_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def delete(session: Session, topic: str, yes: bool) -> None:
+    """Delete TOPIC: its records here and in the bucket."""
+    if not yes:
+        if not is_terminal(sys.stdin):
+            raise click.UsageError("nobody to ask: say --yes")
+        click.confirm(
+            f"Delete all records of {topic}, here and in the bucket?", abort=True, err=True
+        )
+    with session.writing_store() as store:
+        store.delete_topic(topic)
+    say(f"deleted {topic}")
