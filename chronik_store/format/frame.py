@@ -4,7 +4,7 @@
      +---------------+---------------+-------------------------------+
      |  f5 'C K F'   |    version    |           checksum            |
      +-------+-------+---------------+---------------+---------------+
-  16 | kind  | flags |      log      | payload_bytes |  reserved 0   |
+  16 | kind  | flags |      log      | payload_bytes | zero_sectors  |
      +-------+-------+---------------+---------------+---------------+
   32 |              seq              |           position            |
      +-------------------------------+-------------------------------+
@@ -13,6 +13,9 @@
   64 |        synced_position        |        committed_index        |
      +-------------------------------+-------------------------------+
   80 |  payload: payload_bytes bytes, then zeros up to a multiple of 8
+
+zero_sectors: how many 512-byte sectors, the frame's first one excepted, hold only zeros of it:
+records full of zeros must not look like sectors that a power cut kept from the disk.
 
 Place: in `format`, above `entry`; what a broken frame means is for `wal` to judge. Promise:
 `decode_frame` never raises, whatever the bytes. Invariant: the checksum is seeded with the
@@ -23,7 +26,7 @@ file's random id, so a frame of another file is never taken for one of this file
 from __future__ import annotations
 
 import struct
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
@@ -91,6 +94,7 @@ class FrameHeader(NamedTuple):
     synced_file: int
     synced_position: int
     committed_index: int
+    zero_sectors: int
     checksum: int
 
     @property
@@ -117,17 +121,6 @@ class FrameHeader(NamedTuple):
 _make: Final = FrameHeader._make
 
 
-class FrameFault(Enum):
-    """Why there is no frame at a position."""
-
-    ZEROS = "zeros"
-    """The header's 80 bytes (or the fewer that are left in the file) are all zero."""
-    TORN = "torn"
-    """A broken frame that runs past the end of the file or spans an all-zero sector."""
-    BAD = "bad"
-    """A broken frame whose every sector holds something."""
-
-
 def frame_bytes(payload_bytes: int) -> int:
     """The bytes that a frame with such a payload takes in its file, padding included."""
     return (FRAME_HEADER_BYTES + payload_bytes + 7) & ~7
@@ -147,6 +140,7 @@ def encode_frame_header(
     file_id: int,
     covered: Buffer,
     payload_bytes: int,
+    zero_sectors: int = 0,
 ) -> bytes:
     """The 80 bytes before a payload of `payload_bytes`, at `position` of the file `file_id`.
 
@@ -154,7 +148,7 @@ def encode_frame_header(
     header, for other kinds the whole payload. ValueError when a field is out of its range.
     """
     try:
-        fields = _FIELDS.pack(kind, 0, log, payload_bytes, 0, seq, position, *marks)
+        fields = _FIELDS.pack(kind, 0, log, payload_bytes, zero_sectors, seq, position, *marks)
     except struct.error as error:
         raise ValueError(f"frame {seq}: {error}") from error
     digest = checksum(fields + covered, file_id)
@@ -172,55 +166,43 @@ def encode_frame(
     return b"".join((head, payload, padding(size)))
 
 
-def decode_frame(data: memoryview, position: int, *, file_id: int) -> FrameHeader | FrameFault:
-    """The frame at `position` of the file that `data` is the whole of (or a prefix of).
+def decode_frame(data: memoryview, position: int, *, file_id: int) -> FrameHeader | None:
+    """The frame at `position` of the file that `data` is the whole of (or a prefix of), or None.
 
     A FrameHeader: magic, version, kind, own position, bounds and checksum are right, so all of
     the frame is proved but an entry's payload (see `frame_entry`). A frame version other than
-    ours is a fault: the file's header carries the same version and was accepted.
+    ours is no frame: the file's header carries the same version and was accepted.
     """
+    frame = peek_frame(data, position)
+    if frame is None or frame.payload_end > len(data) or not is_proved(data, frame, file_id):
+        return None
+    return frame
+
+
+def peek_frame(data: memoryview, position: int) -> FrameHeader | None:
+    """What a header says whose magic, version and own position stand; nothing else is verified."""
     try:
         (magic, version, digest, kind, flags, log, size, zero, seq, own, s_seq, s_file, s_pos, ci) = (
             _HEADER.unpack_from(data, position)
         )
     except struct.error:
-        return _fault(data, position)
-    covered = ENTRY_HEADER_BYTES if kind == _ENTRY else size
-    end = position + FRAME_HEADER_BYTES + size
-    if (
-        magic != FRAME_MAGIC
-        or version != FRAME_VERSION
-        or own != position
-        or flags
-        or zero
-        or not _ENTRY <= kind <= _KIND_MAX
-        or end > len(data)
-        or size < covered
-        or checksum(data[position + 16 : position + FRAME_HEADER_BYTES + covered], file_id)
-        != digest
-    ):
-        return _fault(data, position)
-    return _make((kind, log, size, seq, own, s_seq, s_file, s_pos, ci, digest))
+        return None
+    if magic != FRAME_MAGIC or version != FRAME_VERSION or own != position or flags:
+        return None
+    return _make((kind, log, size, seq, own, s_seq, s_file, s_pos, ci, zero, digest))
 
 
-def _fault(data: memoryview, position: int) -> FrameFault:
-    if first_nonzero(data, position, position + FRAME_HEADER_BYTES) is None:
-        return FrameFault.ZEROS
-    end = broken_frame_end(data, position)
-    if end > len(data) or has_zero_sector(data, position, end):
-        return FrameFault.TORN
-    return FrameFault.BAD
-
-
-def broken_frame_end(data: memoryview, position: int) -> int:
-    """Where a broken frame says that it ends: by its length if its magic and own position stand,
-    else the end of its header. May lie behind the end of the file."""
-    if len(data) - position < FRAME_HEADER_BYTES:
-        return position + FRAME_HEADER_BYTES
-    magic, _, _, _, _, _, size, _, _, own, *_ = _HEADER.unpack_from(data, position)
-    if magic != FRAME_MAGIC or own != position:
-        return position + FRAME_HEADER_BYTES
-    return position + frame_bytes(size)
+def is_proved(data: memoryview, frame: FrameHeader, file_id: int) -> bool:
+    """Whether the checksum matches what it covers, though the payload may run past `data`."""
+    covered = ENTRY_HEADER_BYTES if frame.kind == _ENTRY else frame.payload_bytes
+    start = frame.position + _COVERED_FROM
+    end = frame.position + FRAME_HEADER_BYTES + covered
+    return (
+        _ENTRY <= frame.kind <= _KIND_MAX
+        and covered <= frame.payload_bytes
+        and end <= len(data)
+        and checksum(data[start:end], file_id) == frame.checksum
+    )
 
 
 def frame_payload(data: memoryview, frame: FrameHeader) -> memoryview:
@@ -244,20 +226,6 @@ def frame_entry(
     return header, payload
 
 
-def has_zero_sector(data: memoryview, start: int, end: int) -> bool:
-    """Whether [start, end) of the file touches a sector that was never written.
-
-    That is one that holds only zeros from `start` on: what lies before `start` in the first
-    sector is an older frame's and stays as it was; what lies behind `end` in the last sector came
-    in the same write or in none.
-    """
-    for sector in range(start - start % SECTOR_BYTES, min(end, len(data)), SECTOR_BYTES):
-        low, high = max(sector, start), min(sector + SECTOR_BYTES, len(data))
-        if bytes(data[low:high]) == _ZEROS[: high - low]:
-            return True
-    return False
-
-
 def first_nonzero(data: memoryview, start: int, end: int | None = None) -> int | None:
     """The first position in [start, end) that is not zero; None when all of it is."""
     limit = len(data) if end is None else min(end, len(data))
@@ -278,7 +246,7 @@ def find_frame(data: memoryview, start: int, *, file_id: int) -> FrameHeader | N
         while found >= 0:
             if found % FRAME_ALIGNMENT == 0:
                 frame = decode_frame(data, position + found, file_id=file_id)
-                if isinstance(frame, FrameHeader):
+                if frame is not None:
                     return frame
             found = chunk.find(FRAME_MAGIC, found + 1)
         position += len(_ZEROS)
