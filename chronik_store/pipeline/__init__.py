@@ -1,0 +1,150 @@
+"""The pipeline: seal > upload > index > publish > prune > retain > collect.
+
+Place: the only writer-side code that knows several rooms (WAL, segments, bucket, search). Promise:
+`Pipeline.run_once(partition)` does a bounded amount of each stage's work; every stage plans afresh
+from the committed manifest, is idempotent, and may be cut off at any point: what it left behind is
+found and finished by the next run, here or on the next leader. A failure stalls its stage for its
+partition; stages that do not depend on it still run; nothing is skipped or dropped.
+
+Invariant: the manifest changes by committed entries only, so a run that died in between has
+changed nothing that the log does not know. Order of effects, for each object: named in the log
+(INTENT), put and verified, listed (ADD_SEGMENT, ADD_INDEX), published, and only then may a local
+copy go; off the list (DROP_PREFIX, a replaced bundle), published, and only then may the object go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from chronik_store.errors import ChronikError, FencedError, LogClosedError
+from chronik_store.manifest.state import OpenSegment
+from chronik_store.model import PipelineReport
+from chronik_store.pipeline.budget import ByteBudget
+from chronik_store.pipeline.collect import collect
+from chronik_store.pipeline.contract import Partition, SteppedDownError, Tiering
+from chronik_store.pipeline.index import index
+from chronik_store.pipeline.prune import prune
+from chronik_store.pipeline.publish import publish
+from chronik_store.pipeline.retain import retain
+from chronik_store.pipeline.runner import PipelineRunner
+from chronik_store.pipeline.seal import seal, seal_now
+from chronik_store.pipeline.steady_time import SteadyTime
+from chronik_store.pipeline.turn import Lane, Turn
+from chronik_store.pipeline.upload import upload
+
+__all__ = [
+    "ByteBudget",
+    "OpenSegment",
+    "Partition",
+    "Pipeline",
+    "PipelineRunner",
+    "SteadyTime",
+    "Tiering",
+]
+
+_log = logging.getLogger("chronik_store.pipeline")
+
+STAGES: tuple[tuple[str, Callable[[Turn], None]], ...] = (
+    ("seal", seal),
+    ("upload", upload),
+    ("index", index),
+    ("publish", publish),
+    ("prune", prune),
+    ("retain", retain),
+    ("collect", collect),
+)
+
+
+class Pipeline:
+    """The pipeline of a store. Thread-safe; one run at a time for each partition."""
+
+    def __init__(self, tiering: Tiering) -> None:
+        self._tiering = tiering
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._changed = tiering.env.threads.condition()
+
+    def run_once(self, partition: Partition) -> PipelineReport:
+        """One bounded pass over all stages; waits for a pass of the same partition to end first.
+
+        Errors of stages are in the report, never raised; `partition.note_error` shows them.
+        """
+        started = self._tiering.env.clock.monotonic()
+        lane = self._enter(partition)
+        try:
+            turn = Turn(partition, self._tiering, lane)
+            errors = _run_stages(turn)
+        finally:
+            self._leave(lane)
+        elapsed = self._tiering.env.clock.monotonic() - started
+        return PipelineReport(**turn.done, errors=errors, elapsed_seconds=elapsed)
+
+    def seal_now(self, partition: Partition) -> bool:
+        """Seal the open segment on request; False if it has no records.
+
+        Raises:
+            SteppedDownError, LogClosedError, LogPoisonedError: nothing was sealed, as far as known.
+        """
+        turn = Turn(partition, self._tiering, Lane())
+        return seal_now(turn, partition.open_segment(), "admin")
+
+    def forget(self, partition: Partition) -> None:
+        """The partition is closed: drop what was remembered of it."""
+        with self._changed:
+            self._lanes.pop(_name(partition), None)
+
+    def _enter(self, partition: Partition) -> Lane:
+        with self._changed:
+            while True:
+                lane = self._lanes.setdefault(_name(partition), Lane())
+                if not lane.busy:
+                    lane.busy = True
+                    return lane
+                self._changed.wait()
+
+    def _leave(self, lane: Lane) -> None:
+        with self._changed:
+            lane.busy = False
+            self._changed.notify_all()
+
+
+def _run_stages(turn: Turn) -> tuple[str, ...]:
+    if turn.manifest.fenced is not None:
+        return ()
+    errors: list[str] = []
+    partition = turn.partition
+    for name, stage in STAGES:
+        try:
+            stage(turn)
+        except SteppedDownError:
+            turn.term = None  # another leads now: what needs no leader (prune) still runs
+        except LogClosedError:
+            break
+        except ChronikError as error:
+            partition.note_error(name, error)
+            errors.append(_describe(turn, name, error))
+            if turn.lane.reported.get(name) != errors[-1]:
+                _log.warning("%s", errors[-1])  # once, not in every run of an outage
+            turn.lane.reported[name] = errors[-1]
+            if isinstance(error, FencedError):
+                break
+        except Exception as error:  # noqa: BLE001 (a partition stands still, not the store)
+            # A defect, not an outcome. Loud; the stage stands still, and so does what relies on it.
+            partition.note_error(name, error)
+            errors.append(_describe(turn, name, error))
+            _log.exception("%s", errors[-1])
+        else:
+            partition.note_error(name, None)
+            turn.lane.reported.pop(name, None)
+    return tuple(errors)
+
+
+def _describe(turn: Turn, stage: str, error: Exception) -> str:
+    who = turn.partition.identity
+    text = str(error) or repr(error)
+    kind = "" if isinstance(error, ChronikError) else f"{type(error).__name__}: "
+    return f"{who.topic}/{who.partition} {stage}: {kind}{text}"
+
+
+def _name(partition: Partition) -> tuple[str, int]:
+    return partition.identity.topic, partition.identity.partition

@@ -1,0 +1,134 @@
+"""The folder of a log's published manifests, and who owns it (protocol 5 and 11).
+
+Place: below `publish`, used by every stage that is about to change the bucket. Promise: a log
+whose folder holds a manifest that it cannot have made, or one that names a successor, is fenced:
+a FENCED entry stops tiering on every replica. Invariant: numbers are dense and created only if
+absent, so of two rivals at most one gets a number, and the newest one tells who.
+
+A published manifest of this very log (put by a predecessor whose PUBLISHED did not commit) is
+adopted; a *copy* of this log (a restored disk image) has the same log_id and other history, which
+shows in its segments.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NoReturn
+
+from chronik_store.errors import FencedError, IdentityMismatchError
+from chronik_store.format.checksum import content_hash
+from chronik_store.format.control import Fenced
+from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
+from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
+from chronik_store.objectstore.layout import manifest_key, manifest_prefix, parse_manifest_key
+from chronik_store.pipeline.turn import Turn
+
+PAGE = 1000
+
+
+def manifest_numbers(
+    store: ObjectStore, topic: str, partition: int, log_id: str, *, above: int = 0
+) -> list[int]:
+    """The numbers published in a log's folder that are greater than `above`, ascending."""
+    folder = manifest_prefix(topic, partition, log_id)
+    after = manifest_key(topic, partition, log_id, above) if above else ""
+    numbers: list[int] = []
+    while True:
+        page = store.list(folder, start_after=after, limit=PAGE)
+        parsed = [parse_manifest_key(each.key) for each in page]
+        numbers += [each.number for each in parsed if each is not None]
+        if len(page) < PAGE:
+            return numbers
+        after = page[-1].key
+
+
+def read_manifest(
+    store: ObjectStore, topic: str, partition: int, log_id: str, number: int
+) -> tuple[ManifestObject, str]:
+    """A published manifest and the hash of its bytes. CorruptionError if it is not one."""
+    key = manifest_key(topic, partition, log_id, number)
+    body = store.get(key)
+    return decode_manifest_object(body, path=key), content_hash(body)
+
+
+def check_own_folder(turn: Turn) -> None:
+    """The newest manifest in this log's folder is its own, or may be adopted; else it is fenced.
+
+    Raises:
+        FencedError: it is somebody else's; FENCED is committed.
+        IdentityMismatchError: the bucket does not hold what this log published there.
+    """
+    manifest = turn.manifest
+    published = manifest.published_number
+    numbers = manifest_numbers(
+        turn.tiering.store,
+        manifest.topic,
+        manifest.partition,
+        manifest.log_id,
+        above=max(0, published - 1),
+    )
+    newest = numbers[-1] if numbers else 0
+    if newest < published:
+        raise IdentityMismatchError(
+            f"{turn.tiering.store.url}: manifest {published} of "
+            f"{manifest.topic}/{manifest.partition} is not there; is this another bucket, or were "
+            "objects deleted? Nothing is uploaded or pruned until it is back"
+        )
+    if newest == 0:
+        return
+    found, found_hash = _read(turn, manifest, newest)
+    if newest == published:
+        if found_hash != manifest.published_hash:
+            fence(turn, found, newest, "the newest manifest is not the one that this log published")
+    elif newest > published + 1:
+        fence(turn, found, newest, f"this log knows of {published}; it may be an old copy")
+    elif judge(manifest, found) == "foreign":
+        fence(turn, found, newest, "it was not published by this log")
+
+
+def judge(manifest: Manifest, found: ManifestObject) -> Literal["adopt", "foreign"]:
+    """May the manifest found under our next number be taken for our own?
+
+    It may if it is a former state of ours: what it lists we list too or have dropped since, and
+    what we had listed by then it lists.
+    """
+    theirs = found.manifest
+    same_log = theirs.log_id == manifest.log_id and theirs.topic_id == manifest.topic_id
+    if not same_log or found.successor is not None:
+        return "foreign"
+    if found.predecessor_hash != manifest.published_hash:
+        return "foreign"
+    if found.folded_to > manifest.generation or theirs.start_offset > manifest.start_offset:
+        return "foreign"
+    ours = {each.key for each in manifest.segments}
+    listed = {each.key for each in theirs.segments}
+    known = all(
+        each.key in ours or each.end_offset <= manifest.start_offset for each in theirs.segments
+    )
+    complete = all(
+        each.key in listed for each in manifest.segments if each.added_index <= found.folded_to
+    )
+    return "adopt" if known and complete else "foreign"
+
+
+def fence(turn: Turn, found: ManifestObject, number: int, reason: str) -> NoReturn:
+    """Commit FENCED, so that every replica stops tiering; raise FencedError."""
+    successor = found.successor or found.manifest.log_id
+    if found.successor is not None:
+        reason = "a restore has claimed the folder"
+    turn.propose(Fenced(successor_log_id=successor, number=number, reason=reason))
+    raise FencedError(
+        f"manifest {number} of {found.manifest.topic}/{found.manifest.partition} in "
+        f"{turn.tiering.store.url} belongs to log {successor}: {reason}. Tiering has stopped here; "
+        "records stay readable, what is not in the bucket is in this directory only"
+    )
+
+
+def _read(turn: Turn, manifest: Manifest, number: int) -> tuple[ManifestObject, str]:
+    try:
+        return read_manifest(
+            turn.tiering.store, manifest.topic, manifest.partition, manifest.log_id, number
+        )
+    except ObjectNotFoundError:
+        # Collected between LIST and GET: only a newer publisher does that. List again next time.
+        turn.lane.own_folder_term = None
+        raise

@@ -1,0 +1,214 @@
+"""Prune: remove local copies of what the bucket holds for certain (R14, the zero-loss rule).
+
+Place: after publish; runs on every replica, leader or not. Promise: a WAL file goes only when
+
+    1. every entry in it lies in a published segment, contiguous from the log's start;
+    2. a later durable checkpoint supersedes its other frames: it is folded to at least the file's
+       last entry and to every entry that (1) relies on;
+    3. the objects that cover it answer a HEAD with the right size, now;
+    4. no read in flight pins it (the WAL keeps it then until the pin goes).
+
+Rule 1 counts entries, not records only: control entries behind the last segment belong to the
+next one, and a lagging replica is served from there (protocol 2). They are few: the WAL is rotated
+behind each SEAL, so what stays of an idle log is a small file or two. `_assert_covered` is the one
+assertion, over a coverage that is derived anew. Files go front to back, so what is left has no
+hole. When only a checkpoint is missing, the WAL is rotated to make one.
+
+Local segment files go by (1) and (3), the oldest first, when they are indexed (or will not be),
+beyond the `local_segment_bytes` newest; a nearly full disk lifts the latter two.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from chronik_store.errors import CorruptionError, UnavailableError
+from chronik_store.format.manifest_file import Manifest, SegmentInfo
+from chronik_store.objectstore.layout import parse_segment_key, segments_prefix
+from chronik_store.pipeline.contract import WalFile
+from chronik_store.pipeline.turn import Turn
+
+_log = logging.getLogger("chronik_store.pipeline")
+
+
+class Coverage(NamedTuple):
+    """What the bucket holds by committed and published entries: all up to `last_index`.
+
+    segments: the published ones, contiguous, from the log's start. folded_to: the index up to
+    which entries were relied upon to know it.
+    """
+
+    segments: tuple[SegmentInfo, ...]
+    last_index: int
+    folded_to: int
+
+
+def prune(turn: Turn) -> None:
+    """Remove WAL files, then local segment files, that are proved to be superfluous."""
+    manifest = turn.manifest
+    if manifest.fenced is not None or not manifest.published_number:
+        return
+    heads: set[str] = set()
+    _prune_wal(turn, manifest, heads)
+    _prune_local(turn, manifest, heads)
+
+
+def coverage(manifest: Manifest) -> Coverage:
+    """The published part of the manifest. AssertionError if it is not contiguous from the start.
+
+    A prefix that retention dropped counts as covered once the drop itself is published.
+    """
+    published_to = manifest.published_folded_to
+    segments = tuple(each for each in manifest.segments if each.added_index <= published_to)
+    if any(left.end_offset != right.base_offset for left, right in pairwise(segments)):
+        raise AssertionError(f"published segments are not contiguous: {segments}")
+    if segments and segments[0].base_offset > manifest.start_offset:
+        raise AssertionError(
+            f"published segments begin at {segments[0].base_offset}, behind the log's start "
+            f"{manifest.start_offset}"
+        )
+    last_index = segments[-1].last_index if segments else 0
+    if manifest.generation <= published_to:
+        last_index = max(last_index, manifest.next.index)
+    return Coverage(segments, last_index, published_to)
+
+
+def _prune_wal(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
+    wal = turn.partition.wal
+    covered = coverage(manifest)
+    if _wants_checkpoint(turn, wal.files(), covered):
+        wal.rotate(turn.partition.checkpoint())
+    going = _superfluous(wal.files(), covered)
+    if not going:
+        return
+    first_index = going[0].first_index
+    last_index = max(each.last_index for each in going)
+    for segment in covered.segments:
+        if segment.last_index >= first_index and segment.first_index <= last_index:
+            _check_object(turn, segment, heads)
+    _assert_covered(going, coverage(turn.manifest))
+    count, size_bytes = wal.remove_files(going[-1].seq)
+    turn.done["pruned_files"] += count
+    turn.done["pruned_bytes"] += size_bytes
+    _log.info(
+        "%s/%d: removed %d WAL files with entries up to %d; the bucket holds all up to %d",
+        *(manifest.topic, manifest.partition, count, last_index, covered.last_index),
+    )
+
+
+def _superfluous(files: Sequence[WalFile], covered: Coverage) -> list[WalFile]:
+    """The longest run of files, from the front, that rules 1 and 2 release."""
+    going: list[WalFile] = []
+    for position, file in enumerate(files[:-1]):
+        later = max(each.folded_to for each in files[position + 1 :])
+        if file.last_index > covered.last_index or later < _needed_fold(file, covered):
+            break
+        going.append(file)
+    return going
+
+
+def _wants_checkpoint(turn: Turn, files: Sequence[WalFile], covered: Coverage) -> bool:
+    """Nothing but a newer checkpoint keeps a file with records, and one can be made now."""
+    for position, file in enumerate(files):
+        if file.last_index > covered.last_index:
+            return False
+        later = max((each.folded_to for each in files[position + 1 :]), default=0)
+        if file.records and later < _needed_fold(file, covered):
+            made = turn.partition.checkpoint().manifest_folded_to
+            return made >= _needed_fold(file, covered)
+    return False
+
+
+def _needed_fold(file: WalFile, covered: Coverage) -> int:
+    return max(file.last_index, covered.folded_to)
+
+
+def _assert_covered(going: Sequence[WalFile], covered: Coverage) -> None:
+    """The one assertion: what goes ends where the bucket's contiguous coverage reaches, or before.
+
+    Not an `assert`, which -O would strip: this is where zero loss is decided.
+    """
+    for file in going:
+        if file.last_index > covered.last_index:
+            raise AssertionError(
+                f"WAL file {file.seq} holds entries up to {file.last_index}, the bucket up to "
+                f"{covered.last_index} only"
+            )
+
+
+def _check_object(turn: Turn, segment: SegmentInfo, heads: set[str]) -> None:
+    """The object is there with the right size; asked once in a run."""
+    if segment.key in heads:
+        return
+    found = turn.tiering.store.head(segment.key)
+    if found is None or found.size_bytes != segment.size_bytes:
+        state = "absent" if found is None else f"{found.size_bytes} bytes long"
+        raise CorruptionError(
+            f"{turn.tiering.store.url}: {segment.key!r} is {state}, but listed with "
+            f"{segment.size_bytes} bytes; the local copies stay. `chronik verify --bucket` tells "
+            "more",
+            path=segment.key,
+            offset_range=(segment.base_offset, segment.end_offset),
+        )
+    heads.add(segment.key)
+
+
+def _prune_local(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
+    covered = coverage(manifest)
+    by_base = {each.base_offset: each for each in covered.segments}
+    pressed = _disk_is_short(turn)
+    kept_bytes = 0
+    keep_bytes = 0 if pressed else turn.tiering.config.local_segment_bytes
+    for name, base_offset, end_offset, size_bytes in reversed(_local_files(turn, manifest)):
+        segment = by_base.get(base_offset)
+        if end_offset > manifest.start_offset:
+            waits = turn.tiering.config.indexing_enabled and not pressed
+            if segment is None or (segment.bundle is None and waits):
+                continue
+            if segment.end_offset != end_offset:
+                raise AssertionError(f"{name} and {segment.key} cut the log differently")
+            kept_bytes += size_bytes
+            if kept_bytes <= keep_bytes:
+                continue
+            _check_object(turn, segment, heads)
+        _remove(turn, f"{turn.local.directory}/{name}")
+        turn.done["pruned_files"] += 1
+        turn.done["pruned_bytes"] += size_bytes
+
+
+def _local_files(turn: Turn, manifest: Manifest) -> list[tuple[str, int, int, int]]:
+    """(name, base, end, bytes) of the local segment files, by base offset."""
+    fs = turn.tiering.env.fs
+    prefix = segments_prefix(manifest.topic, manifest.partition)
+    found = []
+    try:
+        for name in fs.list(turn.local.directory):
+            run = parse_segment_key(prefix + name)
+            if run is not None:
+                size_bytes = fs.stat(f"{turn.local.directory}/{name}").size_bytes
+                found.append((name, run.base_offset, run.end_offset, size_bytes))
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise UnavailableError(f"{turn.local.directory}: cannot be listed: {error}") from error
+    return found
+
+
+def _remove(turn: Turn, path: str) -> None:
+    try:
+        turn.tiering.env.fs.remove(path)
+    except FileNotFoundError:
+        pass  # gone already: what was wanted
+    except OSError as error:
+        raise UnavailableError(f"{path}: cannot be removed: {error}") from error
+
+
+def _disk_is_short(turn: Turn) -> bool:
+    try:
+        free_bytes = turn.tiering.env.fs.usage(turn.local.directory).free_bytes
+    except OSError:
+        return False  # no directory yet, hence no local segments either
+    return free_bytes < turn.tiering.config.disk_throttle_bytes

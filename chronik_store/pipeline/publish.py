@@ -1,0 +1,127 @@
+"""Publish: put the manifest into the bucket, as the next number of its folder (protocol 5).
+
+Place: after upload and index. Promise: what a committed PUBLISHED covers can be found from the
+bucket alone; local copies and garbage wait for it. Invariant: numbers are dense, created only if
+absent, read back before PUBLISHED is proposed; only committed state goes in, so `folded_to` is
+the index of the last change in it.
+
+    put n = last PUBLISHED + 1 -> created: read back, still the newest? -> PUBLISHED(n)
+                               -> exists:  a former state of ours       -> PUBLISHED(n) for *it*
+                                           a successor's, or foreign    -> FENCED
+A crash after the put leaves a manifest that the next run adopts.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from chronik_store.errors import CorruptionError, UnavailableError
+from chronik_store.format.checksum import content_hash
+from chronik_store.format.control import Published
+from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
+from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.objectstore.base import PutOutcome
+from chronik_store.objectstore.layout import manifest_key
+from chronik_store.pipeline.contract import NotNextError
+from chronik_store.pipeline.fence import fence, judge, manifest_numbers, read_manifest
+from chronik_store.pipeline.turn import Turn
+from chronik_store.segment.reader import load_footer
+from chronik_store.segment.source import SegmentAbsentError
+
+_log = logging.getLogger("chronik_store.pipeline")
+ROUNDS = 3
+"""Numbers published in one run at most: one to adopt, one of our own, one to spare."""
+
+
+def publish(turn: Turn) -> None:
+    """Publish the manifest if something in it is not published yet."""
+    if turn.term is None:
+        return
+    for _ in range(ROUNDS):
+        manifest = turn.manifest
+        if manifest.generation <= manifest.published_folded_to:
+            return
+        _publish_next(turn, manifest)
+
+
+def _publish_next(turn: Turn, manifest: Manifest) -> None:
+    turn.ready()
+    term = turn.check()
+    number = manifest.published_number + 1
+    store = turn.tiering.store
+    key = manifest_key(manifest.topic, manifest.partition, manifest.log_id, number)
+    proposed = ManifestObject(
+        manifest=manifest,
+        term=term,
+        folded_to=manifest.generation,
+        predecessor_hash=manifest.published_hash,
+        successor=None,
+        producers=producers_of_next(turn, manifest),
+        members=turn.partition.members,
+    )
+    body = proposed.encode()
+    turn.check()
+    outcome = store.put_if_absent(key, body)
+    found = store.get(key)
+    if found == body:
+        _check_newest(turn, manifest, number)
+    elif outcome is PutOutcome.CREATED:
+        raise CorruptionError(f"{store.url}: {key!r} reads back other than it was put", path=key)
+    listed = proposed if found == body else decode_manifest_object(found, path=key)
+    if found != body and judge(manifest, listed) == "foreign":
+        fence(turn, listed, number, "another writer took the next manifest number")
+    turn.propose(
+        Published(
+            number=number,
+            folded_to=listed.folded_to,
+            hash=content_hash(found),
+            clock_us=turn.now_us(),
+        )
+    )
+    if turn.manifest.published_number < number:
+        raise NotNextError(f"manifest {number} was not accepted; the pipeline plans again")
+    turn.done["published"] += 1
+
+
+def _check_newest(turn: Turn, manifest: Manifest, number: int) -> None:
+    """A number that was collected long ago can be created again: only the newest one counts."""
+    who = (manifest.topic, manifest.partition, manifest.log_id)
+    newer = manifest_numbers(turn.tiering.store, *who, above=number)
+    if newer:
+        found, _ = read_manifest(turn.tiering.store, *who, newer[-1])
+        fence(turn, found, newer[-1], f"this log was about to publish {number}; it is an old copy")
+
+
+def producers_of_next(turn: Turn, manifest: Manifest) -> tuple[ProducerEntry, ...]:
+    """Producer state as of `manifest.next`, never newer than the data in the bucket (protocol 2).
+
+    From what the upload remembers, else from the last segment's footer, else (all segments were
+    dropped) from the manifest published before. Older than `next` is safe: a producer whose
+    sequence it does not know gets a typed error; newer would swallow a retry.
+    """
+    remembered = turn.lane.producers
+    end_offset = manifest.next.offset
+    if remembered is not None and remembered[0] == end_offset:
+        return remembered[1]
+    if end_offset == 0:
+        return ()
+    if manifest.segments:
+        found = _footer_producers(turn, manifest)
+    elif manifest.published_number:
+        who = (manifest.topic, manifest.partition, manifest.log_id)
+        found = read_manifest(turn.tiering.store, *who, manifest.published_number)[0].producers
+    else:
+        found = ()
+    turn.lane.producers = (end_offset, found)
+    return found
+
+
+def _footer_producers(turn: Turn, manifest: Manifest) -> tuple[ProducerEntry, ...]:
+    last = manifest.segments[-1]
+    try:
+        footer = load_footer(turn.local.source(last.key), last)
+    except (SegmentAbsentError, CorruptionError, UnavailableError) as error:
+        if not isinstance(error, SegmentAbsentError):
+            _log.warning("%s: local copy not readable, the bucket is asked: %s", last.key, error)
+        footer = load_footer(turn.tiering.open_object(last), last)
+    return footer.producers

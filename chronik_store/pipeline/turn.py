@@ -1,0 +1,108 @@
+"""One run of the pipeline over one partition: what a stage may see and do.
+
+Place: handed to each stage. Promise: a put, a delete and a proposal happen only while this log
+leads in the term that the run began in (protocol 8); the bucket's folder was found to be this
+log's own before anything is put there (protocol 11). Invariant: `Lane` holds hints only: losing
+it (a restart) costs work done twice, never a decision made wrongly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chronik_store.errors import FencedError
+from chronik_store.format.control import Command, Intent
+from chronik_store.format.manifest_file import Manifest, SegmentInfo
+from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.pipeline.contract import Partition, SteppedDownError, Tiering
+from chronik_store.segment.source import LocalSegments
+
+if TYPE_CHECKING:
+    from chronik_store.search.bundle import BuiltBundle
+
+
+@dataclass(slots=True)
+class Lane:
+    """What the pipeline remembers of one partition from run to run."""
+
+    busy: bool = False
+    open_seen: tuple[int, float] | None = None
+    """First index of the open segment, and when (monotonic seconds) it first had records."""
+    written: dict[int, SegmentInfo] = field(default_factory=dict)
+    """Local segment files written here and not yet listed, by first index."""
+    producers: tuple[int, tuple[ProducerEntry, ...]] | None = None
+    """The end offset of the last segment listed by us, and the producers as of it."""
+    own_folder_term: int | None = None
+    """The term in which the bucket's folder was found to be our own."""
+    swept_number: int = 0
+    """The newest manifest number up to which old manifests were swept."""
+    bundle: tuple[str, str | None, BuiltBundle] | None = None
+    """Built and not yet listed: (segment key, key of the bundle it replaces, what was built)."""
+    indexed_generation: int = -1
+    """The manifest generation in which every segment had a bundle that this engine reads."""
+    reported: dict[str, str] = field(default_factory=dict)
+    """The last error text of each stage that stands still, so that each is logged once."""
+
+
+class Turn:
+    """One partition, one term, one run. Used by one thread."""
+
+    def __init__(self, partition: Partition, tiering: Tiering, lane: Lane) -> None:
+        self.partition = partition
+        self.tiering = tiering
+        self.lane = lane
+        self.term = partition.leader_term()
+        self.done: Counter[str] = Counter()
+        self.local = LocalSegments(tiering.env.fs, partition.paths.segments)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The newest folded manifest: take it once, plan on the value."""
+        return self.partition.manifest
+
+    def now_us(self) -> int:
+        """The leader's clock for stamps and ages, with jumps forward held back."""
+        return self.tiering.time.now_us()
+
+    def check(self) -> int:
+        """The term of this run, if this log still leads in it; else SteppedDownError."""
+        if self.term is None or self.partition.leader_term() != self.term:
+            raise SteppedDownError(
+                "this log no longer leads in the term that this work was begun in; its leader "
+                "goes on with it"
+            )
+        return self.term
+
+    def propose(self, command: Command) -> int:
+        """Commit a control command; its index. Whether it took effect, the manifest tells."""
+        return self.partition.propose(command, term=self.check())
+
+    def intend(self, key: str, first_index: int) -> None:
+        """Name an object in the log before its first put (protocol 18), once in each term."""
+        term = self.check()
+        for item in self.manifest.intents:
+            if item.term == term and key in item.keys:
+                return
+        self.propose(Intent(keys=(key,), first_index=first_index, clock_us=self.now_us()))
+
+    def ready(self) -> None:
+        """Before the first put or delete: the bucket is fit for it and the folder is ours.
+
+        Raises:
+            FencedError, IdentityMismatchError, UnsafeBucketError, UnavailableError.
+        """
+        from chronik_store.pipeline.fence import check_own_folder
+
+        term = self.check()
+        fenced = self.manifest.fenced
+        if fenced is not None:
+            raise FencedError(
+                f"log {fenced.successor_log_id} has taken over this bucket folder "
+                f"({fenced.reason}); nothing more is uploaded from here"
+            )
+        if self.lane.own_folder_term != term:
+            self.tiering.prepare_bucket()
+            check_own_folder(self)
+            self.lane.own_folder_term = term

@@ -1,0 +1,99 @@
+"""Upload: each sealed range becomes one object, in order, exactly once.
+
+Place: second stage. Promise: ADD_SEGMENT is proposed only for an object that was verified in the
+bucket; a range whose upload fails is tried again and nothing behind it goes first, so the bucket
+has no holes. Invariant: the key follows from the log alone (base, end, term of the SEAL, hash of
+deterministic bytes), so whoever tries again (this process, the next one, the next leader) derives
+the same key and adopts what is there.
+
+    sealed[0] -> local segment file -> INTENT(key) -> put, verified -> ADD_SEGMENT
+A crash after each arrow leaves: nothing; a local file that is written again; a named key without
+an object; an object that the next try adopts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from chronik_store.errors import UnavailableError
+from chronik_store.format.control import AddSegment
+from chronik_store.format.entry import Entry
+from chronik_store.format.manifest_file import SealedRange, SegmentInfo
+from chronik_store.objectstore.layout import segment_key
+from chronik_store.pipeline.contract import NotNextError
+from chronik_store.pipeline.put import put_file
+from chronik_store.pipeline.turn import Turn
+from chronik_store.segment.sealer import SegmentIdentity, write_segment
+
+SEGMENTS_PER_RUN = 16
+READ_BYTES = 1 << 20
+"""Bytes of entries read from the WAL at a time."""
+
+
+def upload(turn: Turn) -> None:
+    """Upload the sealed ranges at the head of the queue."""
+    if turn.term is None:
+        return
+    for _ in range(SEGMENTS_PER_RUN):
+        sealed = turn.manifest.sealed
+        if not sealed:
+            return
+        _upload_next(turn, sealed[0])
+
+
+def _upload_next(turn: Turn, sealed: SealedRange) -> None:
+    turn.ready()
+    info = turn.lane.written.get(sealed.first_index) or _write_local(turn, sealed)
+    turn.intend(info.key, sealed.first_index)
+    try:
+        path = turn.local.path_of(info.key)
+        outcome = put_file(turn, turn.tiering.env.fs, path, info.key, info.hash)
+    except FileNotFoundError as error:
+        turn.lane.written.pop(sealed.first_index, None)
+        raise UnavailableError(
+            f"{turn.local.path_of(info.key)}: the sealed file vanished; it is written anew from "
+            "the WAL by the next run"
+        ) from error
+    turn.done["uploaded" if outcome == "created" else "adopted"] += 1
+    turn.done["uploaded_bytes"] += info.size_bytes if outcome == "created" else 0
+    producers = turn.partition.producers_at(sealed.last_index)
+    turn.propose(AddSegment(segment=info))
+    if sealed in turn.manifest.sealed:
+        raise NotNextError(
+            f"segment {info.key} is in the bucket but was not accepted as the next one; the "
+            "pipeline plans again"
+        )
+    turn.lane.written.pop(sealed.first_index, None)
+    turn.lane.producers = (sealed.end_offset, producers)
+
+
+def _write_local(turn: Turn, sealed: SealedRange) -> SegmentInfo:
+    """The range as a segment file, from the WAL's entries, each verified on the way."""
+    who = turn.partition.identity
+    turn.tiering.env.fs.make_directories(turn.local.directory)
+    info = write_segment(
+        turn.tiering.env.fs,
+        turn.local.directory,
+        SegmentIdentity(who.topic, who.partition, who.topic_id),
+        sealed,
+        _entries(turn, sealed),
+        turn.partition.producers_at(sealed.last_index),
+        key_of=partial(segment_key, who.topic, who.partition),
+    )
+    turn.lane.written[sealed.first_index] = info
+    return info
+
+
+def _entries(turn: Turn, sealed: SealedRange) -> Iterator[Entry]:
+    first_index = sealed.first_index
+    while first_index <= sealed.last_index:
+        try:
+            run = turn.partition.wal.read(first_index, sealed.last_index, READ_BYTES)
+        except IndexError as error:
+            raise UnavailableError(
+                f"entries {first_index} to {sealed.last_index} are sealed but not in this WAL; "
+                "another replica may hold them. The upload waits here"
+            ) from error
+        yield from run
+        first_index += len(run)
