@@ -40,7 +40,8 @@ def to_arrow(batch: StoredBatch, *, stored: bool) -> pa.RecordBatch:
 
 def columns_of(table: pa.RecordBatch | pa.Table) -> dict[str, Any]:
     """The arguments of `RecordBatch.build` in a table with a column `value`, and if there `key`,
-    `timestamp_us`, `headers`. ValueError or TypeError when they are not what `build` takes."""
+    `timestamp_us`, `headers`. ValueError or TypeError when they are not what `build` takes.
+    """
     names = table.schema.names
     if "value" not in names:
         raise ValueError(f"no column 'value' among {names}")

@@ -47,6 +47,7 @@ BATCH: Final = Kind(b"\xf5CKB", 1, "record batch")
 BATCH_HEADER_BYTES: Final = 88
 BATCH_BYTES_MAX: Final = (1 << 31) - 1
 """A batch, raw body and header together, stays below 2 GiB: its offsets are uint32."""
+RAW_BYTES_MAX: Final = BATCH_BYTES_MAX - BATCH_HEADER_BYTES
 
 HAS_TIMESTAMPS: Final = 1
 HAS_KEYS: Final = 2
@@ -59,10 +60,13 @@ CODEC_ZSTD: Final = 1
 
 PREFIX: Final = struct.Struct("<4sIQ")
 FIELDS: Final = struct.Struct("<HBBIqqQIIQIIIIII")
+_HEADER: Final = struct.Struct("<4sIQHBBIqqQIIQIIIIII")
 COVERED_FROM: Final = PREFIX.size
+"""Where the bytes under the batch checksum start; it stands in the 8 bytes before."""
 BODY_HEADS_BYTES: Final = 42
+_PEEK: Final = struct.Struct("<4sI 12x I 40x I")
 _CHECKSUM: Final = struct.Struct("<Q")
-_HEADS: Final = struct.Struct(">B HBI HBI BI BI HBI BI BI".replace(" ", ""))
+_HEADS: Final = struct.Struct(">BHBIHBIBIBIHBIBIBI")
 _ARRAY_OF_7, _SINT64, _UINT32, _BYTES = 0x87, 0xD84F, 0xD846, 0x5A
 _LIMIT: Final = 1 << 63
 
@@ -86,103 +90,107 @@ class BatchHeader(NamedTuple):
     headers_bytes: int
 
 
-class Columns(NamedTuple):
-    """Where the seven columns stand in the raw body: (start, end) each."""
+_make: Final = BatchHeader._make
 
-    timestamps: tuple[int, int]
-    key_offsets: tuple[int, int]
-    key_data: tuple[int, int]
-    key_validity: tuple[int, int]
-    value_offsets: tuple[int, int]
-    value_data: tuple[int, int]
-    headers: tuple[int, int]
+Lengths = tuple[int, int, int, int, int, int, int]
+"""The byte length of each of the seven columns."""
 
 
-def column_lengths(header: BatchHeader) -> tuple[int, int, int, int, int, int, int]:
-    """The byte length of each of the seven columns."""
-    flags, count = header.flags, header.record_count
+def column_lengths(header: BatchHeader) -> Lengths:
+    """The columns' lengths, which follow from the header alone."""
+    flags, _, count = header[:3]
     return (
         8 * count if flags & HAS_TIMESTAMPS else 0,
-        4 * (count + 1) if flags & HAS_KEYS else 0,
+        4 * count + 4 if flags & HAS_KEYS else 0,
         header.key_data_bytes,
-        (count + 7) // 8 if flags & HAS_NULL_KEYS else 0,
-        4 * (count + 1),
+        (count + 7) >> 3 if flags & HAS_NULL_KEYS else 0,
+        4 * count + 4,
         header.value_data_bytes,
         header.headers_bytes,
     )
 
 
-def columns(header: BatchHeader) -> Columns:
-    """The columns' places, which follow from the header alone."""
-    timestamps, key_offsets, key_data, validity, value_offsets, value_data, tail = column_lengths(
-        header
-    )
-    a = 8 + timestamps
-    b = a + 7 + key_offsets
-    c = b + 5 + key_data
-    d = c + 5 + validity
-    e = d + 7 + value_offsets
-    f = e + 5 + value_data
-    g = f + 5 + tail
-    return Columns(
-        (8, a),
-        (a + 7, b),
-        (b + 5, c),
-        (c + 5, d),
-        (d + 7, e),
-        (e + 5, f),
-        (f + 5, g),
+def column_starts(lengths: Lengths) -> Lengths:
+    """Where each column starts in the raw body."""
+    timestamps, key_offsets, key_data, validity, value_offsets, value_data, _ = lengths
+    at_key_offsets = 15 + timestamps
+    at_key_data = at_key_offsets + key_offsets + 5
+    at_validity = at_key_data + key_data + 5
+    at_value_offsets = at_validity + validity + 7
+    at_value_data = at_value_offsets + value_offsets + 5
+    return (
+        8,
+        at_key_offsets,
+        at_key_data,
+        at_validity,
+        at_value_offsets,
+        at_value_data,
+        at_value_data + value_data + 5,
     )
 
 
-def body_heads(lengths: tuple[int, int, int, int, int, int, int]) -> bytes:
-    """The 42 CBOR head bytes of a body with columns of these lengths, back to back."""
+def body_heads(lengths: Lengths) -> tuple[bytes, ...]:
+    """The CBOR head bytes that go before each of seven columns of these lengths."""
     timestamps, key_offsets, key_data, validity, value_offsets, value_data, tail = lengths
-    return _HEADS.pack(
+    heads = _HEADS.pack(
         *(_ARRAY_OF_7, _SINT64, _BYTES, timestamps, _UINT32, _BYTES, key_offsets),
         *(_BYTES, key_data, _BYTES, validity, _UINT32, _BYTES, value_offsets),
         *(_BYTES, value_data, _BYTES, tail),
     )
+    return (
+        heads[:8],
+        heads[8:15],
+        heads[15:20],
+        heads[20:25],
+        heads[25:32],
+        heads[32:37],
+        heads[37:42],
+    )
 
 
-def parse_header(data: Buffer, *, whole: bool = True, path: str = "") -> BatchHeader:
-    """The header that starts `data`, checked but for its checksum.
-
-    `whole`: `data` must be exactly one batch, else just its header may be there.
-    """
-    refuse(BATCH, data, path=path)
-    if len(data) < BATCH_HEADER_BYTES:
-        raise _corrupt(f"{len(data)} bytes, not even its header", path)
-    fields = FIELDS.unpack_from(data, COVERED_FROM)
-    header = BatchHeader(fields[0], fields[1], *fields[3:15])
-    flags, count = header.flags, header.record_count
-    if flags & ~_FLAGS or fields[2] or fields[15]:
-        raise _corrupt("an unknown flag or a reserved field is set", path)
-    if header.codec > CODEC_ZSTD:
-        raise _corrupt(f"codec {header.codec} is none that Chronik wrote", path)
-    if flags & HAS_NULL_KEYS and not flags & HAS_KEYS:
-        raise _corrupt("a key validity column without keys", path)
-    if header.key_data_bytes and not flags & HAS_KEYS:
-        raise _corrupt("a key column without its flag", path)
-    if bool(flags & HAS_HEADERS) != bool(header.headers_bytes):
-        raise _corrupt("the headers column and its flag disagree", path)
-    if not 1 <= count or header.base_timestamp_us > header.max_timestamp_us:
-        raise _corrupt("no records, or a base timestamp above the greatest", path)
-    if header.base_sequence + count > _LIMIT:
-        raise _corrupt("a sequence beyond 2**63", path)
-    if header.raw_bytes > BATCH_BYTES_MAX - BATCH_HEADER_BYTES or header.raw_bytes != (
-        BODY_HEADS_BYTES + sum(column_lengths(header))
-    ):
-        raise _corrupt(f"{header.raw_bytes} bytes of raw body do not fit its columns", path)
-    if header.codec == CODEC_NONE and header.body_bytes != header.raw_bytes:
-        raise _corrupt("an uncompressed body of another length than its columns", path)
-    if header.codec == CODEC_ZSTD and header.body_bytes >= header.raw_bytes:
-        raise _corrupt("a compressed body that is not smaller", path)
-    if whole and len(data) != BATCH_HEADER_BYTES + header.body_bytes:
-        raise _corrupt(
-            f"{len(data)} bytes instead of {BATCH_HEADER_BYTES + header.body_bytes}", path
-        )
+def parse_header(data: Buffer, *, path: str = "") -> BatchHeader:
+    """The header of the batch that `data` is exactly, checked but for its checksum."""
+    try:
+        magic, version, _, flags, codec, zero, *fields, reserved = _HEADER.unpack_from(data)
+    except struct.error:
+        refuse(BATCH, data, path=path)
+        raise _corrupt(f"{len(data)} bytes, not even its header", path) from None
+    if magic != BATCH.magic or version != BATCH.version:
+        refuse(BATCH, data, path=path)
+    header = _make((flags, codec, *fields))
+    fault = _fault(header)
+    if zero or reserved:
+        fault = "a reserved field is set"
+    elif not fault and len(data) != BATCH_HEADER_BYTES + header.body_bytes:
+        fault = f"{len(data)} bytes instead of {BATCH_HEADER_BYTES + header.body_bytes}"
+    if fault:
+        raise _corrupt(fault, path)
     return header
+
+
+def _fault(header: BatchHeader) -> str:
+    flags, codec, count, base_us, max_us, _, _, _, sequence, body, raw, keys, _, headers = header
+    if flags & ~_FLAGS or codec > CODEC_ZSTD:
+        return f"flags {flags:#x} or codec {codec} that Chronik never wrote"
+    if not flags & HAS_KEYS and (keys or flags & HAS_NULL_KEYS):
+        return "key columns without their flag"
+    if headers < 4 * count + 4 if flags & HAS_HEADERS else headers:
+        return "the headers column and its flag disagree"
+    if not count or base_us > max_us or sequence + count > _LIMIT:
+        return "no records, times the wrong way round, or a sequence beyond 2**63"
+    if raw > RAW_BYTES_MAX or (raw != BODY_HEADS_BYTES + sum(column_lengths(header))):
+        return f"{raw} bytes of raw body do not fit its columns"
+    if body >= raw if codec else body != raw:
+        return f"a body of {body} bytes for {raw} raw bytes"
+    return ""
+
+
+def peek(data: Buffer, *, path: str = "") -> tuple[int, int]:
+    """(record_count, body_bytes) of a batch whose header bytes are known to be as written."""
+    magic, version, count, body_bytes = _PEEK.unpack_from(data)
+    if magic != BATCH.magic or version != BATCH.version:
+        refuse(BATCH, data, path=path)
+    return count, body_bytes
 
 
 def verify_checksum(data: Buffer, *, path: str = "") -> None:
@@ -193,37 +201,32 @@ def verify_checksum(data: Buffer, *, path: str = "") -> None:
 
 
 def raw_body(data: Buffer, header: BatchHeader, *, path: str = "") -> memoryview:
-    """The body of the batch `data`, decompressed if it must be; its heads are checked."""
-    body = memoryview(data)[BATCH_HEADER_BYTES : BATCH_HEADER_BYTES + header.body_bytes]
+    """The body of the batch `data`, as a view unless it must be decompressed."""
+    body = memoryview(data)[BATCH_HEADER_BYTES:]
     if header.codec == CODEC_ZSTD:
-        raw = decompress(body, header.raw_bytes, what="record batch", path=path)
-        body = memoryview(raw)
-    places = columns(header)
-    starts = [0, *[end for _, end in places[:-1]]]
-    heads = b"".join([body[at:start] for at, (start, _) in zip(starts, places, strict=True)])
-    if heads != body_heads(column_lengths(header)):
-        raise _corrupt("the CBOR heads of its columns are not those of its header", path)
+        return memoryview(decompress(body, header.raw_bytes, what="record batch", path=path))
     return body
 
 
 def check_body(body: memoryview, header: BatchHeader, *, path: str = "") -> None:
-    """CorruptionError unless all offsets rise from 0 to the end of what they point into."""
-    places = columns(header)
-    _check_offsets(body, places.value_offsets, header.value_data_bytes, "value", path)
+    """CorruptionError unless the CBOR heads are those of the header, and all offsets rise from 0
+    to the end of what they point into.
+    """
+    lengths = column_lengths(header)
+    starts = column_starts(lengths)
+    for head, start in zip(body_heads(lengths), starts, strict=True):
+        if body[start - len(head) : start] != head:
+            raise _corrupt("a CBOR head of a column is not that of the header", path)
+    _check_offsets(body[starts[4] : starts[4] + lengths[4]], lengths[5], "value", path)
     if header.flags & HAS_KEYS:
-        _check_offsets(body, places.key_offsets, header.key_data_bytes, "key", path)
+        _check_offsets(body[starts[1] : starts[1] + lengths[1]], lengths[2], "key", path)
     if header.flags & HAS_HEADERS:
-        start, end = places.headers
-        blobs = start + 4 * (header.record_count + 1)
-        if blobs > end:
-            raise _corrupt("the headers column has no room for its offsets", path)
-        _check_offsets(body, (start, blobs), end - blobs, "header", path)
+        blobs = starts[6] + lengths[4]  # as many offsets as the value column has
+        _check_offsets(body[starts[6] : blobs], lengths[6] - lengths[4], "header", path)
 
 
-def _check_offsets(
-    body: memoryview, place: tuple[int, int], limit: int, what: str, path: str
-) -> None:
-    offsets = body[place[0] : place[1]].cast("I").tolist()
+def _check_offsets(column: memoryview, limit: int, what: str, path: str) -> None:
+    offsets = column.cast("I").tolist()
     if offsets[0] != 0 or offsets[-1] != limit or offsets != sorted(offsets):
         raise _corrupt(f"its {what} offsets do not rise from 0 to {limit}", path)
 

@@ -9,18 +9,32 @@ the input, or a second item.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import cbor2
 
 from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import Buffer
 
-MAX_DEPTH = 16
+MAX_DEPTH: Final = 16
 
-_BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6
-_SIMPLE = frozenset((20, 21, 22, 25, 26, 27))
+_SCALAR, _STRING, _ARRAY, _MAP, _REFUSED = range(5)
+_SIMPLE: Final = frozenset((20, 21, 22, 25, 26, 27))
 """Major type 7: false, true, null and the three floats; the rest has no meaning here."""
+
+
+def _classify(head: int) -> tuple[int, int, int]:
+    """(what, bytes of argument that follow, argument if none do) of an item's first byte."""
+    major, argument = head >> 5, head & 31
+    if major == 6 or (major == 7 and argument not in _SIMPLE) or argument > 27:
+        return _REFUSED, 0, 0  # a tag, a simple value, an indefinite or reserved length
+    what = (_SCALAR, _SCALAR, _STRING, _STRING, _ARRAY, _MAP, _REFUSED, _SCALAR)[major]
+    if argument < 24:
+        return what, 0, argument
+    return what, 1 << (argument - 24), 0
+
+
+_HEADS: Final = tuple(map(_classify, range(256)))
 
 
 def encode(value: Any) -> bytes:
@@ -44,49 +58,38 @@ def decode(data: Buffer, *, what: str, path: str = "") -> Any:
             raw, max_depth=MAX_DEPTH, allow_indefinite=False, allow_duplicate_keys=False
         )
     except (cbor2.CBORError, ValueError, TypeError) as error:
-        raise CorruptionError(f"{what}: not CBOR that Chronik writes: {error}", path=path) from error
+        raise CorruptionError(f"{what}: cannot be decoded: {error}", path=path) from error
 
 
 def _refusal(raw: bytes) -> str:
     """Why the bytes are not one acceptable item, or "". O(heads); allocates MAX_DEPTH integers."""
     size = len(raw)
     position = 0
-    open_counts: list[int] = []  # items still to come in each enclosing container
-    pending = 1
-    while True:
-        while not pending:
-            if not open_counts:
-                if position != size:
-                    return f"{size - position} bytes follow the item"
-                return ""
-            pending = open_counts.pop()
-        pending -= 1
-        if position >= size:
-            return f"ends early, at byte {position}"
-        head = raw[position]
+    pending = 1  # items still to come in the innermost container
+    outer: list[int] = []  # the same, of the containers around it
+    while position < size:
+        what, width, argument = _HEADS[raw[position]]
         position += 1
-        major, argument = head >> 5, head & 31
-        if argument >= 24:
-            if argument > 27:
-                return f"an indefinite or reserved length at byte {position - 1}"
-            if major == 7 and argument == 24:
-                return f"a simple value at byte {position - 1}"
-            width = 1 << (argument - 24)
+        if width:
             argument = int.from_bytes(raw[position : position + width], "big")
             position += width
-        if major == _BYTES or major == _TEXT:
+        pending -= 1
+        if what == _STRING:
             position += argument
-        elif major == _ARRAY or major == _MAP:
-            count = argument if major == _ARRAY else 2 * argument
+        elif what == _REFUSED:
+            return f"a tag, a simple value or an indefinite length before byte {position}"
+        elif what >= _ARRAY:
+            count = argument if what == _ARRAY else 2 * argument
             if count > size - position:  # each item takes a byte at least
-                return f"a container of {argument} items does not fit at byte {position}"
-            if len(open_counts) >= MAX_DEPTH:
+                return f"a container of {count} items does not fit at byte {position}"
+            if len(outer) >= MAX_DEPTH:
                 return f"nested deeper than {MAX_DEPTH} at byte {position}"
-            open_counts.append(pending)
+            outer.append(pending)
             pending = count
-        elif major == _TAG:
-            return f"a semantic tag before byte {position}"
-        elif major == 7 and head & 31 not in _SIMPLE:
-            return f"a simple value before byte {position}"
-        if position > size:
-            return f"ends early, at byte {size}"
+        while not pending and outer:
+            pending = outer.pop()
+        if not pending:
+            break
+    if position > size or pending:
+        return f"ends early, at byte {size}"
+    return f"{size - position} bytes follow the item" if position < size else ""

@@ -82,7 +82,8 @@ class Seal(_Encoded):
 class Intent(_Encoded):
     """Objects under these keys may come to exist: named before the first put of each.
 
-    `first_index`: of the sealed range they are for; 0 for bundles."""
+    `first_index`: of the sealed range they are for; 0 for bundles.
+    """
 
     KIND: ClassVar[EntryKind] = EntryKind.INTENT
     keys: tuple[str, ...]
@@ -206,9 +207,7 @@ _SHAPES: Final[Mapping[int, Shape[Any]]] = {
     EntryKind.PUBLISHED: Table(
         Published, {"number": UINT63, "folded_to": UINT63, "hash": HASH, "clock_us": INT64}
     ),
-    EntryKind.DROP_PREFIX: Table(
-        DropPrefix, {"offset": UINT63, "reason": NOTE, "clock_us": INT64}
-    ),
+    EntryKind.DROP_PREFIX: Table(DropPrefix, {"offset": UINT63, "reason": NOTE, "clock_us": INT64}),
     EntryKind.COLLECTED: Table(Collected, {"keys": _KEYS}),
     EntryKind.CURSOR: Table(
         CursorSet, {"name": NAME, "offset": Optional(UINT63), "reset": BOOLEAN}

@@ -70,7 +70,7 @@ class EntryHeader(NamedTuple):
 
     kind: int
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not missed
     base_offset: int
     record_count: int
     timestamp_us: int
@@ -149,43 +149,48 @@ def decode_entry_header(data: Buffer, position: int = 0, *, path: str = "") -> E
         refuse(ENTRY, data, position, path=path)
     fault = _fault(kind, term, index, base, count, size)
     if fault or zero:
-        raise CorruptionError(
-            f"entry at byte {position}: {fault or 'a reserved field is set'}", path=path
-        )
+        fault = fault or "a reserved field is set"
+        raise CorruptionError(f"entry at byte {position}: {fault}", path=path)
     return _make((kind, term, index, base, count, time, size, digest))
 
 
 def _fault(kind: int, term: int, index: int, base: int, count: int, size: int) -> str:
-    if not _RECORDS <= kind <= _KIND_MAX:
-        return f"kind {kind} is none that Chronik knows"
-    if index < 1 or (term | index | (base + count)) >> 63:
+    if (term | index | (base + count)) >> 63 or index < 1:
         return f"term {term}, index {index} or offset {base} is out of range"
-    if (kind == _RECORDS) != (count > 0):
-        return f"{count} records in an entry of kind {kind}"
-    if size > PAYLOAD_BYTES_MAX or (kind == _RECORDS and size < BATCH_HEADER_BYTES):
-        return f"a payload of {size} bytes"
+    if kind == _RECORDS:
+        if count < 1 or not BATCH_HEADER_BYTES < size <= PAYLOAD_BYTES_MAX:
+            return f"{count} records in a batch of {size} bytes"
+    elif not _RECORDS < kind <= _KIND_MAX:
+        return f"kind {kind} is none that Chronik knows"
+    elif count or size > PAYLOAD_BYTES_MAX:
+        return f"{count} records, {size} bytes in a control entry"
     return ""
 
 
 def verify_payload(header: EntryHeader, payload: Buffer, *, path: str = "") -> None:
-    """CorruptionError unless entry checksum and batch checksum match these bytes, and the batch
-    holds the number of records that the header says."""
-    kind, term, index, base, count, time, size, digest = header
+    """CorruptionError unless these bytes are the entry's payload, every one of them.
+
+    Entry checksum and batch checksum must match, lengths and the number of records too. What the
+    batch's columns hold is not looked at: see `RecordBatch.from_buffer`.
+    """
+    kind, term, index, base, count, time, size, _ = header
+    fields = _FIELDS.pack(kind, count, term, index, base, time, size, 0)
     if len(payload) != size:
         raise _corrupt(header, f"{len(payload)} bytes of payload instead of {size}", path)
-    covered = _FIELDS.pack(kind, count, term, index, base, time, size, 0)
     head = payload[:BATCH_HEADER_BYTES] if kind == _RECORDS else payload
-    if checksum(covered + head) != digest:
+    _verify(header, fields + head, payload, path)
+
+
+def _verify(header: EntryHeader, covered: Buffer, payload: Buffer, path: str) -> None:
+    if checksum(covered) != header.checksum:
         raise _corrupt(header, "its checksum does not match its bytes", path)
-    if kind == _RECORDS:
-        _verify_batch(header, payload, path)
-
-
-def _verify_batch(header: EntryHeader, payload: Buffer, path: str) -> None:
-    batch = batch_layout.parse_header(payload, path=path)
-    if batch.record_count != header.record_count:
-        raise _corrupt(header, f"its batch holds {batch.record_count} records", path)
-    batch_layout.verify_checksum(payload, path=path)
+    if header.kind == _RECORDS:
+        count, body_bytes = batch_layout.peek(payload, path=path)
+        if count != header.record_count:
+            raise _corrupt(header, f"its batch holds {count} records", path)
+        if body_bytes + BATCH_HEADER_BYTES != header.payload_bytes:
+            raise _corrupt(header, f"its batch has a body of {body_bytes} bytes", path)
+        batch_layout.verify_checksum(payload, path=path)
 
 
 def _corrupt(header: EntryHeader, message: str, path: str) -> CorruptionError:
@@ -196,6 +201,20 @@ def _corrupt(header: EntryHeader, message: str, path: str) -> CorruptionError:
     )
 
 
+def verified_entry(
+    data: memoryview, position: int = 0, *, path: str = ""
+) -> tuple[EntryHeader, memoryview]:
+    """The entry at `position` and its payload as a view, both verified; CorruptionError if not."""
+    header = decode_entry_header(data, position, path=path)
+    start = position + ENTRY_HEADER_BYTES
+    payload = data[start : start + header.payload_bytes]
+    if len(payload) != header.payload_bytes:
+        raise _corrupt(header, f"cut off at byte {len(data)}", path)
+    covered = BATCH_HEADER_BYTES if header.kind == _RECORDS else header.payload_bytes
+    _verify(header, data[position + _COVERED_FROM : start + covered], payload, path)
+    return header, payload
+
+
 def iter_entries(data: Buffer, *, path: str = "") -> Iterator[tuple[EntryHeader, memoryview]]:
     """The entries that lie back to back in `data`, each verified, payloads as views into it.
 
@@ -204,11 +223,6 @@ def iter_entries(data: Buffer, *, path: str = "") -> Iterator[tuple[EntryHeader,
     view = memoryview(data)
     position, end = 0, len(view)
     while position < end:
-        header = decode_entry_header(view, position, path=path)
-        start = position + ENTRY_HEADER_BYTES
-        position = start + header.payload_bytes
-        if position > end:
-            raise _corrupt(header, f"cut off at byte {end}", path)
-        payload = view[start:position]
-        verify_payload(header, payload, path=path)
+        header, payload = verified_entry(view, position, path=path)
         yield header, payload
+        position += ENTRY_HEADER_BYTES + header.payload_bytes

@@ -31,12 +31,7 @@ from typing import Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import Buffer, checksum
-from chronik_store.format.entry import (
-    ENTRY_HEADER_BYTES,
-    EntryHeader,
-    decode_entry_header,
-    verify_payload,
-)
+from chronik_store.format.entry import ENTRY_HEADER_BYTES, EntryHeader, verified_entry
 
 FRAME_MAGIC: Final = b"\xf5CKF"
 FRAME_VERSION: Final = 1
@@ -74,7 +69,8 @@ _KIND_MAX: Final = max(FrameKind)
 class Marks(NamedTuple):
     """What the writer knew when it wrote a frame: everything up to `synced_seq` was on disk, the
     last of it ending at `synced_position` of the WAL file number `synced_file`; entries up to
-    `committed_index` were committed."""
+    `committed_index` were committed.
+    """
 
     synced_seq: int
     synced_file: int
@@ -158,8 +154,7 @@ def encode_frame_header(
 def encode_frame(
     kind: int, log: int, seq: int, position: int, marks: Marks, file_id: int, payload: Buffer
 ) -> bytes:
-    """A whole frame, padded; for small payloads (an ENTRY's is better written beside its header).
-    """
+    """A whole frame, padded. An ENTRY's payload is better written beside its header, uncopied."""
     covered = payload[:ENTRY_HEADER_BYTES] if kind == _ENTRY else payload
     size = len(payload)
     head = encode_frame_header(kind, log, seq, position, marks, file_id, covered, size)
@@ -182,26 +177,26 @@ def decode_frame(data: memoryview, position: int, *, file_id: int) -> FrameHeade
 def peek_frame(data: memoryview, position: int) -> FrameHeader | None:
     """What a header says whose magic, version and own position stand; nothing else is verified."""
     try:
-        (magic, version, digest, kind, flags, log, size, zero, seq, own, s_seq, s_file, s_pos, ci) = (
+        magic, version, digest, kind, flags, log, size, zero_sectors, seq, own, *marks = (
             _HEADER.unpack_from(data, position)
         )
     except struct.error:
         return None
     if magic != FRAME_MAGIC or version != FRAME_VERSION or own != position or flags:
         return None
-    return _make((kind, log, size, seq, own, s_seq, s_file, s_pos, ci, zero, digest))
+    return _make((kind, log, size, seq, own, *marks, zero_sectors, digest))
 
 
 def is_proved(data: memoryview, frame: FrameHeader, file_id: int) -> bool:
     """Whether the checksum matches what it covers, though the payload may run past `data`."""
-    covered = ENTRY_HEADER_BYTES if frame.kind == _ENTRY else frame.payload_bytes
-    start = frame.position + _COVERED_FROM
-    end = frame.position + FRAME_HEADER_BYTES + covered
+    kind, _, size, _, position, *_, digest = frame
+    covered = ENTRY_HEADER_BYTES if kind == _ENTRY else size
+    end = position + FRAME_HEADER_BYTES + covered
     return (
-        _ENTRY <= frame.kind <= _KIND_MAX
-        and covered <= frame.payload_bytes
+        _ENTRY <= kind <= _KIND_MAX
+        and covered <= size
         and end <= len(data)
-        and checksum(data[start:end], file_id) == frame.checksum
+        and checksum(data[position + _COVERED_FROM : end], file_id) == digest
     )
 
 
@@ -214,15 +209,12 @@ def frame_entry(
     data: memoryview, frame: FrameHeader, *, path: str = ""
 ) -> tuple[EntryHeader, memoryview]:
     """The entry in an ENTRY frame, and its payload, both verified; CorruptionError if not."""
-    start = frame.payload_start
-    header = decode_entry_header(data, start, path=path)
+    header, payload = verified_entry(data[: frame.payload_end], frame.payload_start, path=path)
     if header.entry_bytes != frame.payload_bytes:
         raise CorruptionError(
             f"frame {frame.seq}: {frame.payload_bytes} bytes for an entry of {header.entry_bytes}",
             path=path,
         )
-    payload = data[start + ENTRY_HEADER_BYTES : frame.payload_end]
-    verify_payload(header, payload, path=path)
     return header, payload
 
 

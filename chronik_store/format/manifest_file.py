@@ -56,18 +56,23 @@ _KIND: Final = Kind(b"\xf5CKM", 1, "manifest")
 
 class LogBase(NamedTuple):
     """The last entry before the first stored one: `index` is inclusive, `offset` the end offset
-    behind it, `timestamp_us` its index timestamp. LogBase(0, 0, 0, 0): nothing lies before."""
+    behind it, `timestamp_us` its index timestamp. LogBase(0, 0, 0, 0): nothing lies before.
+    """
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not missed
     term: int
     offset: int
     timestamp_us: int
 
 
+EMPTY_BASE: Final = LogBase(0, 0, 0, 0)
+
+
 class SealedRange(NamedTuple):
     """A run that a SEAL (its last entry, of this term) closed and no ADD_SEGMENT lists yet.
 
-    `sealed_us` is the leader's clock, `timestamp_us` the index timestamp at the SEAL."""
+    `sealed_us` is the leader's clock, `timestamp_us` the index timestamp at the SEAL.
+    """
 
     first_index: int
     last_index: int
@@ -89,12 +94,13 @@ class GarbageItem(NamedTuple):
 class IntentItem(NamedTuple):
     """An INTENT whose objects are not accounted for yet: its entry's term, index and clock.
 
-    `first_index` is that of the sealed range it is for, 0 for bundles."""
+    `first_index` is that of the sealed range it is for, 0 for bundles.
+    """
 
     keys: tuple[str, ...]
     first_index: int
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not missed
     clock_us: int
 
 
@@ -113,7 +119,7 @@ class Manifest:
     log_id: str
     generation: int = 0
     start_offset: int = 0
-    next: LogBase = LogBase(0, 0, 0, 0)
+    next: LogBase = EMPTY_BASE
     segments: tuple[SegmentInfo, ...] = ()
     sealed: tuple[SealedRange, ...] = ()
     garbage: tuple[GarbageItem, ...] = ()

@@ -36,7 +36,8 @@ _LIMIT: Final = 1 << 63
 
 class ProducerEntry(NamedTuple):
     """One producer's last batch: its sequences [last_base_sequence, last_sequence], its offsets
-    [base_offset, end_offset), the index of its entry."""
+    [base_offset, end_offset), the index of its entry.
+    """
 
     producer_id: int
     epoch: int
@@ -44,12 +45,13 @@ class ProducerEntry(NamedTuple):
     last_base_sequence: int
     base_offset: int
     end_offset: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not missed
 
 
 def encode_producers(entries: Iterable[ProducerEntry]) -> bytes:
     """The entries in order of producer id, whatever order they come in. ValueError when two have
-    one id, a number is not in [0, 2**63) (producer_id: [1, 2**64)), or there are too many."""
+    one id, a number is not in [0, 2**63) (producer_id: [1, 2**64)), or there are too many.
+    """
     ordered = sorted(entries)
     _check(ordered)
     return seal(_KIND, b"".join([_ENTRY.pack(*entry) for entry in ordered]))

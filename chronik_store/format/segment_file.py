@@ -29,6 +29,7 @@ import struct
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
@@ -81,7 +82,8 @@ class SegmentHeader:
 
 class SparseIndex(NamedTuple):
     """Points of a segment, four columns of equal length: the entry at `positions[i]` of the file
-    has index `indexes[i]`, base offset `offsets[i]` and index timestamp `timestamps_us[i]`."""
+    has index `indexes[i]`, base offset `offsets[i]` and index timestamp `timestamps_us[i]`.
+    """
 
     offsets: memoryview
     indexes: memoryview
@@ -127,7 +129,8 @@ class SegmentFooter:
 
     def encode(self) -> bytes:
         """Footer and trailer: the end of the file. ValueError when a field is out of its range or
-        the sparse index does not rise."""
+        the sparse index does not rise.
+        """
         footer = seal_value(_FOOTER_KIND, _FOOTER, self)
         size = len(footer) + SEGMENT_TRAILER_BYTES
         lengths = _LENGTHS.pack(size, self.entries_end + size)
@@ -159,7 +162,7 @@ def _check_index(index: SparseIndex) -> None:
         raise ShapeError("the sparse index has columns of different lengths, or none")
     for column in (index.indexes, index.positions):
         values = column.tolist()
-        if any(left >= right for left, right in zip(values, values[1:], strict=False)):
+        if any(left >= right for left, right in pairwise(values)):
             raise ShapeError("the sparse index does not rise")
     for column in (index.offsets, index.timestamps_us):
         values = column.tolist()

@@ -30,7 +30,8 @@ JSON_PATHS_MAX: Final = 4096
 @dataclass(frozen=True, slots=True)
 class BundleInfo:
     """A packed search index of one segment. Times are of its records, `engine` is the version of
-    Tantivy that wrote it, `json_paths` the paths that occur (all, unless truncated)."""
+    Tantivy that wrote it, `json_paths` the paths that occur (all, unless truncated).
+    """
 
     key: str
     size_bytes: int
@@ -47,7 +48,8 @@ class BundleInfo:
 class SegmentInfo:
     """A sealed run of whole entries in one object: indexes [first_index, last_index], offsets
     [base_offset, end_offset), the term of its SEAL. first/last_timestamp_us are index timestamps,
-    min/max_timestamp_us those of its records. added_index: the entry that listed it (0: none yet)."""
+    min/max_timestamp_us those of its records. added_index: the entry that listed it (0: none yet).
+    """
 
     key: str
     first_index: int

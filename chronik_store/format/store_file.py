@@ -38,7 +38,8 @@ _CATALOG_KIND: Final = Kind(b"\xf5CKL", 1, "topic catalog")
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
     """format_version: of the store's layout. store_id: 32 hex digits, random. url: the bucket
-    prefix it belongs to, None until known. owner: "local", or cluster id and node id."""
+    prefix it belongs to, None until known. owner: "local", or cluster id and node id.
+    """
 
     format_version: int
     store_id: str

@@ -2,14 +2,14 @@
 
 Place: in `format`, above `batch_layout` (which shows the bytes). Promise: columns are views into
 the buffer that was given (into the decompressed body if it was compressed) and keep it alive;
-after construction with verify=True nothing raises but IndexError for an offset outside.
-Invariant: record i of the batch has offset base_offset + i.
+once built with verify=True nothing raises but IndexError for an offset outside. Invariant: record
+i of the batch has offset base_offset + i.
 """
 
 from __future__ import annotations
 
 from array import array
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Final
 
 from chronik_store.errors import CorruptionError
@@ -20,7 +20,8 @@ from chronik_store.format.batch_layout import (
     HAS_NULL_KEYS,
     HAS_TIMESTAMPS,
     check_body,
-    columns,
+    column_lengths,
+    column_starts,
     parse_header,
     raw_body,
     verify_checksum,
@@ -31,58 +32,83 @@ from chronik_store.model import Headers, OpenStoredRecord, StoredRecord
 if TYPE_CHECKING:
     import pyarrow
 
-_NONE: Final = memoryview(b"")
-_NO_OFFSETS: Final = memoryview(b"").cast("I")
+_LARGE_VALUE_BYTES: Final = 4096
+"""From this mean on, slicing a value out of the view beats copying the column first."""
 
 
 class StoredBatch:
     """The records of one batch, by column and by record. Immutable, thread-safe.
 
-    batch_buffer: exactly one batch. base_offset: of its first record. timestamp_us: the entry's
-    index timestamp, which is every record's when the batch has none of its own. verify: check
-    the checksum and all offsets first (CorruptionError); without it the caller has.
+    batch_buffer: exactly one batch (of the file `path`). base_offset: of its first record.
+    timestamp_us: the entry's index timestamp, which is every record's when the batch has none of
+    its own. verify: check the checksum and all that a reader relies on (CorruptionError); pass
+    False only for a batch that was built here or passed `RecordBatch.from_buffer`, and whose
+    checksum was verified since (`entry.verify_payload`).
     """
 
     __slots__ = (
+        "_body",
         "_header",
-        "_headers",
+        "_lengths",
+        "_starts",
         "base_offset",
-        "key_data",
-        "key_offsets",
-        "key_validity",
         "record_count",
         "timestamp_us",
-        "timestamps_us",
         "value_data",
         "value_offsets",
     )
 
     def __init__(
-        self, batch_buffer: Buffer, base_offset: int, timestamp_us: int, *, verify: bool = True
+        self,
+        batch_buffer: Buffer,
+        base_offset: int,
+        timestamp_us: int,
+        *,
+        verify: bool = True,
+        path: str = "",
     ) -> None:
-        header = self._header = parse_header(batch_buffer)
+        header = self._header = parse_header(batch_buffer, path=path)
         if verify:
-            verify_checksum(batch_buffer)
-        body = raw_body(batch_buffer, header)
-        check_body(body, header)
-        places = columns(header)
-        flags = header.flags
+            verify_checksum(batch_buffer, path=path)
+        body = self._body = raw_body(batch_buffer, header, path=path)
+        if verify:
+            check_body(body, header, path=path)
         self.base_offset = base_offset
         self.timestamp_us = timestamp_us
         self.record_count = header.record_count
-        self.value_offsets = _column(body, places.value_offsets).cast("I")
-        self.value_data = _column(body, places.value_data)
-        self.key_offsets = _NO_OFFSETS
-        self.key_data = _NONE
-        if flags & HAS_KEYS:
-            self.key_offsets = _column(body, places.key_offsets).cast("I")
-            self.key_data = _column(body, places.key_data)
-        self.key_validity = _column(body, places.key_validity)
-        self._headers = _column(body, places.headers)
-        if flags & HAS_TIMESTAMPS:
-            self.timestamps_us = _column(body, places.timestamps).cast("q")
-        else:
-            self.timestamps_us = memoryview(array("q", [timestamp_us]) * self.record_count)
+        lengths = self._lengths = column_lengths(header)
+        starts = self._starts = column_starts(lengths)
+        data = starts[5]
+        self.value_offsets = body[starts[4] : data - 5].cast("I")
+        self.value_data = body[data : data + lengths[5]]
+        if verify:
+            self.headers()
+
+    def _column(self, number: int) -> memoryview:
+        start = self._starts[number]
+        return self._body[start : start + self._lengths[number]]
+
+    @property
+    def key_offsets(self) -> memoryview:
+        """uint32, record_count + 1 of them, into `key_data`; empty when no record has a key."""
+        return self._column(1).cast("I")
+
+    @property
+    def key_data(self) -> memoryview:
+        """All keys, back to back."""
+        return self._column(2)
+
+    @property
+    def key_validity(self) -> memoryview:
+        """Bit i & 7 of byte i >> 3: record i has a key; empty when all have one, or none has."""
+        return self._column(3)
+
+    @property
+    def timestamps_us(self) -> memoryview:
+        """int64, record_count of them."""
+        if self._header.flags & HAS_TIMESTAMPS:
+            return self._column(0).cast("q")
+        return memoryview(array("q", [self.timestamp_us]) * self.record_count)
 
     @property
     def end_offset(self) -> int:
@@ -107,8 +133,8 @@ class StoredBatch:
             return [None] * self.record_count
         keys: list[bytes | None] = list(_slices(self.key_data, self.key_offsets))
         if self._header.flags & HAS_NULL_KEYS:
-            bits = int.from_bytes(self.key_validity, "little")
-            keys = [key if bits >> place & 1 else None for place, key in enumerate(keys)]
+            bits = f"{int.from_bytes(self.key_validity, 'little'):0{self.record_count}b}"[::-1]
+            keys = [key if bit == "1" else None for key, bit in zip(keys, bits, strict=False)]
         return keys
 
     def headers(self) -> list[Headers]:
@@ -119,12 +145,18 @@ class StoredBatch:
 
     def records(self) -> list[StoredRecord]:
         """All records, in offset order."""
+        flags = self._header.flags
         records: list[StoredRecord] = []
         append = records.append
         offset = self.base_offset
         for value, key, time, headers in zip(
-            self.values(), self.keys(), self.timestamps_us.tolist(), self.headers(), strict=True
+            self.values(),
+            self.keys() if flags & HAS_KEYS else repeat(None),
+            self.timestamps_us.tolist() if flags & HAS_TIMESTAMPS else repeat(self.timestamp_us),
+            self.headers() if flags & HAS_HEADERS else repeat(()),
+            strict=False,
         ):
+            # model.make_stored_record, inlined: the call is half its price
             record = OpenStoredRecord()
             record.value = value
             record.key = key
@@ -141,46 +173,52 @@ class StoredBatch:
         place = offset - self.base_offset
         if not 0 <= place < self.record_count:
             raise IndexError(f"offset {offset} is not in [{self.base_offset}, {self.end_offset})")
-        record = OpenStoredRecord()
+        flags = self._header.flags
         ends = self.value_offsets
+        record = OpenStoredRecord()
         record.value = bytes(self.value_data[ends[place] : ends[place + 1]])
-        record.key = self._key_at(place) if self._header.flags & HAS_KEYS else None
-        record.timestamp_us = self.timestamps_us[place]
-        record.headers = self._headers_at(place) if self._header.flags & HAS_HEADERS else ()
+        record.key = self._key_at(place) if flags & HAS_KEYS else None
+        record.timestamp_us = (
+            self.timestamps_us[place] if flags & HAS_TIMESTAMPS else self.timestamp_us
+        )
+        record.headers = self._headers_at(place) if flags & HAS_HEADERS else ()
         record.offset = offset
         record.__class__ = StoredRecord  # type: ignore[assignment]
         return record  # type: ignore[return-value]
 
     def records_from(self, offset: int, limit: int) -> list[StoredRecord]:
         """At most `limit` records at and behind `offset`; offsets below base_offset count as it."""
-        start = max(offset - self.base_offset, 0)
-        if start == 0 and limit >= self.record_count:
+        start = max(offset, self.base_offset)
+        if start == self.base_offset and limit >= self.record_count:
             return self.records()
-        stop = min(start + limit, self.record_count)
-        return [self.record(self.base_offset + place) for place in range(start, stop)]
+        return [self.record(place) for place in range(start, min(start + limit, self.end_offset))]
 
     def to_arrow(self) -> pyarrow.RecordBatch:
-        """The records as Arrow columns offset, timestamp_us, key, value, headers; values and keys
-        are not copied. Needs the extra `arrow`."""
+        """The records as Arrow columns offset, timestamp_us, key, value, headers.
+
+        Values and keys are not copied. Needs the extra `arrow`.
+        """
         from chronik_store.format import arrow
 
         return arrow.to_arrow(self, stored=True)
 
     def _key_at(self, place: int) -> bytes | None:
-        if self._header.flags & HAS_NULL_KEYS and not self.key_validity[place >> 3] >> (
-            place & 7
-        ) & 1:
-            return None
-        ends = self.key_offsets
-        return bytes(self.key_data[ends[place] : ends[place + 1]])
+        if self._header.flags & HAS_NULL_KEYS:
+            byte = self._body[self._starts[3] + (place >> 3)]
+            if not byte >> (place & 7) & 1:
+                return None
+        start = self._starts[1] + 4 * place
+        first, behind = self._body[start : start + 8].cast("I")
+        data = self._starts[2]
+        return bytes(self._body[data + first : data + behind])
 
     def _headers_at(self, place: int) -> Headers:
-        column = self._headers
-        start, end = column[4 * place : 4 * place + 8].cast("I")
-        if start == end:
+        column = self._column(6)
+        first, behind = column[4 * place : 4 * place + 8].cast("I")
+        if first == behind:
             return ()
-        blobs = 4 * (self.record_count + 1)
-        return decode_headers(column[blobs + start : blobs + end])
+        blobs = self._lengths[4]  # as many offsets as the value column has
+        return decode_headers(column[blobs + first : blobs + behind])
 
 
 def decode_headers(blob: Buffer) -> Headers:
@@ -194,10 +232,9 @@ def decode_headers(blob: Buffer) -> Headers:
     return tuple(zip(names, values, strict=True))
 
 
-def _column(body: memoryview, place: tuple[int, int]) -> memoryview:
-    return body[place[0] : place[1]]
-
-
 def _slices(data: memoryview, offsets: memoryview) -> list[bytes]:
+    ends = offsets.tolist()
+    if len(data) >= _LARGE_VALUE_BYTES * len(ends):
+        return [bytes(data[start:end]) for start, end in pairwise(ends)]
     raw = bytes(data)
-    return [raw[start:end] for start, end in pairwise(offsets.tolist())]
+    return [raw[start:end] for start, end in pairwise(ends)]
