@@ -1,0 +1,61 @@
+"""Fetches under way, and the runs of blocks that they bring.
+
+Place: below `cache`. Promise: a flight ends once, with blocks or with an error, and whoever waits
+for it gets exactly that. Invariant: an error of a fetch that somebody asked for reaches all who
+wait; one of a fetch ahead of need reaches nobody (who needs the blocks asks again).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.threads import Event
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A run of blocks that one thread fetches and others may wait for."""
+
+    first: int
+    stop: int
+    background: bool
+    done: Event
+    blocks: dict[int, bytes] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    @property
+    def run(self) -> range:
+        """The numbers of its blocks."""
+        return range(self.first, self.stop)
+
+    def wait(self, wanted: range) -> dict[int, bytes]:
+        """Block until it ended; its blocks among `wanted`, none if it failed ahead of need.
+
+        Raises:
+            ChronikError: the fetch failed, as told to the thread that made it.
+        """
+        self.done.wait()
+        error = self.error
+        if error is None:
+            return {block: data for block, data in self.blocks.items() if block in wanted}
+        if self.background:
+            return {}
+        if isinstance(error, ChronikError):
+            raise copy.copy(error) from error  # one exception must not be raised by two threads
+        raise UnavailableError("the read that this one waited for was interrupted") from error
+
+
+def runs(blocks: Iterable[int]) -> Iterator[range]:
+    """Ascending numbers as runs without gaps."""
+    start = stop = -1
+    for block in blocks:
+        if block != stop:
+            if stop > start:
+                yield range(start, stop)
+            start = block
+        stop = block + 1
+    if stop > start:
+        yield range(start, stop)
