@@ -1,7 +1,7 @@
 """Other buckets through fsspec: `gs://`, `az://` and their like.
 
 Place: an implementation of `base.ObjectStore` on any synchronous fsspec file system; with
-`s3_store` the only owner of fsspec. Promise: the contract, as far as the file system keeps it:
+`fsspec_s3` the only owner of fsspec. Promise: the contract, as far as the file system keeps it:
 create-only is asked for by `mode="create"`, which not every file system honours, so that nothing
 is stored here before the create-only probe has passed (`probe`). Invariant: listings are never
 taken from a cache.

@@ -76,7 +76,7 @@ def _remote(
 ) -> ObjectStore:
     # On first use only: s3fs takes 300 ms to import, and most logs have no bucket.
     if scheme in {"s3", "s3a"}:
-        from chronik_store.objectstore.s3_store import S3ObjectStore
+        from chronik_store.objectstore.fsspec_s3 import S3ObjectStore
 
         return S3ObjectStore(bucket, prefix, options, threads=env.threads)
     if scheme in _OTHER_SCHEMES:

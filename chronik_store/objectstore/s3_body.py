@@ -1,6 +1,6 @@
 """A request body that is read from a buffer without copying the whole of it.
 
-Place: beside `s3_store`. Promise: the HTTP client sees a seekable file; each `read` copies one
+Place: beside `fsspec_s3`. Promise: the HTTP client sees a seekable file; each `read` copies one
 small piece. Invariant: after `release` the buffer (a mapped segment file, say) is free, even if a
 cancelled request still holds the reader: it then reads as ended.
 """

@@ -3,8 +3,8 @@ import secrets
 import pytest
 
 from chronik_store.clock import SystemClock, SystemEntropy
+from chronik_store.objectstore.fsspec_s3 import S3ObjectStore
 from chronik_store.objectstore.retry import RetryingObjectStore, RetryPolicy
-from chronik_store.objectstore.s3_store import S3ObjectStore
 from chronik_store.testing.fault_proxy import FaultProxy
 from chronik_store.threads import SystemThreads
 from tests.s3.servers import CephRgw, Emulator

@@ -46,7 +46,7 @@ try:
     from botocore.exceptions import ClientError
     from s3fs import S3FileSystem
 
-    from chronik_store.objectstore.s3_errors import code_of, status_of, translated
+    from chronik_store.objectstore.fsspec_s3_errors import code_of, status_of, translated
 except ImportError as missing:
     raise ConfigError("s3:// needs s3fs: pip install 'chronik[s3]'") from missing
 

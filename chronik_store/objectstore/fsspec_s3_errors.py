@@ -1,6 +1,6 @@
 """What an S3 failure means here: one table from botocore's and aiohttp's errors to ours.
 
-Place: beside `s3_store`; loaded with it, never by `import chronik_store`. Promise: nothing of
+Place: beside `fsspec_s3`; loaded with it, never by `import chronik_store`. Promise: nothing of
 botocore or aiohttp leaves the room, and the message names what to check. Invariant: of a mutating
 call that failed, "not_durable" is said only with proof: the store answered 4xx, or no connection
 was ever made. Everything else (5xx, a lost reply, a reset, a timeout) is "unknown".
