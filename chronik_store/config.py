@@ -133,9 +133,7 @@ def object_store_url(environ: Mapping[str, str]) -> str | None:
         return "memory://chronik" + (f"/{prefix}" if prefix else "")
     schemes = {"s3": "s3", "gcs": "gs", "azure": "az"}
     if backend not in schemes:
-        raise ConfigError(
-            f"OBJECT_STORE_BACKEND={backend!r}: use local, s3, gcs, azure or memory"
-        )
+        raise ConfigError(f"OBJECT_STORE_BACKEND={backend!r}: use local, s3, gcs, azure or memory")
     bucket = environ.get("S3_BUCKET") or None
     if bucket is None:
         raise ConfigError(f"OBJECT_STORE_BACKEND={backend!r} needs S3_BUCKET")

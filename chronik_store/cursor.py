@@ -40,13 +40,13 @@ class Cursor:
     @property
     def committed_offset(self) -> int | None:
         """The offset last committed, or None if this name was never committed."""
-        return dict(self._log._manifest().cursors).get(self.name)  # noqa: SLF001
+        return dict(self._log._manifest().cursors).get(self.name)
 
     @property
     def offset(self) -> int:
         """Where reading goes on: the committed offset, else the log's start."""
         committed = self.committed_offset
-        start = self._log._manifest().start_offset  # noqa: SLF001
+        start = self._log._manifest().start_offset
         return start if committed is None else committed
 
     def records(self, *, follow: bool = False) -> Iterator[StoredRecord]:
@@ -63,7 +63,7 @@ class Cursor:
         OffsetConflictError when that would move the cursor back and `reset` is not set;
         OffsetOutOfRangeError past the committed end.
         """
-        self._log._check_offset(next_offset, "next_offset")  # noqa: SLF001
+        self._log._check_offset(next_offset, "next_offset")
         current = self.committed_offset
         if current is not None and next_offset < current and not reset:
             raise OffsetConflictError(
@@ -75,14 +75,12 @@ class Cursor:
         if current == next_offset:
             return
         log = self._log
-        known = log._manifest().cursors  # noqa: SLF001
-        if current is None and len(known) >= log._cursors_max:  # noqa: SLF001
-            raise ConfigError(
-                f"this log has {len(known)} cursors (cursors_max); delete some first"
-            )
-        log._propose(CursorSet(self.name, next_offset, reset))  # noqa: SLF001
+        known = log._manifest().cursors
+        if current is None and len(known) >= log._cursors_max:
+            raise ConfigError(f"this log has {len(known)} cursors (cursors_max); delete some first")
+        log._propose(CursorSet(self.name, next_offset, reset))
 
     def delete(self) -> None:
         """Forget the position. Durable when it returns; no error if there is none."""
         if self.committed_offset is not None:
-            self._log._propose(CursorSet(self.name, None, True))  # noqa: SLF001
+            self._log._propose(CursorSet(self.name, None, True))

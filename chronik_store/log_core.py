@@ -13,99 +13,45 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from chronik_store import fork_guard
+from chronik_store.append_outcome import PendingAppend, deliver
+from chronik_store.append_path import AppendPath
 from chronik_store.commit.committer import Committer
 from chronik_store.config import LogConfig
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import (
-    BackpressureError,
     ChronikError,
     FencedError,
     LogClosedError,
     LogPoisonedError,
-    OffsetConflictError,
+    NotReplicatedError,
     ReadOnlyError,
     UnavailableError,
 )
+from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.control import Command, Members, Noop
-from chronik_store.format.entry import EntryHeader, EntryKind, encode_entry_header
-from chronik_store.format.entry import decode_entry_header
+from chronik_store.format.entry import EntryKind, decode_entry_header, encode_entry_header
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.producer_state import ProducerEntry
-from chronik_store.format.record_batch import RecordBatch
+from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
+from chronik_store.log_status import status_of
 from chronik_store.manifest.state import FoldedState, OpenSegment
-from chronik_store.model import AppendResult, Position
+from chronik_store.model import AppendResult, LogStatus, Position, RecoveryReport
 from chronik_store.wal.wal import Wal
+
+if TYPE_CHECKING:
+    from chronik_store.replica import Replica
 
 logger = logging.getLogger("chronik_store.log")
 
 RECORDS = int(EntryKind.RECORDS)
-LOCAL_OWNER = "local"
 
 
 class StaleTermError(UnavailableError):
     """The term for which the caller acts has passed; plan again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogIdentity:
-    """Which log this is. Ids are 32 hex digits; `owner` is "local" or names a cluster's node."""
-
-    topic: str
-    partition: int
-    topic_id: str
-    log_id: str
-    owner: str = LOCAL_OWNER
-
-
-@dataclass(frozen=True, slots=True)
-class LogPaths:
-    """Directories of one partition."""
-
-    wal: str
-    segments: str
-    scratch: str
-    quarantine: str
-
-
-class Sink(Protocol):
-    """Where the outcomes of appends that nobody waits for in a thread are delivered."""
-
-    def deliver(self, outcomes: list[PendingAppend]) -> None:
-        """Called once per group, from the committing thread, without a lock. Must not block."""
-        ...
-
-
-class PendingAppend:
-    """An append on its way: staged, then resolved once with `result` or `error`."""
-
-    __slots__ = ("base_offset", "duplicate", "end_offset", "error", "index", "result", "seq",
-                 "sink", "token")  # fmt: skip
-
-    def __init__(
-        self,
-        index: int,
-        base_offset: int,
-        end_offset: int,
-        seq: int,
-        sink: Sink | None,
-        token: object,
-        *,
-        duplicate: bool = False,
-    ) -> None:
-        self.index = index
-        self.base_offset = base_offset
-        self.end_offset = end_offset
-        self.duplicate = duplicate
-        self.seq = seq
-        self.sink = sink
-        self.token = token
-        self.result: AppendResult | None = None
-        self.error: BaseException | None = None
 
 
 class LogCore:
@@ -122,6 +68,7 @@ class LogCore:
         state: FoldedState,
         committer: Committer,
         guard: DiskGuard,
+        on_unsworn: Callable[[LogCore], None],
         read_only: bool,
     ) -> None:
         self.env = env
@@ -131,146 +78,78 @@ class LogCore:
         self.wal = wal
         self.read_only = read_only
         self.last_error: str | None = None
-        self._state = state
+        self.state = state
         self._lock = wal.lock
-        self._committer = committer
-        self._guard = guard
+        self.committer = committer
+        self.guard = guard
+        self._on_unsworn = on_unsworn
+        self.replica: Replica | None = None
+        self._sworn_seq = 0
+        self._seen_seq = 0
+        self.boot_id = env.entropy.token_bytes(16).hex()
         self._fork_generation = fork_guard.generation()
-        self._known_commit = 0
+        self.known_commit = 0
         self._committed = Position(wal.base.index + 1, wal.base.offset)
         self._moved = env.threads.condition()
         self._watchers = 0
-        self._waiters: deque[PendingAppend] = deque()
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self.waiters: deque[PendingAppend] = deque()
+        self._resolved: list[PendingAppend] = []
         self._closed = False
+        self._starting = False
+        self.started = False
         self._led = False
-        self._max_future_us = int(config.max_future_seconds * 1_000_000)
-        self._queue_bytes_max = config.queue_bytes_max
+        self.appends = AppendPath(self)
+        wal.on_durable = self._advance_locked
         wal.on_synced = self._on_synced
         wal.on_failed = self._on_failed
+        wal.checkpoint_source = self.checkpoint
 
     # --- start -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Bring a recovered log to life: new WAL file, unsworn tail made durable, then committed.
+        """Bring a recovered log to life.
 
-        Read-only logs show what marks prove committed and write nothing.
+        What marks prove committed is shown at once. A tail above the newest mark is copied into a
+        new WAL file and synced before it counts (protocol 4); without one the new file waits for
+        the first append, so that opening a thousand idle partitions writes nothing.
         """
-        known = self.wal.recovery_commit_index
+        self.show_committed()
+        unsworn = self.known_commit < self.wal.last_index
+        if not self.read_only and (unsworn or self.identity.owner != LOCAL_OWNER):
+            self.begin()
+
+    def show_committed(self) -> None:
+        """Fold and show what marks prove committed; writes nothing."""
         with self._lock:
-            self._state.commit(known)
-        if not self.read_only:
-            self.wal.start(self.checkpoint())
-            if self.identity.owner == LOCAL_OWNER:
-                known = self.wal.last_index
-        with self._lock:
-            self._known_commit = known
+            self.known_commit = self.wal.recovery_commit_index
             self._advance_locked()
 
-    # --- append ----------------------------------------------------------------------------------
+    def begin(self) -> None:
+        """Make the new WAL file of this open, if it is not there yet; everything recovered is
+        durable and, embedded, committed afterwards.
+        """
+        with self._moved:
+            while self._starting:
+                self._moved.wait(1.0)
+            if self.started:
+                return
+            self._starting = True
+        try:
+            self.wal.start(self.checkpoint())
+            with self._lock:
+                if self.identity.owner == LOCAL_OWNER:
+                    self.known_commit = self.wal.last_index
+                self.started = True
+                self._advance_locked()
+        finally:
+            with self._moved:
+                self._starting = False
+                self._moved.notify_all()
 
-    def append(self, batch: RecordBatch, expected_offset: int | None) -> AppendResult:
-        """Append one batch and return when it is durable and committed. Blocks while the queue
-        is full. Errors: see `PartitionLog.append`."""
-        self._guard.admit(batch.nbytes)
-        wal = self.wal
-        if wal.pending_bytes > self._queue_bytes_max:
-            wal.lead(wal.last_seq)
-        pending = self._stage_append(batch, expected_offset, None, None)
-        wal.lead(pending.seq)
-        return self._outcome(pending)
+    # --- control entries -------------------------------------------------------------------------
 
-    def append_nowait(
-        self, batch: RecordBatch, expected_offset: int | None, sink: Sink, token: object
-    ) -> PendingAppend:
-        """Stage one batch; its outcome is delivered to `sink`. BackpressureError when full."""
-        self._guard.admit(batch.nbytes)
-        if self.wal.pending_bytes > self._queue_bytes_max:
-            raise BackpressureError(
-                f"{self.wal.pending_bytes} bytes wait for the disk (queue_bytes_max is "
-                f"{self._queue_bytes_max}); append again after some have been acknowledged"
-            )
-        pending = self._stage_append(batch, expected_offset, sink, token)
-        if pending.result is not None:
-            sink.deliver([pending])
-        else:
-            self._committer.notify(self.wal)
-        return pending
-
-    def _stage_append(
-        self,
-        batch: RecordBatch,
-        expected_offset: int | None,
-        sink: Sink | None,
-        token: object,
-    ) -> PendingAppend:
-        now_us = self.env.clock.time_us()
-        wal = self.wal
-        state = self._state
-        with self._lock:
-            self._check_writable_locked()
-            base_offset = wal.end_offset
-            if expected_offset is not None and expected_offset != base_offset:
-                raise OffsetConflictError(
-                    f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
-                    "read what was appended in between, then decide again",
-                    expected_offset=expected_offset,
-                    end_offset=base_offset,
-                )
-            if batch.producer_id:
-                original = self._duplicate_locked(batch, sink, token)
-                if original is not None:
-                    return original
-            self._lead_locked()
-            count = batch.record_count
-            high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
-            timestamp_us = max(
-                state.last_timestamp_us, min(high_us, now_us + self._max_future_us)
-            )
-            index = wal.last_index + 1
-            encoded = encode_entry_header(
-                RECORDS, state.term, index, base_offset, count, timestamp_us, batch.buffer
-            )
-            header = decode_entry_header(encoded)
-            seq = wal.stage_entry(encoded, header, batch.buffer)
-            state.note_records(header, batch, now_us)
-            pending = PendingAppend(
-                index, base_offset, base_offset + count, seq, sink, token
-            )
-            self._waiters.append(pending)
-            if self._known_commit < index:
-                self._known_commit = index
-        return pending
-
-    def _duplicate_locked(
-        self, batch: RecordBatch, sink: Sink | None, token: object
-    ) -> PendingAppend | None:
-        """A retried batch shares the outcome of its original (protocol 3)."""
-        original = self._state.producers.check(
-            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.record_count
-        )
-        if original is None:
-            return None
-        pending = PendingAppend(
-            original.index,
-            original.base_offset,
-            original.end_offset,
-            self.wal.last_seq,
-            sink,
-            token,
-            duplicate=True,
-        )
-        if original.index < self._committed.index:
-            pending.result = AppendResult(original.base_offset, original.end_offset, True)
-            pending.seq = 0
-        else:
-            # Waiters stand in index order; a duplicate joins behind those of its original.
-            position = len(self._waiters)
-            while position and self._waiters[position - 1].index > original.index:
-                position -= 1
-            self._waiters.insert(position, pending)
-        return pending
-
-    def _lead_locked(self) -> None:
+    def lead_locked(self) -> None:
         """The first entry of an open begins a term of its own, so that terms tell opens apart.
 
         Intents of an earlier open thereby expire (protocol 18), and a log that turns into a
@@ -279,53 +158,57 @@ class LogCore:
         if self._led:
             return
         self._led = True
-        state = self._state
+        state = self.state
         state.on_hard_state(state.term + 1, LOCAL_OWNER)
         self.wal.stage_hard_state(state.term, LOCAL_OWNER)
         self._stage_command_locked(Noop())
-
-    def _outcome(self, pending: PendingAppend) -> AppendResult:
-        """The outcome of an append whose group has been synced."""
-        if pending.result is None and pending.error is None:
-            # The leader of the group has synced it and is about to move `committed`.
-            with self._moved:
-                self._watchers += 1
-                while pending.result is None and pending.error is None:
-                    self._moved.wait(1.0)
-                self._watchers -= 1
-        if pending.error is not None:
-            raise pending.error
-        assert pending.result is not None
-        return pending.result
-
-    # --- control entries -------------------------------------------------------------------------
 
     def leader_term(self) -> int | None:
         """The term in which this log may seal, upload and publish now; None: it may not."""
         if self.read_only or self._closed or self.wal.poisoned is not None:
             return None
-        if self._state.manifest.fenced is not None or self.identity.owner != LOCAL_OWNER:
+        if self.state.manifest.fenced is not None or self.identity.owner != LOCAL_OWNER:
             return None
-        return self._state.term if self._led else self._state.term + 1
+        return self.state.term if self._led else self.state.term + 1
 
     def propose(self, command: Command, *, term: int | None = None) -> int:
         """Append a control entry; returns its index once it is committed and folded.
 
         StaleTermError when `term` has passed. Whether the precondition held shows in `manifest`.
         """
+        self.check_open()
+        if not self.started and not self.read_only:
+            self.begin()
         with self._lock:
-            self._check_writable_locked(fenced_ok=True)
-            self._lead_locked()
-            if term is not None and term != self._state.term:
-                raise StaleTermError(f"term {term} has passed; this log is in {self._state.term}")
+            self.check_writable_locked(fenced_ok=True)
+            self.lead_locked()
+            if term is not None and term != self.state.term:
+                raise StaleTermError(f"term {term} has passed; this log is in {self.state.term}")
             index, seq = self._stage_command_locked(command)
         self.wal.lead(seq)
-        self.wait_committed(index)
         return index
+
+    def advance_commit(self, index: int) -> None:
+        """A quorum holds entries up to `index`: in force as soon as they are durable here."""
+        with self._lock:
+            if index > self.known_commit:
+                self.known_commit = index
+                self._advance_locked()
+        self._on_moved()
+
+    def jump_locked(self, base: Position) -> None:
+        """A snapshot was installed: everything below `base` is committed without being here."""
+        self.known_commit = max(self.known_commit, base.index - 1)
+        self._committed = max(self._committed, base)
+        self.wal.commit_mark = self._committed.index - 1
+
+    def request_commit(self) -> None:
+        """Have the committer's threads write what is staged."""
+        self.committer.notify(self.wal)
 
     def _stage_command_locked(self, command: Command) -> tuple[int, int]:
         wal = self.wal
-        state = self._state
+        state = self.state
         payload = command.encode()
         index = wal.last_index + 1
         encoded = encode_entry_header(
@@ -340,19 +223,8 @@ class LogCore:
         header = decode_entry_header(encoded)
         seq = wal.stage_entry(encoded, header, payload)
         state.note_command(header, command)
-        if self._known_commit < index:
-            self._known_commit = index
+        self.known_commit = max(self.known_commit, index)
         return index, seq
-
-    def wait_committed(self, index: int) -> None:
-        """Block until entry `index` is committed and folded; LogPoisonedError if it cannot be."""
-        with self._moved:
-            self._watchers += 1
-            while self._committed.index <= index and self.wal.poisoned is None:
-                self._moved.wait(1.0)
-            self._watchers -= 1
-        if self._committed.index <= index:
-            raise self._poisoned_error()
 
     def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
         """Block until `offset` is committed or the time is up; True if it is committed."""
@@ -371,66 +243,70 @@ class LogCore:
 
     # --- commit ----------------------------------------------------------------------------------
 
-    def _on_synced(self) -> None:
-        """A group is on disk (called by whoever led it, without the lock)."""
-        with self._lock:
-            resolved = self._advance_locked()
-        if resolved is not None:
-            self._deliver(resolved)
-        if self._watchers:
-            with self._moved:
-                self._moved.notify_all()
+    def _advance_locked(self) -> None:
+        """`durable` or the known commit moved: recompute `committed`, fold, resolve waiters.
 
-    def _advance_locked(self) -> list[PendingAppend] | None:
-        """Recompute `committed`, fold what it passed, resolve who waited for it."""
-        durable = self.wal.durable
-        index = self._known_commit
-        if index >= durable.index - 1:
-            position = durable
-        else:
-            position = Position(index + 1, self.wal.header(index).end_offset)
+        Called with the lock held, by the WAL at the very moment `durable` moves, so that whoever
+        waited for the sync finds its append committed.
+        """
+        wal = self.wal
+        durable = wal.durable
+        index = self.known_commit
+        position = durable if index >= durable.index - 1 else wal.position_after(index)
         if position.index <= self._committed.index:
-            return None
-        self._state.commit(position.index - 1)
+            return
+        self.state.commit(position.index - 1)
         self._committed = position
-        self.wal.commit_mark = position.index - 1
-        waiters = self._waiters
-        resolved: list[PendingAppend] | None = None
+        wal.commit_mark = position.index - 1
+        waiters = self.waiters
         while waiters and waiters[0].index < position.index:
             pending = waiters.popleft()
             pending.result = AppendResult(
                 pending.base_offset, pending.end_offset, pending.duplicate
             )
             if pending.sink is not None:
-                if resolved is None:
-                    resolved = []
-                resolved.append(pending)
-        return resolved
+                self._resolved.append(pending)
 
-    @staticmethod
-    def _deliver(outcomes: list[PendingAppend]) -> None:
-        by_sink: dict[int, list[PendingAppend]] = {}
-        for pending in outcomes:
-            by_sink.setdefault(id(pending.sink), []).append(pending)
-        for group in by_sink.values():
-            sink = group[0].sink
-            assert sink is not None
-            sink.deliver(group)
+    def _on_synced(self) -> None:
+        """A group is on disk (called by whoever led it, without the lock, one at a time)."""
+        if self.replica is not None:
+            self.replica.on_synced()
+        self._on_moved()
+        if self.wal.synced_seq != self._sworn_seq:
+            self._on_unsworn(self)
+
+    def _on_moved(self) -> None:
+        """`committed` may have moved: tell those who wait for it."""
+        if self._resolved:
+            with self._lock:
+                resolved, self._resolved = self._resolved, []
+            deliver(resolved)
+        for listener in self._listeners:
+            listener()
+        if self._watchers:
+            with self._moved:
+                self._moved.notify_all()
+
+    def add_listener(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `committed` may have moved, from the committing thread."""
+        self._listeners = (*self._listeners, listener)
 
     def _on_failed(self, error: BaseException) -> None:
         """A write or sync failed: nothing more is acknowledged until the log is reopened."""
-        logger.error("log %s/%s is poisoned: %r", self.identity.topic, self.identity.partition, error)
+        logger.error(
+            "log %s/%s is poisoned: %r", self.identity.topic, self.identity.partition, error
+        )
         self.last_error = f"poisoned: {error!r}"
         with self._lock:
-            failed = list(self._waiters)
-            self._waiters.clear()
+            failed = list(self.waiters)
+            self.waiters.clear()
             for pending in failed:
-                pending.error = self._poisoned_error()
-        self._deliver([pending for pending in failed if pending.sink is not None])
+                pending.error = self.poisoned_error()
+        deliver([pending for pending in failed if pending.sink is not None])
         with self._moved:
             self._moved.notify_all()
 
-    def _poisoned_error(self) -> LogPoisonedError:
+    def poisoned_error(self) -> LogPoisonedError:
         cause = self.wal.poisoned
         return LogPoisonedError(
             f"a write or sync of {self.paths.wal} failed ({cause!r}); what was in flight may or "
@@ -443,7 +319,7 @@ class LogCore:
     @property
     def manifest(self) -> Manifest:
         """Folded over committed control entries; a frozen value."""
-        return self._state.manifest
+        return self.state.manifest
 
     @property
     def committed(self) -> Position:
@@ -451,35 +327,54 @@ class LogCore:
         return self._committed
 
     @property
+    def durable(self) -> Position:
+        """Exclusive: everything below is on this disk."""
+        return self.wal.durable
+
+    @property
+    def end_offset(self) -> int:
+        """The offset that the next record gets."""
+        return self.wal.end_offset
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What opening found and did."""
+        return self.wal.recovery
+
+    @property
     def term(self) -> int:
         """The current term (hard state)."""
-        return self._state.term
+        return self.state.term
 
     @property
     def members(self) -> Members | None:
         """Members in force by this log."""
-        found = self._state.members.in_force()
+        found = self.state.members.in_force()
         return None if found is None else found[1]
 
     @property
     def refused_commands(self) -> dict[str, int]:
         """How many control entries were no-ops, by kind."""
-        return dict(self._state.refused)
+        return dict(self.state.refused)
 
     def open_segment(self) -> OpenSegment:
         """What is committed and not sealed."""
         with self._lock:
-            return self._state.open_segment(self._committed.offset)
+            return self.state.open_segment(self._committed.offset)
 
     def producers_at(self, last_index: int) -> tuple[ProducerEntry, ...]:
         """Producer state as of a SEAL that waits for its segment. KeyError if there is none."""
         with self._lock:
-            return self._state.producers_at(last_index)
+            return self.state.producers_at(last_index)
 
-    def checkpoint(self) -> object:
-        """Folded committed state for a new WAL file."""
+    def checkpoint(self) -> Checkpoint:
+        """Folded committed state for a new WAL file; the WAL fills in what is its own."""
         with self._lock:
-            return self.checkpoint_locked()
+            return self.state.checkpoint(
+                committed_index=self._committed.index - 1,
+                owner=self.identity.owner,
+                boot_id=self.boot_id,
+            )
 
     def note_error(self, stage: str, error: BaseException | None) -> None:
         """Remembered for `status`; None clears what that stage had noted."""
@@ -488,13 +383,43 @@ class LogCore:
         elif self.last_error is not None and self.last_error.startswith(f"{stage}: "):
             self.last_error = None
 
+    def refresh(self) -> Position:
+        """Read-only: replay what the writer elsewhere has written since. Returns `committed`."""
+        if self.read_only and self.wal.refresh():
+            self.show_committed()
+        return self._committed
+
+    def swear(self) -> None:
+        """Write a mark over the last group, so that read-only followers see it without waiting
+        for the next append.
+        """
+        with self._lock:
+            if self._closed or not self.started or self.wal.poisoned is not None:
+                return
+            seq = self._sworn_seq = self.wal.stage_mark()
+        self.wal.lead(seq)
+
+    def quiet(self) -> bool:
+        """Nothing was written since the last time this was asked."""
+        seq, self._seen_seq = self._seen_seq, self.wal.last_seq
+        return seq == self._seen_seq
+
+    def refreshed_manifest(self) -> Manifest:
+        """Read-only: the manifest after looking for what the writer has changed."""
+        self.refresh()
+        return self.state.manifest
+
+    def status(self) -> LogStatus:
+        """What `chronik status` prints of this partition."""
+        return status_of(self)
+
     def check_open(self) -> None:
         """ForkedError or LogClosedError when the log cannot be used from here."""
         fork_guard.check(self._fork_generation)
         if self._closed:
             raise LogClosedError("this log is closed; open it again")
 
-    def _check_writable_locked(self, *, fenced_ok: bool = False) -> None:
+    def check_writable_locked(self, *, fenced_ok: bool = False) -> None:
         fork_guard.check(self._fork_generation)
         if self._closed:
             raise LogClosedError("this log is closed; open it again", durability="not_durable")
@@ -503,14 +428,19 @@ class LogCore:
                 "this log was opened read-only; open it with read_only=False to append"
             )
         if self.wal.poisoned is not None:
-            raise self._poisoned_error()
-        if self._state.manifest.fenced is not None and not fenced_ok:
-            if self.config.on_fenced == "stop":
-                raise FencedError(
-                    "a successor has taken over this log's bucket folder and on_fenced is 'stop'; "
-                    "append to the successor",
-                    durability="not_durable",
-                )
+            raise self.poisoned_error()
+        if self.identity.owner != LOCAL_OWNER:
+            raise NotReplicatedError(
+                f"this log belongs to {self.identity.owner}: append through the cluster's leader",
+                durability="not_durable",
+            )
+        fenced = self.state.manifest.fenced is not None and not fenced_ok
+        if fenced and self.config.on_fenced == "stop":
+            raise FencedError(
+                "a successor has taken over this log's bucket folder and on_fenced is 'stop'; "
+                "append to the successor",
+                durability="not_durable",
+            )
 
     # --- close -----------------------------------------------------------------------------------
 

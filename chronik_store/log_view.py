@@ -50,11 +50,7 @@ def watermarks_of(view: LogView) -> Watermarks:
     durable = max(view.durable.offset, committed)
     end = max(view.end_offset, durable)
     start = manifest.start_offset
-    indexed = manifest.next.offset
-    for segment in manifest.segments:
-        if segment.bundle is None:
-            indexed = segment.base_offset
-            break
+    indexed = indexed_offset(manifest)
     _, sealed = sealed_end(manifest)
     return Watermarks(
         start=start,
@@ -65,3 +61,11 @@ def watermarks_of(view: LogView) -> Watermarks:
         durable=durable,
         end=end,
     )
+
+
+def indexed_offset(manifest: Manifest) -> int:
+    """Everything below has a bundle."""
+    for segment in manifest.segments:
+        if segment.bundle is None:
+            return segment.base_offset
+    return manifest.next.offset

@@ -12,6 +12,7 @@ limits are exclusive, times are integer microseconds since 1970 UTC.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -238,7 +239,7 @@ class Watermarks:
     def __post_init__(self) -> None:
         line = (self.start, self.indexed, self.tiered, self.sealed)
         line += (self.committed, self.durable, self.end)
-        if any(left > right for left, right in zip(line, line[1:], strict=False)):
+        if any(left > right for left, right in itertools.pairwise(line)):
             raise AssertionError(f"the plot line is broken: {self}")
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
+from chronik_store.append_outcome import PendingAppend
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
 from chronik_store.errors import (
@@ -25,7 +26,7 @@ from chronik_store.errors import (
 from chronik_store.format.control import Command, DropPrefix, Seal
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
-from chronik_store.log_core import LogCore, PendingAppend
+from chronik_store.log_core import LogCore
 from chronik_store.log_search import LogSearch
 from chronik_store.log_view import LogView, watermarks_of
 from chronik_store.model import (
@@ -111,7 +112,7 @@ class PartitionLog:
         `close`; a second writing open raises DirectoryLockedError. Errors: ConfigError,
         IdentityMismatchError, CorruptionError (suspect WAL), FutureVersionError, ReadOnlyError.
         """
-        from chronik_store.log_store import LogStore  # noqa: PLC0415 (a convenience over the store)
+        from chronik_store.log_store import LogStore
 
         store = LogStore.open(path, object_store=object_store, config=config, read_only=read_only)
         try:
@@ -139,7 +140,7 @@ class PartitionLog:
         batch = self._batch(records)
         if batch is None:
             return self._empty_append()
-        return core.append(batch, expected_offset)
+        return core.appends.append(batch, expected_offset)
 
     def append_nowait(
         self, records: Appendable, *, expected_offset: int | None = None
@@ -156,7 +157,7 @@ class PartitionLog:
         if batch is None:
             future.set_result(self._empty_append())
         else:
-            core.append_nowait(batch, expected_offset, _FUTURES, future)
+            core.appends.append_nowait(batch, expected_offset, _FUTURES, future)
         return future
 
     def _batch(self, records: Appendable) -> RecordBatch | None:
@@ -259,9 +260,7 @@ class PartitionLog:
             limit = self._wait_for(offset, wait_seconds)
             if offset >= limit.offset:
                 return FetchResult((), offset, "none", 0.0)
-        return self._chain.read(
-            offset, max_records=max_records, max_bytes=max_bytes, limit=limit
-        )
+        return self._chain.read(offset, max_records=max_records, max_bytes=max_bytes, limit=limit)
 
     def _wait_for(self, offset: int, wait_seconds: float) -> Any:
         view = self._view
@@ -283,9 +282,7 @@ class PartitionLog:
         self._check_offset(offset, "offset")
         if offset > view.refresh().offset:
             self._out_of_range(offset)
-        return self._chain.scan_batches(
-            offset, limit=lambda: view.committed, chunk_bytes=max_bytes
-        )
+        return self._chain.scan_batches(offset, limit=lambda: view.committed, chunk_bytes=max_bytes)
 
     def scan(
         self, start: int | None = None, stop: int | None = None, *, follow: bool = False
@@ -441,6 +438,19 @@ class PartitionLog:
 
     def _manifest(self) -> Manifest:
         return self._view.manifest
+
+    def _is_hot(self, offset: object) -> bool:
+        """A read at `offset` touches neither disk nor bucket."""
+        core = self._core
+        if core is None or core.read_only or type(offset) is not int:
+            return False
+        if offset >= core.committed.offset:
+            return True
+        wal = core.wal
+        with wal.lock:
+            if wal.tail_first_index > wal.last_index or offset < self._manifest().start_offset:
+                return False
+            return wal.index_for_offset(offset) >= wal.tail_first_index
 
     def _writable(self) -> LogCore:
         core = self._core

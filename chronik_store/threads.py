@@ -32,7 +32,7 @@ class Condition(Lock, Protocol):
     """A lock with a wait queue."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Release, block until notified or `timeout` seconds passed, take again; False on timeout."""
+        """Release, block until notified or `timeout` seconds passed, take; False on timeout."""
         ...
 
     def notify(self, n: int = 1) -> None:

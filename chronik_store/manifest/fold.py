@@ -13,6 +13,7 @@ the last sealed range that retention skipped); `sealed` follows `next` without a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -93,16 +94,12 @@ def _seal(manifest: Manifest, header: EntryHeader, command: Seal) -> dict[str, A
     return _skip_dropped(manifest, changed, manifest.start_offset)
 
 
-def _skip_dropped(
-    manifest: Manifest, changed: dict[str, Any], start_offset: int
-) -> dict[str, Any]:
+def _skip_dropped(manifest: Manifest, changed: dict[str, Any], start_offset: int) -> dict[str, Any]:
     """Sealed ranges wholly below start need no segment: `next` moves over them (protocol 7)."""
     sealed: tuple[SealedRange, ...] = changed.get("sealed", manifest.sealed)
     while sealed and sealed[0].end_offset <= start_offset:
         head = sealed[0]
-        changed["next"] = LogBase(
-            head.last_index, head.term, head.end_offset, head.timestamp_us
-        )
+        changed["next"] = LogBase(head.last_index, head.term, head.end_offset, head.timestamp_us)
         sealed = sealed[1:]
     changed["sealed"] = sealed
     return changed
@@ -191,9 +188,7 @@ def _noop(manifest: Manifest, header: EntryHeader, _command: Noop) -> dict[str, 
     return {"intents": tuple(kept), "garbage": garbage, "generation": header.index}
 
 
-def _published(
-    manifest: Manifest, header: EntryHeader, command: Published
-) -> dict[str, Any] | str:
+def _published(manifest: Manifest, header: EntryHeader, command: Published) -> dict[str, Any] | str:
     if command.number != manifest.published_number + 1:
         return f"manifest {manifest.published_number} is the newest, not {command.number - 1}"
     return {
@@ -289,7 +284,7 @@ def _add_garbage(
 def check_manifest(manifest: Manifest) -> None:
     """Assert the invariant of the module docstring; used by tests, verify and after recovery."""
     segments: tuple[SegmentInfo, ...] = manifest.segments
-    for left, right in zip(segments, segments[1:], strict=False):
+    for left, right in itertools.pairwise(segments):
         assert left.end_offset == right.base_offset, (left, right)
         assert left.last_index + 1 == right.first_index, (left, right)
     if segments:

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.control import Command, Members, Seal, decode_command
+from chronik_store.format.control import AddSegment, Command, Members, Seal, decode_command
 from chronik_store.format.entry import EntryHeader, EntryKind
 from chronik_store.format.manifest_file import LogBase, Manifest
 from chronik_store.format.producer_state import ProducerEntry
@@ -55,22 +55,35 @@ class FoldedState:
         self.last_timestamp_us = 0
         self.refused: dict[str, int] = {}
         self._started = False
+        self._last_index = 0
         self._waiting: deque[tuple[EntryHeader, Command]] = deque()
         self._producers_at: dict[int, tuple[ProducerEntry, ...]] = {}
+        self.tiered_producers: tuple[ProducerEntry, ...] | None = ()
+        """Producers as of `manifest.next`; None when only that segment's footer has them."""
         self._tally = SegmentTally()
 
     # --- the Replayer side: physical order, live and at recovery -------------------------------
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """The first checkpoint is where folding starts; later ones repeat what was replayed."""
+        """The first checkpoint is where folding starts; later ones repeat what was replayed.
+
+        Except one that replaces the log (its base is not where replay stands), and one whose
+        manifest is folded further than the log goes: an installed snapshot (protocol 1, 2).
+        """
         if checkpoint.term >= self.term:
             self.term, self.vote = checkpoint.term, checkpoint.vote
         self.suspect = self.suspect or checkpoint.suspect
-        if self._started and checkpoint.base.index <= self.folded_to:
+        if self._started and checkpoint.base.index == self._last_index:
+            if checkpoint.manifest_folded_to > max(self._last_index, self.folded_to):
+                self.manifest = checkpoint.manifest
+                self.folded_to = checkpoint.manifest_folded_to
             return
         self._started = True
+        self._last_index = checkpoint.base.index
         self.manifest = checkpoint.manifest
         self.folded_to = checkpoint.manifest_folded_to
+        at_base = checkpoint.producers_folded_to == checkpoint.manifest.next.index
+        self.tiered_producers = checkpoint.producers if at_base else None
         self.producers.restore(checkpoint.producers, checkpoint.producers_folded_to)
         self.members.restore(checkpoint.members, checkpoint.members_index)
         self.last_timestamp_us = checkpoint.base.timestamp_us
@@ -92,6 +105,7 @@ class FoldedState:
 
     def note_records(self, header: EntryHeader, batch: RecordBatch, clock_us: int) -> None:
         """A records entry entered the log, appended when the clock said `clock_us`."""
+        self._last_index = header.index
         self.last_timestamp_us = header.timestamp_us
         if header.index >= self.manifest.open_first_index:
             self._tally.add(header.index, header.payload_bytes, clock_us)
@@ -100,6 +114,7 @@ class FoldedState:
 
     def note_command(self, header: EntryHeader, command: Command) -> None:
         """A control entry entered the log."""
+        self._last_index = header.index
         self.last_timestamp_us = header.timestamp_us
         if isinstance(command, Seal):
             self._tally.seal(header.index)
@@ -109,6 +124,7 @@ class FoldedState:
 
     def on_truncate(self, index: int) -> None:
         """Entries at or above `index` are gone; none of them is committed."""
+        self._last_index = index - 1
         while self._waiting and self._waiting[-1][0].index >= index:
             self._waiting.pop()
         self.producers.truncate(index)
@@ -141,7 +157,8 @@ class FoldedState:
             elif isinstance(command, Seal):
                 self._note_sealed(header.index)
         self.producers.commit(index)
-        self.members.commit(index)
+        # A snapshot carries the members as of `next`: keep the history from there on.
+        self.members.commit(min(index, self.manifest.next.index))
         self.folded_to = max(self.folded_to, index)
 
     def _fold(self, header: EntryHeader, command: Command) -> None:
@@ -153,6 +170,8 @@ class FoldedState:
         self.manifest = applied.manifest
         if isinstance(command, Seal):
             self._note_sealed(header.index)
+        elif isinstance(command, AddSegment):
+            self.tiered_producers = self._producers_at.get(command.segment.last_index)
 
     def _note_sealed(self, index: int) -> None:
         """A SEAL took effect here, or long ago in the checkpoint that this log started from."""
@@ -184,19 +203,20 @@ class FoldedState:
     def checkpoint(
         self,
         *,
-        base: LogBase,
         committed_index: int,
-        previous_end: tuple[int, int, int] | None,
         owner: str,
         boot_id: str,
     ) -> Checkpoint:
-        """Everything that pruning an earlier WAL file would otherwise lose (protocol 1)."""
+        """Everything that pruning an earlier WAL file would otherwise lose (protocol 1).
+
+        The WAL fills in what only it knows: base, hard state, where the older files end.
+        """
         members = self.members.as_of(self.folded_to)
         return Checkpoint(
             log_id=self.manifest.log_id,
             term=self.term,
             vote=self.vote,
-            base=base,
+            base=LogBase(0, 0, 0, 0),
             committed_index=committed_index,
             manifest=self.manifest,
             manifest_folded_to=self.folded_to,
@@ -204,7 +224,7 @@ class FoldedState:
             producers_folded_to=self.producers.folded_to,
             members=None if members is None else members[1],
             members_index=0 if members is None else members[0],
-            previous_end=previous_end,
+            previous_end=None,
             suspect=self.suspect,
             owner=owner,
             boot_id=boot_id,

@@ -1,0 +1,1 @@
+"""Chronik: a durable, tiered, searchable partition log."""

@@ -1,0 +1,67 @@
+"""An append on its way, and where its outcome goes.
+
+Place: between `log_core`, which stages and resolves, and the faces (`partition_log`, `aio`) that
+hand outcomes to a thread, a future or an event loop. Promise: each append is resolved exactly
+once, with a result or an error; outcomes of one group reach one sink in one call, so an event loop
+is woken once per group, not once per record. Invariant: delivery happens without a lock.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chronik_store.model import AppendResult
+
+
+class Sink(Protocol):
+    """Where the outcomes of appends that no thread waits for are delivered."""
+
+    def deliver(self, outcomes: list[PendingAppend]) -> None:
+        """Called once per group from the committing thread. Must not block."""
+        ...
+
+
+class PendingAppend:
+    """Staged; resolved once with `result` or `error`."""
+
+    __slots__ = (
+        "base_offset",
+        "duplicate",
+        "end_offset",
+        "error",
+        "index",
+        "result",
+        "seq",
+        "sink",
+        "token",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        base_offset: int,
+        end_offset: int,
+        seq: int,
+        sink: Sink | None,
+        token: object,
+    ) -> None:
+        self.index = index
+        self.base_offset = base_offset
+        self.end_offset = end_offset
+        self.duplicate = False
+        self.seq = seq
+        self.sink = sink
+        self.token = token
+        self.result: AppendResult | None = None
+        self.error: BaseException | None = None
+
+
+def deliver(outcomes: list[PendingAppend]) -> None:
+    """Hand each outcome to its sink, one call per sink, in order."""
+    by_sink: dict[int, list[PendingAppend]] = {}
+    for pending in outcomes:
+        by_sink.setdefault(id(pending.sink), []).append(pending)
+    for group in by_sink.values():
+        sink = group[0].sink
+        assert sink is not None
+        sink.deliver(group)

@@ -1,0 +1,149 @@
+"""The append path of an embedded log: admit, stage, lead the group, acknowledge.
+
+Place: beside `log_core`, whose lock and state it works on; the hot path of the library. Promise:
+one batch is staged whole or not at all; an append returns only after its entry is durable and
+committed; a retried batch of an idempotent producer shares the outcome of its original. Invariant:
+no Python object per record; everything that needs the disk or the clock is done before the lock
+is taken.
+
+With one appender there is no hand-off: the caller's own thread writes and syncs its group.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chronik_store.append_outcome import PendingAppend, Sink
+from chronik_store.errors import BackpressureError, OffsetConflictError
+from chronik_store.format.entry import EntryKind, decode_entry_header, encode_entry_header
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import AppendResult
+
+if TYPE_CHECKING:
+    from chronik_store.log_core import LogCore
+
+RECORDS = int(EntryKind.RECORDS)
+
+
+class AppendPath:
+    """How records enter one log. Thread-safe."""
+
+    def __init__(self, core: LogCore) -> None:
+        self._core = core
+        self._wal = core.wal
+        self._lock = core.wal.lock
+        self._max_future_us = int(core.config.max_future_seconds * 1_000_000)
+        self._queue_bytes_max = core.config.queue_bytes_max
+
+    def append(self, batch: RecordBatch, expected_offset: int | None) -> AppendResult:
+        """Append one batch and return when it is durable and committed. Blocks while the queue
+        is full. Errors: see `PartitionLog.append`.
+        """
+        self._admit(batch)
+        wal = self._wal
+        if wal.pending_bytes > self._queue_bytes_max:
+            wal.lead(wal.last_seq)
+        pending = self._stage_append(batch, expected_offset, None, None)
+        wal.lead(pending.seq)
+        return self._outcome(pending)
+
+    def append_nowait(
+        self, batch: RecordBatch, expected_offset: int | None, sink: Sink, token: object
+    ) -> PendingAppend:
+        """Stage one batch; its outcome is delivered to `sink`. BackpressureError when full."""
+        self._admit(batch)
+        if self._wal.pending_bytes > self._queue_bytes_max:
+            raise BackpressureError(
+                f"{self._wal.pending_bytes} bytes wait for the disk (queue_bytes_max is "
+                f"{self._queue_bytes_max}); append again after some have been acknowledged"
+            )
+        pending = self._stage_append(batch, expected_offset, sink, token)
+        if pending.result is not None:
+            sink.deliver([pending])
+        else:
+            self._core.committer.notify(self._wal)
+        return pending
+
+    def _admit(self, batch: RecordBatch) -> None:
+        """What must be known before the lock is taken: this process, room on the disk, a file."""
+        self._core.check_open()
+        self._core.guard.admit(batch.nbytes)
+        if not self._core.started and not self._core.read_only:
+            self._core.begin()
+
+    def _stage_append(
+        self,
+        batch: RecordBatch,
+        expected_offset: int | None,
+        sink: Sink | None,
+        token: object,
+    ) -> PendingAppend:
+        now_us = self._core.env.clock.time_us()
+        wal = self._wal
+        state = self._core.state
+        with self._lock:
+            self._core.check_writable_locked()
+            base_offset = wal.end_offset
+            if expected_offset is not None and expected_offset != base_offset:
+                raise OffsetConflictError(
+                    f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
+                    "read what was appended in between, then decide again",
+                    expected_offset=expected_offset,
+                    end_offset=base_offset,
+                )
+            if batch.producer_id:
+                original = self._duplicate_locked(batch, sink, token)
+                if original is not None:
+                    return original
+            self._core.lead_locked()
+            count = batch.record_count
+            high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
+            timestamp_us = max(state.last_timestamp_us, min(high_us, now_us + self._max_future_us))
+            index = wal.last_index + 1
+            encoded = encode_entry_header(
+                RECORDS, state.term, index, base_offset, count, timestamp_us, batch.buffer
+            )
+            header = decode_entry_header(encoded)
+            seq = wal.stage_entry(encoded, header, batch.buffer)
+            state.note_records(header, batch, now_us)
+            pending = PendingAppend(index, base_offset, base_offset + count, seq, sink, token)
+            self._core.waiters.append(pending)
+            self._core.known_commit = max(self._core.known_commit, index)
+        return pending
+
+    def _duplicate_locked(
+        self, batch: RecordBatch, sink: Sink | None, token: object
+    ) -> PendingAppend | None:
+        """A retried batch shares the outcome of its original (protocol 3)."""
+        original = self._core.state.producers.check(
+            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.record_count
+        )
+        if original is None:
+            return None
+        pending = PendingAppend(
+            original.index,
+            original.base_offset,
+            original.end_offset,
+            self._wal.last_seq,
+            sink,
+            token,
+        )
+        pending.duplicate = True
+        if original.index < self._core.committed.index:
+            pending.result = AppendResult(original.base_offset, original.end_offset, True)
+            pending.seq = 0
+        else:
+            # Waiters stand in index order; a duplicate joins behind those of its original.
+            position = len(self._core.waiters)
+            while position and self._core.waiters[position - 1].index > original.index:
+                position -= 1
+            self._core.waiters.insert(position, pending)
+        return pending
+
+    @staticmethod
+    def _outcome(pending: PendingAppend) -> AppendResult:
+        """The outcome of an append whose group is on disk: `committed` has moved with it."""
+        if pending.error is not None:
+            raise pending.error
+        assert pending.result is not None, "an embedded log commits what is durable"
+        return pending.result

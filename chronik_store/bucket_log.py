@@ -1,0 +1,287 @@
+"""A log opened from its bucket alone: no directory, no lock, nothing written.
+
+Place: beside `log_core`, as the other `LogView`. Promise: shows exactly what the newest published
+manifest lists; a newer one is found by `refresh`. Invariant: an unreachable bucket is an error,
+never an empty log; the manifest only moves to a newer number of the same log, or to a successor
+that it names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from chronik_store import fork_guard
+from chronik_store.config import LogConfig
+from chronik_store.environment import Environment
+from chronik_store.errors import CorruptionError, LogClosedError, TopicNotFoundError
+from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
+from chronik_store.log_search import LogSearch
+from chronik_store.log_view import watermarks_of
+from chronik_store.model import (
+    LogStatus,
+    Position,
+    RecoveryReport,
+    VerifyReport,
+)
+from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
+from chronik_store.objectstore.layout import (
+    check_topic_name,
+    manifest_prefix,
+    parse_manifest_key,
+)
+from chronik_store.objectstore.open import open_object_store
+from chronik_store.partition_log import PartitionLog
+from chronik_store.read_chain import ReadChain
+from chronik_store.search.bundle_cache import BundleCache
+from chronik_store.search_scratch import SearchScratch
+from chronik_store.segment.footers import FooterCache
+from chronik_store.store_bucket import StoreBucket
+
+logger = logging.getLogger("chronik_store.bucket")
+
+FOOTER_CACHE_BYTES = 16 << 20
+LIST_AGAIN = 5
+"""A listed manifest may be collected before it is read: list again, this often."""
+
+
+def open_bucket(
+    url: str,
+    *,
+    topic: str,
+    partition: int = 0,
+    config: LogConfig = LogConfig(),  # noqa: B008 (frozen)
+    env: Environment | None = None,
+) -> PartitionLog:
+    """Open one partition from the bucket alone, read-only.
+
+    Shows what was tiered and published when it was opened, and later what `read` at the end or
+    `scan(follow=True)` finds. Errors: TopicNotFoundError, ConfigError, UnavailableError,
+    AccessDeniedError, CorruptionError, FutureVersionError.
+    """
+    env = Environment() if env is None else env
+    check_topic_name(topic)
+    store = open_object_store(url, env=env, s3=config.s3, read_only=True)
+    bucket = StoreBucket(env, config, store, store_id=None, owner="reader", cache_directory=None)
+    try:
+        view = BucketView(env, store, topic, partition)
+    except BaseException:
+        bucket.close()
+        raise
+    chain = ReadChain(
+        wal=None,
+        manifest=lambda: view.manifest,
+        refresh=view.refreshed_manifest,
+        local=None,
+        objects=bucket.open_object,
+        footers=FooterCache(env.threads, FOOTER_CACHE_BYTES),
+        clock=env.clock,
+    )
+    scratch = SearchScratch(None)
+    bundles = BundleCache(env.fs, scratch.bundles, env.threads)
+    search = LogSearch(
+        env=env,
+        config=config,
+        view=view,
+        chain=chain,
+        bucket=bucket,
+        bundles=bundles,
+        tail_directory=scratch.tail(topic, partition),
+    )
+
+    def close() -> None:
+        view.close()
+        search.close()
+        bundles.close()
+        scratch.close()
+        bucket.close()
+
+    return PartitionLog(
+        view=view,
+        core=None,
+        chain=chain,
+        search=search,
+        config=config,
+        run_pipeline=None,
+        verify=view.verify,
+        on_close=close,
+    )
+
+
+class BucketView:
+    """The newest published manifest of one partition. Thread-safe: values are swapped whole."""
+
+    def __init__(self, env: Environment, store: ObjectStore, topic: str, partition: int) -> None:
+        self._env = env
+        self._store = store
+        self._topic = topic
+        self._partition = partition
+        self._fork_generation = fork_guard.generation()
+        self._closed = False
+        self._number, self._object = self._newest()
+
+    def _newest(self) -> tuple[int, ManifestObject]:
+        found = newest_manifest(self._store, self._topic, self._partition)
+        if found is None:
+            raise TopicNotFoundError(
+                f"{self._store.url} holds no manifest of {self._topic}/{self._partition}: check "
+                "topic and prefix; a log appears here once its first segment is published",
+                topic=self._topic,
+            )
+        return found
+
+    @property
+    def manifest(self) -> Manifest:
+        """As published."""
+        return self._object.manifest
+
+    @property
+    def committed(self) -> Position:
+        """The end of the last segment: everything in the bucket is committed."""
+        end = self._object.manifest.next
+        return Position(end.index + 1, max(end.offset, self._object.manifest.start_offset))
+
+    @property
+    def durable(self) -> Position:
+        """The same: the bucket is the disk."""
+        return self.committed
+
+    @property
+    def end_offset(self) -> int:
+        """The same."""
+        return self.committed.offset
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """Nothing is recovered: the manifest is whole or refused."""
+        end = self._object.manifest.next
+        return RecoveryReport(
+            verdict="clean",
+            last_index=end.index,
+            end_offset=end.offset,
+            committed_offset=end.offset,
+        )
+
+    def check_open(self) -> None:
+        """LogClosedError or ForkedError when the log cannot be used from here."""
+        fork_guard.check(self._fork_generation)
+        if self._closed:
+            raise LogClosedError("this log is closed; open it again")
+
+    def refresh(self) -> Position:
+        """Look for a newer manifest."""
+        number, newest = self._newest()
+        if newest.manifest.log_id != self.manifest.log_id or number > self._number:
+            self._number, self._object = number, newest
+        return self.committed
+
+    def refreshed_manifest(self) -> Manifest:
+        """The newest manifest."""
+        self.refresh()
+        return self.manifest
+
+    def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
+        """Poll the bucket until `offset` is there; False when the time is up."""
+        deadline = self._env.clock.monotonic() + timeout_seconds
+        while self.refresh().offset <= offset and not self._closed:
+            left = deadline - self._env.clock.monotonic()
+            if left <= 0:
+                return False
+            self._env.clock.sleep(min(left, 1.0))
+        return self.committed.offset > offset
+
+    def status(self) -> LogStatus:
+        """What `chronik status` prints."""
+        manifest = self.manifest
+        return LogStatus(
+            topic=manifest.topic,
+            partition=manifest.partition,
+            topic_id=manifest.topic_id,
+            log_id=manifest.log_id,
+            watermarks=watermarks_of(self),
+            writable=False,
+            wal_files=0,
+            wal_bytes=0,
+            local_segment_bytes=0,
+            segments=len(manifest.segments),
+            bundles=sum(each.bundle is not None for each in manifest.segments),
+            segment_bytes=sum(each.size_bytes for each in manifest.segments),
+            published_number=self._number,
+            fenced=manifest.fenced is not None,
+            cursors=dict(manifest.cursors),
+            notes=(f"opened from {self._store.url}",),
+        )
+
+    def verify(self, bucket: bool, deep: bool) -> VerifyReport:
+        """Every listed object is there with its size; deep: each segment is read and hashed."""
+        del bucket  # there is nothing else to check
+        from chronik_store.verify import verify_objects
+
+        return verify_objects(self.manifest, self._store, self._env, deep=deep)
+
+    def close(self) -> None:
+        """Refuse further calls."""
+        self._closed = True
+
+
+def newest_manifest(
+    store: ObjectStore, topic: str, partition: int
+) -> tuple[int, ManifestObject] | None:
+    """(number, object) of the log that is in force: the newest of the last successor, or None.
+
+    CorruptionError when two logs claim the partition and neither names the other.
+    """
+    for _ in range(LIST_AGAIN):
+        newest = _newest_numbers(store, topic, partition)
+        try:
+            objects = {
+                log_id: (number, decode_manifest_object(store.get(key), path=key))
+                for log_id, (number, key) in newest.items()
+            }
+        except ObjectNotFoundError:
+            continue  # collected between LIST and GET: a newer one exists
+        return _in_force(objects, topic, partition)
+    raise CorruptionError(
+        f"the newest manifest of {topic}/{partition} in {store.url} is listed but not there; run "
+        "`chronik verify --bucket`",
+        path=manifest_prefix(topic, partition),
+    )
+
+
+def _newest_numbers(store: ObjectStore, topic: str, partition: int) -> dict[str, tuple[int, str]]:
+    newest: dict[str, tuple[int, str]] = {}
+    for key in _manifest_keys(store, manifest_prefix(topic, partition)):
+        parsed = parse_manifest_key(key)
+        if parsed is not None and parsed.number > newest.get(parsed.log_id, (0, ""))[0]:
+            newest[parsed.log_id] = (parsed.number, key)
+    return newest
+
+
+def _manifest_keys(store: ObjectStore, prefix: str) -> Iterator[str]:
+    after = ""
+    while page := store.list(prefix, start_after=after):
+        yield from (info.key for info in page)
+        after = page[-1].key
+
+
+def _in_force(
+    objects: dict[str, tuple[int, ManifestObject]], topic: str, partition: int
+) -> tuple[int, ManifestObject] | None:
+    heirs = {each.successor for _, each in objects.values() if each.successor}
+    live = {
+        log_id: found
+        for log_id, found in objects.items()
+        if found[1].successor is None or found[1].successor not in objects
+    }
+    # A claim whose successor has published nothing yet: the old manifest is still all there is.
+    if len(live) > 1 and heirs & live.keys():
+        live = {log_id: found for log_id, found in live.items() if log_id in heirs}
+    if not live:
+        return None
+    if len(live) > 1:
+        raise CorruptionError(
+            f"{sorted(live)} all claim {topic}/{partition} and none names another: two stores "
+            "wrote under one prefix; keep one with `chronik restore`",
+            path=manifest_prefix(topic, partition),
+        )
+    return next(iter(live.values()))

@@ -1,0 +1,267 @@
+"""A data directory: its lock, its identity, its list of topics.
+
+Place: below `log_store`, above `format` and `fs`. Promise: one writer at a time; a directory
+belongs to one store and one bucket prefix for life; each topic has an id that its namesakes do not
+share. Invariant: STORE is created once and never changed; TOPICS is replaced in one step, so a
+crash leaves the old list or the new one.
+
+    {path}/LOCK  STORE  TOPICS  wal/  segments/  cache/  scratch/  quarantine/  object_store/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from chronik_store.environment import Environment
+from chronik_store.errors import (
+    ChronikError,
+    ConfigError,
+    CorruptionError,
+    DirectoryLockedError,
+    DiskFullError,
+    FutureVersionError,
+    IdentityMismatchError,
+    ReadOnlyError,
+    UnavailableError,
+)
+from chronik_store.format.store_file import (
+    StoreIdentity,
+    TopicCatalog,
+    TopicEntry,
+    decode_store_identity,
+    decode_topic_catalog,
+)
+from chronik_store.fs.base import FileLock
+from chronik_store.log_identity import LOCAL_OWNER, LogPaths
+
+FORMAT_VERSION = 1
+LOCK_NAME, STORE_NAME, TOPICS_NAME = "LOCK", "STORE", "TOPICS"
+DIRECTORIES = ("wal", "segments", "cache", "scratch", "quarantine")
+
+
+def disk_error(path: str, doing: str, error: OSError) -> ChronikError:
+    """The typed error for a failed call on the data directory."""
+    import errno
+
+    message = f"cannot {doing} {path}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{message}; free space, then try again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ReadOnlyError(f"{message}; give the process the right to write, or open read-only")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return ConfigError(f"{message}; choose a path that is a directory or does not exist")
+    return UnavailableError(f"{message}; check the disk")
+
+
+class DataDirectory:
+    """An opened data directory. Not thread-safe: `LogStore` serialises changes."""
+
+    def __init__(self, env: Environment, path: str, *, read_only: bool) -> None:
+        self.env = env
+        self.path = path
+        self.read_only = read_only
+        self.catalog = TopicCatalog()
+        self.identity: StoreIdentity | None = None
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def open(
+        cls, env: Environment, path: str, *, url: str | None, read_only: bool, owner: str
+    ) -> DataDirectory:
+        """Lock (unless read-only), check or create the identity, load the topics.
+
+        url: the object store asked for, without secrets; None takes what the directory has.
+        """
+        directory = cls(env, path, read_only=read_only)
+        try:
+            directory._prepare()
+            directory._load(url, owner)
+        except OSError as error:
+            directory.close()
+            raise disk_error(path, "open", error) from error
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    def _prepare(self) -> None:
+        fs, path = self.env.fs, self.path
+        if fs.exists(path) and not fs.stat(path).is_directory:
+            raise ConfigError(f"{path} is a file; a data directory is needed")
+        if self.read_only:
+            if not fs.exists(f"{path}/{STORE_NAME}"):
+                raise ConfigError(
+                    f"{path} is not a Chronik data directory (it has no {STORE_NAME} file); "
+                    "open it without read_only to create one"
+                )
+            return
+        fs.make_directories(path)
+        content = json.dumps({"pid": os.getpid(), "host": os.uname().nodename}).encode()
+        try:
+            self._lock = fs.lock(f"{path}/{LOCK_NAME}", content)
+        except BlockingIOError:
+            raise self._locked_error() from None
+        for name in DIRECTORIES:
+            fs.make_directories(f"{path}/{name}")
+
+    def _locked_error(self) -> DirectoryLockedError:
+        pid, host = None, None
+        try:
+            file = self.env.fs.open(f"{self.path}/{LOCK_NAME}")
+            holder = json.loads(file.read_at(0, 4096).rstrip(b"\0") or b"{}")
+            file.close()
+            pid, host = holder.get("pid"), holder.get("host")
+        except (OSError, ValueError):
+            pass  # the holder is a courtesy of the message; the lock itself is the kernel's
+        who = "this process" if pid == os.getpid() else f"process {pid} on {host}"
+        return DirectoryLockedError(
+            f"{self.path} is open for writing in {who}: close that one, or open this one with "
+            "read_only=True",
+            pid=pid,
+            host=host,
+        )
+
+    def _load(self, url: str | None, owner: str) -> None:
+        data = self._read(STORE_NAME)
+        if data is None:
+            if self.env.fs.exists(f"{self.path}/{TOPICS_NAME}"):
+                raise CorruptionError(
+                    f"{self.path} has topics but no {STORE_NAME} file: restore it from a copy or "
+                    "from the bucket (chronik restore)",
+                    path=f"{self.path}/{STORE_NAME}",
+                )
+            self.identity = self._create(url, owner)
+        else:
+            self.identity = decode_store_identity(data, path=f"{self.path}/{STORE_NAME}")
+            self._check(self.identity, url)
+        topics = self._read(TOPICS_NAME)
+        if topics is not None:
+            self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
+
+    def _create(self, url: str | None, owner: str) -> StoreIdentity:
+        identity = StoreIdentity(
+            format_version=FORMAT_VERSION,
+            store_id=self.env.entropy.token_bytes(16).hex(),
+            url=url,
+            created_us=self.env.clock.time_us(),
+            owner=owner,
+        )
+        self.write(STORE_NAME, identity.encode())
+        return identity
+
+    def _check(self, identity: StoreIdentity, url: str | None) -> None:
+        if identity.format_version > FORMAT_VERSION:
+            raise FutureVersionError(
+                f"{self.path} was written in format {identity.format_version}, this version reads "
+                f"up to {FORMAT_VERSION}: upgrade",
+                path=f"{self.path}/{STORE_NAME}",
+                found=identity.format_version,
+                supported=FORMAT_VERSION,
+            )
+        if url is not None and url != identity.url:
+            raise IdentityMismatchError(
+                f"{self.path} belongs to {identity.url or 'its own object_store directory'}, not "
+                f"to {url}: open it without another URL, or move it with `chronik restore`"
+            )
+
+    @property
+    def store_id(self) -> str:
+        """32 hex digits."""
+        assert self.identity is not None
+        return self.identity.store_id
+
+    @property
+    def url(self) -> str | None:
+        """The object store this directory was created with; None: its own directory."""
+        assert self.identity is not None
+        return self.identity.url
+
+    @property
+    def foreign_owner(self) -> str | None:
+        """The cluster node that owns the directory, or None when it is an embedded one."""
+        assert self.identity is not None
+        return None if self.identity.owner == LOCAL_OWNER else self.identity.owner
+
+    def paths(self, topic: str, partition: int) -> LogPaths:
+        """Where one partition's files are."""
+        tail = f"{topic}/{partition}"
+        return LogPaths(
+            wal=f"{self.path}/wal/{tail}",
+            segments=f"{self.path}/segments/{tail}",
+            scratch=f"{self.path}/scratch/{tail}",
+            quarantine=f"{self.path}/quarantine/{tail}",
+        )
+
+    def topic(self, name: str) -> TopicEntry | None:
+        """The live topic of this name."""
+        for entry in self.catalog.topics:
+            if entry.name == name and entry.state == "live":
+                return entry
+        return None
+
+    def put_topic(self, entry: TopicEntry) -> None:
+        """Add or replace a topic (by id). Durable when it returns."""
+        others = [each for each in self.catalog.topics if each.topic_id != entry.topic_id]
+        self._replace_catalog(sorted([*others, entry]))
+
+    def forget_topic(self, topic_id: str) -> None:
+        """Remove a topic from the list. Durable when it returns."""
+        self._replace_catalog([each for each in self.catalog.topics if each.topic_id != topic_id])
+
+    def reload(self) -> None:
+        """Read-only: the list as it is now."""
+        topics = self._read(TOPICS_NAME)
+        if topics is not None:
+            self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
+
+    def _replace_catalog(self, topics: list[TopicEntry]) -> None:
+        catalog = TopicCatalog(tuple(topics))
+        self.write(TOPICS_NAME, catalog.encode())
+        self.catalog = catalog
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a small file in one durable step."""
+        fs, path = self.env.fs, self.path
+        temporary = f"{path}/{name}.tmp"
+        if fs.exists(temporary):
+            fs.remove(temporary)
+        file = fs.create(temporary)
+        try:
+            file.write_at(0, [data])
+            file.sync_all()
+        finally:
+            file.close()
+        fs.rename(temporary, f"{path}/{name}")
+        fs.sync_directory(path)
+
+    def _read(self, name: str) -> bytes | None:
+        fs = self.env.fs
+        try:
+            file = fs.open(f"{self.path}/{name}")
+        except FileNotFoundError:
+            return None
+        try:
+            return file.read_at(0, file.size())
+        finally:
+            file.close()
+
+    def close(self) -> None:
+        """Release the lock. Idempotent."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def remove_tree(env: Environment, path: str) -> None:
+    """Remove a directory and all below it; absent is fine. Callers have proof that it may go."""
+    fs = env.fs
+    if not fs.exists(path):
+        return
+    for name in fs.list(path):
+        child = f"{path}/{name}"
+        if fs.stat(child).is_directory:
+            remove_tree(env, child)
+        else:
+            fs.remove(child)
+    fs.remove_directory(path)

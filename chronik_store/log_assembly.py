@@ -1,0 +1,214 @@
+"""Building one partition's log out of the rooms, and taking it apart again.
+
+Place: between `log_store`, which knows which partitions exist, and the rooms, none of which knows
+another. Promise: a log that was assembled is recovered, started and wired to read chain, search
+and pipeline; one that could not be is left as it was found. Invariant: everything shared (WAL
+services, cache, footers, pipeline, disk guard) belongs to the store and outlives its logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chronik_store.config import LogConfig
+from chronik_store.data_directory import disk_error, remove_tree
+from chronik_store.disk_guard import DiskGuard
+from chronik_store.environment import Environment
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.store_file import TopicEntry
+from chronik_store.log_core import LogCore
+from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
+from chronik_store.log_search import LogSearch
+from chronik_store.manifest.state import FoldedState
+from chronik_store.model import VerifyReport
+from chronik_store.partition_log import PartitionLog
+from chronik_store.pipeline import ByteBudget, Pipeline, SteadyTime, Tiering
+from chronik_store.read_chain import ReadChain
+from chronik_store.search.bundle_cache import BundleCache
+from chronik_store.search_scratch import SearchScratch
+from chronik_store.segment.footers import FooterCache
+from chronik_store.segment.source import LocalSegments
+from chronik_store.store_bucket import StoreBucket
+from chronik_store.verify import verify_log
+from chronik_store.wal.services import WalServices
+from chronik_store.wal.settings import WalIdentity, WalSettings
+from chronik_store.wal.wal import Wal
+
+FOOTER_CACHE_BYTES = 16 << 20
+
+
+class LogAssembly:
+    """The factory of a store's logs. Thread-safe."""
+
+    def __init__(
+        self,
+        env: Environment,
+        config: LogConfig,
+        bucket: StoreBucket,
+        guard: DiskGuard,
+        *,
+        read_only: bool,
+        owner: str,
+        scratch: SearchScratch,
+    ) -> None:
+        self._env = env
+        self._config = config
+        self._bucket = bucket
+        self._guard = guard
+        self._read_only = read_only
+        self._owner = owner
+        self._services = WalServices.create(
+            env, commit_threads=config.commit_threads, tail_bytes=config.tail_bytes_max
+        )
+        self._scratch = scratch
+        self._bundles = BundleCache(env.fs, scratch.bundles, env.threads)
+        self._footers = FooterCache(env.threads, FOOTER_CACHE_BYTES)
+        self.on_unsworn: Callable[[LogCore], None] = _ignore
+        self.pipeline = Pipeline(
+            Tiering(
+                env=env,
+                config=config,
+                store=bucket.store,
+                budget=ByteBudget(env.threads, config.segment_bytes),
+                time=SteadyTime(env.clock),
+                prepare_bucket=bucket.prepare,
+                open_object=bucket.open_object,
+            )
+        )
+
+    def has_wal(self, paths: LogPaths) -> bool:
+        """There is at least one WAL file."""
+        fs = self._env.fs
+        return fs.exists(paths.wal) and any(name.endswith(".log") for name in fs.list(paths.wal))
+
+    def create(self, entry: TopicEntry, partition: int, paths: LogPaths) -> None:
+        """Make the directories of a new partition and its first WAL file, durably."""
+        for path in (paths.wal, paths.segments):
+            self._env.fs.make_directories(path)
+        core = self._core(entry, partition, paths, log_id=self._env.entropy.token_bytes(16).hex())
+        core.begin()
+        core.close()
+
+    def clear(self, paths: LogPaths) -> None:
+        """Remove what a creation left behind that no catalog names."""
+        for path in (paths.wal, paths.segments, paths.scratch):
+            remove_tree(self._env, path)
+
+    def open(
+        self,
+        entry: TopicEntry,
+        partition: int,
+        paths: LogPaths,
+        *,
+        on_close: Callable[[], None],
+    ) -> PartitionLog:
+        """Recover and start one partition. CorruptionError when its WAL is suspect."""
+        try:
+            if not self._read_only:
+                for path in (paths.segments, paths.quarantine):
+                    self._env.fs.make_directories(path)
+                remove_tree(self._env, paths.scratch)
+            core = self._core(entry, partition, paths, log_id=None)
+            core.start()
+        except OSError as error:
+            raise disk_error(paths.wal, "open", error) from error
+        local = LocalSegments(self._env.fs, paths.segments)
+        chain = ReadChain(
+            wal=core.wal,
+            manifest=lambda: core.manifest,
+            refresh=core.refreshed_manifest if self._read_only else None,
+            local=local,
+            objects=self._bucket.open_object,
+            footers=self._footers,
+            clock=self._env.clock,
+        )
+        search = LogSearch(
+            env=self._env,
+            config=self._config,
+            view=core,
+            chain=chain,
+            bucket=self._bucket,
+            bundles=self._bundles,
+            tail_directory=self._scratch.tail(entry.name, partition),
+        )
+
+        def verify(bucket: bool, deep: bool) -> VerifyReport:
+            return verify_log(core, self._env, self._bucket.store if bucket else None, deep=deep)
+
+        return PartitionLog(
+            view=core,
+            core=core,
+            chain=chain,
+            search=search,
+            config=self._config,
+            run_pipeline=lambda: self.pipeline.run_once(core),
+            verify=verify,
+            on_close=on_close,
+        )
+
+    def _core(
+        self, entry: TopicEntry, partition: int, paths: LogPaths, *, log_id: str | None
+    ) -> LogCore:
+        state = FoldedState(
+            topic=entry.name,
+            partition=partition,
+            topic_id=entry.topic_id,
+            log_id=log_id or "0" * 32,
+            producers_max=self._config.producers_max,
+        )
+        wal = Wal.recover(
+            self._env,
+            paths.wal,
+            WalIdentity(entry.name, partition, entry.topic_id, self._owner, log_id),
+            WalSettings(
+                file_bytes=self._config.wal_file_bytes, group_bytes=self._config.group_bytes_max
+            ),
+            state,
+            services=self._services,
+            quarantine=paths.quarantine,
+            read_only=self._read_only,
+            accept_suspect=self._config.accept_suspect,
+        )
+        identity = LogIdentity(
+            entry.name, partition, entry.topic_id, state.manifest.log_id, self._owner
+        )
+        return LogCore(
+            env=self._env,
+            config=self._config,
+            identity=identity,
+            paths=paths,
+            wal=wal,
+            state=state,
+            committer=self._services.committer,
+            guard=self._guard,
+            on_unsworn=self.on_unsworn,
+            read_only=self._read_only,
+        )
+
+    def read_manifest(self, entry: TopicEntry, partition: int, paths: LogPaths) -> Manifest:
+        """The folded manifest of a log that is not open; writes nothing."""
+        core = self._core(entry, partition, paths, log_id=None)
+        core.show_committed()
+        core.wal.close()
+        return core.manifest
+
+    def close(self, log: PartitionLog) -> None:
+        """Acknowledge what is in flight, release everything of this log."""
+        log._search.close()
+        core = log._core
+        if core is not None:
+            self.pipeline.forget(core)
+            core.close()
+
+    def close_services(self) -> None:
+        """After every log is closed."""
+        self._services.close()
+        self._bundles.close()
+        self._scratch.close()
+
+
+def _ignore(_core: LogCore) -> None:
+    """Nobody follows: nothing to swear to."""
+
+
+__all__ = ["LOCAL_OWNER", "LogAssembly"]

@@ -1,0 +1,136 @@
+"""Search of one partition: which bundles, which tail, where the records come from.
+
+Place: between `partition_log` and the `search` room, which knows no tiers. Promise: every offset
+that the manifest and `committed` say exists is searched or listed as missing. Invariant: the query
+is checked before anything is read; the tail index exists only once somebody has searched.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from chronik_store.config import LogConfig
+from chronik_store.environment import Environment
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.record_batch import StoredBatch
+from chronik_store.log_view import LogView, indexed_offset
+from chronik_store.model import Position, SearchResult, StoredRecord
+from chronik_store.read_chain import ReadChain
+from chronik_store.search.bundle_cache import BundleCache
+from chronik_store.search.query import check_query
+from chronik_store.search.searcher import BundleRef, SearchOptions, SearchPlan, execute
+from chronik_store.search.tail import TailIndex
+from chronik_store.store_bucket import StoreBucket
+
+TAIL_CHUNK_BYTES = 1 << 20
+
+
+class LogSearch:
+    """The searching side of one log. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        env: Environment,
+        config: LogConfig,
+        view: LogView,
+        chain: ReadChain,
+        bucket: StoreBucket,
+        bundles: BundleCache,
+        tail_directory: str | None,
+    ) -> None:
+        self._env = env
+        self._config = config
+        self._view = view
+        self._chain = chain
+        self._bucket = bucket
+        self._bundles = bundles
+        self._tail = TailIndex(
+            env.clock,
+            env.threads,
+            fs=env.fs,
+            directory=tail_directory,
+            heap_bytes=config.tail_index_bytes,
+        )
+
+    def search(
+        self,
+        query: str,
+        *,
+        since_us: int | None,
+        until_us: int | None,
+        start: int | None,
+        stop: int | None,
+        limit: int,
+        order: str,
+        deadline_seconds: float | None,
+        require_complete: bool,
+    ) -> SearchResult:
+        """See `PartitionLog.search`."""
+        checked = check_query(query)
+        deadline = self._config.search_deadline_seconds
+        options = SearchOptions(
+            since_us=since_us,
+            until_us=until_us,
+            start=start,
+            stop=stop,
+            limit=limit,
+            order=order,
+            deadline_seconds=deadline if deadline_seconds is None else deadline_seconds,
+            require_complete=require_complete,
+        )
+        committed = self._view.refresh()
+        manifest = self._view.manifest
+        plan = SearchPlan(
+            query=checked,
+            options=options,
+            bundles=self._bundle_refs(manifest),
+            cache=self._bundles,
+            tail=self._tail,
+            read_batches=functools.partial(self._read_batches, committed),
+            fetch=functools.partial(self._fetch, committed),
+            clock=self._env.clock,
+            start_offset=manifest.start_offset,
+            end_offset=committed.offset,
+            topic=manifest.topic,
+            partition=manifest.partition,
+        )
+        return execute(plan)
+
+    def feed_tail(self, deadline_seconds: float) -> None:
+        """Index what was committed since, if this log has been searched before (protocol 19)."""
+        covered = self._tail.covered()
+        if not covered:
+            return
+        manifest, committed = self._view.manifest, self._view.committed
+        self._tail.drop_below(indexed_offset(manifest))
+        end = max(covered[-1][1], manifest.start_offset)
+        if end < committed.offset:
+            deadline = self._env.clock.monotonic() + deadline_seconds
+            self._tail.feed(self._read_batches(committed, end, committed.offset), deadline=deadline)
+
+    def _bundle_refs(self, manifest: Manifest) -> list[BundleRef]:
+        return [
+            BundleRef(
+                each.base_offset,
+                each.end_offset,
+                each.bundle,
+                functools.partial(self._bucket.store.get_range, each.bundle.key),
+            )
+            for each in manifest.segments
+            if each.bundle is not None
+        ]
+
+    def _read_batches(self, committed: Position, start: int, stop: int) -> Iterable[StoredBatch]:
+        return self._chain.scan_batches(
+            start, limit=lambda: committed, stop=stop, chunk_bytes=TAIL_CHUNK_BYTES
+        )
+
+    def _fetch(self, committed: Position, offset: int) -> StoredRecord:
+        found = self._chain.read(offset, max_records=1, max_bytes=1, limit=committed)
+        return found.records[0]
+
+    def close(self) -> None:
+        """Drop the tail index."""
+        self._tail.close()

@@ -1,0 +1,58 @@
+"""One partition at a glance: what `chronik status` prints.
+
+Place: beside `log_core`, which it reads. Promise: looks, never changes; what stands still is named
+in the notes. Invariant: byte counts are of local files, as they are now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chronik_store.log_view import watermarks_of
+from chronik_store.model import LogStatus
+
+if TYPE_CHECKING:
+    from chronik_store.log_core import LogCore
+
+
+def status_of(core: LogCore) -> LogStatus:
+    """The state of `core` now. Thread-safe; lists one directory."""
+    manifest = core.manifest
+    files = core.wal.files()
+    return LogStatus(
+        topic=core.identity.topic,
+        partition=core.identity.partition,
+        topic_id=core.identity.topic_id,
+        log_id=manifest.log_id,
+        watermarks=watermarks_of(core),
+        writable=not core.read_only and core.wal.poisoned is None,
+        wal_files=len(files),
+        wal_bytes=sum(each.size_bytes for each in files),
+        local_segment_bytes=_directory_bytes(core),
+        segments=len(manifest.segments),
+        bundles=sum(each.bundle is not None for each in manifest.segments),
+        segment_bytes=sum(each.size_bytes for each in manifest.segments),
+        published_number=manifest.published_number,
+        fenced=manifest.fenced is not None,
+        cursors=dict(manifest.cursors),
+        last_error=core.last_error,
+        notes=_notes(core),
+    )
+
+
+def _notes(core: LogCore) -> tuple[str, ...]:
+    notes = [f"{count} {kind} entries were no-ops" for kind, count in core.refused_commands.items()]
+    if not core.config.indexing_enabled:
+        notes.append("indexing is off: `indexed` stands still")
+    if not core.config.pipeline_enabled:
+        notes.append("the pipeline runs on demand only: sealing and uploading stand still")
+    if core.manifest.fenced is not None:
+        notes.append(f"fenced: {core.manifest.fenced.reason}; tiering has ended here")
+    return tuple(notes)
+
+
+def _directory_bytes(core: LogCore) -> int:
+    fs, path = core.env.fs, core.paths.segments
+    if not fs.exists(path):
+        return 0
+    return sum(fs.stat(f"{path}/{name}").size_bytes for name in fs.list(path))

@@ -1,0 +1,424 @@
+"""A data directory full of partitions that share one lock, commit, cache, budget and pipeline.
+
+Place: the top of the library; `PartitionLog.open` is this plus one partition. Promise: the same
+`PartitionLog` object every time for the same partition; a topic is listed only after every one of
+its partitions has a durable WAL, so a partition without one is damaged, never new. Invariant:
+opening or closing one partition holds no lock over I/O; background work belongs to the store and
+ends with `close`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from chronik_store.config import LogConfig
+from chronik_store.data_directory import DataDirectory, disk_error
+from chronik_store.disk_guard import DiskGuard
+from chronik_store.environment import Environment
+from chronik_store.errors import (
+    ConfigError,
+    CorruptionError,
+    LogClosedError,
+    ReadOnlyError,
+    TopicExistsError,
+    TopicNotFoundError,
+)
+from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
+from chronik_store.log_assembly import LogAssembly
+from chronik_store.log_identity import LOCAL_OWNER
+from chronik_store.model import (
+    LogStatus,
+    PipelineReport,
+    SearchResult,
+    StoreStatus,
+    TopicInfo,
+)
+from chronik_store.objectstore.layout import check_topic_name
+from chronik_store.objectstore.open import open_object_store
+from chronik_store.partition_log import PartitionLog
+from chronik_store.search.searcher import merge_results
+from chronik_store.search_scratch import SearchScratch
+from chronik_store.store_bucket import StoreBucket
+from chronik_store.store_ticker import StoreTicker
+from chronik_store.topic_deletion import delete_topic_data
+
+logger = logging.getLogger("chronik_store.store")
+
+
+class LogStore:
+    """The owner of a data directory. A context manager; thread-safe; dead after fork."""
+
+    def __init__(
+        self,
+        env: Environment,
+        config: LogConfig,
+        directory: DataDirectory,
+        bucket: StoreBucket,
+        *,
+        read_only: bool,
+        owner: str,
+    ) -> None:
+        self._env = env
+        self._config = config
+        self._directory = directory
+        self._bucket = bucket
+        self._read_only = read_only
+        self._lock = env.threads.condition()
+        self._logs: dict[tuple[str, int], PartitionLog | None] = {}
+        self._changing = False
+        self._closed = False
+        guard = DiskGuard(
+            env.fs,
+            env.clock,
+            directory.path,
+            reserve_bytes=config.disk_reserve_bytes,
+            throttle_bytes=config.disk_throttle_bytes,
+        )
+        self._assembly = LogAssembly(
+            env,
+            config,
+            bucket,
+            guard,
+            read_only=read_only,
+            owner=owner,
+            scratch=SearchScratch(None if read_only else f"{directory.path}/scratch"),
+        )
+        self._ticker = StoreTicker(
+            env,
+            config,
+            self._assembly,
+            self._all_logs,
+            self._finish_deletions,
+            read_only=read_only,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        object_store: str | None = None,
+        config: LogConfig = LogConfig(),  # noqa: B008 (frozen)
+        read_only: bool = False,
+        env: Environment | None = None,
+    ) -> LogStore:
+        """Open (and, unless `read_only`, create and lock) a data directory.
+
+        object_store: None for what the directory was created with, at first `{path}/object_store`;
+        else a URL: file:///..., s3://bucket/prefix, memory://... . read_only takes no lock, writes
+        nothing and follows a writer. env: clock, chance, threads and disk (tests, simulation).
+        Errors: ConfigError, DirectoryLockedError, IdentityMismatchError, FutureVersionError,
+        CorruptionError, ReadOnlyError, UnavailableError.
+        """
+        env = Environment() if env is None else env
+        absolute = os.path.abspath(os.fspath(path))  # noqa: PTH100 (paths are strings below here)
+        url = object_store if object_store is not None else config.object_store
+        if url is not None:
+            open_object_store(url, env=env, s3=config.s3, read_only=True).close()
+        directory = DataDirectory.open(
+            env, absolute, url=url, read_only=read_only, owner=LOCAL_OWNER
+        )
+        try:
+            owner = directory.foreign_owner
+            # A cluster's directory is read-only for everybody else (protocol 11).
+            read_only = read_only or owner is not None
+            store = open_object_store(
+                directory.url,
+                env=env,
+                s3=config.s3,
+                default_path=f"{absolute}/object_store",
+                read_only=read_only,
+            )
+            bucket = StoreBucket(
+                env,
+                config,
+                store,
+                store_id=directory.store_id,
+                owner=owner or LOCAL_OWNER,
+                cache_directory=None if read_only else f"{absolute}/cache",
+            )
+            if not read_only:
+                bucket.check_identity_if_reachable()
+            opened = cls(
+                env, config, directory, bucket, read_only=read_only, owner=owner or LOCAL_OWNER
+            )
+        except BaseException:
+            directory.close()
+            raise
+        opened._ticker.start()
+        return opened
+
+    # --- topics ----------------------------------------------------------------------------------
+
+    def create_topic(self, name: str, *, partitions: int = 1, exist_ok: bool = False) -> TopicInfo:
+        """Create a topic; durable when it returns. TopicExistsError if it is there.
+
+        exist_ok: accept that, and add partitions if it has fewer than asked for. ConfigError for a
+        name that cannot stand in a path.
+        """
+        self._check_writable()
+        check_topic_name(name)
+        if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
+            raise ConfigError(f"partitions is {partitions!r}; use 1 to {PARTITIONS_MAX}")
+        with self._changes():
+            entry = self._directory.topic(name)
+            if entry is not None and not exist_ok:
+                raise TopicExistsError(
+                    f"topic {name!r} exists with {entry.partitions} partitions; pass "
+                    "exist_ok=True to use it",
+                    topic=name,
+                )
+            if entry is None:
+                topic_id = self._env.entropy.token_bytes(16).hex()
+                self._clear_leftovers(name)
+                first = 0
+            else:
+                topic_id, first = entry.topic_id, entry.partitions
+            wanted = TopicEntry(name, topic_id, max(first, partitions), "live")
+            if wanted != entry:
+                self._create_partitions(wanted, first)
+                self._directory.put_topic(wanted)
+        return _info(wanted)
+
+    def _create_partitions(self, entry: TopicEntry, first: int) -> None:
+        try:
+            for partition in range(first, entry.partitions):
+                paths = self._directory.paths(entry.name, partition)
+                self._assembly.create(entry, partition, paths)
+        except OSError as error:
+            raise disk_error(self._directory.path, "create a topic in", error) from error
+
+    def _clear_leftovers(self, name: str) -> None:
+        """A creation that a crash cut short left directories that no catalog names."""
+        self._assembly.clear(self._directory.paths(name, 0))
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with all its records, here and in the bucket.
+
+        Durable when it returns: the topic is gone for every reader. Objects in a bucket that does
+        not answer are deleted by the pipeline later.
+        """
+        self._check_writable()
+        with self._changes():
+            entry = self._directory.topic(name)
+            if entry is None:
+                raise self._not_found(name)
+            self._directory.put_topic(entry._replace(state="deleting"))
+            for partition in range(entry.partitions):
+                self._forget(name, partition)
+        self._finish_deletions()
+
+    def _finish_deletions(self) -> None:
+        """Carry deletions to their end: bucket, directories, list. Raises what stops it."""
+        for entry in self._directory.catalog.topics:
+            if entry.state == "deleting":
+                delete_topic_data(self._env, self._directory, self._bucket, self._assembly, entry)
+                with self._changes():
+                    self._directory.forget_topic(entry.topic_id)
+
+    def topics(self) -> tuple[TopicInfo, ...]:
+        """The topics, by name."""
+        self._check_open()
+        if self._read_only:
+            self._directory.reload()
+        return tuple(
+            _info(entry) for entry in self._directory.catalog.topics if entry.state == "live"
+        )
+
+    # --- partitions ------------------------------------------------------------------------------
+
+    def partition(self, topic: str, partition: int = 0) -> PartitionLog:
+        """One partition: the same object every time. TopicNotFoundError, never creates."""
+        self._check_open()
+        key = (topic, partition)
+        log = self._logs.get(key)
+        if log is not None:
+            return log
+        entry = self._entry(topic)
+        if type(partition) is not int or not 0 <= partition < entry.partitions:
+            raise TopicNotFoundError(
+                f"topic {topic!r} has partitions 0 to {entry.partitions - 1}, not {partition!r}",
+                topic=topic,
+            )
+        with self._lock:
+            while key in self._logs and self._logs[key] is None:
+                self._lock.wait(1.0)  # another thread is opening it
+            log = self._logs.get(key)
+            if log is not None:
+                return log
+            self._logs[key] = None
+        try:
+            log = self._open_partition(entry, partition)
+        finally:
+            with self._lock:
+                if log is None:
+                    del self._logs[key]
+                else:
+                    self._logs[key] = log
+                self._lock.notify_all()
+        return log
+
+    def _open_partition(self, entry: TopicEntry, partition: int) -> PartitionLog:
+        paths = self._directory.paths(entry.name, partition)
+        if not self._assembly.has_wal(paths):
+            raise CorruptionError(
+                f"{paths.wal} has no WAL file, though the topic is listed: restore the directory "
+                "from the bucket with `chronik restore`",
+                path=paths.wal,
+            )
+        return self._assembly.open(
+            entry, partition, paths, on_close=lambda: self._forget(entry.name, partition)
+        )
+
+    def _forget(self, topic: str, partition: int) -> None:
+        with self._lock:
+            log = self._logs.pop((topic, partition), None)
+        if log is not None:
+            self._assembly.close(log)
+
+    def _entry(self, topic: str) -> TopicEntry:
+        entry = self._directory.topic(topic)
+        if entry is None and self._read_only:
+            self._directory.reload()
+            entry = self._directory.topic(topic)
+        if entry is None:
+            raise self._not_found(topic)
+        return entry
+
+    def _not_found(self, topic: str) -> TopicNotFoundError:
+        known = ", ".join(info.name for info in self.topics()[:20]) or "none"
+        return TopicNotFoundError(
+            f"no topic {topic!r} in {self._directory.path} (topics: {known}); create it first",
+            topic=str(topic),
+        )
+
+    def _all_logs(self) -> list[PartitionLog]:
+        """Every partition, opened if need be."""
+        entries = [each for each in self._directory.catalog.topics if each.state == "live"]
+        return [
+            self.partition(entry.name, partition)
+            for entry in entries
+            for partition in range(entry.partitions)
+        ]
+
+    # --- all partitions --------------------------------------------------------------------------
+
+    def search(self, topic: str, query: str, **options: Any) -> SearchResult:
+        """Search all partitions of a topic and merge; options as in `PartitionLog.search`."""
+        entry = self._entry(topic)
+        started = self._env.clock.monotonic()
+        results = [
+            self.partition(topic, partition).search(query, **options)
+            for partition in range(entry.partitions)
+        ]
+        return merge_results(
+            results,
+            limit=options.get("limit", 10),
+            order=options.get("order", "newest"),
+            elapsed_seconds=self._env.clock.monotonic() - started,
+        )
+
+    def run_pipeline_once(self) -> PipelineReport:
+        """One bounded pipeline step for every partition; errors are in the report."""
+        self._check_writable()
+        return self._ticker.run_pipeline_once()
+
+    def status(self) -> StoreStatus:
+        """The directory and all its partitions at a glance."""
+        self._check_open()
+        usage = self._env.fs.usage(self._directory.path)
+        cache = self._bucket.cache.stats()
+        statuses: tuple[LogStatus, ...] = tuple(log.status() for log in self._all_logs())
+        return StoreStatus(
+            path=self._directory.path,
+            store_id=self._directory.store_id,
+            object_store=self._bucket.store.url,
+            read_only=self._read_only,
+            disk_total_bytes=usage.total_bytes,
+            disk_free_bytes=usage.free_bytes,
+            cache_memory_bytes=cache.memory_bytes,
+            cache_disk_bytes=cache.disk_bytes,
+            partitions=statuses,
+        )
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def _changes(self) -> _Changes:
+        return _Changes(self)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogClosedError(f"the store {self._directory.path} is closed; open it again")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._read_only:
+            owner = self._directory.foreign_owner
+            reason = "was opened read-only" if owner is None else f"belongs to {owner}"
+            raise ReadOnlyError(f"the store {self._directory.path} {reason}; nothing was changed")
+
+    def close(self) -> None:
+        """Stop background work, acknowledge what is in flight, release the lock. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._ticker.close()
+        with self._lock:
+            logs = [log for log in self._logs.values() if log is not None]
+            self._logs.clear()
+        errors: list[BaseException] = []
+        for log in logs:
+            try:
+                self._assembly.close(log)
+            except Exception as error:  # noqa: BLE001 (every log is closed; the first error is raised)
+                errors.append(error)
+        self._assembly.close_services()
+        self._bucket.close()
+        self._directory.close()
+        if errors:
+            raise errors[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a LogStore cannot be pickled: open it where it is used")
+
+    def __repr__(self) -> str:
+        return f"<LogStore {self._directory.path} {'closed' if self._closed else 'open'}>"
+
+
+class _Changes:
+    """One topic change at a time, without holding a lock over its I/O."""
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        store = self._store
+        with store._lock:
+            while store._changing:
+                store._lock.wait(1.0)
+            store._changing = True
+
+    def __exit__(self, *_: object) -> None:
+        store = self._store
+        with store._lock:
+            store._changing = False
+            store._lock.notify_all()
+
+
+def _info(entry: TopicEntry) -> TopicInfo:
+    return TopicInfo(entry.name, entry.topic_id, entry.partitions)

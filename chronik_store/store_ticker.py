@@ -1,0 +1,129 @@
+"""Background work of a store: the pipeline's loop, and marks over idle tails.
+
+Place: owned by `log_store`. Promise: two threads at most, both from the seam, both ended by
+`close`; a failure in the background is logged and shown by status, never lost. Invariant: a store
+with idle partitions only sleeps.
+
+A read-only follower in another process shows a group once a later frame swears to it (protocol 9).
+On a busy log the next append does; for the last group before a pause a mark is written here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from chronik_store.config import LogConfig
+from chronik_store.environment import Environment
+from chronik_store.errors import ChronikError
+from chronik_store.log_assembly import LogAssembly
+from chronik_store.log_core import LogCore
+from chronik_store.model import PipelineReport
+from chronik_store.partition_log import PartitionLog
+from chronik_store.pipeline import PipelineRunner
+from chronik_store.threads import ThreadHandle
+
+logger = logging.getLogger("chronik_store.store")
+
+SWEAR_SECONDS = 0.1
+"""How long a log must be quiet before its last group is sworn to for followers."""
+
+
+class StoreTicker:
+    """The background threads of one store."""
+
+    def __init__(
+        self,
+        env: Environment,
+        config: LogConfig,
+        assembly: LogAssembly,
+        all_logs: Callable[[], list[PartitionLog]],
+        finish_deletions: Callable[[], None],
+        *,
+        read_only: bool,
+    ) -> None:
+        self._env = env
+        self._config = config
+        self._assembly = assembly
+        self._all_logs = all_logs
+        self._finish_deletions = finish_deletions
+        self._read_only = read_only
+        self._wake = env.threads.condition()
+        self._unsworn: dict[int, LogCore] = {}
+        self._thread: ThreadHandle | None = None
+        self._started = False
+        self._closed = False
+        self._runner: PipelineRunner | None = None
+
+    def start(self) -> None:
+        """Start what the configuration asks for."""
+        if self._read_only:
+            return
+        self._assembly.on_unsworn = self._note_unsworn
+        if self._config.pipeline_enabled:
+            self._runner = PipelineRunner(
+                self._env,
+                self._assembly.pipeline.run_once,
+                self._cores,
+                self._config.pipeline_interval_seconds,
+            )
+            self._runner.start()
+
+    def _cores(self) -> list[LogCore]:
+        try:
+            self._finish_deletions()
+        except ChronikError as error:
+            logger.warning("a deletion waits: %s", error)
+        return [log._core for log in self._all_logs() if log._core is not None]
+
+    def run_pipeline_once(self) -> PipelineReport:
+        """One bounded step for every partition."""
+        report = PipelineReport()
+        for core in self._cores():
+            report = report + self._assembly.pipeline.run_once(core)
+        return report
+
+    def _note_unsworn(self, core: LogCore) -> None:
+        """A group was synced; called from the committing thread for every group."""
+        key = id(core)
+        if key in self._unsworn:
+            return
+        with self._wake:
+            self._unsworn[key] = core
+            first = not self._started and not self._closed
+            self._started = self._started or first
+            self._wake.notify_all()
+        if first:
+            self._thread = self._env.threads.spawn(self._swear_loop, name="chronik-mark")
+
+    def _swear_loop(self) -> None:
+        while True:
+            with self._wake:
+                while not self._unsworn and not self._closed:
+                    self._wake.wait()
+                if not self._closed:
+                    self._wake.wait(SWEAR_SECONDS)  # `close` ends the pause; new work may too
+                if self._closed:
+                    return
+                waiting, self._unsworn = self._unsworn, {}
+            for core in waiting.values():
+                self._swear(core)
+
+    def _swear(self, core: LogCore) -> None:
+        try:
+            if core.quiet():
+                core.swear()
+            else:
+                self._note_unsworn(core)
+        except ChronikError as error:
+            logger.debug("no mark for %s: %s", core.identity.topic, error)
+
+    def close(self) -> None:
+        """End both threads and wait for them. Idempotent."""
+        if self._runner is not None:
+            self._runner.close()
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()

@@ -1,0 +1,92 @@
+"""Carrying out the deletion of a topic (protocol 6).
+
+Place: called by `log_store` for topics whose state is "deleting", at the call and, after a crash
+or an outage, again by the background. Promise: exactly the objects that the topic's own manifests
+name are deleted, by topic id, so a namesake created later loses nothing; a tombstone stays beside
+the manifests. Invariant: bucket first, local directories second, the catalog last: until the last
+step everything can be done again.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
+from chronik_store.environment import Environment
+from chronik_store.errors import CorruptionError
+from chronik_store.format.manifest_file import Manifest, decode_manifest_object
+from chronik_store.format.store_file import TopicEntry
+from chronik_store.log_assembly import LogAssembly
+from chronik_store.objectstore.base import ObjectStore
+from chronik_store.objectstore.layout import manifest_prefix, tombstone_key
+from chronik_store.store_bucket import StoreBucket
+
+logger = logging.getLogger("chronik_store.topics")
+
+DELETE_BATCH = 500
+
+
+def delete_topic_data(
+    env: Environment,
+    directory: DataDirectory,
+    bucket: StoreBucket,
+    assembly: LogAssembly,
+    entry: TopicEntry,
+) -> None:
+    """Delete a topic's objects and directories. Raises what stands in the way; repeatable."""
+    keys: set[str] = set()
+    tiered = False
+    for partition in range(entry.partitions):
+        paths = directory.paths(entry.name, partition)
+        if assembly.has_wal(paths):
+            try:
+                manifest = assembly.read_manifest(entry, partition, paths)
+            except CorruptionError as error:
+                logger.warning(
+                    "deleting %s/%s by its bucket manifests: %s", entry.name, partition, error
+                )
+            else:
+                keys |= named_keys(manifest)
+                tiered = tiered or manifest.published_number > 0 or bool(named_keys(manifest))
+    if tiered and bucket.check_identity():
+        keys |= _bucket_keys(bucket.store, entry)
+        bucket.store.put_if_absent(
+            tombstone_key(entry.name, entry.topic_id), entry.topic_id.encode()
+        )
+        ordered = sorted(keys)
+        for first in range(0, len(ordered), DELETE_BATCH):
+            bucket.store.delete(ordered[first : first + DELETE_BATCH])
+    try:
+        for partition in range(entry.partitions):
+            paths = directory.paths(entry.name, partition)
+            for path in (paths.segments, paths.scratch, paths.wal):
+                remove_tree(env, path)
+    except OSError as error:
+        raise disk_error(directory.path, "delete a topic in", error) from error
+
+
+def named_keys(manifest: Manifest) -> set[str]:
+    """Every object that this manifest says may exist: segments, bundles, garbage, intents."""
+    keys = {segment.key for segment in manifest.segments}
+    keys |= {segment.bundle.key for segment in manifest.segments if segment.bundle is not None}
+    keys |= {item.key for item in manifest.garbage}
+    keys |= {key for item in manifest.intents for key in item.keys}
+    return keys
+
+
+def _bucket_keys(store: ObjectStore, entry: TopicEntry) -> set[str]:
+    """The topic's published manifests, and what they name."""
+    keys: set[str] = set()
+    for partition in range(entry.partitions):
+        prefix, after = manifest_prefix(entry.name, partition), ""
+        while page := store.list(prefix, start_after=after):
+            after = page[-1].key
+            for info in page:
+                try:
+                    found = decode_manifest_object(store.get(info.key), path=info.key)
+                except CorruptionError:
+                    continue  # not ours to read: `verify --bucket --deep` lists it
+                if found.manifest.topic_id == entry.topic_id:
+                    keys.add(info.key)
+                    keys |= named_keys(found.manifest)
+    return keys
