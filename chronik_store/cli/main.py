@@ -30,6 +30,10 @@ VERBS: dict[str, str] = {
     "topic": "topics",
     "cursor": "cursors",
     "export": "export",
+    "verify": "checks",
+    "inspect": "inspection",
+    "demo": "demo.command",
+    "bench": "bench",
 }
 """Verb -> module of this package. The module's attribute `command` is the click command."""
 

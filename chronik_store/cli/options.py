@@ -60,10 +60,10 @@ def verb(name: str, *examples: str) -> Callable[[F], Verb]:
     return decorate
 
 
-def subverb(group: click.Group, name: str, *examples: str) -> Callable[[F], Verb]:
+def subverb(group: click.Group, name: str, *examples: str) -> Callable[[F], click.Command]:
     """The same for a verb of a group: `chronik topic list`."""
 
-    def decorate(function: F) -> Verb:
+    def decorate(function: F) -> click.Command:
         return group.command(name, cls=Verb, examples=examples)(function)
 
     return decorate

@@ -14,11 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from chronik_store.bucket_log import open_bucket
 from chronik_store.cli.terminal import Output
 from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.errors import ConfigError, TopicNotFoundError
-from chronik_store.log_store import LogStore, open_bucket
+from chronik_store.log_store import LogStore
 from chronik_store.partition_log import PartitionLog
 
 Lanes = list[tuple[int, PartitionLog]]

@@ -1,0 +1,181 @@
+"""What is inside a file of Chronik's: its structures, one after the other, as plain values.
+
+Place: under `inspect`; reads bytes through `format`, opens nothing. Promise: every structure is
+checked as it is taken apart; damage is an item of its own, with its place, and what can be read
+behind it is still shown. The first eight bytes of a file say what it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from chronik_store.errors import ChronikError, ConfigError, CorruptionError
+from chronik_store.format.checkpoint import decode_checkpoint
+from chronik_store.format.control import decode_command
+from chronik_store.format.entry import EntryHeader, EntryKind, iter_entries
+from chronik_store.format.frame import (
+    FrameHeader,
+    FrameKind,
+    decode_frame,
+    decode_hard_state,
+    decode_suspect,
+    decode_truncate,
+    find_frame,
+    first_nonzero,
+    frame_entry,
+    frame_payload,
+)
+from chronik_store.format.manifest_file import decode_manifest_object
+from chronik_store.format.segment_file import (
+    SEGMENT_TRAILER_BYTES,
+    decode_segment_footer,
+    decode_segment_header,
+    decode_segment_trailer,
+)
+from chronik_store.format.store_file import decode_store_identity, decode_topic_catalog
+from chronik_store.format.wal_file import decode_wal_file_header
+
+Item = tuple[str, dict[str, Any]]
+"""(what it is, its fields)"""
+DAMAGE = "damage"
+
+
+def items_of(data: bytes, path: str) -> Iterator[Item]:
+    """The structures of one file. ConfigError when the file is none of ours."""
+    reader = _READERS.get(data[:4])
+    if reader is None and data[:2] == b"\x1f\x8b":
+        reader = _bundle
+    if reader is None:
+        raise ConfigError(
+            f"{path} is no WAL file, segment, manifest, bundle, STORE or catalog of Chronik's "
+            f"(it starts with {data[:8].hex(' ') or 'nothing'})"
+        )
+    try:
+        yield from reader(data, path)
+    except CorruptionError as error:
+        yield DAMAGE, {"message": str(error)}
+
+
+def plain(value: Any) -> Any:
+    """A decoded value as JSON can carry it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, memoryview):
+        return f"{len(value)} values"
+    if isinstance(value, bytes):
+        return value.hex()
+    return value
+
+
+# --- WAL files -----------------------------------------------------------------------------------
+
+
+def _wal(data: bytes, path: str) -> Iterator[Item]:
+    header = decode_wal_file_header(data, path=path)
+    yield "WAL file", plain(header)
+    view = memoryview(data)
+    position = header.header_bytes
+    while position < len(view):
+        frame = decode_frame(view, position, file_id=header.file_id)
+        if frame is not None:
+            yield _frame(view, frame, path)
+            position = frame.next_position
+            continue
+        if first_nonzero(view, position) is None:
+            yield "zeros", {"position": position, "bytes": len(view) - position}
+            return
+        found = find_frame(view, position + 8, file_id=header.file_id)
+        end = len(view) if found is None else found.position
+        yield DAMAGE, {"position": position, "bytes": end - position, "message": "no valid frame"}
+        position = end
+
+
+def _frame(view: memoryview, frame: FrameHeader, path: str) -> Item:
+    fields: dict[str, Any] = {
+        "position": frame.position,
+        "seq": frame.seq,
+        "synced_seq": frame.synced_seq,
+        "committed_index": frame.committed_index,
+    }
+    kind = FrameKind(frame.kind)
+    payload = frame_payload(view, frame)
+    try:
+        if kind is FrameKind.ENTRY:
+            return f"frame {kind.name}", fields | _entry(*frame_entry(view, frame, path=path), path)
+        if kind is FrameKind.HARD_STATE:
+            fields["term"], fields["vote"] = decode_hard_state(payload, path=path)
+        elif kind is FrameKind.TRUNCATE:
+            fields["index"] = decode_truncate(payload, path=path)
+        elif kind is FrameKind.SUSPECT:
+            fields["suspect"] = decode_suspect(payload, path=path)
+        elif kind is FrameKind.CHECKPOINT:
+            fields["checkpoint"] = plain(decode_checkpoint(payload, path=path))
+    except ChronikError as error:
+        return DAMAGE, fields | {"frame": kind.name, "message": str(error)}
+    return f"frame {kind.name}", fields
+
+
+def _entry(header: EntryHeader, payload: memoryview, path: str) -> dict[str, Any]:
+    kind = EntryKind(header.kind)
+    fields: dict[str, Any] = {
+        "entry": kind.name,
+        "index": header.index,
+        "term": header.term,
+        "base_offset": header.base_offset,
+        "record_count": header.record_count,
+        "timestamp_us": header.timestamp_us,
+        "payload_bytes": header.payload_bytes,
+    }
+    if kind is not EntryKind.RECORDS:
+        fields["command"] = plain(decode_command(header.kind, payload, path=path))
+    return fields
+
+
+# --- objects -------------------------------------------------------------------------------------
+
+
+def _segment(data: bytes, path: str) -> Iterator[Item]:
+    header, start = decode_segment_header(data, path=path)
+    yield "segment", plain(header)
+    footer_bytes, file_bytes = decode_segment_trailer(data[-SEGMENT_TRAILER_BYTES:], path=path)
+    if file_bytes != len(data):
+        raise CorruptionError(f"the file has {len(data)} bytes, its trailer says {file_bytes}")
+    footer = decode_segment_footer(data[-footer_bytes:], path=path)
+    for entry, payload in iter_entries(memoryview(data)[start : footer.entries_end], path=path):
+        yield "entry", _entry(entry, payload, path)
+    yield "segment footer", plain(footer)
+
+
+def _one(what: str, decode: Callable[..., Any]) -> Callable[[bytes, str], Iterator[Item]]:
+    def read(data: bytes, path: str) -> Iterator[Item]:
+        yield what, plain(decode(data, path=path))
+
+    return read
+
+
+def _bundle(data: bytes, path: str) -> Iterator[Item]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+            for member in archive:
+                yield "file", {"name": member.name, "bytes": member.size}
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise CorruptionError(f"not a whole tar.gz: {error}", path=path) from error
+
+
+_READERS: dict[bytes, Callable[[bytes, str], Iterator[Item]]] = {
+    b"\xf5CKW": _wal,
+    b"\xf5CKS": _segment,
+    b"\xf5CKM": _one("manifest", decode_manifest_object),
+    b"\xf5CKI": _one("STORE", decode_store_identity),
+    b"\xf5CKL": _one("topic catalog", decode_topic_catalog),
+}

@@ -1,0 +1,84 @@
+"""`chronik verify`: every invariant that can be checked from here.
+
+Place: a verb; reads only. Promise: exit 0 when nothing worse than a note was found, 1 for
+warnings, 4 for corruption; each finding names its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from chronik_store.cli import exits
+from chronik_store.cli.options import partition_option, pass_session, verb
+from chronik_store.cli.rendering import duration_text, size_text
+from chronik_store.cli.session import Lanes, Session, lanes_of
+from chronik_store.cli.terminal import Output, progress
+from chronik_store.model import Finding, VerifyReport
+
+STYLES = {"note": "36", "warning": "33", "corruption": "31"}
+
+
+@verb(
+    "verify",
+    "chronik verify",
+    "chronik verify events --bucket",
+    "chronik verify --bucket --deep --json",
+    "chronik -d s3://bucket/prefix verify events --bucket",
+)
+@click.argument("topic", required=False)
+@partition_option
+@click.option("--bucket", is_flag=True, help="Also: every object is there, with its size.")
+@click.option("--deep", is_flag=True, help="Also: read and hash every byte.")
+@pass_session
+def command(
+    session: Session, topic: str | None, partition: int | None, bucket: bool, deep: bool
+) -> int:
+    """Check the data directory, and with --bucket the bucket too. Changes nothing."""
+    reports = []
+    if topic is not None:
+        with session.reading_lanes(topic, partition) as lanes:
+            reports = _verify(session, topic, lanes, bucket=bucket, deep=deep)
+    else:
+        with session.reading_store() as store:
+            for info in store.topics():
+                lanes = lanes_of(store, info.name, partition)
+                reports += _verify(session, info.name, lanes, bucket=bucket, deep=deep)
+    worst = {finding.severity for report in reports for finding in report.findings}
+    if "corruption" in worst:
+        return exits.CORRUPTION
+    return exits.NOTHING if "warning" in worst else exits.DONE
+
+
+def _verify(
+    session: Session, topic: str, lanes: Lanes, *, bucket: bool, deep: bool
+) -> list[VerifyReport]:
+    reports = []
+    with progress(f"verify {topic}", len(lanes), unit="partitions") as bar:
+        for number, log in lanes:
+            report = log.verify(bucket=bucket, deep=deep)
+            bar.advance(1)
+            _show(session.output, f"{topic}/{number}", report)
+            reports.append(report)
+    return reports
+
+
+def _show(output: Output, name: str, report: VerifyReport) -> None:
+    if output.as_json:
+        output.json({"partition": name, "ok": report.ok} | dataclasses.asdict(report))
+        return
+    verdict = output.styled("ok", "32") if report.ok else output.styled("NOT ok", "31")
+    output.line(
+        f"{name}: {verdict}  {report.files_checked} files, {report.objects_checked} objects, "
+        f"{report.entries_checked} entries, {size_text(report.bytes_checked)} "
+        f"in {duration_text(report.elapsed_seconds)}"
+    )
+    for finding in report.findings:
+        _show_finding(output, finding)
+    output.flush()
+
+
+def _show_finding(output: Output, finding: Finding) -> None:
+    severity = output.styled(finding.severity, STYLES[finding.severity])
+    output.line(f"  {severity}: {finding.where}: {finding.message}")

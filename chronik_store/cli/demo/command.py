@@ -1,0 +1,73 @@
+"""The verb `demo`.
+
+Place: over `acts`. Promise: exit 1 when a claim fails; what it made stays in one directory, named
+at the end, so that it can be looked at and removed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from chronik_store.cli import exits
+from chronik_store.cli.demo.acts import ChildFailed, Play
+from chronik_store.cli.demo.source import source_of
+from chronik_store.cli.demo.stage import Stage
+from chronik_store.cli.demo.writer import TOPIC
+from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import say
+from chronik_store.errors import ConfigError
+
+
+@verb("demo", "chronik demo", "chronik demo --fast", "chronik demo /var/log/syslog ~/src")
+@click.argument("paths", nargs=-1, type=click.Path(exists=True))
+@click.option("--fast", is_flag=True, help="A tenth of the input.")
+@pass_session
+def command(session: Session, paths: tuple[str, ...], fast: bool) -> int:
+    """Kill a log, recover it, lose it, find it in its bucket, search it. About 40 seconds.
+
+    Input: the lines of PATHS, or of the Python standard library. Every claim is computed in the
+    run; the exit code is 1 if one fails.
+    """
+    source = source_of(paths)
+    lines, size_bytes = source.measure()
+    if fast:
+        source = dataclasses.replace(source, limit=max(1, lines // 10))
+        lines, size_bytes = source.measure()
+    if lines < 2:
+        raise ConfigError("the demo needs at least two lines of input")
+    directory = Path(tempfile.mkdtemp(prefix="chronik-demo-"))
+    stage = Stage(lines, Console(highlight=False, stderr=session.as_json))
+    try:
+        with stage.lit():
+            Play(source, directory, stage, lines, size_bytes).perform()
+    except ChildFailed as failure:
+        say(f"chronik: the demo stopped: {failure}; see {directory}")
+        return exits.NOTHING
+    except KeyboardInterrupt:
+        shutil.rmtree(directory)
+        raise
+    _close(session, stage, directory)
+    return exits.DONE if all(claim.holds for claim in stage.claims) else exits.NOTHING
+
+
+def _close(session: Session, stage: Stage, directory: Path) -> None:
+    if session.as_json:
+        for claim in stage.claims:
+            session.output.json(dataclasses.asdict(claim))
+    chronik = "chronik" if shutil.which("chronik") else f"{sys.executable} -m chronik_server"
+    stage.close(
+        [
+            f"{chronik} -d file://{directory}/bucket consume {TOPIC} -n 3",
+            f"{chronik} -d {directory}/data search {TOPIC} '\"race condition\"' -C 1",
+            f"{chronik} -d {directory}/data status",
+            f"rm -r {directory}",
+        ]
+    )
