@@ -14,7 +14,6 @@ from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
 from chronik_store.errors import TopicNotFoundError
-from chronik_store.model import LogStatus
 
 
 @click.group("topic")
