@@ -9,7 +9,7 @@ Invariant: immutable after construction, so any number of threads may share a re
 
     header | entries ... SEAL | footer
            ^ entries_start    ^ entries_end
-    block i = [positions[i], positions[i + 1]): whole entries, about 64 KiB, the unit of a read
+    block i = [positions[i], positions[i + 1]): whole entries, 64 KiB or one entry; unit of a read
 """
 
 from __future__ import annotations

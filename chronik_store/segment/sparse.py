@@ -19,9 +19,9 @@ from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.segment_file import SegmentFooter, sparse_index
 
 SPARSE_BYTES = 64 * 1024
-"""At most one entry more than this between two named entries, so a small read is one block."""
+"""A block (what lies between two named entries) is at most this long, or one entry."""
 SPARSE_ENTRIES = 256
-"""At most this many entries between two named ones, so that a walk among small entries is short."""
+"""And at most this many entries, so that a walk among small ones is short."""
 
 _RECORDS = int(EntryKind.RECORDS)
 
@@ -57,15 +57,14 @@ class FooterBuilder:
             )
         if header.kind == _RECORDS:
             self._add_times(header, payload, path)
-        if self._since_point >= SPARSE_ENTRIES or self.position - self._points[-1][3] >= (
-            SPARSE_BYTES
-        ):
+        end = self.position + header.entry_bytes
+        if self._since_point >= SPARSE_ENTRIES or end - self._points[-1][3] > SPARSE_BYTES:
             self._points.append((header.base_offset, header.index, self._last_us, self.position))
             self._since_point = 0
         self._since_point += 1
         self.next_index += 1
         self.next_offset = header.end_offset
-        self.position += header.entry_bytes
+        self.position = end
 
     def _add_times(self, header: EntryHeader, payload: Buffer, path: str) -> None:
         if header.timestamp_us < self._last_us:

@@ -36,6 +36,27 @@ class SampleLog:
         self._open_offset = base_offset
         self._clock_us = 0
 
+    @classmethod
+    def mixed(cls, batches: int, *, first_index: int = 1, base_offset: int = 0) -> SampleLog:
+        """Control entries among batches of one to seven records, some with keys, times, headers,
+        equal index timestamps or empty values. Open: nothing is sealed."""
+        log = cls(first_index=first_index, base_offset=base_offset)
+        log.control()
+        for number in range(batches):
+            count = number % 7 + 1
+            values = [b"%d/%d" % (number, each) * (number % 5) for each in range(count)]
+            columns: dict[str, Any] = {}
+            if number % 3 == 0:
+                columns["keys"] = [b"k" if each % 2 else None for each in range(count)]
+            if number % 4 == 0:
+                columns["timestamps_us"] = [1_000_000 - number + each for each in range(count)]
+            if number % 5 == 0:
+                columns["headers"] = [(("h", b"v"),)] * count
+            log.append(values, timestamp_us=10 * (number // 3), **columns)
+            if number % 6 == 0:
+                log.control()
+        return log
+
     @property
     def last_index(self) -> int:
         """The index of the last entry; first_index - 1 when there is none."""
