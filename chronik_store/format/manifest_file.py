@@ -17,7 +17,7 @@ from chronik_store.format.checksum import Buffer
 from chronik_store.format.control import FENCED, MEMBERS, Fenced, Members
 from chronik_store.format.envelope import Kind, seal_value, unseal_value
 from chronik_store.format.producer_state import ProducerEntry, decode_producers, encode_producers
-from chronik_store.format.segment_info import SEGMENT, BundleInfo, SegmentInfo
+from chronik_store.format.segment_info import SEGMENT, BundleInfo, SegmentInfo, range_fault
 from chronik_store.format.shape import (
     HASH,
     ID,
@@ -155,6 +155,11 @@ class ManifestObject:
         return seal_value(_KIND, _OBJECT, self)
 
 
+def _cursors_fault(manifest: Manifest) -> str:
+    names = [name for name, _ in manifest.cursors]
+    return "" if names == sorted(set(names)) else "its cursors are not sorted by different names"
+
+
 LOG_BASE: Final = Row(
     LogBase, {"index": UINT63, "term": UINT63, "offset": UINT63, "timestamp_us": INT64}
 )
@@ -183,6 +188,7 @@ MANIFEST: Final = Table(
                     "sealed_us": INT64,
                     "timestamp_us": INT64,
                 },
+                range_fault,
             ),
             ITEMS_MAX,
         ),
@@ -210,6 +216,7 @@ MANIFEST: Final = Table(
         "cursors": TupleOf(Fixed(NAME, UINT63), ITEMS_MAX),
         "open_first_index": INDEX,
     },
+    _cursors_fault,
 )
 _OBJECT: Final = Table(
     ManifestObject,

@@ -37,6 +37,7 @@ from chronik_store.format.checksum import Buffer, checksum
 from chronik_store.format.envelope import Kind, refuse, seal_value, unseal_value
 from chronik_store.format.manifest_file import PRODUCERS
 from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.format.segment_info import range_fault
 from chronik_store.format.shape import (
     ID,
     INDEX,
@@ -172,6 +173,18 @@ def _check_index(index: SparseIndex) -> None:
         raise ShapeError("the sparse index starts below zero")
 
 
+def _footer_fault(footer: SegmentFooter) -> str:
+    first = (footer.base_offset, footer.first_index, footer.entries_start)
+    index = footer.index
+    if (index.offsets[0], index.indexes[0], index.positions[0]) != first:
+        return "its sparse index does not start at its first entry"
+    last = (footer.end_offset, footer.last_index, footer.entries_end - 1)
+    columns = (index.offsets, index.indexes, index.positions)
+    if any(column[-1] > limit for column, limit in zip(columns, last, strict=True)):
+        return "its sparse index goes beyond its last entry"
+    return range_fault(footer)
+
+
 _HEADER: Final = Table(
     SegmentHeader,
     {
@@ -185,6 +198,7 @@ _HEADER: Final = Table(
         "term": UINT63,
         "sealed_us": INT64,
     },
+    range_fault,
 )
 _FOOTER: Final = Table(
     SegmentFooter,
@@ -204,6 +218,7 @@ _FOOTER: Final = Table(
         "index": _IndexShape(),
         "producers": PRODUCERS,
     },
+    _footer_fault,
 )
 
 

@@ -1,14 +1,14 @@
 """What the manifest knows of a segment and of its bundle: values, and their place in CBOR.
 
 Place: in `format`, below `control` and `manifest_file`, which both carry them. Promise: enough to
-plan any read or search without opening the object. Invariant: the ranges are not empty and
-exclusive at their ends in offsets, inclusive at both ends in indexes.
+plan any read or search without opening the object. Invariant: ranges hold one entry at least;
+they are inclusive at both ends in indexes and exclusive at their ends in offsets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from chronik_store.format.shape import (
     BOOLEAN,
@@ -70,6 +70,27 @@ class SegmentInfo:
     added_index: int = 0
 
 
+class _Range(Protocol):
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def base_offset(self) -> int: ...
+    @property
+    def end_offset(self) -> int: ...
+
+
+def range_fault(value: _Range) -> str:
+    """What is wrong with a run of whole entries, or ""."""
+    if value.first_index > value.last_index or value.base_offset > value.end_offset:
+        return (
+            f"indexes [{value.first_index}, {value.last_index}] or offsets "
+            f"[{value.base_offset}, {value.end_offset}) are the wrong way round"
+        )
+    return ""
+
+
 BUNDLE: Final = Row(
     BundleInfo,
     {
@@ -105,4 +126,5 @@ SEGMENT: Final = Row(
         "bundle": Optional(BUNDLE),
         "added_index": UINT63,
     },
+    range_fault,
 )

@@ -2,16 +2,16 @@
 
 Place: in `format`, below every structure with a CBOR body. Promise: a value that `unpack`
 returns has exactly the declared types, ranges and lengths; both directions raise ShapeError (a
-ValueError) that names the field, and nothing else. Invariant: `unpack(pack(value)) == value`,
-and `pack` refuses what `unpack` would.
+ValueError) that names the field, and nothing else but an embedded value's FutureVersionError.
+Invariant: `unpack(pack(value)) == value`, and `pack` refuses what `unpack` would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import Buffer
 
 T = TypeVar("T")
@@ -163,38 +163,64 @@ class Embedded(Generic[T]):
     def unpack(self, item: Any, what: str) -> T:
         if type(item) is not bytes:
             raise ShapeError(f"{what} is not a byte string: {item!r:.80}")
-        return self._decode(item)
+        try:
+            return self._decode(item)
+        except CorruptionError as error:
+            raise ShapeError(f"{what}: {error}") from error
 
 
-class Row(Generic[T]):
+class _Fields(Generic[T]):
+    """A value with named fields. `check` says what is wrong between them, or ""."""
+
+    def __init__(
+        self,
+        build: Callable[..., T],
+        fields: Mapping[str, Shape[Any]],
+        check: Callable[[T], str] = lambda _: "",
+    ) -> None:
+        self.build = build
+        self.fields: Final = dict(fields)
+        self._check = check
+
+    def _checked(self, value: T, what: str) -> T:
+        fault = self._check(value)
+        if fault:
+            raise ShapeError(f"{what}: {fault}")
+        return value
+
+    def _packed(self, value: T) -> dict[str, Any]:
+        what = type(value).__name__
+        self._checked(value, what)
+        packed = {}
+        for name, shape in self.fields.items():
+            try:
+                packed[name] = shape.pack(getattr(value, name))
+            except ShapeError as error:
+                raise ShapeError(f"{what}.{name}: {error}") from None
+        return packed
+
+
+class Row(_Fields[T]):
     """A value as a list of its fields in declared order: compact, for what repeats."""
 
-    def __init__(self, build: Callable[..., T], fields: Mapping[str, Shape[Any]]) -> None:
-        self.build = build
-        self.fields: Final = tuple(fields.items())
-
     def pack(self, value: T) -> Any:
-        return [_pack(value, name, shape) for name, shape in self.fields]
+        return list(self._packed(value).values())
 
     def unpack(self, item: Any, what: str) -> T:
         if type(item) is not list or len(item) != len(self.fields):
             raise ShapeError(f"{what} is not a list of {len(self.fields)} fields")
         parts = [
             shape.unpack(part, f"{what}.{name}")
-            for (name, shape), part in zip(self.fields, item, strict=True)
+            for (name, shape), part in zip(self.fields.items(), item, strict=True)
         ]
-        return self.build(*parts)
+        return self._checked(self.build(*parts), what)
 
 
-class Table(Generic[T]):
+class Table(_Fields[T]):
     """A value as a map from field names: readable, for what stands once."""
 
-    def __init__(self, build: Callable[..., T], fields: Mapping[str, Shape[Any]]) -> None:
-        self.build = build
-        self.fields: Final = dict(fields)
-
     def pack(self, value: T) -> Any:
-        return {name: _pack(value, name, shape) for name, shape in self.fields.items()}
+        return self._packed(value)
 
     def unpack(self, item: Any, what: str) -> T:
         if type(item) is not dict or item.keys() != self.fields.keys():
@@ -202,14 +228,7 @@ class Table(Generic[T]):
         parts = {
             name: shape.unpack(item[name], f"{what}.{name}") for name, shape in self.fields.items()
         }
-        return self.build(**parts)
-
-
-def _pack(value: object, name: str, shape: Shape[Any]) -> Any:
-    try:
-        return shape.pack(attrgetter(name)(value))
-    except ShapeError as error:
-        raise ShapeError(f"{type(value).__name__}.{name}: {error}") from None
+        return self._checked(self.build(**parts), what)
 
 
 UINT63: Final = Integer(0, (1 << 63) - 1)
