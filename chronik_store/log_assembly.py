@@ -64,13 +64,14 @@ class LogAssembly:
         self._bundles = BundleCache(env.fs, scratch.bundles, env.threads)
         self._footers = FooterCache(env.threads, FOOTER_CACHE_BYTES)
         self.on_unsworn: Callable[[LogCore], None] = _ignore
+        self.on_sealed: Callable[[LogCore], None] = _ignore
         self.pipeline = Pipeline(
             Tiering(
                 env=env,
                 config=config,
                 store=bucket.store,
                 budget=ByteBudget(env.threads, config.segment_bytes),
-                time=SteadyTime(env.clock),
+                time=SteadyTime(env.clock, env.threads),
                 prepare_bucket=bucket.prepare,
                 open_object=bucket.open_object,
             )
@@ -182,6 +183,7 @@ class LogAssembly:
             committer=self._services.committer,
             guard=self._guard,
             on_unsworn=self.on_unsworn,
+            on_sealed=self.on_sealed,
             read_only=self._read_only,
         )
 
@@ -208,7 +210,7 @@ class LogAssembly:
 
 
 def _ignore(_core: LogCore) -> None:
-    """Nobody follows: nothing to swear to."""
+    """No background work: what is due is done on demand."""
 
 
 __all__ = ["LOCAL_OWNER", "LogAssembly"]

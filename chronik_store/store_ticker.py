@@ -68,6 +68,8 @@ class StoreTicker:
                 self._config.pipeline_interval_seconds,
             )
             self._runner.start()
+            runner = self._runner
+            self._assembly.on_sealed = lambda _core: runner.poke()
 
     def _cores(self) -> list[LogCore]:
         try:
