@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "export": "export",
     "verify": "checks",
     "inspect": "inspection",
+    "doctor": "doctor",
     "demo": "demo.command",
     "bench": "bench",
 }

@@ -14,6 +14,7 @@ from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
 from chronik_store.errors import TopicNotFoundError
+from chronik_store.model import LogStatus
 
 
 @click.group("topic")
@@ -27,7 +28,7 @@ def list_(session: Session) -> None:
     """The topics of the data directory, with their size."""
     with session.reading_store() as store:
         topics = store.topics()
-        status = {name: [] for name in (topic.name for topic in topics)}  # type: dict[str, list[LogStatus]]
+        status: dict[str, list[LogStatus]] = {topic.name: [] for topic in topics}
         for part in store.status().partitions:
             status.setdefault(part.topic, []).append(part)
     rows = []

@@ -1,0 +1,133 @@
+"""`chronik doctor`: can a log live here?
+
+Place: a verb. Promise: it tries things instead of reading settings: it syncs a file on the disk,
+and on throw-away keys it proves that the bucket creates only what is absent. Exit 1 when
+something speaks against using the place, 3 when the bucket does not answer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chronik_store.cli import exits
+from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.rendering import duration_text, size_text
+from chronik_store.cli.session import Session
+from chronik_store.environment import Environment
+from chronik_store.errors import ConfigError
+from chronik_store.objectstore.open import open_object_store
+from chronik_store.objectstore.probe import prove_create_only
+
+SYNCS = 20
+PACKAGES = ("chronik", "tantivy", "fsspec", "s3fs", "cbor2", "xxhash", "pyarrow")
+
+
+@verb("doctor", "chronik doctor", "chronik doctor s3://bucket/prefix", "chronik doctor --json")
+@click.argument("url", required=False)
+@pass_session
+def command(session: Session, url: str | None) -> int:
+    """Try the disk, and the bucket at URL (default: the one of the settings)."""
+    report: dict[str, Any] = {"versions": _versions()}
+    if not session.in_bucket:
+        report["disk"] = _disk(session.directory)
+    url = url or session.config().object_store or (session.directory if session.in_bucket else None)
+    problems: tuple[str, ...] = ()
+    if url is not None:
+        report["bucket"] = _bucket(session, url)
+        problems = report["bucket"]["problems"]
+    if session.as_json:
+        session.output.json(report)
+    else:
+        _show(session, report)
+    return exits.NOTHING if problems else exits.DONE
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _disk(directory: str) -> dict[str, Any]:
+    """Free space, and what one small write and sync takes, where the data is or will be."""
+    place = Path(directory).resolve()
+    while not place.is_dir():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            seconds = sorted(_sync_seconds(file.fileno(), at) for at in range(SYNCS))
+    except OSError as error:
+        raise ConfigError(f"cannot write in {place}: {error.strerror}") from error
+    usage = shutil.disk_usage(place)
+    return {
+        "path": str(place),
+        "total_bytes": usage.total,
+        "free_bytes": usage.free,
+        "sync_median_seconds": statistics.median(seconds),
+        "sync_worst_seconds": seconds[-1],
+    }
+
+
+def _sync_seconds(descriptor: int, at: int) -> float:
+    begun = time.perf_counter()
+    os.pwrite(descriptor, bytes(4096), 4096 * at)
+    os.fsync(descriptor)
+    return time.perf_counter() - begun
+
+
+def _bucket(session: Session, url: str) -> dict[str, Any]:
+    env = Environment()
+    store = open_object_store(url, env=env, s3=session.config().s3)
+    try:
+        report = prove_create_only(store, threads=env.threads, clock=env.clock, entropy=env.entropy)
+    finally:
+        store.close()
+    return {
+        "url": report.url,
+        "safe": report.safe,
+        "problems": report.problems,
+        "rights": report.rights,
+        "latency_seconds": report.latency_seconds,
+        "clock_offset_seconds": report.clock_offset_seconds,
+    }
+
+
+def _show(session: Session, report: dict[str, Any]) -> None:
+    output = session.output
+    known = [f"{name} {found}" for name, found in report["versions"].items() if found is not None]
+    output.line("versions  " + ", ".join(known))
+    disk = report.get("disk")
+    if disk is not None:
+        output.line(
+            f"disk      {disk['path']}: {size_text(disk['free_bytes'])} free; a write and sync "
+            f"takes {duration_text(disk['sync_median_seconds'])}, at worst "
+            f"{duration_text(disk['sync_worst_seconds'])}"
+        )
+    bucket = report.get("bucket")
+    if bucket is None:
+        return
+    safe = output.styled("safe", "32") if bucket["safe"] else output.styled("NOT safe", "31")
+    output.line(f"bucket    {bucket['url']}: {safe} for a log (create-only puts)")
+    for name, answer in bucket["rights"].items():
+        seconds = bucket["latency_seconds"].get(name)
+        took = "" if seconds is None else duration_text(seconds)
+        output.line(f"  {name:<8}{took:>10}  {answer}")
+    offset = bucket["clock_offset_seconds"]
+    if offset is not None:
+        output.line(f"  its clock is {offset:+.1f} s from ours")
+    for problem in bucket["problems"]:
+        output.line("  " + output.styled(f"! {problem}", "31"))
