@@ -20,18 +20,12 @@ from collections.abc import Callable
 from chronik_store.errors import ChronikError, FencedError, LogClosedError
 from chronik_store.manifest.state import OpenSegment
 from chronik_store.model import PipelineReport
+from chronik_store.pipeline import collect, index, prune, publish, retain, seal, upload
 from chronik_store.pipeline.budget import ByteBudget
-from chronik_store.pipeline.collect import collect
 from chronik_store.pipeline.contract import Partition, SteppedDownError, Tiering
-from chronik_store.pipeline.index import index
-from chronik_store.pipeline.prune import prune
-from chronik_store.pipeline.publish import publish
-from chronik_store.pipeline.retain import retain
 from chronik_store.pipeline.runner import PipelineRunner
-from chronik_store.pipeline.seal import seal, seal_now
 from chronik_store.pipeline.steady_time import SteadyTime
 from chronik_store.pipeline.turn import Lane, Turn
-from chronik_store.pipeline.upload import upload
 
 __all__ = [
     "ByteBudget",
@@ -46,13 +40,13 @@ __all__ = [
 _log = logging.getLogger("chronik_store.pipeline")
 
 STAGES: tuple[tuple[str, Callable[[Turn], None]], ...] = (
-    ("seal", seal),
-    ("upload", upload),
-    ("index", index),
-    ("publish", publish),
-    ("prune", prune),
-    ("retain", retain),
-    ("collect", collect),
+    ("seal", seal.seal),
+    ("upload", upload.upload),
+    ("index", index.index),
+    ("publish", publish.publish),
+    ("prune", prune.prune),
+    ("retain", retain.retain),
+    ("collect", collect.collect),
 )
 
 
@@ -86,7 +80,7 @@ class Pipeline:
             SteppedDownError, LogClosedError, LogPoisonedError: nothing was sealed, as far as known.
         """
         turn = Turn(partition, self._tiering, Lane())
-        return seal_now(turn, partition.open_segment(), "admin")
+        return seal.seal_now(turn, partition.open_segment(), "admin")
 
     def forget(self, partition: Partition) -> None:
         """The partition is closed: drop what was remembered of it."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.control import AddIndex
@@ -26,11 +25,9 @@ from chronik_store.fs.base import FileSystem
 from chronik_store.objectstore.layout import bundle_key
 from chronik_store.pipeline.put import put_file
 from chronik_store.pipeline.turn import Turn
+from chronik_store.search.bundle import BuiltBundle, build_bundle, is_readable
 from chronik_store.segment.reader import SegmentReader
 from chronik_store.segment.source import ByteSource, SegmentAbsentError
-
-if TYPE_CHECKING:
-    from chronik_store.search.bundle import BuiltBundle
 
 _log = logging.getLogger("chronik_store.pipeline")
 SEGMENTS_PER_RUN = 4
@@ -50,8 +47,6 @@ def index(turn: Turn) -> None:
 
 def wanted(turn: Turn, manifest: Manifest) -> SegmentInfo | None:
     """The oldest segment without a bundle that this engine reads."""
-    from chronik_store.search.bundle import is_readable
-
     if turn.lane.indexed_generation == manifest.generation:
         return None
     for segment in manifest.segments:
@@ -107,8 +102,6 @@ def _built(turn: Turn, segment: SegmentInfo, replaces: str | None) -> BuiltBundl
 
 
 def _build(turn: Turn, segment: SegmentInfo, source: ByteSource) -> BuiltBundle:
-    from chronik_store.search.bundle import build_bundle
-
     who = turn.partition.identity
     directory = f"{turn.partition.paths.scratch}/index"
     if turn.tiering.index_directory is not None:

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from chronik_store.errors import FencedError
 from chronik_store.format.control import Command, Intent
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.pipeline.contract import Partition, SteppedDownError, Tiering
+from chronik_store.search.bundle import BuiltBundle
 from chronik_store.segment.source import LocalSegments
-
-if TYPE_CHECKING:
-    from chronik_store.search.bundle import BuiltBundle
 
 
 @dataclass(slots=True)

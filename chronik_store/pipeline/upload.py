@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Literal
 
-from chronik_store.errors import UnavailableError
+from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.control import AddSegment
 from chronik_store.format.entry import Entry
 from chronik_store.format.manifest_file import SealedRange, SegmentInfo
@@ -46,15 +47,7 @@ def _upload_next(turn: Turn, sealed: SealedRange) -> None:
     turn.ready()
     info = turn.lane.written.get(sealed.first_index) or _write_local(turn, sealed)
     turn.intend(info.key, sealed.first_index)
-    try:
-        path = turn.local.path_of(info.key)
-        outcome = put_file(turn, turn.tiering.env.fs, path, info.key, info.hash)
-    except FileNotFoundError as error:
-        turn.lane.written.pop(sealed.first_index, None)
-        raise UnavailableError(
-            f"{turn.local.path_of(info.key)}: the sealed file vanished; it is written anew from "
-            "the WAL by the next run"
-        ) from error
+    outcome = _put(turn, sealed, info)
     turn.done["uploaded" if outcome == "created" else "adopted"] += 1
     turn.done["uploaded_bytes"] += info.size_bytes if outcome == "created" else 0
     producers = turn.partition.producers_at(sealed.last_index)
@@ -66,6 +59,20 @@ def _upload_next(turn: Turn, sealed: SealedRange) -> None:
         )
     turn.lane.written.pop(sealed.first_index, None)
     turn.lane.producers = (sealed.end_offset, producers)
+
+
+def _put(turn: Turn, sealed: SealedRange, info: SegmentInfo) -> Literal["created", "adopted"]:
+    path = turn.local.path_of(info.key)
+    try:
+        return put_file(turn, turn.tiering.env.fs, path, info.key, info.hash)
+    except CorruptionError:
+        turn.lane.written.pop(sealed.first_index, None)
+        raise
+    except FileNotFoundError as error:
+        turn.lane.written.pop(sealed.first_index, None)
+        raise UnavailableError(
+            f"{path}: the sealed file vanished; the next run writes it anew from the WAL"
+        ) from error
 
 
 def _write_local(turn: Turn, sealed: SealedRange) -> SegmentInfo:

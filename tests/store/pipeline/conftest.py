@@ -30,6 +30,7 @@ from chronik_store.format.entry import (
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.record_batch import RecordBatch
+from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.manifest.state import FoldedState, OpenSegment
 from chronik_store.model import PipelineReport
 from chronik_store.objectstore.base import Buffer, ObjectInfo, PutOutcome
@@ -180,6 +181,7 @@ class World:
         self.acked: list[bytes] = []
         self.term = 0
         self.checked = 0
+        self.index_directory: str | None = None
 
     def open(self, **steps: int) -> Process:
         """A new process over what is there; the one before is gone."""
@@ -308,6 +310,8 @@ class Process:
             time=SteadyTime(world.clock),
             prepare_bucket=self._prepare,
             open_object=self._open_object,
+            index_fs=PosixFileSystem(),
+            index_directory=world.index_directory,
         )
         self.pipeline = Pipeline(self.tiering)
 
@@ -376,7 +380,7 @@ class Process:
         world = self.world
         index = len(world.entries) + 1
         base = len(world.acked)
-        timestamp_us = world.clock.wall_us
+        timestamp_us = max(world.clock.wall_us, self.state.last_timestamp_us)
         head = encode_entry_header(
             kind, self.leads or 0, index, base, records, timestamp_us, payload
         )
@@ -385,7 +389,11 @@ class Process:
         row = world.files[-1]
         row.last_index = index
         row.records += records
-        self.state.on_entry(header, payload)
+        if records:
+            batch = RecordBatch.from_buffer(payload, verify=False)
+            self.state.note_records(header, batch, world.clock.wall_us)
+        else:
+            self.state.on_entry(header, payload)
         self.state.commit(index)
         return index
 

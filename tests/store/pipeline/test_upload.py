@@ -40,3 +40,160 @@ def test_every_crash_point_ends_with_one_object_for_each_range(kit: Any) -> None
         unnamed = set(world.object_keys("segments/")) - world.named()
         assert set() == unnamed, where
     assert points > 30
+
+
+def ready(kit: Any, segments: int = 1, **config: Any) -> tuple[Any, Any]:
+    """A world with sealed segments of five records that are not uploaded."""
+    world = kit.World(**config)
+    process = world.open()
+    for _ in range(segments):
+        process.append(5)
+        assert process.pipeline.seal_now(process)
+    return world, process
+
+
+def test_an_outage_stalls_the_first_segment_and_nothing_overtakes_it(kit: Any) -> None:
+    world, process = ready(kit, segments=3)
+    first = "segments/t/0/" + f"{0:020}"
+    process.bucket.fail["put"] = lambda key: kit.lost(key) if key.startswith(first) else None
+    for _ in range(4):
+        report = process.run()
+        assert [each.split(":")[0] for each in report.errors] == ["t/0 upload"]
+        assert report.uploaded == 0
+    assert world.ranges_in_bucket() == []
+    assert isinstance(process.errors["upload"], Exception)
+    process.bucket.fail.clear()
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5), (5, 10), (10, 15)]
+    assert process.errors["upload"] is None
+
+
+def test_an_outage_costs_one_intent_and_one_local_file(kit: Any) -> None:
+    world, process = ready(kit)
+    process.bucket.fail["put"] = kit.lost
+    process.run()
+    entries, calls = len(world.entries), world.disk.calls_by_operation["create"]
+    for _ in range(5):
+        process.run()
+    assert len(world.entries) == entries
+    assert world.disk.calls_by_operation["create"] == calls
+
+
+def test_a_lost_reply_ends_in_adoption_not_in_a_second_object(kit: Any) -> None:
+    world, process = ready(kit)
+    replies = iter([kit.lost("")])
+    process.bucket.fail["reply"] = lambda _key: next(replies, None)
+    report = process.run()
+    assert (report.uploaded, report.adopted) == (0, 0)
+    report = process.run()
+    assert (report.uploaded, report.adopted) == (0, 1)
+    assert world.ranges_in_bucket() == [(0, 5)]
+    assert process.bucket.puts.count(world.object_keys("segments/")[0]) == 1
+
+
+def test_every_key_is_named_in_the_log_before_its_first_put(kit: Any) -> None:
+    world, process = ready(kit, segments=2)
+    seen: list[str] = []
+
+    def named(key: str) -> Exception | None:
+        if key.startswith("segments/"):
+            seen.append(key)
+            assert key in world.named()
+        return None
+
+    process.bucket.fail["put"] = named
+    process.drain()
+    assert len(seen) == 2
+
+
+def test_a_new_leader_derives_the_same_key_and_adopts_the_object(kit: Any) -> None:
+    world, process = ready(kit)
+    process.bucket.fail["reply"] = kit.lost
+    process.run()
+    before = world.object_keys("segments/")
+    report = world.open().run()
+    assert (report.uploaded, report.adopted) == (0, 1)
+    assert world.object_keys("segments/") == before
+
+
+def test_losing_the_lead_in_front_of_the_put_puts_nothing(kit: Any) -> None:
+    world, process = ready(kit)
+    process.bucket.fail["list"] = lambda _key: setattr(process, "leads", process.leads + 1)
+    report = process.run()
+    assert report.errors == ()
+    assert world.object_keys("segments/") == []
+
+
+def test_losing_the_lead_during_the_put_proposes_nothing(kit: Any) -> None:
+    world, process = ready(kit)
+    process.bucket.fail["reply"] = lambda _key: setattr(process, "leads", None)
+    entries = len(world.entries)
+    report = process.run()
+    assert report.errors == ()
+    assert [type_of(each) for each in world.entries[entries:]] == ["NOOP", "INTENT"][-1:]
+    assert world.ranges_in_bucket() == [(0, 5)]
+
+
+def type_of(entry: Any) -> str:
+    from chronik_store.format.entry import EntryKind
+
+    return EntryKind(entry.header.kind).name
+
+
+def test_a_local_file_that_changed_is_never_uploaded_and_is_written_anew(kit: Any) -> None:
+    world, process = ready(kit)
+    process.bucket.fail["put"] = kit.lost
+    process.run()
+    [path] = world.disk.paths("/data/segments")
+    world.disk.flip_bit(path, 700)
+    process.bucket.fail.clear()
+    assert "bytes changed" in process.run().errors[0]
+    assert world.object_keys("segments/") == []
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5)]
+
+
+def test_a_local_file_that_vanished_is_written_anew(kit: Any) -> None:
+    world, process = ready(kit)
+    process.bucket.fail["put"] = kit.lost
+    process.run()
+    [path] = world.disk.paths("/data/segments")
+    world.disk.vanish(path)
+    process.bucket.fail.clear()
+    assert len(process.run().errors) == 1
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5)]
+
+
+def test_the_bucket_is_prepared_before_the_first_put_and_once(kit: Any) -> None:
+    world = kit.World()
+    process = world.open()
+    process.append(3)
+    process.run()
+    assert process.prepared == 0
+    process.append(3)
+    process.drain()
+    process.append(5)
+    process.drain()
+    assert process.prepared == 1
+
+
+def test_a_bucket_that_is_refused_stalls_tiering_and_keeps_everything(kit: Any) -> None:
+    from chronik_store.errors import UnsafeBucketError
+
+    world, process = ready(kit)
+
+    def refuse() -> None:
+        raise UnsafeBucketError("create-only puts are ignored here")
+
+    object.__setattr__(process.tiering, "prepare_bucket", refuse)
+    report = process.run()
+    assert "create-only puts are ignored" in report.errors[0]
+    assert world.object_keys() == []
+    assert world.wal_offsets() == set(range(5))
+
+
+def test_a_run_is_bounded(kit: Any) -> None:
+    _, process = ready(kit, segments=20)
+    assert process.run().uploaded == 16
+    assert process.run().uploaded == 4

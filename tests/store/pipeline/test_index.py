@@ -1,0 +1,218 @@
+"""Each segment gets one listed bundle; what loses or fails is named and goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chronik_store.format.checksum import content_hash
+
+
+@pytest.fixture(name="make")
+def make_fixture(kit: Any, tmp_path: Path) -> Any:
+    def make(**config: Any) -> Any:
+        world = kit.World(**({"indexing_enabled": True} | config))
+        world.index_directory = str(tmp_path / "index")
+        return world
+
+    return make
+
+
+def bundles(world: Any) -> list[str]:
+    return world.object_keys("indexes/")
+
+
+def listed(process: Any) -> list[str]:
+    return [each.bundle.key for each in process.manifest.segments if each.bundle is not None]
+
+
+def test_a_segment_is_indexed_in_the_run_that_uploads_it(make: Any) -> None:
+    world = make()
+    process = world.open()
+    process.append(5)
+    report = process.run()
+    assert report.errors == ()
+    assert report.indexed == 1
+    assert bundles(world) == listed(process)
+    [segment] = process.manifest.segments
+    assert segment.bundle.document_count == 5
+    assert content_hash(world.objects.get(segment.bundle.key)) == segment.bundle.hash
+    assert world.disk.paths("/data/segments") == []
+    assert process.run().idle
+    assert [name for _, _, files in os.walk(world.index_directory) for name in files] == []
+
+
+def test_switched_off_it_stands_still_and_holds_nothing_up(make: Any) -> None:
+    world = make(indexing_enabled=False)
+    process = world.open()
+    process.append(5)
+    process.drain()
+    assert bundles(world) == []
+    assert world.wal_offsets() == set()
+
+
+def test_switched_on_later_it_indexes_from_the_bucket_oldest_first(make: Any) -> None:
+    world = make(indexing_enabled=False)
+    process = world.open()
+    for _ in range(3):
+        process.append(5)
+        process.drain()
+    world.config = world.config.replace(indexing_enabled=True)
+    again = world.open()
+    report = again.run()
+    assert report.errors == ()
+    assert report.indexed == 3
+    assert listed(again) == sorted(bundles(world))
+
+
+def test_a_bucket_that_is_down_costs_one_build(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import chronik_store.pipeline.index as index_room
+
+    built = []
+    build = index_room.build_bundle
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        built.append(1)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(index_room, "build_bundle", counting)
+    world = make()
+    process = world.open()
+    process.append(5)
+    process.bucket.fail["put"] = lambda key: make_error() if key.startswith("indexes/") else None
+    for _ in range(4):
+        assert "index" in process.run().errors[0]
+    entries = len(world.entries)
+    process.run()
+    assert len(world.entries) == entries
+    process.bucket.fail.clear()
+    process.drain()
+    assert len(built) == 1
+    assert len(listed(process)) == 1
+
+
+def make_error() -> Exception:
+    from chronik_store.errors import UnavailableError
+
+    return UnavailableError("503", durability="unknown")
+
+
+def test_a_failing_index_stalls_neither_publish_nor_prune(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import chronik_store.pipeline.index as index_room
+
+    def broken(*_arguments: Any, **_options: Any) -> Any:
+        raise RuntimeError("the engine fell over")
+
+    monkeypatch.setattr(index_room, "build_bundle", broken)
+    world = make()
+    process = world.open()
+    process.append(5)
+    report = process.run()
+    assert [each.split(":")[0] for each in report.errors] == ["t/0 index"]
+    assert "RuntimeError: the engine fell over" in report.errors[0]
+    assert report.published == 1
+    assert world.wal_offsets() == set()
+
+
+def test_a_bundle_of_another_engine_is_built_anew_and_the_old_one_collected(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import chronik_store.pipeline.index as index_room
+
+    world = make()
+    process = world.open()
+    process.append(5)
+    process.drain()
+    [old] = listed(process)
+    readable = index_room.is_readable
+    monkeypatch.setattr(index_room, "is_readable", lambda info: info.key != old and readable(info))
+    again = world.open()
+    assert again.run().indexed == 1
+    assert listed(again) != [old]
+    world.clock.advance(101)
+    again.drain()
+    assert bundles(world) == listed(again)
+
+
+def test_a_segment_that_retention_took_meanwhile_leaves_its_bundle_as_garbage(make: Any) -> None:
+    from chronik_store.format.control import DropPrefix
+
+    world = make()
+    process = world.open()
+    process.append(5)
+
+    def drop(key: str) -> None:
+        if key.startswith("indexes/"):
+            process.bucket.fail.clear()
+            process.propose(DropPrefix(offset=5, reason="test", clock_us=0), term=world.term)
+
+    process.bucket.fail["put"] = drop
+    report = process.run()
+    assert report.errors == ()
+    assert report.indexed == 0
+    assert set(bundles(world)) <= world.named()
+    world.clock.advance(101)
+    process.drain()
+    assert world.object_keys("segments/") == bundles(world) == []
+
+
+def test_a_damaged_local_copy_is_indexed_from_the_bucket(make: Any) -> None:
+    world = make()
+    process = world.open()
+    process.append(5)
+
+    def damage(key: str) -> None:
+        if key.startswith("manifests/"):
+            [path] = world.disk.paths("/data/segments")
+            world.disk.flip_bit(path, 900)
+
+    # The stage after upload in the same run reads the file: damage it right behind the put.
+    process.bucket.fail["reply"] = lambda key: (
+        damage("manifests/") if key.startswith("segments/") else None
+    )
+    report = process.run()
+    assert report.errors == ()
+    assert report.indexed == 1
+
+
+def test_every_crash_point_ends_with_one_listed_bundle_for_each_segment(
+    kit: Any, make: Any
+) -> None:
+    def story(process: Any) -> None:
+        process.append(5)
+        process.run()
+        process.append(5)
+        process.drain()
+
+    for world, where in kit.crash_points(make, story):
+        again = world.open()
+        again.append(10 - len(world.acked))
+        again.drain()
+        world.clock.advance(101)
+        again.drain()
+        last = world.open()
+        last.append(1)
+        last.run()
+        world.clock.advance(101)
+        last.drain()
+        segments = last.manifest.segments
+        assert all(each.bundle is not None for each in segments), where
+        assert sorted(bundles(world)) == sorted(listed(last)), where
+        bases = sorted(world.ranges_in_bucket())
+        assert len(bases) == len(set(bases)) == len(segments), where
+
+
+def test_the_key_ends_in_the_hash_of_the_bundles_own_bytes(make: Any) -> None:
+    world = make()
+    process = world.open()
+    process.append(5)
+    process.drain()
+    [segment] = process.manifest.segments
+    assert segment.bundle.key.endswith(f"-{segment.bundle.hash}.tar.gz")
+    assert dataclasses.replace(segment.bundle, key="").key == ""

@@ -1,0 +1,229 @@
+"""Published manifests: dense, adopted when they are ours, a fence when they are not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
+from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.objectstore.layout import manifest_key
+
+SUCCESSOR = "cc" * 16
+
+
+def key_of(kit: Any, number: int) -> str:
+    return manifest_key("t", 0, kit.LOG_ID, number)
+
+
+def read(world: Any, kit: Any, number: int) -> ManifestObject:
+    return decode_manifest_object(world.objects.get(key_of(kit, number)))
+
+
+def numbers(world: Any) -> list[int]:
+    return [int(key[-25:-5]) for key in world.object_keys("manifests/")]
+
+
+def tiered(kit: Any, runs: int = 1, **config: Any) -> tuple[Any, Any]:
+    world = kit.World(**config)
+    process = world.open()
+    for _ in range(runs):
+        process.append(5)
+        process.drain()
+    return world, process
+
+
+def test_numbers_are_dense_and_chained_by_hash(kit: Any) -> None:
+    from chronik_store.format.checksum import content_hash
+
+    world, process = tiered(kit, runs=3)
+    assert numbers(world) == [1, 2, 3]
+    for number in (2, 3):
+        before = world.objects.get(key_of(kit, number - 1))
+        assert read(world, kit, number).predecessor_hash == content_hash(before)
+    assert process.manifest.published_number == 3
+
+
+def test_nothing_is_published_without_a_change(kit: Any) -> None:
+    world, process = tiered(kit)
+    for _ in range(3):
+        process.append(1)
+        process.run()
+    assert numbers(world) == [1]
+
+
+def test_the_object_lists_what_is_committed_and_says_up_to_which_entry(kit: Any) -> None:
+    world, process = tiered(kit)
+    found = read(world, kit, 1)
+    assert found.manifest.segments == process.manifest.segments
+    assert found.folded_to == found.manifest.generation == process.manifest.published_folded_to
+    assert found.term == world.term
+
+
+def test_a_manifest_whose_published_was_lost_is_adopted(kit: Any) -> None:
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+    process.bucket.fail["reply"] = lambda key: kit.lost(key) if "manifests" in key else None
+    assert "503" in process.run().errors[0]
+    assert numbers(world) == [1]
+    again = world.open()
+    again.append(5)
+    again.drain()
+    assert numbers(world) == [1, 2]
+    assert again.manifest.published_number == 2
+    assert again.manifest.published_folded_to == again.manifest.generation
+
+
+def claim(world: Any, kit: Any, number: int) -> None:
+    """What `restore` puts: the next number, naming a successor."""
+    newest = read(world, kit, number - 1)
+    body = dataclasses.replace(newest, successor=SUCCESSOR).encode()
+    world.objects.put_if_absent(key_of(kit, number), body)
+
+
+def test_a_successor_fences_this_log_for_good(kit: Any) -> None:
+    world, process = tiered(kit)
+    claim(world, kit, 2)
+    process.append(5)
+    held = world.wal_offsets()
+    report = process.run()
+    assert "has claimed the folder" in report.errors[-1]
+    fenced = process.manifest.fenced
+    assert fenced is not None
+    assert (fenced.successor_log_id, fenced.number) == (SUCCESSOR, 2)
+    assert process.run().idle
+    objects = world.object_keys()
+    process.append(5)
+    assert process.run().idle
+    assert world.open().run().idle
+    assert world.object_keys() == objects
+    assert held <= world.wal_offsets()
+
+
+def test_a_reopened_log_finds_the_claim_before_it_puts_anything(kit: Any) -> None:
+    world, _ = tiered(kit)
+    claim(world, kit, 2)
+    objects = world.object_keys()
+    process = world.open()
+    process.append(5)
+    process.run()
+    assert process.manifest.fenced is not None
+    assert world.object_keys() == objects
+
+
+def copy_of(world: Any, kit: Any) -> Any:
+    """The same directory on a second machine, over the same bucket."""
+    twin = kit.World()
+    twin.config = world.config
+    twin.objects = world.objects
+    twin.entries = list(world.entries)
+    twin.files = [dataclasses.replace(each) for each in world.files]
+    twin.acked = list(world.acked)
+    twin.term = world.term
+    return twin
+
+
+def test_of_two_copies_of_a_log_the_slower_one_is_fenced(kit: Any) -> None:
+    world, process = tiered(kit)
+    twin = copy_of(world, kit)
+    other = twin.open()
+    other.append(6)
+    process.append(5)
+    process.drain()
+    report = other.run()
+    assert "belongs to" in report.errors[-1]
+    assert other.manifest.fenced is not None
+    assert set(range(5, 11)) <= twin.wal_offsets()
+    process.append(5)
+    process.drain()
+
+
+def test_a_copy_that_is_many_numbers_behind_is_fenced_before_its_first_put(kit: Any) -> None:
+    world, process = tiered(kit)
+    twin = copy_of(world, kit)
+    for _ in range(3):
+        process.append(5)
+        process.drain()
+    objects = world.object_keys()
+    other = twin.open()
+    other.append(5)
+    assert "may be an old copy" in other.run().errors[0]
+    assert world.object_keys() == objects
+
+
+def test_a_collected_number_cannot_be_taken_by_a_sleeper(kit: Any) -> None:
+    world, process = tiered(kit)
+    twin = copy_of(world, kit)
+    sleeper = twin.open()
+    sleeper.append(5)
+    woken = []
+
+    def wake(key: str) -> Exception | None:
+        # Between the sleeper's check of the folder and its put the other goes on for long.
+        if key == key_of(kit, 2) and not woken:
+            woken.append(True)
+            for _ in range(70):
+                process.append(5)
+                process.drain()
+        return None
+
+    sleeper.bucket.fail["put"] = wake
+    report = sleeper.run()
+    assert woken
+    assert key_of(kit, 2) in world.object_keys()
+    assert "old copy" in report.errors[-1]
+    assert sleeper.manifest.published_number == 1
+    process.append(5)
+    process.drain()
+    assert key_of(kit, 2) not in world.object_keys()
+
+
+def test_another_bucket_under_the_same_url_stops_tiering(kit: Any) -> None:
+    world, _ = tiered(kit)
+    for key in world.object_keys("manifests/"):
+        world.objects.delete([key])
+    process = world.open()
+    process.append(5)
+    report = process.run()
+    assert "manifest 1 of t/0 is not there" in report.errors[0]
+    assert report.uploaded == 0
+    assert set(range(5, 10)) <= world.wal_offsets()
+
+
+def test_a_damaged_manifest_is_an_error_and_no_fence(kit: Any) -> None:
+    world = kit.World()
+    process = world.open()
+    world.objects.put_if_absent(key_of(kit, 1), b"garbage")
+    process.append(5)
+    assert process.run().errors
+    assert process.manifest.fenced is None
+
+
+def test_old_numbers_are_swept_and_the_newest_64_stay(kit: Any) -> None:
+    world, _ = tiered(kit, runs=70)
+    assert numbers(world) == list(range(7, 71))
+
+
+@pytest.mark.parametrize("drop_all", [False, True])
+def test_producers_are_as_of_the_tiered_end_not_newer(
+    kit: Any, monkeypatch: pytest.MonkeyPatch, drop_all: bool
+) -> None:
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+    entry = ProducerEntry(7, 0, 4, 4, 4, 5, 5)
+    monkeypatch.setattr(process, "producers_at", lambda _index: (entry,))
+    process.drain()
+    assert read(world, kit, 1).producers == (entry,)
+
+    from chronik_store.format.control import DropPrefix
+
+    again = world.open()
+    offset = 5 if drop_all else 1
+    again.propose(DropPrefix(offset=offset, reason="test", clock_us=0), term=world.term)
+    again.drain()
+    assert bool(again.manifest.segments) is not drop_all
+    assert read(world, kit, 2).producers == (entry,)
