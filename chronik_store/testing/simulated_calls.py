@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from chronik_store.testing.crash import CrashError
 from chronik_store.testing.medium import Medium
@@ -31,8 +31,8 @@ class Pace(Protocol):
         """It took effect; the caller goes on when this returns."""
         ...
 
-    def halt(self) -> NoReturn:
-        """The machine died in this call. The caller never goes on, unless by a CrashError."""
+    def halt(self) -> None:
+        """The machine died in this call. Returns only to callers that outlive it."""
         ...
 
 
