@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from chronik_store.append_outcome import PendingAppend, Sink
 from chronik_store.errors import BackpressureError, OffsetConflictError
+from chronik_store.format.control import Seal
 from chronik_store.format.entry import EntryKind, decode_entry_header, encode_entry_header
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult
@@ -34,6 +35,7 @@ class AppendPath:
         self._lock = core.wal.lock
         self._max_future_us = int(core.config.max_future_seconds * 1_000_000)
         self._queue_bytes_max = core.config.queue_bytes_max
+        self._segment_bytes = core.config.segment_bytes
 
     def append(self, batch: RecordBatch, expected_offset: int | None) -> AppendResult:
         """Append one batch and return when it is durable and committed. Blocks while the queue
@@ -109,6 +111,10 @@ class AppendPath:
             pending = PendingAppend(index, base_offset, base_offset + count, seq, sink, token)
             self._core.waiters.append(pending)
             self._core.known_commit = max(self._core.known_commit, index)
+            if state.open_bytes >= self._segment_bytes and not state.seal_waits:
+                # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
+                seal = Seal(state.manifest.open_first_index, "size", now_us)
+                self._core.stage_command_locked(seal)
         return pending
 
     def _duplicate_locked(

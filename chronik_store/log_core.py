@@ -32,9 +32,9 @@ from chronik_store.errors import (
     UnavailableError,
 )
 from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.control import Command, Members, Noop
+from chronik_store.format.control import Command, Members, Noop, Seal
 from chronik_store.format.entry import EntryKind, decode_entry_header, encode_entry_header
-from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.manifest_file import Manifest, SealedRange
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
 from chronik_store.log_status import status_of
@@ -69,6 +69,7 @@ class LogCore:
         committer: Committer,
         guard: DiskGuard,
         on_unsworn: Callable[[LogCore], None],
+        on_sealed: Callable[[LogCore], None],
         read_only: bool,
     ) -> None:
         self.env = env
@@ -83,6 +84,8 @@ class LogCore:
         self.committer = committer
         self.guard = guard
         self._on_unsworn = on_unsworn
+        self._on_sealed = on_sealed
+        self._seen_sealed: tuple[SealedRange, ...] = ()
         self.replica: Replica | None = None
         self._sworn_seq = 0
         self._seen_seq = 0
@@ -161,7 +164,7 @@ class LogCore:
         state = self.state
         state.on_hard_state(state.term + 1, LOCAL_OWNER)
         self.wal.stage_hard_state(state.term, LOCAL_OWNER)
-        self._stage_command_locked(Noop())
+        self.stage_command_locked(Noop())
 
     def leader_term(self) -> int | None:
         """The term in which this log may seal, upload and publish now; None: it may not."""
@@ -184,7 +187,7 @@ class LogCore:
             self.lead_locked()
             if term is not None and term != self.state.term:
                 raise StaleTermError(f"term {term} has passed; this log is in {self.state.term}")
-            index, seq = self._stage_command_locked(command)
+            index, seq = self.stage_command_locked(command)
         self.wal.lead(seq)
         return index
 
@@ -206,7 +209,8 @@ class LogCore:
         """Have the committer's threads write what is staged."""
         self.committer.notify(self.wal)
 
-    def _stage_command_locked(self, command: Command) -> tuple[int, int]:
+    def stage_command_locked(self, command: Command) -> tuple[int, int]:
+        """Stage a control entry: (its index, the seq that makes it durable)."""
         wal = self.wal
         state = self.state
         payload = command.encode()
@@ -224,6 +228,9 @@ class LogCore:
         seq = wal.stage_entry(encoded, header, payload)
         state.note_command(header, command)
         self.known_commit = max(self.known_commit, index)
+        if isinstance(command, Seal):
+            # A file that ends with a segment can go when that segment is safe (protocol 1).
+            seq = wal.stage_rotation()
         return index, seq
 
     def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
@@ -277,6 +284,11 @@ class LogCore:
 
     def _on_moved(self) -> None:
         """`committed` may have moved: tell those who wait for it."""
+        sealed = self.state.manifest.sealed
+        if sealed is not self._seen_sealed:
+            self._seen_sealed = sealed
+            if sealed:
+                self._on_sealed(self)
         if self._resolved:
             with self._lock:
                 resolved, self._resolved = self._resolved, []

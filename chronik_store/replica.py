@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("chronik_store.replica")
 
-RECORDS = int(EntryKind.RECORDS)
+RECORDS, SEAL = int(EntryKind.RECORDS), int(EntryKind.SEAL)
 
 
 class Conflict(NamedTuple):
@@ -203,6 +203,8 @@ class Replica:
             self._core.state.note_records(header, batch, self._core.env.clock.time_us())
         else:
             self._core.state.note_command(header, decode_command(header.kind, payload))
+            if header.kind == SEAL:
+                wal.stage_rotation()  # a file that ends with a segment can go with it
 
     def truncate_suffix(self, index: int) -> int:
         """Remove entries at or above `index`, none of which may be committed. Returns a ticket."""

@@ -139,6 +139,16 @@ class FoldedState:
         """Suspicion set or cleared (protocol 9)."""
         self.suspect = flag
 
+    @property
+    def open_bytes(self) -> int:
+        """Payload bytes staged behind the last SEAL that took effect."""
+        return self._tally.open_bytes
+
+    @property
+    def seal_waits(self) -> bool:
+        """A SEAL is in the log and no commit has folded it yet."""
+        return self._tally.seal_waits
+
     # --- commit ---------------------------------------------------------------------------------
 
     @property
@@ -164,6 +174,8 @@ class FoldedState:
     def _fold(self, header: EntryHeader, command: Command) -> None:
         applied: Applied = apply_command(self.manifest, header, command)
         if applied.refused is not None:
+            if isinstance(command, Seal):
+                self._tally.refused(header.index)
             name = EntryKind(header.kind).name
             self.refused[name] = self.refused.get(name, 0) + 1
             return
@@ -248,6 +260,16 @@ class SegmentTally:
         self._oldest: deque[tuple[int, int]] = deque()
         self._fresh = True
 
+    @property
+    def open_bytes(self) -> int:
+        """Bytes behind the last SEAL that took effect."""
+        return self._total - self._sealed_total
+
+    @property
+    def seal_waits(self) -> bool:
+        """A SEAL was noted and has neither taken effect nor been truncated."""
+        return bool(self._seals)
+
     def add(self, index: int, size_bytes: int, clock_us: int) -> None:
         """A records entry entered the log."""
         self._total += size_bytes
@@ -271,6 +293,10 @@ class SegmentTally:
         while self._steps and self._steps[0][0] <= index:
             self._steps.popleft()
 
+    def refused(self, index: int) -> None:
+        """The SEAL at `index` was a no-op."""
+        self._seals.pop(index, None)
+
     def truncate(self, index: int) -> None:
         """Entries at or above `index` are gone."""
         if self._steps and self._steps[-1][0] >= index:
@@ -288,7 +314,7 @@ class SegmentTally:
     def open(self, first_index: int) -> tuple[int, int | None]:
         """(bytes, clock of the oldest record) at or above `first_index`."""
         oldest = next((clock for index, clock in self._oldest if index >= first_index), None)
-        return max(0, self._total - self._sealed_total), oldest
+        return max(0, self.open_bytes), oldest
 
 
 def producer_entry(header: EntryHeader, batch: RecordBatch) -> ProducerEntry:
