@@ -486,7 +486,8 @@ def test_a_forgotten_sync_is_found_by_crashing_at_every_step(forgotten: str) -> 
     lost = 0
     for step in range(1, steps + 1):
         try:
-            crash_the_counter(step, forgotten)
+            with suppress(CrashError):  # a step too late, in the recovery
+                crash_the_counter(step, forgotten)
         except (AssertionError, ValueError):
             lost += 1
 
