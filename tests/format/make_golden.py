@@ -1,7 +1,9 @@
 """Write the golden files of samples that have none yet:
 
-    python -m tests.format.make_golden             what is missing; a file that differs is named, kept
+    python -m tests.format.make_golden                       what is missing; the rest is kept
     python -m tests.format.make_golden --replace NAME ...    these too, whatever they hold
+
+It names the files that differ from what would be written, keeps them, and exits with 1.
 
 A golden file that differs means that stored bytes changed their meaning. Only before the first
 release is --replace an answer to that; later the answer is a new version and a new folder.

@@ -1,4 +1,4 @@
-"""One value of each structure that Chronik stores, with its codec: the subjects of the golden files.
+"""One value of each structure that Chronik stores, with its codec: subjects of the golden files.
 
 A sample's bytes stand in `golden/v1/<name>.bin`. They were written once and are never rewritten:
 a later Chronik must read them, and write the same bytes, for as long as it knows version 1.
