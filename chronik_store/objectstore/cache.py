@@ -111,7 +111,7 @@ class CachedObject:
 
 
 class BlockCache:
-    """The cache. Thread-safe.
+    """The cache of one object store. Thread-safe.
 
     Args:
         threads, fs: the seams.
@@ -153,9 +153,10 @@ class BlockCache:
             )
         kept_bytes = max(memory_bytes, 0 if self._disk is None else disk_bytes)
         # More than half of the cache ahead of one reader would push out what it reads now.
-        self._streams = SequentialReads(min(read_ahead_bytes, kept_bytes // 2), block_bytes)
+        self._ahead_bytes_max = kept_bytes // 2
+        self._streams = SequentialReads(min(read_ahead_bytes, self._ahead_bytes_max), block_bytes)
         self._flights: dict[tuple[str, int], Flight] = {}
-        self._ahead: deque[tuple[CachedObject, int, int]] = deque()
+        self._ahead: deque[tuple[CachedObject, Flight]] = deque()
         self._worker: ThreadHandle | None = None
         self._worker_wanted = False
         self._closed = False
@@ -203,9 +204,15 @@ class BlockCache:
         """End the read-ahead thread and drop everything. Idempotent; reads still work after it."""
         with self._changed:
             self._closed = True
+            left = [(source.key, flight) for source, flight in self._ahead if not flight.started]
             self._ahead.clear()
+            for _, flight in left:
+                flight.started = True
+                flight.error = UnavailableError("the read cache was closed")
             self._changed.notify_all()
             worker = self._worker
+        for key, flight in left:
+            self._land(key, flight)
         if worker is not None:
             worker.join(_CLOSE_SECONDS)
         self.clear()
@@ -224,7 +231,7 @@ class BlockCache:
             own, awaited = self._plan(source.key, wanted, pieces)
             self._fly_all(source, own)
             for flight in own:
-                pieces.update(flight.blocks)
+                pieces.update(flight.blocks_in(wanted))
             for flight in awaited:
                 pieces.update(flight.wait(wanted))
         self._continue_stream(source, start, stop)
@@ -239,6 +246,7 @@ class BlockCache:
         self, key: str, wanted: Iterable[int], pieces: dict[int, bytes]
     ) -> tuple[list[Flight], list[Flight]]:
         """Take what is in memory; claim the gaps as own flights; name the flights to wait for."""
+        own: list[Flight] = []
         awaited: list[Flight] = []
         missing: list[int] = []
         with self._changed:
@@ -250,17 +258,20 @@ class BlockCache:
                 if data is not None:
                     pieces[block] = data
                     self._counters.memory_hits += 1
-                elif flight is not None:
+                elif flight is None:
+                    missing.append(block)
+                elif not flight.started:  # ahead of need until now: taken over
+                    flight.started, flight.background = True, False
+                    own.append(flight)
+                elif flight not in own:
                     self._counters.waits += 1
                     if flight not in awaited:
                         awaited.append(flight)
-                else:
-                    missing.append(block)
-            own = [self._claim_locked(key, run, background=False) for run in runs(missing)]
+            own += [self._claim_locked(key, run, background=False) for run in runs(missing)]
         return own, awaited
 
     def _claim_locked(self, key: str, run: range, *, background: bool) -> Flight:
-        flight = Flight(run.start, run.stop, background, self._threads.event())
+        flight = Flight(run.start, run.stop, background, not background, self._threads.event())
         for block in run:
             self._flights[key, block] = flight
         return flight
@@ -350,14 +361,23 @@ class BlockCache:
 
     def _schedule(self, source: CachedObject, start: int, stop: int) -> None:
         size = self._block_bytes
-        first, past = max(0, start) // size, -(-min(stop, source.size_bytes) // size)
+        stop = min(stop, start + self._ahead_bytes_max, source.size_bytes)
+        first, past = max(0, start) // size, -(-stop // size)
+        key = source.key
         with self._changed:
-            if self._closed or first >= past or len(self._ahead) >= READ_AHEAD_QUEUE_MAX:
+            if self._closed or len(self._ahead) >= READ_AHEAD_QUEUE_MAX:
                 return
-            self._ahead.append((source, first, past))
+            missing = [
+                block
+                for block in range(first, past)
+                if (key, block) not in self._flights and self._memory.get((key, block)) is None
+            ]
+            for run in runs(missing):
+                flight = self._claim_locked(key, run, background=True)
+                self._ahead.append((source, flight))
             self._changed.notify_all()
-            spawning = not self._worker_wanted
-            self._worker_wanted = True
+            spawning = bool(missing) and not self._worker_wanted
+            self._worker_wanted = self._worker_wanted or spawning
         if spawning:
             self._worker = self._threads.spawn(self._fetch_ahead, name="chronik-read-ahead")
 
@@ -368,17 +388,11 @@ class BlockCache:
                     self._changed.wait()
                 if self._closed:
                     return
-                source, first, stop = self._ahead.popleft()
-                missing = [
-                    block
-                    for block in range(first, stop)
-                    if self._memory.get((source.key, block)) is None
-                    and (source.key, block) not in self._flights
-                ]
-                own = [
-                    self._claim_locked(source.key, run, background=True) for run in runs(missing)
-                ]
+                source, flight = self._ahead.popleft()
+                taken_over, flight.started = flight.started, True
+            if taken_over:
+                continue
             try:
-                self._fly_all(source, own)
+                self._fly_all(source, [flight])
             except ChronikError:
                 pass  # whoever needs these blocks asks for them again and gets the error

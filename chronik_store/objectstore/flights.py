@@ -17,11 +17,16 @@ from chronik_store.threads import Event
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A run of blocks that one thread fetches and others may wait for."""
+    """A run of blocks that one thread fetches and others may wait for.
+
+    One ahead of need is claimed before it starts; until then a reader that needs it takes it
+    over (`started`, under the cache's lock) instead of waiting behind the others in the queue.
+    """
 
     first: int
     stop: int
     background: bool
+    started: bool
     done: Event
     blocks: dict[int, bytes] = field(default_factory=dict)
     error: BaseException | None = None
@@ -30,6 +35,10 @@ class Flight:
     def run(self) -> range:
         """The numbers of its blocks."""
         return range(self.first, self.stop)
+
+    def blocks_in(self, wanted: range) -> dict[int, bytes]:
+        """What it has brought of `wanted`."""
+        return {block: data for block, data in self.blocks.items() if block in wanted}
 
     def wait(self, wanted: range) -> dict[int, bytes]:
         """Block until it ended; its blocks among `wanted`, none if it failed ahead of need.
@@ -40,7 +49,7 @@ class Flight:
         self.done.wait()
         error = self.error
         if error is None:
-            return {block: data for block, data in self.blocks.items() if block in wanted}
+            return self.blocks_in(wanted)
         if self.background:
             return {}
         if isinstance(error, ChronikError):

@@ -6,7 +6,7 @@
 #   ceph_rgw.sh stop DIR PORT        end what was started, by the pids that were written down
 #
 # Needs: apt-get install -y --no-install-recommends ceph-mon ceph-mgr ceph-osd radosgw
-# User testaccess / testsecretkey. PORT is the gateway's; PORT+1 and PORT+2 are the mon's, the osd
+# Users testaccess / testsecretkey and otheraccess / othersecretkey. PORT is the gateway's; PORT+1 and PORT+2 are the mon's, the osd
 # takes some of 6800-7568. No mgr, no cephx, no systemd: nothing outside DIR is touched.
 set -eu
 verb=$1 dir=$2 port=$3
@@ -113,8 +113,10 @@ start() {
   spawn rgw radosgw -n client.rgw.a
   wait_for_gateway
   if [ $first = yes ]; then
-    radosgw-admin -c "$conf" -n client.rgw.a user create --uid=test --display-name=test \
-      --access-key=testaccess --secret=testsecretkey > "$dir/log/user.out" 2>&1
+    for user in test other; do
+      radosgw-admin -c "$conf" -n client.rgw.a user create --uid=$user --display-name=$user \
+        --access-key=${user}access --secret=${user}secretkey > "$dir/log/user-$user.out" 2>&1
+    done
   fi
 }
 

@@ -65,13 +65,13 @@ class Server:
         }
         return S3Options(**{**values, **changes})
 
-    def create_bucket(self, name):
+    def create_bucket(self, name, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
         client = botocore.session.Session().create_client(
             "s3",
             region_name="us-east-1",
             endpoint_url=self.endpoint,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
             config=Config(s3={"addressing_style": "path"}),
         )
         client.create_bucket(Bucket=name)
@@ -120,6 +120,10 @@ class CephRgw(Server):
     @staticmethod
     def is_installed():
         return all(shutil.which(name) for name in ("ceph-mon", "ceph-osd", "radosgw"))
+
+    def create_foreign_bucket(self, name):
+        """A bucket that the test user has no rights on."""
+        return self.create_bucket(name, "otheraccess", "othersecretkey")
 
     def kill_gateway(self):
         """What a crash of the server process looks like; the data stays with the osd."""

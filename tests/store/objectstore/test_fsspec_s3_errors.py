@@ -1,0 +1,93 @@
+import pickle
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from botocore import exceptions as boto
+
+from chronik_store.errors import AccessDeniedError, UnavailableError
+from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStoreRefusedError
+from chronik_store.objectstore.fsspec_s3_errors import code_of, status_of, translated
+
+ENDPOINT = {"endpoint_url": "http://x"}
+NO_CONNECTION = aiohttp.ClientConnectorError(
+    ConnectionKey("x", 80, False, None, None, None, None), OSError(111, "refused")
+)
+
+
+def answer(status, code, message="why"):
+    details = {"Code": code, "Message": message}
+    return boto.ClientError(
+        {"Error": details, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject"
+    )
+
+
+def of(error, verb="put"):
+    return translated(error, url="s3://bucket/p", verb=verb, key="k")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "retriable", "durability"),
+    [
+        (answer(404, "NoSuchKey"), ObjectNotFoundError, False, None),
+        (answer(404, "NoSuchBucket"), ObjectStoreRefusedError, False, "not_durable"),
+        (answer(403, "AccessDenied"), AccessDeniedError, False, "not_durable"),
+        (answer(403, "403"), AccessDeniedError, False, "not_durable"),
+        (answer(403, "InvalidAccessKeyId"), AccessDeniedError, False, "not_durable"),
+        (answer(403, "SignatureDoesNotMatch"), AccessDeniedError, False, "not_durable"),
+        (answer(403, "RequestTimeTooSkewed"), AccessDeniedError, False, "not_durable"),
+        (answer(400, "ExpiredToken"), AccessDeniedError, False, "not_durable"),
+        (answer(400, "BadDigest"), ObjectStoreRefusedError, False, "not_durable"),
+        (answer(400, "RequestTimeout"), UnavailableError, True, "not_durable"),
+        (answer(301, "PermanentRedirect"), ObjectStoreRefusedError, False, "not_durable"),
+        (answer(501, "NotImplemented"), ObjectStoreRefusedError, False, "not_durable"),
+        (answer(409, "OperationAborted"), UnavailableError, True, "not_durable"),
+        (answer(429, "TooManyRequests"), UnavailableError, True, "not_durable"),
+        (answer(503, "SlowDown"), UnavailableError, True, "unknown"),
+        (answer(500, "InternalError"), UnavailableError, True, "unknown"),
+        (boto.NoCredentialsError(), AccessDeniedError, False, "not_durable"),
+        (boto.ParamValidationError(report="r"), ObjectStoreRefusedError, False, "not_durable"),
+        (boto.ConnectTimeoutError(**ENDPOINT), UnavailableError, True, "not_durable"),
+        (boto.EndpointConnectionError(**ENDPOINT, error=NO_CONNECTION), UnavailableError, True,
+         "not_durable"),
+        (boto.EndpointConnectionError(**ENDPOINT, error=ConnectionResetError()), UnavailableError,
+         True, "unknown"),
+        (boto.ReadTimeoutError(**ENDPOINT), UnavailableError, True, "unknown"),
+        (boto.ConnectionClosedError(**ENDPOINT), UnavailableError, True, "unknown"),
+        (TimeoutError(), UnavailableError, True, "unknown"),
+        (aiohttp.ClientPayloadError("cut"), UnavailableError, True, "unknown"),
+        (OSError("anything"), UnavailableError, True, "unknown"),
+    ],
+)  # fmt: skip
+def test_each_failure_has_one_meaning(error, expected, retriable, durability):
+    ours = of(error)
+    assert type(ours) is expected
+    assert ours.retriable is retriable
+    assert ours.durability == durability
+    assert "s3://bucket/p" in str(ours)
+    assert of(error, verb="get").durability is None
+    assert str(pickle.loads(pickle.dumps(ours))) == str(ours)
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (answer(403, "InvalidAccessKeyId"), "S3_ACCESS_KEY"),
+        (answer(403, "SignatureDoesNotMatch"), "S3_SECRET_KEY"),
+        (answer(403, "AccessDenied"), "s3:PutObject"),
+        (answer(403, "RequestTimeTooSkewed"), "clock"),
+        (answer(404, "NoSuchBucket"), "create it"),
+        (answer(301, "PermanentRedirect"), "S3_REGION"),
+        (boto.NoCredentialsError(), "S3_SECRET_KEY"),
+        (answer(503, "SlowDown", "please slow down"), "please slow down"),
+    ],
+)
+def test_the_message_says_what_to_check(error, hint):
+    assert hint in str(of(error))
+
+
+def test_an_answer_without_details_is_read_too():
+    bare = boto.ClientError({}, "HeadObject")
+    assert (status_of(bare), code_of(bare)) == (0, "")
+    assert type(of(bare)) is UnavailableError
+    assert (status_of(ValueError()), code_of(ValueError())) == (0, "")

@@ -1,0 +1,132 @@
+import pytest
+
+from chronik_store.clock import SystemClock, SystemEntropy
+from chronik_store.errors import AccessDeniedError, UnavailableError, UnsafeBucketError
+from chronik_store.objectstore.base import PutOutcome
+from chronik_store.objectstore.memory import MemoryObjectStore
+from chronik_store.objectstore.probe import prove_create_only
+from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
+from chronik_store.threads import SystemThreads
+
+
+def probe(store, **options):
+    return prove_create_only(
+        store, threads=SystemThreads(), clock=SystemClock(), entropy=SystemEntropy(), **options
+    )
+
+
+def faulty(*faults):
+    store = FaultyObjectStore(MemoryObjectStore(), clock=SystemClock())
+    store.add(*faults)
+    return store
+
+
+class Ignoring(MemoryObjectStore):
+    """A server that knows no If-None-Match: every put wins."""
+
+    def put_if_absent(self, key, data):
+        self.delete([key])
+        return super().put_if_absent(key, data)
+
+
+class OverwritingWhenEmpty(MemoryObjectStore):
+    """What a client library does that sends empty bodies another way."""
+
+    def put_if_absent(self, key, data):
+        if not data:
+            self.delete([key])
+        return super().put_if_absent(key, data)
+
+
+class RacyStore(MemoryObjectStore):
+    """Check, then set: right one after the other, wrong together."""
+
+    def put_if_absent(self, key, data):
+        known = self.head(key) is not None
+        SystemClock.sleep(0.02)
+        if known:
+            return PutOutcome.EXISTS
+        super().put_if_absent(key, data)
+        return PutOutcome.CREATED
+
+
+def test_a_store_that_keeps_the_contract_passes_and_nothing_is_left():
+    store = MemoryObjectStore()
+    report = probe(store)
+    assert report.safe
+    assert report.problems == ()
+    assert set(report.rights.values()) == {"ok"}
+    assert {"put", "get", "range", "head", "list", "delete"} <= set(report.latency_seconds)
+    assert abs(report.clock_offset_seconds) < 5
+    report.raise_if_unsafe()
+    assert store.list("") == []
+
+
+@pytest.mark.parametrize("kind", [Ignoring, OverwritingWhenEmpty, RacyStore])
+def test_a_store_that_lets_two_writers_in_is_refused_by_name(kind):
+    store = kind()
+    report = probe(store)
+    assert not report.safe
+    with pytest.raises(UnsafeBucketError, match="memory://private") as caught:
+        report.raise_if_unsafe()
+    assert "allow_unsafe_bucket" in str(caught.value)
+    assert store.list("") == []
+
+
+def test_the_race_names_how_many_won():
+    assert any("8 won" in problem for problem in probe(RacyStore()).problems)
+
+
+@pytest.mark.parametrize("put", range(12))
+def test_a_lost_reply_does_not_condemn_a_good_store(put):
+    """A repeated request may find its own object; only the bytes tell."""
+
+    class Repeating(MemoryObjectStore):
+        count = -1
+
+        def put_if_absent(self, key, data):
+            outcome = super().put_if_absent(key, data)
+            self.count += 1
+            return PutOutcome.EXISTS if self.count == put else outcome
+
+    report = probe(Repeating())
+    assert report.safe, report.problems
+
+
+def test_one_rival_that_fails_is_raced_again():
+    assert probe(faulty(Fault("timeout_after", "put", match="-race-0"))).safe
+
+
+def test_a_race_that_cannot_be_judged_is_not_a_pass():
+    report = probe(faulty(Fault("timeout_after", "put", match="-race", times=None)))
+    assert not report.safe
+    assert any("could not be judged" in problem for problem in report.problems)
+
+
+def test_a_missing_right_is_reported_and_named():
+    report = probe(faulty(Fault("denied", "delete", times=None)))
+    assert report.safe
+    assert "denied" in report.rights["delete"]
+    report = probe(faulty(Fault("denied", "list", times=None)))
+    assert "denied" in report.rights["list"]
+
+
+def test_a_bucket_that_cannot_be_written_is_no_report():
+    with pytest.raises(AccessDeniedError):
+        probe(faulty(Fault("denied", "put", times=None)))
+    with pytest.raises(UnavailableError):
+        probe(faulty(Fault("unavailable", times=None)))
+
+
+def test_a_clock_that_is_far_off_is_told():
+    class Late(SystemClock):
+        @staticmethod
+        def time_us():
+            return SystemClock.time_us() + 3_600_000_000
+
+    report = prove_create_only(
+        MemoryObjectStore(), threads=SystemThreads(), clock=Late(), entropy=SystemEntropy()
+    )
+    assert report.safe
+    assert report.clock_offset_seconds == pytest.approx(-3600, abs=5)
+    assert any("clock" in problem for problem in report.problems)
