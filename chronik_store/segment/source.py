@@ -83,3 +83,10 @@ class LocalSegments:
     def source(self, key: str) -> LocalFileSource:
         """A source over the local copy; its reads raise SegmentAbsentError when there is none."""
         return LocalFileSource(self._fs, self.path_of(key))
+
+    def holds(self, key: str) -> bool:
+        """Whether there is a local copy. UnavailableError when the disk cannot say."""
+        try:
+            return self._fs.exists(self.path_of(key))
+        except OSError as error:
+            raise UnavailableError(f"{self.path_of(key)}: cannot be looked up: {error}") from error

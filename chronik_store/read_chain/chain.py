@@ -1,0 +1,334 @@
+"""Batches, records, scans and time lookups over the tiers.
+
+Place: the upper half of the read chain, what a partition's reading methods call. Promise: only
+entries below the given `limit` (the caller's `committed`) are shown, in order, none twice, none
+left out; each answer says which tier gave it and how long it took. Invariant: a call that returns
+without an error has made progress or stands at the limit, so no loop over it can spin.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import NamedTuple
+
+from chronik_store.clock import Clock
+from chronik_store.errors import ChronikError, OffsetOutOfRangeError, UnavailableError
+from chronik_store.format.entry import Entry, EntryKind
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.stored_batch import StoredBatch
+from chronik_store.model import FetchResult, Position, StoredRecord, Tier
+from chronik_store.objectstore.base import ObjectNotFoundError
+from chronik_store.read_chain.objects import ObjectTier
+from chronik_store.read_chain.planner import (
+    PLANS,
+    Budget,
+    Fetched,
+    Planner,
+    WalView,
+    most_telling,
+)
+from chronik_store.segment.footers import FooterCache
+from chronik_store.segment.reader import NO_LIMIT, UNKNOWN, Place
+from chronik_store.segment.source import LocalSegments
+
+CHUNK_BYTES = 1 << 20
+"""Sequential readers ask for this much at a time."""
+
+_RECORDS = int(EntryKind.RECORDS)
+_LAST_TIMESTAMP = attrgetter("last_timestamp_us")
+
+
+class BatchRun(NamedTuple):
+    """Consecutive batches (whole: the first may begin before the offset asked for), the tier that
+    gave them, and the place to go on from. No batches: the limit is reached.
+    """
+
+    batches: list[StoredBatch]
+    tier: Tier
+    next: Place
+
+
+class EntryRun(NamedTuple):
+    """Consecutive entries and the tier that gave them. No entries: the limit is reached."""
+
+    entries: list[Entry]
+    tier: Tier
+
+
+class ReadChain:
+    """The readable log of one partition. Thread-safe; keeps no state between calls.
+
+    `limit` is everywhere the exclusive committed position that the caller has read. Errors of all
+    methods: OffsetOutOfRangeError (below start; above the limit), CorruptionError (no healthy
+    copy), UnavailableError (a copy may come back), FutureVersionError.
+    """
+
+    def __init__(
+        self,
+        *,
+        wal: WalView | None,
+        manifest: Callable[[], Manifest],
+        refresh: Callable[[], Manifest] | None = None,
+        local: LocalSegments | None,
+        objects: ObjectTier,
+        footers: FooterCache,
+        clock: Clock,
+    ) -> None:
+        self._planner = Planner(
+            wal=wal,
+            manifest=manifest,
+            refresh=refresh,
+            local=local,
+            objects=objects,
+            footers=footers,
+        )
+        self._clock = clock
+
+    def read(
+        self,
+        offset: int,
+        *,
+        max_records: int = 1000,
+        max_bytes: int = CHUNK_BYTES,
+        limit: Position,
+    ) -> FetchResult:
+        """Records from `offset`: up to `max_records`, about `max_bytes`, at least one if any is
+        there. At the limit: none, next_offset == offset.
+
+        Goes on over tier borders until half of the bytes are there; `tier` is the one that gave
+        the first record. An error behind the first record waits for the next call, which starts
+        at it.
+        """
+        started = self._clock.monotonic()
+        records: list[StoredRecord] = []
+        tier: Tier = "none"
+        place = Place(offset)
+        left = max_bytes
+        while place.offset < limit.offset and len(records) < max_records:
+            budget = Budget(limit, left, max_records - len(records))
+            try:
+                fetched = self._planner.fetch(place, budget)
+                batches = _batches(fetched, place.offset)
+            except ChronikError:
+                if not records:
+                    raise
+                break
+            if not records:
+                tier = fetched.tier
+            for batch in batches:
+                taken = _fitting(batch, place.offset, max_records - len(records), left)
+                if not taken and not records:
+                    taken = [batch.record(max(place.offset, batch.base_offset))]
+                records += taken
+                if not taken or taken[-1].offset + 1 < batch.end_offset:
+                    return self._result(records, offset, tier, started)
+            place = fetched.next
+            left -= sum(entry.header.entry_bytes for entry in fetched.entries)
+            if records and left < max_bytes // 2:
+                break
+        if not records:
+            self._check_limit(offset, limit)
+        return self._result(records, offset, tier, started)
+
+    def _result(
+        self, records: list[StoredRecord], offset: int, tier: Tier, started: float
+    ) -> FetchResult:
+        following = records[-1].offset + 1 if records else offset
+        return FetchResult(tuple(records), following, tier, self._clock.monotonic() - started)
+
+    def read_batches(
+        self,
+        offset: int,
+        *,
+        max_bytes: int = CHUNK_BYTES,
+        limit: Position,
+        place: Place | None = None,
+    ) -> BatchRun:
+        """Whole batches from the one that holds `offset`, about `max_bytes`, at least one if any
+        is there, from one tier. `place` (of the run before) saves the search for `offset`.
+        """
+        if place is None or place.offset != offset:
+            place = Place(offset)
+        while place.offset < limit.offset:
+            fetched = self._planner.fetch(place, Budget(limit, max_bytes))
+            batches = _batches(fetched, place.offset)
+            place = fetched.next
+            if batches:
+                return BatchRun(batches, fetched.tier, place)
+        self._check_limit(offset, limit)
+        return BatchRun([], "none", place)
+
+    def scan_batches(
+        self,
+        offset: int,
+        *,
+        limit: Callable[[], Position],
+        stop: int | None = None,
+        wait: Callable[[int], bool] | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> Iterator[StoredBatch]:
+        """All batches that hold offsets [offset, stop), read ahead by `chunk_bytes`.
+
+        At the committed end `wait(offset)` is asked: True looks again, False (or no `wait`) ends.
+        Holds a position and no pin: overtaken by retention it raises OffsetOutOfRangeError.
+        """
+        place = Place(offset)
+        while stop is None or place.offset < stop:
+            committed = limit()
+            if place.offset >= committed.offset:
+                self._check_limit(place.offset, committed)
+                if wait is None or not wait(place.offset):
+                    return
+                continue
+            run = self.read_batches(
+                place.offset, max_bytes=chunk_bytes, limit=committed, place=place
+            )
+            for batch in run.batches:
+                if stop is not None and batch.base_offset >= stop:
+                    return
+                yield batch
+            place = run.next
+
+    def scan(
+        self,
+        offset: int,
+        *,
+        limit: Callable[[], Position],
+        stop: int | None = None,
+        wait: Callable[[int], bool] | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> Iterator[StoredRecord]:
+        """The records [offset, stop) in order; see `scan_batches`."""
+        for batch in self.scan_batches(
+            offset, limit=limit, stop=stop, wait=wait, chunk_bytes=chunk_bytes
+        ):
+            first = max(offset, batch.base_offset)
+            end = batch.end_offset if stop is None else min(stop, batch.end_offset)
+            yield from batch.records_from(first, end - first)
+
+    def entries(
+        self, first_index: int, *, max_bytes: int, limit_index: int | None = None
+    ) -> EntryRun:
+        """Entries of all kinds from `first_index`, about `max_bytes`, at least one, from one tier.
+
+        limit_index: exclusive; None is the end of the WAL, uncommitted entries included (for the
+        replica). IndexOutOfRangeError: the entry is gone, send a snapshot.
+        """
+        limit = self._index_limit(limit_index)
+        if first_index >= limit.index:
+            return EntryRun([], "none")
+        fetched = self._planner.fetch(Place(UNKNOWN, first_index), Budget(limit, max_bytes))
+        return EntryRun(fetched.entries, fetched.tier)
+
+    def iterate_entries(
+        self, first_index: int, limit_index: int, *, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[Entry]:
+        """Entries [first_index, limit_index) of all kinds, read ahead by `chunk_bytes`."""
+        limit = self._index_limit(limit_index)
+        place = Place(UNKNOWN, first_index)
+        while place.index < limit.index:
+            fetched = self._planner.fetch(place, Budget(limit, chunk_bytes))
+            yield from fetched.entries
+            place = fetched.next
+
+    def offset_for_timestamp(self, timestamp_us: int, *, limit: Position) -> int | None:
+        """The first readable offset whose index timestamp is at least this; None: there is none.
+
+        At most one block of one segment is read. All records of an entry share its index
+        timestamp, so the answer is an entry's base offset, or start inside one.
+        """
+        planner = self._planner
+        wal = planner.wal
+        failures: list[ChronikError] = []
+        for attempt in range(PLANS):
+            first_index = 0 if wal is None else wal.first_index
+            manifest = planner.refresh() if attempt else planner.manifest()
+            try:
+                if manifest.next.index + 1 < first_index:
+                    continue  # Read after the WAL, yet older than it: not what is there now.
+                found = self._first_at(manifest, timestamp_us, first_index)
+            except IndexError:
+                continue  # Pruned meanwhile.
+            except ObjectNotFoundError as error:
+                failures.append(error)
+                continue
+            # A file pruned meanwhile may have held the answer.
+            if wal is None or wal.first_index == first_index:
+                return _clipped(found, manifest.start_offset, limit)
+        if failures:
+            raise most_telling(failures)
+        raise UnavailableError(
+            "what lies between the end of the segments and the WAL cannot be found; it is being "
+            "moved (try again), or `chronik verify` tells more"
+        )
+
+    def _first_at(self, manifest: Manifest, timestamp_us: int, wal_first: int) -> int | None:
+        """The first offset at or after a time, start and limit left aside."""
+        wal = self._planner.wal
+        segments = manifest.segments
+        at = bisect_left(segments, timestamp_us, key=_LAST_TIMESTAMP)
+        if at < len(segments) and (wal is None or segments[at].first_index < wal_first):
+            info = segments[at]
+            if timestamp_us <= info.first_timestamp_us:
+                return info.base_offset
+            return self._planner.in_segment(
+                info, lambda reader: reader.offset_for_timestamp(timestamp_us)
+            )
+        if wal is None:
+            return None
+        index = wal.index_for_timestamp(timestamp_us, wal_first)
+        return None if index is None else wal.position_after(index - 1).offset
+
+    def _index_limit(self, limit_index: int | None) -> Position:
+        wal = self._planner.wal
+        if limit_index is None:
+            limit_index = (
+                self._planner.manifest().next.index if wal is None else wal.last_index
+            ) + 1
+        return Position(limit_index, NO_LIMIT)
+
+    def _check_limit(self, offset: int, limit: Position) -> None:
+        """OffsetOutOfRangeError unless `offset` is the limit itself."""
+        start = self._planner.manifest().start_offset
+        if offset > limit.offset or offset < start:
+            raise OffsetOutOfRangeError(
+                f"offset {offset} is outside the log, which holds {start} to {limit.offset} now",
+                offset=offset,
+                first_offset=start,
+                end_offset=max(start, limit.offset),
+            )
+
+
+def _batches(fetched: Fetched, offset: int) -> list[StoredBatch]:
+    """The record entries that hold `offset` or lie behind it, opened."""
+    return [
+        StoredBatch(payload, header.base_offset, header.timestamp_us, verify=False)
+        for header, payload in fetched.entries
+        if header.kind == _RECORDS and header.end_offset > offset
+    ]
+
+
+def _fitting(batch: StoredBatch, offset: int, count: int, max_bytes: int) -> list[StoredRecord]:
+    """Up to `count` records from `offset` whose keys and values fit in `max_bytes`."""
+    first = max(0, offset - batch.base_offset)
+    count = min(count, batch.record_count - first)
+    values, keys = batch.value_offsets, batch.key_offsets
+
+    def size(number: int) -> int:
+        total: int = values[first + number] - values[first]
+        if keys:
+            total += keys[first + number] - keys[first]
+        return total
+
+    if size(count) > max_bytes:
+        count = bisect_right(range(count + 1), max_bytes, key=size) - 1
+    return batch.records_from(batch.base_offset + first, count) if count else []
+
+
+def _clipped(offset: int | None, start: int, limit: Position) -> int | None:
+    if offset is None:
+        return None
+    offset = max(offset, start)
+    return offset if offset < limit.offset else None

@@ -1,0 +1,394 @@
+"""Which tier has a place, and the entries from there.
+
+Place: the lower half of the read chain. Promise: `fetch` returns at least one entry, exactly the
+one asked for first, running on in index and offset. A WAL file pruned or an object collected under
+it makes it plan again, a bounded number of times, with a fresh manifest; then it says what is the
+matter: OffsetOutOfRangeError when retention has overtaken the reader, UnavailableError when a copy
+may come back, CorruptionError when every copy is damaged or nobody holds the range. Invariant: the
+WAL is asked before the manifest is looked at, since a file is pruned only after the manifest that
+covers it; the other order could find the range in neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import NamedTuple, Protocol, TypeVar
+
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    FutureVersionError,
+    OffsetOutOfRangeError,
+    UnavailableError,
+)
+from chronik_store.format.entry import Entry
+from chronik_store.format.manifest_file import LogBase, Manifest, SegmentInfo
+from chronik_store.model import Position, Tier
+from chronik_store.objectstore.base import ObjectNotFoundError
+from chronik_store.read_chain.objects import ObjectTier
+from chronik_store.segment.footers import FooterCache
+from chronik_store.segment.reader import NO_LIMIT, UNKNOWN, Place, SegmentReader, SegmentRun
+from chronik_store.segment.source import ByteSource, LocalSegments, SegmentAbsentError
+
+PLANS = 4
+"""How often one call looks for its place before it gives up: each time with a newer manifest."""
+
+_log = logging.getLogger("chronik_store.read_chain")
+_END_OFFSET = attrgetter("end_offset")
+_LAST_INDEX = attrgetter("last_index")
+T = TypeVar("T")
+
+
+class WalView(Protocol):
+    """What the chain asks of a `wal.Wal`. Only `read` does I/O."""
+
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def end_offset(self) -> int: ...
+    @property
+    def base(self) -> LogBase: ...
+    @property
+    def tail_first_index(self) -> int: ...
+    def index_for_offset(self, offset: int) -> int:
+        """The entry that holds `offset`; OffsetOutOfRangeError below the first stored one."""
+        ...
+
+    def index_for_timestamp(self, timestamp_us: int, low_index: int = 0) -> int | None:
+        """The first entry from `low_index` on whose index timestamp is at least this."""
+        ...
+
+    def position_after(self, index: int) -> Position:
+        """The position behind an entry, or behind the base."""
+        ...
+
+    def read(self, first_index: int, last_index: int, max_bytes: int) -> list[Entry]:
+        """At least one verified entry; IndexError when `first_index` is pruned."""
+        ...
+
+
+class IndexOutOfRangeError(OffsetOutOfRangeError):
+    """The entry at `index` is no longer held anywhere: whoever needs it takes a snapshot.
+
+    Internal: the replica's side of OffsetOutOfRangeError. `offset` is -1, since it is not known.
+    """
+
+    def __init__(
+        self, message: str, *, index: int, first_index: int, first_offset: int, end_offset: int
+    ) -> None:
+        super().__init__(message, offset=-1, first_offset=first_offset, end_offset=end_offset)
+        self.index = index
+        self.first_index = first_index
+
+
+class Budget(NamedTuple):
+    """How much to read: up to `limit` (exclusive), about this many bytes, this many records."""
+
+    limit: Position
+    max_bytes: int
+    max_records: int = NO_LIMIT
+
+
+class Fetched(NamedTuple):
+    """Entries, where they came from, and the place behind them."""
+
+    entries: list[Entry]
+    tier: Tier
+    path: str
+    next: Place
+
+
+class Copy(NamedTuple):
+    """One copy of a segment."""
+
+    tier: Tier
+    source: ByteSource
+    path: str
+
+
+class Planner:
+    """The tiers of one partition. Thread-safe: it keeps nothing between calls.
+
+    wal: None when there is no local log. manifest: the folded manifest now (raises
+    UnavailableError while it is not known: unknown is not empty); refresh: the same, read anew
+    from where it is kept. objects: the bytes of segment objects, through the cache.
+    """
+
+    def __init__(
+        self,
+        *,
+        wal: WalView | None,
+        manifest: Callable[[], Manifest],
+        refresh: Callable[[], Manifest] | None,
+        local: LocalSegments | None,
+        objects: ObjectTier,
+        footers: FooterCache,
+    ) -> None:
+        self.wal = wal
+        self.manifest = manifest
+        self.refresh = manifest if refresh is None else refresh
+        self._local = local
+        self._objects = objects
+        self._footers = footers
+
+    def fetch(self, place: Place, budget: Budget) -> Fetched:
+        """Whole entries from `place`, which is below `budget.limit`. Errors: see the module."""
+        failures: list[ChronikError] = []
+        manifest = self.manifest()
+        for attempt in range(PLANS):
+            if attempt:
+                known, manifest = manifest, self.refresh()
+                if _same(known, manifest):
+                    break
+            require_start(manifest, place, budget.limit)
+            failures = []
+            fetched = self._from_wal(place, budget, failures)
+            if fetched is not None:
+                return fetched
+            if not attempt:
+                # Looked at now, not before: what leaves the WAL is in a manifest from then on.
+                manifest = self.manifest()
+                require_start(manifest, place, budget.limit)
+            info = segment_at(manifest, place)
+            if info is None:
+                self._require_index(manifest, place, budget.limit)
+            else:
+                fetched = self._from_segment(info, place, budget, failures)
+                if fetched is not None:
+                    return fetched
+            if failures and not _object_missing(failures):
+                break  # Damage, or a bucket that does not answer, does not heal by looking again.
+        raise self._diagnosis(manifest, place, budget.limit, failures)
+
+    def in_segment(self, info: SegmentInfo, ask: Callable[[SegmentReader], T]) -> T:
+        """The answer of the first healthy copy of a segment.
+
+        Errors: CorruptionError, UnavailableError (ObjectNotFoundError: the bucket has none).
+        """
+        failures: list[ChronikError] = []
+        found = next(self._answers(info, ask, failures), None)
+        if found is not None:
+            return found[0]
+        missing = [error for error in failures if isinstance(error, ObjectNotFoundError)]
+        raise missing[0] if missing else most_telling(failures)
+
+    def _from_wal(
+        self, place: Place, budget: Budget, failures: list[ChronikError]
+    ) -> Fetched | None:
+        wal = self.wal
+        if wal is None:
+            return None
+        try:
+            if place.index != UNKNOWN:
+                index = place.index
+            elif wal.base.offset <= place.offset < wal.end_offset:
+                index = wal.index_for_offset(place.offset)
+            else:
+                return None
+            if not wal.first_index <= index <= wal.last_index:
+                return None
+            tier: Tier = "wal_tail" if index >= wal.tail_first_index else "wal"
+            last = min(wal.last_index, budget.limit.index - 1, index + budget.max_records - 1)
+            entries = self._read_wal(wal, index, last, budget.max_bytes)
+            _require_run(entries, place)
+        except (IndexError, OffsetOutOfRangeError):
+            return None  # Pruned between the look and the read: a segment has it now.
+        except (CorruptionError, FutureVersionError, UnavailableError) as error:
+            _log.warning("the WAL cannot give entry %s: %s; trying the segments", place, error)
+            failures.append(error)
+            return None
+        header = entries[-1].header
+        return Fetched(entries, tier, "wal", Place(header.end_offset, header.index + 1))
+
+    @staticmethod
+    def _read_wal(wal: WalView, first: int, last: int, max_bytes: int) -> list[Entry]:
+        try:
+            return wal.read(first, last, max_bytes)
+        except CorruptionError:
+            if first == last:
+                raise
+            # The damage may lie behind the entry asked for, which is good on its own then.
+            return wal.read(first, first, 1)
+
+    def _from_segment(
+        self, info: SegmentInfo, place: Place, budget: Budget, failures: list[ChronikError]
+    ) -> Fetched | None:
+        def ask(reader: SegmentReader) -> SegmentRun:
+            return reader.read(place, max_bytes=budget.max_bytes, max_records=budget.max_records)
+
+        found = next(self._answers(info, ask, failures), None)
+        if found is None:
+            return None
+        (entries, following), copy = found
+        if copy.tier == "object_store" and UNKNOWN not in (place.index, place.offset):
+            self._read_ahead(info, following, budget)
+        if following.index > budget.limit.index:
+            # A segment may reach past what a lagging reader may show.
+            entries = [each for each in entries if each.header.index < budget.limit.index]
+            header = entries[-1].header
+            following = Place(header.end_offset, header.index + 1)
+        return Fetched(entries, copy.tier, copy.path, following)
+
+    def _read_ahead(self, info: SegmentInfo, following: Place, budget: Budget) -> None:
+        """A sequential reader (it came with a place) near the end of an object wants the next one.
+
+        Inside an object the cache itself reads ahead.
+        """
+        left_bytes = info.size_bytes - info.footer_bytes - following.position
+        if left_bytes > budget.max_bytes or following.index > budget.limit.index:
+            return
+        successor = segment_at(self.manifest(), Place(UNKNOWN, info.last_index + 1))
+        if successor is None or (self._local is not None and self._local.holds(successor.key)):
+            return
+        if self.wal is None or successor.first_index < self.wal.first_index:
+            self._objects.prefetch(successor, min(budget.max_bytes, successor.size_bytes))
+
+    def _answers(
+        self,
+        info: SegmentInfo,
+        ask: Callable[[SegmentReader], T],
+        failures: list[ChronikError],
+    ) -> Iterator[tuple[T, Copy]]:
+        """The answer of each copy, nearest first; those that fail are noted and passed over."""
+        for copy in self._copies(info):
+            try:
+                answer = self._ask(info, copy, ask)
+            except SegmentAbsentError:
+                continue
+            except (CorruptionError, FutureVersionError, UnavailableError) as error:
+                _log.warning("%s (%s) failed: %s", copy.path, copy.tier, error)
+                failures.append(error)
+                continue
+            yield answer, copy
+
+    def _ask(self, info: SegmentInfo, copy: Copy, ask: Callable[[SegmentReader], T]) -> T:
+        try:
+            footer = self._footers.get(info, copy.source, path=copy.path)
+            return ask(SegmentReader(copy.source, info, footer, path=copy.path))
+        except (CorruptionError, FutureVersionError):
+            if copy.tier != "object_store":
+                raise
+        # What the cache holds may be what is damaged: once more, from the bucket.
+        self._objects.forget(info)
+        footer = self._footers.get(info, copy.source, path=copy.path)
+        return ask(SegmentReader(copy.source, info, footer, path=copy.path))
+
+    def _copies(self, info: SegmentInfo) -> Iterator[Copy]:
+        if self._local is not None:
+            path = self._local.path_of(info.key)
+            yield Copy("local_segment", self._local.source(info.key), path)
+        yield Copy("object_store", self._objects.source(info), info.key)
+
+    @staticmethod
+    def _require_index(manifest: Manifest, place: Place, limit: Position) -> None:
+        """IndexOutOfRangeError when entries up to `place` are gone from log and bucket."""
+        segments = manifest.segments
+        first = segments[0].first_index if segments else manifest.next.index + 1
+        if place.index != UNKNOWN and place.index < first:
+            raise IndexOutOfRangeError(
+                f"entry {place.index} is gone: the first one held is {first}; install a snapshot",
+                index=place.index,
+                first_index=first,
+                first_offset=manifest.start_offset,
+                end_offset=max(manifest.start_offset, limit.offset),
+            )
+
+    def _diagnosis(
+        self, manifest: Manifest, place: Place, limit: Position, failures: list[ChronikError]
+    ) -> ChronikError:
+        """Why nobody could answer."""
+        if failures:
+            return most_telling(failures)
+        if place.offset == UNKNOWN:
+            return CorruptionError(
+                f"entry {place.index} is in no tier although the log holds entries from "
+                f"{manifest.segments[:1]} to {limit.index - 1}; `chronik verify` tells more"
+            )
+        starts = [each.base_offset for each in manifest.segments if each.base_offset > place.offset]
+        if self.wal is not None and self.wal.base.offset > place.offset:
+            starts.append(self.wal.base.offset)
+        end = min([limit.offset, *starts])
+        return CorruptionError(
+            f"offsets {place.offset} to {end} are in no tier although the log starts at "
+            f"{manifest.start_offset}; `chronik verify` tells more",
+            offset_range=(place.offset, end),
+        )
+
+
+def segment_at(manifest: Manifest, place: Place) -> SegmentInfo | None:
+    """The listed segment that holds a place, by index where it is known."""
+    segments = manifest.segments
+    if place.index != UNKNOWN:
+        at = bisect_left(segments, place.index, key=_LAST_INDEX)
+        found = at < len(segments) and segments[at].first_index <= place.index
+    else:
+        at = bisect_right(segments, place.offset, key=_END_OFFSET)
+        found = at < len(segments) and segments[at].base_offset <= place.offset
+    return segments[at] if found else None
+
+
+def require_start(manifest: Manifest, place: Place, limit: Position) -> None:
+    """OffsetOutOfRangeError when retention has dropped the place."""
+    start = manifest.start_offset
+    if place.offset == UNKNOWN or place.offset >= start:
+        return
+    raise OffsetOutOfRangeError(
+        f"offset {place.offset} is gone: the log starts at {start} now; read on from there",
+        offset=place.offset,
+        first_offset=start,
+        end_offset=max(start, limit.offset),
+    )
+
+
+def most_telling(failures: list[ChronikError]) -> ChronikError:
+    """The error to raise for several copies: one that may pass before one that will not.
+
+    An object that a manifest lists and the bucket does not have is unavailable: this replica's
+    manifest may be behind a collection, or somebody has deleted it.
+    """
+    for error in failures:
+        if isinstance(error, ObjectNotFoundError):
+            missing = UnavailableError(
+                f"the bucket has no object for a segment that the manifest lists: {error}; this "
+                "manifest may be behind (try again), or the object was deleted by other hands"
+            )
+            missing.__cause__ = error
+            return missing
+        if isinstance(error, UnavailableError):
+            return error
+    return failures[0]
+
+
+def _same(left: Manifest, right: Manifest) -> bool:
+    """Nothing that a plan depends on has changed."""
+    return left.generation == right.generation and left.start_offset == right.start_offset
+
+
+def _object_missing(failures: list[ChronikError]) -> bool:
+    return any(isinstance(error, ObjectNotFoundError) for error in failures)
+
+
+def _require_run(entries: list[Entry], place: Place) -> None:
+    """CorruptionError unless the entries start at `place` and run on without a gap."""
+    first = entries[0].header
+    index, offset = first.index, first.base_offset
+    if place.index != UNKNOWN:
+        index = place.index
+        offset = offset if place.offset == UNKNOWN else place.offset
+    elif not first.base_offset <= place.offset < first.end_offset:
+        offset = place.offset
+    for entry in entries:
+        header = entry.header
+        if header.index != index or header.base_offset != offset:
+            raise CorruptionError(
+                f"the WAL answered with entry {header.index} at offset {header.base_offset} where "
+                f"entry {index} at offset {offset} belongs",
+                offset_range=(header.base_offset, header.end_offset),
+            )
+        index += 1
+        offset = header.end_offset
