@@ -1,0 +1,303 @@
+"""The verbs, over a real data directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chronik_store import PartitionLog
+from chronik_store.cli.main import VERBS
+
+
+def test_what_is_produced_is_consumed_byte_for_byte(chronik, tmp_path):
+    Path("in").write_bytes("one\n\n  three \r\nvier \u00e4\nlast".encode())
+
+    produced = chronik("produce", "events", "in")
+
+    assert (0, "") == (produced.code, produced.out)
+    assert "created topic events\n5 records acknowledged, offsets 0 to 4\n" == produced.err
+    assert "one\n\n  three \r\nvier \u00e4\nlast\n" == chronik("consume", "events").out
+
+
+def test_keys_are_cut_off_and_shown(chronik):
+    Path("in").write_text("a:1\nb:2\n3\n")
+
+    chronik("produce", "events", "--key-sep", ":", "in")
+
+    shown = chronik("consume", "events", "--format", r"%o|%k|%v\n")
+    assert ["0|a|1", "1|b|2", "2||3"] == shown.lines
+
+
+def test_consume_json_and_produce_records_are_inverse(chronik):
+    values = b'{"value":"plain","key":"k","timestamp_us":5}\n{"value_base64":"//4="}\n'
+    Path("in").write_bytes(values)
+    assert chronik("produce", "a", "--records", "in").code == 0
+
+    Path("copy").write_text(chronik("consume", "a", "--json").out)
+    assert chronik("produce", "b", "--records", "copy").code == 0
+
+    first, second = (
+        chronik("consume", "a", "--json").objects,
+        chronik("--json", "consume", "b").objects,
+    )
+    assert [{**value, "topic": "b"} for value in first] == second
+    assert ("plain", "k", 5) == tuple(first[0][name] for name in ("value", "key", "timestamp_us"))
+    assert "//4=" == first[1]["value_base64"]
+
+
+def test_a_bad_line_is_named_and_what_was_acknowledged_counted(chronik):
+    Path("in").write_text('{"a": 1}\nnot json\n')
+
+    ran = chronik("produce", "events", "--jsonl", "in")
+
+    assert 2 == ran.code
+    assert "in:2:" in ran.err
+    assert "0 records acknowledged" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--from", "98"], ["98", "99"]),
+        (["--from", "-1"], ["99"]),
+        (["--from", "latest"], []),
+        (["--from", "earliest", "-n", "2"], ["0", "1"]),
+        (["--since", "1970-01-01T00:00:00Z", "-n", "1"], ["0"]),
+        (["-n", "0"], []),
+    ],
+)
+def test_consume_begins_and_ends_where_it_is_told(chronik, events, arguments, expected):
+    ran = chronik("consume", "events", "--format", r"%o\n", *arguments)
+
+    assert (0, expected) == (ran.code, ran.lines)
+
+
+def test_a_cursor_goes_on_where_it_stopped(chronik, events):
+    first = chronik("consume", "events", "--cursor", "c", "-n", "60")
+    second = chronik("consume", "events", "--cursor", "c")
+
+    assert events == first.lines + second.lines
+    assert [] == chronik("consume", "events", "--cursor", "c").lines
+
+
+def test_cursors_are_listed_set_and_deleted(chronik, events):
+    assert 1 == chronik("cursor", "list").code
+    assert 0 == chronik("cursor", "set", "events", "c", "10").code
+    listed = chronik("cursor", "list", "--json").objects
+    assert [
+        {"topic": "events", "partition": 0, "cursor": "c", "offset": 10, "behind": 90}
+    ] == listed
+    assert 2 == chronik("cursor", "set", "events", "c", "5").code
+    assert 0 == chronik("cursor", "set", "events", "c", "5", "--reset").code
+    assert 0 == chronik("cursor", "delete", "events", "c").code
+    assert 1 == chronik("cursor", "delete", "events", "c").code
+
+
+def test_partitions_are_merged_by_time(chronik):
+    Path("one").write_text('{"t": 1}\n{"t": 4}\n')
+    Path("two").write_text('{"t": 2}\n{"t": 3}\n')
+    chronik("topic", "create", "events", "--partitions", "2")
+    for number, name in enumerate(("one", "two")):
+        options = ["--jsonl", "--time-field", "t", "-p", str(number)]
+        assert 0 == chronik("produce", "events", name, *options).code
+
+    shown = chronik("consume", "events", "--format", r"%p %v\n").lines
+
+    assert ['0 {"t": 1}', '1 {"t": 2}', '1 {"t": 3}', '0 {"t": 4}'] == shown
+    assert ['1 {"t": 2}', '1 {"t": 3}'] == chronik(
+        "consume", "events", "-p", "1", "--format", r"%p %v\n"
+    ).lines
+
+
+def test_search_finds_newest_first_in_all_tiers(chronik, events):
+    ran = chronik("search", "events", "disk AND full", "-n", "6", "--format", r"%o\n")
+
+    assert (0, ["93", "83", "73", "63", "53", "43"]) == (ran.code, ran.lines)
+
+
+def test_search_counts(chronik, events):
+    ran = chronik("search", "events", "full", "-c")
+
+    assert (0, "10\n") == (ran.code, ran.out)
+    assert {"total": 10, "total_is_exact": True} == chronik(
+        "search", "events", "full", "-c", "--json"
+    ).objects[0]
+
+
+def test_search_shows_what_stands_around_a_hit(chronik, events):
+    options = ["-C", "1", "-n", "2", "--order", "oldest", "--format", r"%o\n"]
+
+    assert ["2", "3", "4", "--", "12", "13", "14"] == chronik(
+        "search", "events", "full", *options
+    ).lines
+
+
+def test_search_without_a_hit_ends_with_one(chronik, events):
+    ran = chronik("search", "events", "nowhere")
+
+    assert (1, "") == (ran.code, ran.out)
+    assert "nothing matched" in ran.err
+
+
+def test_a_query_that_cannot_be_answered_is_refused(chronik, events):
+    ran = chronik("search", "events", "err*")
+
+    assert 2 == ran.code
+    assert "value:/err.*/" in ran.err
+
+
+def test_status_shows_the_plot_line(chronik, events):
+    ran = chronik("status")
+
+    assert "start 0 <= indexed 50 <= tiered 50 <= sealed 50 <= committed 100" in ran.out
+    assert 50 == chronik("status", "events", "--json").objects[0]["watermarks"]["tiered"]
+
+
+def test_topics_are_created_described_listed_and_deleted(chronik):
+    assert 0 == chronik("topic", "create", "a", "--partitions", "3").code
+    assert 2 == chronik("topic", "create", "a").code
+    assert 0 == chronik("topic", "create", "a", "--exist-ok").code
+    assert ["a"] == [each["topic"] for each in chronik("topic", "list", "--json").objects]
+    assert [0, 1, 2] == [
+        each["partition"] for each in chronik("topic", "describe", "a", "--json").objects
+    ]
+    assert 2 == chronik("topic", "describe", "b").code
+    assert 0 == chronik("topic", "delete", "a", "--yes").code
+    assert [] == chronik("topic", "list", "--json").objects
+
+
+def test_an_export_to_json_lines_is_what_consume_prints(chronik, events):
+    ran = chronik("export", "events", "--to", "out.jsonl")
+
+    assert (0, "100 records in out.jsonl\n") == (ran.code, ran.err)
+    assert chronik("consume", "events", "--json").out == Path("out.jsonl").read_text()
+    assert ["data", "out.jsonl"] == sorted(path.name for path in Path().iterdir())
+
+
+def test_an_export_to_parquet_has_every_record(chronik, events):
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    assert 0 == chronik("export", "events", "--to", "out.parquet", "--from", "10").code
+
+    table = parquet.read_table("out.parquet")
+    assert [line.encode() for line in events[10:]] == table["value"].to_pylist()
+    assert list(range(10, 100)) == table["offset"].to_pylist()
+
+
+def test_a_sound_store_verifies(chronik, events):
+    ran = chronik("verify", "--bucket", "--deep", "--json")
+
+    assert (0, True) == (ran.code, ran.objects[0]["ok"])
+
+
+def test_a_damaged_object_is_found(chronik, events):
+    (segment,) = Path("data/object_store/segments").rglob("*.seg")
+    flip(segment, 300)
+
+    ran = chronik("verify", "--bucket", "--deep")
+
+    assert 4 == ran.code
+    assert "corruption" in ran.out
+
+
+def test_every_kind_of_file_can_be_inspected(chronik, events):
+    files = [path for path in Path("data").rglob("*") if path.suffix in {".log", ".seg", ".cbor"}]
+    files += [*Path("data").rglob("*.tar.gz"), *Path("data").rglob("STORE")]
+
+    ran = chronik("inspect", "--json", *files)
+
+    assert 0 == ran.code, ran.err
+    seen = {each["structure"] for each in ran.objects}
+    assert {"WAL file", "frame CHECKPOINT", "frame ENTRY", "segment", "entry", "segment footer",
+            "manifest", "file", "STORE"} <= seen  # fmt: skip
+    assert 0 == chronik("inspect", *files).code
+
+
+def test_damage_is_shown_where_it_is_and_what_follows_it_too(chronik, events):
+    wal = max(Path("data/wal/events/0").glob("*.log"), key=lambda path: path.stat().st_size)
+    first = chronik("inspect", "--json", wal).objects
+    flip(wal, next(each["position"] for each in first if each["structure"] == "frame ENTRY") + 20)
+
+    ran = chronik("inspect", "--json", wal)
+
+    assert 4 == ran.code
+    assert "damage" in {each["structure"] for each in ran.objects}
+
+
+def test_a_file_of_somebody_elses_is_refused(chronik):
+    Path("x").write_text("hello")
+
+    assert 2 == chronik("inspect", "x").code
+    assert 3 == chronik("inspect", "nowhere").code
+
+
+def test_the_bucket_alone_can_be_read(chronik, events):
+    url = f"file://{Path.cwd()}/data/object_store"
+    Path("data/wal").rename("gone")
+
+    assert events[:50] == chronik("-d", url, "consume", "events").lines
+    assert 0 == chronik("-d", url, "search", "events", "full").code
+    assert 0 == chronik("-d", url, "status", "events").code
+    assert 2 == chronik("-d", url, "produce", "events", "/dev/null").code
+
+
+def test_a_missing_directory_is_said_in_one_line(chronik):
+    ran = chronik("consume", "events")
+
+    assert 2 == ran.code
+    assert 1 == ran.err.count("\n")
+    assert "no data directory" in ran.err
+
+
+def test_a_missing_topic_is_said_in_one_line(chronik, events):
+    ran = chronik("consume", "nowhere", "--json")
+
+    assert 2 == ran.code
+    assert "TopicNotFoundError" == json.loads(ran.err)["error"]
+
+
+def test_reading_works_beside_a_writer_and_writing_does_not(chronik, events):
+    with PartitionLog.open("data", topic="events") as log:
+        log.append(b"written meanwhile")
+        assert "written meanwhile" == chronik("consume", "events", "--from", "-1").lines[0]
+
+        ran = chronik("produce", "events", "/dev/null")
+
+    assert 3 == ran.code
+    assert "reading works beside the writer" in ran.err
+
+
+def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):
+    ran = chronik("doctor", f"file://{tmp_path}/bucket", "--json")
+
+    assert (0, True) == (ran.code, ran.objects[0]["bucket"]["safe"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_shows_examples(chronik, verb):
+    shown = chronik(verb, "--help")
+
+    assert 0 == shown.code
+    for sub in ("list", "delete") if verb in {"topic", "cursor"} else ():
+        shown = chronik(verb, sub, "--help")
+    assert f"chronik {verb}" in shown.out
+    assert "Examples:" in shown.out
+
+
+def test_usage_errors_end_with_two(chronik):
+    assert 2 == chronik("produce").code
+    assert 2 == chronik("nonsense").code
+    assert 2 == chronik("produce", "t", "--key-field", "x", "/dev/null").code
+    assert 2 == chronik().code
+
+
+def test_the_version_is_shown(chronik):
+    assert chronik("--version").out.startswith("chronik ")
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
