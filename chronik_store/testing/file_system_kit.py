@@ -60,6 +60,14 @@ class FileSystemTests:
         assert file.read_at(0, 1 << 20) == bytes(7) + b"".join(buffers)
         file.close()
 
+    def test_large_and_small_buffers_in_one_write(self, fs: FileSystem, root: str) -> None:
+        file = fs.create(f"{root}/a")
+        buffers = [b"head", b"x" * 300_000, b"", b"middle", b"y" * 300_000, b"tail"]
+
+        assert file.write_at(3, buffers) == 600_014
+        assert file.read_at(3, 1 << 20) == b"".join(buffers)
+        file.close()
+
     def test_nothing_written_is_nothing_changed(self, fs: FileSystem, root: str) -> None:
         file = fs.create(f"{root}/a")
 

@@ -51,15 +51,19 @@ real_pwrite = os.pwrite
 def test_a_short_write_is_continued(
     fs: PosixFileSystem, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "pwrite", at_most(3))
+    monkeypatch.setattr(os, "pwrite", at_most(3_000))
     monkeypatch.setattr(
-        os, "pwritev", lambda fd, parts, at: real_pwrite(fd, b"".join(parts)[:4], at)
+        os, "pwritev", lambda fd, parts, at: real_pwrite(fd, b"".join(parts)[:5_000], at)
     )
     file = fs.create(f"{root}/a")
 
-    assert file.write_at(0, [b"one buffer"]) == 10
-    assert file.write_at(10, [b"two ", b"buffers"]) == 11
-    assert file.read_at(0, 100) == b"one buffertwo buffers"
+    for buffers in (
+        [b"x" * 10_000],
+        [b"x" * 5_000, b"y" * 4_000],
+        [b"x" * 150_000, b"y" * 150_000],
+    ):
+        assert file.write_at(7, buffers) == len(b"".join(buffers))
+        assert file.read_at(7, len(b"".join(buffers))) == b"".join(buffers)
     file.close()
 
 
