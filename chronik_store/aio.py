@@ -16,6 +16,7 @@ import asyncio
 import concurrent.futures
 import datetime as dt
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -130,6 +131,11 @@ class _Pool:
         self._executor.shutdown(wait=False)
 
 
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(event.set)
+
+
 class AsyncPartitionLog:
     """`PartitionLog` for asyncio. Use it from the loop that opened it."""
 
@@ -143,7 +149,7 @@ class AsyncPartitionLog:
     @classmethod
     def open(
         cls,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         topic: str,
         partition: int = 0,
@@ -215,7 +221,7 @@ class AsyncPartitionLog:
         core, loop = log._core, asyncio.get_running_loop()
         if self._moved is None:
             moved = self._moved = asyncio.Event()
-            core.add_listener(lambda: loop.call_soon_threadsafe(moved.set))
+            core.add_listener(functools.partial(_wake, loop, moved))
         deadline = loop.time() + wait_seconds
         while core.committed.offset <= offset and (left := deadline - loop.time()) > 0:
             self._moved.clear()
@@ -358,7 +364,7 @@ class AsyncLogStore:
     @classmethod
     def open(
         cls,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         object_store: str | None = None,
         config: LogConfig = LogConfig(),  # noqa: B008 (frozen)

@@ -40,7 +40,6 @@ from chronik_store.store_bucket import StoreBucket
 
 logger = logging.getLogger("chronik_store.bucket")
 
-FOOTER_CACHE_BYTES = 16 << 20
 LIST_AGAIN = 5
 """A listed manifest may be collected before it is read: list again, this often."""
 
@@ -73,12 +72,12 @@ def open_bucket(
         manifest=lambda: view.manifest,
         refresh=view.refreshed_manifest,
         local=None,
-        objects=bucket.open_object,
-        footers=FooterCache(env.threads, FOOTER_CACHE_BYTES),
+        objects=bucket.objects,
+        footers=FooterCache(env.threads),
         clock=env.clock,
     )
-    scratch = SearchScratch(None)
-    bundles = BundleCache(env.fs, scratch.bundles, env.threads)
+    scratch = SearchScratch(env.fs, None)
+    bundles = BundleCache(scratch.fs, scratch.bundles, env.threads)
     search = LogSearch(
         env=env,
         config=config,
@@ -86,7 +85,7 @@ def open_bucket(
         chain=chain,
         bucket=bucket,
         bundles=bundles,
-        tail_directory=scratch.tail(topic, partition),
+        scratch=scratch,
     )
 
     def close() -> None:

@@ -34,8 +34,6 @@ from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.wal import Wal
 
-FOOTER_CACHE_BYTES = 16 << 20
-
 
 class LogAssembly:
     """The factory of a store's logs. Thread-safe."""
@@ -61,8 +59,8 @@ class LogAssembly:
             env, commit_threads=config.commit_threads, tail_bytes=config.tail_bytes_max
         )
         self._scratch = scratch
-        self._bundles = BundleCache(env.fs, scratch.bundles, env.threads)
-        self._footers = FooterCache(env.threads, FOOTER_CACHE_BYTES)
+        self._bundles = BundleCache(scratch.fs, scratch.bundles, env.threads)
+        self._footers = FooterCache(env.threads)
         self.on_unsworn: Callable[[LogCore], None] = _ignore
         self.on_sealed: Callable[[LogCore], None] = _ignore
         self.pipeline = Pipeline(
@@ -71,9 +69,11 @@ class LogAssembly:
                 config=config,
                 store=bucket.store,
                 budget=ByteBudget(env.threads, config.segment_bytes),
-                time=SteadyTime(env.clock, env.threads),
+                time=SteadyTime(env.clock),
                 prepare_bucket=bucket.prepare,
                 open_object=bucket.open_object,
+                index_fs=scratch.fs,
+                index_directory=scratch.building,
             )
         )
 
@@ -119,7 +119,7 @@ class LogAssembly:
             manifest=lambda: core.manifest,
             refresh=core.refreshed_manifest if self._read_only else None,
             local=local,
-            objects=self._bucket.open_object,
+            objects=self._bucket.objects,
             footers=self._footers,
             clock=self._env.clock,
         )
@@ -130,7 +130,7 @@ class LogAssembly:
             chain=chain,
             bucket=self._bucket,
             bundles=self._bundles,
-            tail_directory=self._scratch.tail(entry.name, partition),
+            scratch=self._scratch,
         )
 
         def verify(bucket: bool, deep: bool) -> VerifyReport:

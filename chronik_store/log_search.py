@@ -21,6 +21,7 @@ from chronik_store.search.bundle_cache import BundleCache
 from chronik_store.search.query import check_query
 from chronik_store.search.searcher import BundleRef, SearchOptions, SearchPlan, execute
 from chronik_store.search.tail import TailIndex
+from chronik_store.search_scratch import SearchScratch
 from chronik_store.store_bucket import StoreBucket
 
 TAIL_CHUNK_BYTES = 1 << 20
@@ -38,7 +39,7 @@ class LogSearch:
         chain: ReadChain,
         bucket: StoreBucket,
         bundles: BundleCache,
-        tail_directory: str | None,
+        scratch: SearchScratch,
     ) -> None:
         self._env = env
         self._config = config
@@ -49,8 +50,8 @@ class LogSearch:
         self._tail = TailIndex(
             env.clock,
             env.threads,
-            fs=env.fs,
-            directory=tail_directory,
+            fs=scratch.fs,
+            directory=scratch.tail(view.manifest.topic, view.manifest.partition),
             heap_bytes=config.tail_index_bytes,
         )
 

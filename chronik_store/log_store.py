@@ -84,7 +84,7 @@ class LogStore:
             guard,
             read_only=read_only,
             owner=owner,
-            scratch=SearchScratch(None if read_only else f"{directory.path}/scratch"),
+            scratch=SearchScratch(env.fs, None if read_only else f"{directory.path}/scratch"),
         )
         self._ticker = StoreTicker(
             env,

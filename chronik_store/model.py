@@ -30,7 +30,7 @@ class Position(NamedTuple):
     `index` is exclusive here: Position(1, 0) is the empty log.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     offset: int
 
 
@@ -79,7 +79,7 @@ class Record(_Fields):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._state() == other._state()  # type: ignore[attr-defined]
+        return self._state() == other._state()
 
     def __hash__(self) -> int:
         return hash(self._state())
@@ -147,7 +147,7 @@ def make_stored_record(
     record.timestamp_us = timestamp_us
     record.headers = headers
     record.offset = offset
-    record.__class__ = StoredRecord  # type: ignore[assignment]
+    record.__class__ = StoredRecord
     return record  # type: ignore[return-value]
 
 
@@ -237,8 +237,8 @@ class Watermarks:
     end: int
 
     def __post_init__(self) -> None:
-        line = (self.start, self.indexed, self.tiered, self.sealed)
-        line += (self.committed, self.durable, self.end)
+        line = [self.start, self.indexed, self.tiered, self.sealed]
+        line += [self.committed, self.durable, self.end]
         if any(left > right for left, right in itertools.pairwise(line)):
             raise AssertionError(f"the plot line is broken: {self}")
 
@@ -298,8 +298,8 @@ class PipelineReport:
     elapsed_seconds: float = 0.0
 
     def __add__(self, other: PipelineReport) -> PipelineReport:
-        names = ("sealed", "uploaded", "adopted", "indexed", "published", "pruned_files")
-        names += ("pruned_bytes", "dropped_segments", "collected_objects", "uploaded_bytes")
+        names = ["sealed", "uploaded", "adopted", "indexed", "published", "pruned_files"]
+        names += ["pruned_bytes", "dropped_segments", "collected_objects", "uploaded_bytes"]
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         elapsed = self.elapsed_seconds + other.elapsed_seconds
         return PipelineReport(**sums, errors=self.errors + other.errors, elapsed_seconds=elapsed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime as dt
+import os
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
@@ -97,7 +98,7 @@ class PartitionLog:
     @classmethod
     def open(
         cls,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         topic: str,
         partition: int = 0,
@@ -164,13 +165,7 @@ class PartitionLog:
         if type(records) is RecordBatch:
             batch = records
         else:
-            items: list[Record | bytes]
-            if isinstance(records, (bytes, Record)):
-                items = [records]
-            elif isinstance(records, str):
-                raise TypeError("a record's value is bytes, not str: pass text.encode()")
-            else:
-                items = list(records)
+            items = _items(records)
             if not items:
                 return None
             now_us = None if self._core is None else self._core.env.clock.time_us()
@@ -487,6 +482,20 @@ class PartitionLog:
             first_offset=start,
             end_offset=end,
         )
+
+
+def _items(records: Any) -> list[Record | bytes]:
+    """The records to append; what each of them is, `RecordBatch` checks."""
+    if isinstance(records, (bytes, Record)):
+        return [records]
+    if isinstance(records, str):
+        raise TypeError("a record's value is bytes, not str: pass text.encode()")
+    if not isinstance(records, Iterable):
+        raise TypeError(
+            f"append takes bytes, a Record, a RecordBatch or an iterable of the first two, not "
+            f"{type(records).__name__}"
+        )
+    return list(records)
 
 
 def to_us(time: dt.datetime | int) -> int:

@@ -38,7 +38,7 @@ RECORDS, SEAL = int(EntryKind.RECORDS), int(EntryKind.SEAL)
 class Conflict(NamedTuple):
     """Why entries were not taken: go back to `index` (the first of `term`, or one past our end)."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     term: int | None
 
 

@@ -20,6 +20,7 @@ from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore, Put
 from chronik_store.objectstore.cache import BlockCache, CachedObject
 from chronik_store.objectstore.layout import STORE_KEY
 from chronik_store.objectstore.probe import prove_create_only
+from chronik_store.read_chain import CachedObjects
 
 logger = logging.getLogger("chronik_store.bucket")
 
@@ -51,6 +52,7 @@ class StoreBucket:
             disk_bytes=config.cache_disk_bytes if cache_directory is not None else 0,
             read_ahead_bytes=config.read_ahead_bytes,
         )
+        self.objects = CachedObjects(self.cache, store)
 
     def open_object(self, info: SegmentInfo) -> CachedObject:
         """A segment's bytes, through the cache."""
