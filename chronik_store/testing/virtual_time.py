@@ -26,6 +26,7 @@ their memory; their seams refuse, so that even then they reach nothing.)
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -165,6 +166,17 @@ class Simulation:
         results: list[T] = []
         self._scheduler.run(self._driver, lambda: results.append(main()), limit_seconds)
         return results[0]
+
+    def result_of(self, future: Future[T], timeout: float | None = None) -> T:
+        """What `future.result` gives, waited for on virtual time; TimeoutError after `timeout`.
+
+        (`future.result` itself would stop the one real thread, and with it the simulation.)
+        """
+        done = self.threads.event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout):
+            raise TimeoutError(f"no result within {timeout} s")
+        return future.result(timeout=0)
 
     @property
     def now(self) -> float:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
@@ -207,6 +208,21 @@ def test_join_waits_for_the_end_and_may_time_out() -> None:
             return [*seen, simulation.now, job.is_alive()]
 
         assert simulation.run(main) == [1.0, True, 5.0, False]
+
+
+def test_a_future_is_waited_for_on_virtual_time() -> None:
+    with Simulation() as simulation:
+        good, never = Future[str](), Future[str]()
+
+        def main() -> tuple[str, float]:
+            simulation.later(7, lambda: good.set_result("done"))
+            result = simulation.result_of(good)
+            assert simulation.result_of(good) == result
+            with pytest.raises(TimeoutError, match="within 2 s"):
+                simulation.result_of(never, 2)
+            return result, simulation.now
+
+        assert simulation.run(main) == ("done", 9.0)
 
 
 def test_a_run_goes_on_where_the_last_one_stopped() -> None:
