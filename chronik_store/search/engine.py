@@ -49,6 +49,13 @@ class IndexHits(NamedTuple):
     total: int
 
 
+def ordered(hits: list[tuple[int, float]], order: Order) -> list[tuple[int, float]]:
+    """Hits of several indexes in one order; equal scores by offset, newest first."""
+    if order == "score":
+        return sorted(hits, key=lambda hit: (hit[1], hit[0]), reverse=True)
+    return sorted(hits, reverse=order == "newest")
+
+
 class UnreadableIndexError(UnavailableError):
     """An index of another Tantivy or another word scheme. It counts as not indexed: rebuild it."""
 

@@ -1,0 +1,213 @@
+"""Open bundles of a store, the most recently searched kept, within bounds.
+
+Place: above `bundle`; one per store, shared by its partitions. Promise: a bundle is fetched and
+unpacked once, however many threads ask; at most `count_max` bundles and `bytes_max` of unpacked
+files are kept beside those in use; one that is in use is never closed under its user. A bundle that
+this engine cannot read, or whose bytes were wrong twice, is remembered and not fetched again.
+Invariant: `_lock` is never held over the bucket, the disk or Tantivy; the directory is emptied
+before its first use.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from chronik_store.errors import ChronikError, CorruptionError, LogClosedError
+from chronik_store.format.segment_info import BundleInfo
+from chronik_store.fs.base import FileSystem
+from chronik_store.search.bundle import ReadRange, open_bundle
+from chronik_store.search.engine import IndexSearch, UnreadableIndexError
+from chronik_store.search.scratch import disk, empty_directory, remove_tree, used_bytes
+from chronik_store.threads import Threads
+
+_REFUSED_MAX: Final = 1024
+_CHANCES: Final = 2  # bytes may also have gone wrong on their way
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRef:
+    """A bundle of offsets [base_offset, end_offset) and how to read its object."""
+
+    base_offset: int
+    end_offset: int
+    info: BundleInfo
+    read_range: ReadRange
+
+
+@dataclass(eq=False, slots=True)
+class _Open:
+    """A bundle being opened (search None), or open."""
+
+    directory: str
+    users: int = 1
+    search: IndexSearch | None = None
+    bytes: int = 0
+
+
+class BundleCache:
+    """Opens bundles for searching. Thread-safe. directory: scratch of this object alone."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        threads: Threads,
+        *,
+        count_max: int = 32,
+        bytes_max: int = 1 << 30,
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._count_max = count_max
+        self._bytes_max = bytes_max
+        self._lock = threads.condition()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._failed: OrderedDict[str, tuple[ChronikError, int]] = OrderedDict()
+        self._numbered = 0
+        self._directory_is: Literal["unknown", "being emptied", "ours"] = "unknown"
+        self._closed = False
+
+    @contextmanager
+    def lease(self, ref: BundleRef) -> Iterator[IndexSearch]:
+        """The open bundle, for as long as the context lasts.
+
+        Raises what `open_bundle` raises (the same again at once if the bytes were wrong), and
+        LogClosedError.
+        """
+        opened = self._claim(ref.info.key)
+        try:
+            if opened.search is None:
+                self._fill(opened, ref)
+            assert opened.search is not None
+            yield opened.search
+        finally:
+            self._give_back(opened)
+
+    def refused(self, key: str) -> ChronikError | None:
+        """Why this bundle cannot be searched until the process ends, if that is known."""
+        with self._lock:
+            return self._refused(key)
+
+    @property
+    def open_bytes(self) -> int:
+        """Unpacked bytes of the bundles that are open."""
+        with self._lock:
+            return sum(opened.bytes for opened in self._open.values())
+
+    def close(self) -> None:
+        """Forget all bundles; those in use go with their last user. Idempotent."""
+        with self._lock:
+            self._closed = True
+            gone = [each for each in self._open.values() if not each.users]
+            self._open.clear()
+            self._lock.notify_all()
+        for each in gone:
+            remove_tree(self._fs, each.directory)
+        if self._directory_is == "ours":
+            remove_tree(self._fs, self._directory)
+
+    def _claim(self, key: str) -> _Open:
+        """An entry with one more user; one without a search is ours to fill."""
+        with self._lock:
+            while True:
+                if self._closed:
+                    raise LogClosedError("the log is closed")
+                refused = self._refused(key)
+                if refused is not None:
+                    raise refused
+                opened = self._open.get(key)
+                if opened is None:
+                    opened = _Open(f"{self._directory}/bundle_{self._numbered:06}")
+                    self._numbered += 1
+                    self._open[key] = opened
+                    return opened
+                if opened.search is not None:
+                    opened.users += 1
+                    self._open.move_to_end(key)
+                    return opened
+                self._lock.wait(1.0)
+
+    def _fill(self, opened: _Open, ref: BundleRef) -> None:
+        key = ref.info.key
+        try:
+            self._prepare()
+            search = open_bundle(
+                ref.read_range,
+                ref.info,
+                fs=self._fs,
+                directory=opened.directory,
+                base_offset=ref.base_offset,
+                end_offset=ref.end_offset,
+            )
+            size = used_bytes(self._fs, opened.directory)
+        except BaseException as error:
+            with self._lock:
+                if self._open.get(key) is opened:
+                    del self._open[key]
+                self._note_failure(key, error)
+                self._lock.notify_all()
+            raise
+        with self._lock:
+            opened.search, opened.bytes = search, size
+            self._lock.notify_all()
+
+    def _note_failure(self, key: str, error: BaseException) -> None:
+        """Remember an error that asking again does not mend. The lock is held."""
+        if isinstance(error, CorruptionError | UnreadableIndexError):
+            _, before = self._failed.pop(key, (error, 0))
+            self._failed[key] = error, before + 1
+            while len(self._failed) > _REFUSED_MAX:
+                self._failed.popitem(last=False)
+
+    def _refused(self, key: str) -> ChronikError | None:
+        error, times = self._failed.get(key, (None, 0))
+        if error is None or (times < _CHANCES and isinstance(error, CorruptionError)):
+            return None
+        return copy.copy(error)  # each raiser its own: raising changes an exception
+
+    def _prepare(self) -> None:
+        """Empty the directory before its first use; the others wait for the first."""
+        with self._lock:
+            while self._directory_is == "being emptied":
+                self._lock.wait(1.0)
+            if self._directory_is == "ours":
+                return
+            self._directory_is = "being emptied"
+        try:
+            with disk(self._directory):
+                empty_directory(self._fs, self._directory)
+        except BaseException:
+            self._directory_now("unknown")
+            raise
+        self._directory_now("ours")
+
+    def _directory_now(self, state: Literal["unknown", "ours"]) -> None:
+        with self._lock:
+            self._directory_is = state
+            self._lock.notify_all()
+
+    def _give_back(self, opened: _Open) -> None:
+        with self._lock:
+            opened.users -= 1
+            gone = self._over_bounds()
+            if opened not in self._open.values() and not opened.users:
+                gone.append(opened)
+        for each in gone:
+            remove_tree(self._fs, each.directory)
+
+    def _over_bounds(self) -> list[_Open]:
+        """Take out the least recently used until the rest is within bounds. The lock is held."""
+        gone: list[_Open] = []
+        kept = sum(each.bytes for each in self._open.values())
+        for key, each in list(self._open.items()):
+            if len(self._open) <= self._count_max and kept <= self._bytes_max:
+                break
+            if not each.users:
+                kept -= each.bytes
+                gone.append(self._open.pop(key))
+        return gone
