@@ -1,0 +1,228 @@
+"""The file being written: one write and one sync per group, zeros ahead, new files made whole.
+
+Place: in `wal`, under the group commit; the only module that writes WAL files. Promise: `write`
+and `create` return when the group is durable; a file has its final name only when its header,
+its checkpoint and the frames that came with them are on disk, so a file that is there is whole up
+to its checkpoint, and an interrupted rotation leaves nothing but a `.tmp`. Invariant: the
+committer never writes into a region that the filler is filling, nor the filler into one that was
+or is being written; both are claimed under the WAL's lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+
+from chronik_store.commit.filler import write_zeros
+from chronik_store.environment import Environment
+from chronik_store.format.checkpoint import Checkpoint
+from chronik_store.format.frame import FrameKind, Marks, encode_frame
+from chronik_store.format.wal_file import WalFileHeader
+from chronik_store.threads import Event, Lock
+from chronik_store.wal.entry_table import LogFile
+from chronik_store.wal.group import encode_group
+from chronik_store.wal.services import WalServices
+from chronik_store.wal.settings import WalIdentity, WalSettings
+from chronik_store.wal.staging import Group
+
+logger = logging.getLogger("chronik_store.wal")
+
+_CHECKPOINT = int(FrameKind.CHECKPOINT)
+_PAGE_BYTES = 4096
+_FAST_FILL_SECONDS = 1.0
+TEMPORARY = ".tmp"
+
+
+def file_path(directory: str, seq: int) -> str:
+    """Where the WAL file whose first frame is `seq` stands."""
+    return f"{directory}/wal_{seq:020}.log"
+
+
+class ActiveFile:
+    """Where groups are written. Methods named `_locked` are called under the WAL's lock, the others
+    without it; `write` and `create` by the one leader only.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        directory: str,
+        identity: WalIdentity,
+        settings: WalSettings,
+        services: WalServices,
+        lock: Lock,
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        self.file: LogFile | None = None
+        self.end = 0
+        self._env = env
+        self._directory = directory
+        self._identity = identity
+        self._settings = settings
+        self._services = services
+        self._lock = lock
+        self._on_failed = on_failed
+        self._writing_end = 0
+        self._filled = 0
+        self._filling: tuple[int, int] | None = None
+        self._fill_done: Event | None = None
+        self._fill_allowed = False
+        self._chunk = 0
+        self._filled_at = 0.0
+
+    # --- groups ----------------------------------------------------------------------------------
+
+    def claim_locked(self, size_bytes: int) -> Event | None:
+        """Announce a write of so many bytes; an event to wait for first if it meets the filler."""
+        self._writing_end = self.end + size_bytes
+        if self._filling is None or self._filling[0] >= self._writing_end:
+            return None
+        if self._fill_done is None:
+            self._fill_done = self._env.threads.event()
+        return self._fill_done
+
+    def write(self, group: Group, marks: Marks) -> None:
+        """Write and sync a group behind what is there. OSError: its outcome is unknown."""
+        file = self.file
+        assert file is not None
+        assert file.origin + group.frames[0][4] == self.end
+        buffers = encode_group(group.frames, file.origin, marks, file.file_id)
+        with self._services.descriptors.use(file.path, write=True) as handle:
+            handle.write_at(self.end, buffers)
+            handle.sync_data()
+
+    def settle_locked(self) -> bool:
+        """The claimed write is durable. True: the filler should be notified."""
+        self.end = end = self._writing_end
+        self._filled = max(self._filled, end)
+        return self._filling is None and self._fill_due_locked()
+
+    # --- new files -------------------------------------------------------------------------------
+
+    def create(self, group: Group, checkpoint: Checkpoint, marks: Marks) -> int:
+        """Make the group's new file, with its frames in it; returns where they end.
+
+        The file counts when this returns: bytes, then name, then directory are synced.
+        """
+        opening = group.new_file
+        assert opening is not None
+        file = opening.file
+        file.file_id = int.from_bytes(self._env.entropy.token_bytes(8), "little")
+        head = self._header(file, checkpoint.log_id).encode()
+        payload = checkpoint.encode()
+        first = encode_frame(_CHECKPOINT, 0, file.seq, len(head), marks, file.file_id, payload)
+        file.header_bytes = len(head)
+        file.origin = len(head) + len(first)
+        file.folded_to = min(checkpoint.manifest_folded_to, checkpoint.producers_folded_to)
+        buffers = [head, first, *encode_group(group.frames, file.origin, marks, file.file_id)]
+        end = file.origin + group.size_bytes
+        file.size = end + -end % _PAGE_BYTES
+        buffers.append(bytes(file.size - end))
+        fs, temporary = self._env.fs, file.path + TEMPORARY
+        handle = fs.create(temporary)
+        try:
+            handle.write_at(0, buffers)
+            handle.sync_all()
+            fs.rename(temporary, file.path)
+            fs.sync_directory(self._directory)
+        except BaseException:
+            handle.close()
+            raise
+        self._services.descriptors.adopt(file.path, handle)
+        return end
+
+    def _header(self, file: LogFile, log_id: str) -> WalFileHeader:
+        who = self._identity
+        return WalFileHeader(
+            file.file_id, file.seq, who.topic, who.partition, who.topic_id, log_id, who.owner
+        )
+
+    def adopt_locked(self, file: LogFile, end: int) -> None:
+        """Go on in this new file, whose frames end at `end`."""
+        self._settle_size_locked()
+        self.file = file
+        self.end = self._writing_end = end
+        self._filled = file.size
+        self._fill_allowed = self._settings.fill_bytes_max > 0
+
+    # --- zeros ahead -----------------------------------------------------------------------------
+
+    def fill(self) -> bool:
+        """Write one chunk of zeros ahead (the filler's step). True: another is due at once."""
+        with self._lock:
+            file = self.file
+            region = self._next_region_locked()
+            if file is None or region is None:
+                return False
+            self._filling = region
+        failure: OSError | None = None
+        try:
+            write_zeros(self._env.fs, file.path, *region)
+        except OSError as error:
+            failure = error
+        with self._lock:
+            waiting, self._fill_done = self._fill_done, None
+            self._filling = None
+            current = self.file is file
+            if failure is not None:
+                self._fill_allowed = False
+            elif current:
+                self._filled = region[1]
+            more = self._fill_due_locked()
+        if waiting is not None:
+            waiting.set()
+        if failure is not None and current:
+            self._report(failure)
+        return more
+
+    def _fill_due_locked(self) -> bool:
+        ahead = self._filled - self.end
+        return (
+            self._fill_allowed
+            and ahead < (self._chunk or self._settings.fill_bytes_min)
+            and self._filled < self._settings.file_bytes
+        )
+
+    def _next_region_locked(self) -> tuple[int, int] | None:
+        """The next chunk to fill: it doubles while chunks are used up fast, and shrinks again."""
+        if not self._fill_allowed or self._filling is not None:
+            return None
+        now = self._env.clock.monotonic()
+        fast = self._chunk > 0 and now - self._filled_at < _FAST_FILL_SECONDS
+        low, high = self._settings.fill_bytes_min, self._settings.fill_bytes_max
+        self._chunk = min(high, max(low, self._chunk * 2 if fast else self._chunk // 4))
+        self._filled_at = now
+        start = max(self._filled, self._writing_end)
+        end = min(start + self._chunk, max(self._settings.file_bytes, start))
+        end -= end % _PAGE_BYTES
+        return (start, end) if end > start else None
+
+    def _report(self, failure: OSError) -> None:
+        """A full disk only ends the filling, since nothing rests on zeros that are not there. Any
+        other failure may have cost bytes of a group, for one error may be reported only once.
+        """
+        if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
+            logger.warning("no space to fill ahead in %s: %s", self._directory, failure)
+        else:
+            self._on_failed(failure)
+
+    def _settle_size_locked(self) -> None:
+        if self.file is not None:
+            filling = self._filling[1] if self._filling else 0
+            self.file.size = max(self.end, self._filled, filling)
+
+    def size_locked(self) -> int:
+        """Bytes of the active file on disk now."""
+        return max(self.end, self._filled)
+
+    def stop(self) -> None:
+        """No more filling; returns when a chunk under way is done."""
+        with self._lock:
+            self._fill_allowed = False
+            if self._filling is None:
+                return
+            if self._fill_done is None:
+                self._fill_done = self._env.threads.event()
+            done = self._fill_done
+        done.wait()

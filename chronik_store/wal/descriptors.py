@@ -1,0 +1,122 @@
+"""Open files, shared and bounded: a thousand idle partitions hold a handful of descriptors.
+
+Place: one per store, under all WALs. Promise: a file is open while anybody uses it; up to `limit`
+idle ones stay open for the next use, the least recently used are closed. Invariant: `close` of a
+file never runs beside a call on it; nothing unsynced is lost by a close, since a group's write
+and sync happen within one use.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chronik_store.fs.base import File, FileSystem
+from chronik_store.threads import Threads
+
+
+class _Open:
+    """An open file and how many use it. `stale`: close it with the last use."""
+
+    __slots__ = ("file", "stale", "users", "write")
+
+    def __init__(self, file: File, *, write: bool) -> None:
+        self.file = file
+        self.write = write
+        self.users = 1
+        self.stale = False
+
+
+class DescriptorCache:
+    """Lends open files by path. Thread-safe; no lock is held while a file is opened or closed."""
+
+    def __init__(self, fs: FileSystem, threads: Threads, limit: int = 64) -> None:
+        self._fs = fs
+        self._lock = threads.lock()
+        self._limit = limit
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+
+    @contextmanager
+    def use(self, path: str, *, write: bool = False) -> Iterator[File]:
+        """The file, open; OSError as opening raises it. `write`: it will be written to."""
+        lent = self._take(path, write=write)
+        try:
+            yield lent.file
+        finally:
+            self._give(lent)
+
+    def adopt(self, path: str, file: File) -> None:
+        """Keep a file that the caller has opened for writing, under the name that it has now."""
+        with self._lock:
+            lent = _Open(file, write=True)
+            replaced = self._put(path, lent)
+        if replaced is not None:
+            replaced.close()
+        self._give(lent)
+
+    def forget(self, path: str) -> None:
+        """Close the file as soon as nobody uses it: its name is about to go."""
+        with self._lock:
+            found = self._open.pop(path, None)
+            if found is None:
+                return
+            found.stale = True
+            if found.users:
+                return
+        found.file.close()
+
+    @property
+    def open_files(self) -> int:
+        """How many descriptors are held now."""
+        return len(self._open)
+
+    def close(self) -> None:
+        """Close what nobody uses; the rest follows with its last use. Idempotent."""
+        for path in list(self._open):
+            self.forget(path)
+
+    def _take(self, path: str, *, write: bool) -> _Open:
+        with self._lock:
+            found = self._open.get(path)
+            if found is not None and (found.write or not write):
+                found.users += 1
+                self._open.move_to_end(path)
+                return found
+        lent = _Open(self._fs.open(path, write=write), write=write)
+        with self._lock:
+            replaced = self._put(path, lent)
+        if replaced is not None:
+            replaced.close()
+        return lent
+
+    def _put(self, path: str, lent: _Open) -> File | None:
+        """Let `lent` stand for `path`; returns the file to close, if it took an idle one's place.
+
+        Two that opened at once both work; the later one stays. The lock must be held.
+        """
+        replaced = self._open.get(path)
+        self._open[path] = lent
+        self._open.move_to_end(path)
+        if replaced is None:
+            return None
+        replaced.stale = True
+        return None if replaced.users else replaced.file
+
+    def _give(self, lent: _Open) -> None:
+        closing: list[File] = []
+        with self._lock:
+            lent.users -= 1
+            if lent.stale:
+                if lent.users == 0:
+                    closing.append(lent.file)
+            elif len(self._open) > self._limit:
+                closing += self._evict()
+        for file in closing:
+            file.close()
+
+    def _evict(self) -> list[File]:
+        """Take idle files out, least recently used first, down to the limit. Lock held."""
+        idle = [path for path, held in self._open.items() if not held.users]
+        surplus = idle[: len(self._open) - self._limit]
+        return [self._open.pop(path).file for path in surplus]

@@ -1,0 +1,309 @@
+"""Group commit of one WAL: many appenders, one write and one sync for all that wait.
+
+Place: in `wal`, over staging and the active file. Promise: `lead(seq)` returns when everything up
+to `seq` is on disk. A caller that finds nobody writing writes itself, for all that is pending (one
+appender alone never waits for another thread); the others wait, each on an event of its own, and
+are woken by the group that carried their frames. Invariant: one leader, so one group in flight;
+the lead never gets lost: who gives it up while frames are pending hands it to a waiter or tells
+the committer. A failed write or sync poisons the WAL for good: it is never tried again, since the
+kernel has marked the pages clean and a second sync would prove nothing (field notes R8).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from chronik_store.errors import Durability, LogPoisonedError
+from chronik_store.format.checkpoint import Checkpoint
+from chronik_store.format.frame import Marks
+from chronik_store.threads import Event, Lock, Threads
+from chronik_store.wal.active_file import ActiveFile
+from chronik_store.wal.durable import DurableLimit
+from chronik_store.wal.services import WalServices
+from chronik_store.wal.staging import Group, NewFile, Staging
+
+logger = logging.getLogger("chronik_store.wal")
+
+
+class CommitOwner(Protocol):
+    """The WAL, as group commit sees it: what to put into checkpoints and marks, whom to tell.
+
+    on_durable runs with the lock held, when `durable` has moved; on_synced after each group,
+    on_failed once, both without it.
+    """
+
+    commit_mark: int
+    checkpoint_source: Callable[[], Checkpoint]
+    on_durable: Callable[[], None]
+    on_synced: Callable[[], None]
+    on_failed: Callable[[BaseException], None]
+
+    def after_group(self) -> None:
+        """A group is done and everybody has been told."""
+        ...
+
+
+class _Waiter:
+    """A caller of `lead` whose frames another thread writes. `leads`: it is its turn now."""
+
+    __slots__ = ("event", "leads", "seq")
+
+    def __init__(self, seq: int, event: Event) -> None:
+        self.seq = seq
+        self.event = event
+        self.leads = False
+
+
+class GroupCommit:
+    """Leads groups, one at a time. Thread-safe; `lock` is the WAL's."""
+
+    def __init__(
+        self,
+        *,
+        threads: Threads,
+        lock: Lock,
+        group_bytes: int,
+        staging: Staging,
+        durable: DurableLimit,
+        services: WalServices,
+        directory: str,
+        active: ActiveFile,
+        owner: CommitOwner,
+    ) -> None:
+        self.staging = staging
+        self.durable = durable
+        self.synced_seq = staging.last_seq
+        self.sworn_seq = staging.last_seq
+        self.previous_end: tuple[int, int, int] | None = None
+        self.poisoned: BaseException | None = None
+        self._threads = threads
+        self._lock = lock
+        self._group_bytes = group_bytes
+        self._services = services
+        self._directory = directory
+        self._active = active
+        self._owner = owner
+        self._leading = False
+        self._waiters: deque[_Waiter] = deque()
+        self._delivering = False
+        self._deliver_again = False
+
+    # --- the lead --------------------------------------------------------------------------------
+
+    def lead(self, seq: int) -> None:
+        """Block until everything up to `seq` is on disk. LogPoisonedError if it cannot be known."""
+        with self._lock:
+            if self.synced_seq >= seq:
+                return
+            if self.poisoned is not None:
+                raise self.poisoned_error()
+            if seq > self.staging.last_seq:
+                raise ValueError(f"nothing with seq {seq} is staged yet")
+            waiter = None
+            if self._leading:
+                waiter = _Waiter(seq, self._threads.event())
+                self._waiters.append(waiter)
+            else:
+                self._leading = True
+        if waiter is None or self._follow(waiter):
+            while self.synced_seq < seq:
+                self._run_or_poison(seq)
+
+    def commit_group(self) -> bool:
+        """One group, for the committer. False: nothing to do, or another thread leads."""
+        with self._lock:
+            if self._leading or self.poisoned is not None or not self.staging.pending:
+                return False
+            self._leading = True
+        try:
+            return self._run_or_poison(0)
+        except LogPoisonedError:
+            return False  # Whoever waits has been told, and so has the owner.
+
+    def _follow(self, waiter: _Waiter) -> bool:
+        """Wait for the group in flight. True: the lead has come to this thread."""
+        try:
+            waiter.event.wait()
+        except BaseException:
+            self._leave(waiter)
+            raise
+        if not waiter.leads and self.synced_seq < waiter.seq:
+            raise self.poisoned_error()
+        return waiter.leads
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """A waiter was interrupted; if the lead had come to it, it must go on to another."""
+        with self._lock:
+            if not waiter.leads:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                return
+            heir = self._pass_lead_locked(0)
+            orphaned = heir is None and self.staging.pending and self.poisoned is None
+        if heir is not None:
+            heir.event.set()
+        elif orphaned:
+            self._services.committer.notify(self)
+
+    def _pass_lead_locked(self, kept_for_seq: int) -> _Waiter | None:
+        """Give the lead to the first waiter whose frames are still pending, or to nobody.
+
+        Kept by the caller as long as its own `kept_for_seq` is pending. Nobody takes the lead of a
+        poisoned WAL. The lock must be held.
+        """
+        if self.synced_seq < kept_for_seq:
+            return None
+        if self.staging.pending and self.poisoned is None:
+            for waiter in self._waiters:
+                if waiter.seq > self.synced_seq:
+                    self._waiters.remove(waiter)
+                    waiter.leads = True
+                    return waiter
+        self._leading = False
+        return None
+
+    # --- a group ---------------------------------------------------------------------------------
+
+    def _run_or_poison(self, own_seq: int) -> bool:
+        """`_run_group`; whatever interrupts it (an OSError, Ctrl-C) leaves the outcome of a write
+        unknown, and so ends the WAL.
+        """
+        try:
+            return self._run_group(own_seq)
+        except LogPoisonedError:
+            raise
+        except OSError as error:
+            self.poison(error)
+            raise self.poisoned_error() from error
+        except BaseException as error:
+            self.poison(error)
+            raise
+
+    def _run_group(self, own_seq: int) -> bool:
+        """Write and sync the next group; this thread has the lead, and keeps it until `own_seq` is
+        synced. True: frames are pending, nobody leads, and the caller must see to them (only with
+        `own_seq` 0, else the committer is told).
+        """
+        active = self._active
+        event = None
+        with self._lock:
+            group = self.staging.take(self._group_bytes)
+            if group is None or self.poisoned is not None:
+                self._leading = False
+                raise self.poisoned_error()
+            file = active.file
+            marks = Marks(
+                self.synced_seq, file.seq if file else 0, active.end, self._owner.commit_mark
+            )
+            if group.new_file is None:
+                event = active.claim_locked(group.size_bytes)
+        end = -1
+        if event is not None:
+            event.wait()
+        if group.new_file is None:
+            active.write(group, marks)
+        else:
+            end = active.create(group, self._checkpoint(group.new_file, marks), marks)
+        return self._settle(group, marks, end, own_seq)
+
+    def _settle(self, group: Group, marks: Marks, end: int, own_seq: int) -> bool:
+        """The group is on disk: move the limits, pass the lead on, tell everybody."""
+        active = self._active
+        with self._lock:
+            if self.poisoned is not None:
+                # The filler met an error meanwhile, which may have been this group's.
+                self._leading = False
+                raise self.poisoned_error()
+            fill = False
+            if group.new_file is None:
+                fill = active.settle_locked()
+            else:
+                active.adopt_locked(group.new_file.file, end)
+            self.synced_seq = group.last_seq
+            self.sworn_seq = marks.synced_seq if group.new_file is None else group.new_file.seq
+            if self.durable.synced(self.synced_seq):
+                self._owner.on_durable()
+            heir = self._pass_lead_locked(own_seq)
+            more = heir is None and not self._leading and self.staging.pending
+            woken = self._satisfied_locked() if self._waiters else ()
+        if heir is not None:
+            heir.event.set()
+        if fill:
+            self._services.filler.notify(active)
+        self._deliver()
+        for waiter in woken:
+            waiter.event.set()
+        self._owner.after_group()
+        if more and own_seq:
+            self._services.committer.notify(self)
+        return more
+
+    def _satisfied_locked(self) -> list[_Waiter]:
+        done = [waiter for waiter in self._waiters if waiter.seq <= self.synced_seq]
+        if done:
+            self._waiters = deque(w for w in self._waiters if w.seq > self.synced_seq)
+        return done
+
+    def _deliver(self) -> None:
+        """Call `on_synced`, in order: a thread that comes while another is at it leaves it to that
+        one, which calls again. So the owner's callbacks may append without waiting for themselves.
+        """
+        with self._lock:
+            if self._delivering:
+                self._deliver_again = True
+                return
+            self._delivering = True
+        again = True
+        while again:
+            try:
+                self._owner.on_synced()
+            except Exception:
+                # The group is durable whatever the owner makes of it; the others must go on.
+                logger.exception("the owner of %s failed in on_synced", self._directory)
+            with self._lock:
+                again, self._deliver_again = self._deliver_again, False
+                self._delivering = again
+
+    def _checkpoint(self, opening: NewFile, marks: Marks) -> Checkpoint:
+        """The checkpoint of a new file: folded values from the owner, the rest as staged."""
+        folds = opening.folds if opening.folds is not None else self._owner.checkpoint_source()
+        previous_end = self.previous_end
+        if marks.synced_file:
+            previous_end = (marks.synced_file, marks.synced_seq, marks.synced_position)
+        return replace(
+            folds,
+            base=opening.base,
+            term=opening.term,
+            vote=opening.vote,
+            suspect=opening.suspect,
+            committed_index=max(folds.committed_index, self._owner.commit_mark),
+            previous_end=previous_end,
+        )
+
+    # --- failure ---------------------------------------------------------------------------------
+
+    def poison(self, cause: BaseException) -> None:
+        """End this WAL: nothing more is written, whoever waits learns it. The first cause stays."""
+        with self._lock:
+            self._leading = False
+            if self.poisoned is not None:
+                return
+            self.poisoned = cause
+            waiters, self._waiters = self._waiters, deque()
+        logger.error("WAL %s: a write or sync failed: %r", self._directory, cause)
+        for waiter in waiters:
+            waiter.event.set()
+        self._owner.on_failed(cause)
+
+    def poisoned_error(self, durability: Durability = "unknown") -> LogPoisonedError:
+        """What callers get from a poisoned WAL."""
+        return LogPoisonedError(
+            f"a write or sync in {self._directory} failed ({self.poisoned!r}); what was in flight "
+            "may or may not be on disk: close the log and open it again, then look at its end",
+            cause=self.poisoned,
+            durability=durability,
+        )

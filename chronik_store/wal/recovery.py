@@ -1,0 +1,301 @@
+"""Recovery: all files of a log, verified and replayed in physical order, and a verdict.
+
+Place: in `wal`, above `chain`, `replay` and `verdict`; `Wal.recover` calls it. Promise: every
+frame, entry and batch that is replayed has matched its checksums; nothing is written; memory is
+bounded by the entry table. Invariant: nothing behind damage is replayed: the good part of a log is
+a prefix, what stands behind it is set aside and reported, never cut off or copied over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chronik_store.environment import Environment
+from chronik_store.errors import CorruptionError, IdentityMismatchError
+from chronik_store.format.frame import FrameKind, decode_frame
+from chronik_store.fs.base import File, FileSystem
+from chronik_store.model import RecoveryReport, Verdict
+from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, select_chain
+from chronik_store.wal.entry_table import LogFile
+from chronik_store.wal.replay import Replay
+from chronik_store.wal.settings import Replayer, WalIdentity
+from chronik_store.wal.verdict import Judgement, judge
+
+_FRAME_KINDS = frozenset(int(kind) for kind in FrameKind)
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What the files say. position: where the next frame of the last file would stand, for a
+    follower to go on from; last_seq: above any seq in use; temporaries: unfinished files.
+    """
+
+    replay: Replay
+    verdict: Verdict = "clean"
+    findings: list[str] = field(default_factory=list)
+    position: int = 0
+    last_seq: int = 0
+    files: int = 0
+    bytes_scanned: int = 0
+    cut_bytes: int = 0
+    elapsed_seconds: float = 0.0
+    temporaries: list[str] = field(default_factory=list)
+
+    def report(self, copied_bytes: int = 0) -> RecoveryReport:
+        """The public account of it."""
+        table = self.replay.table
+        committed = min(self.replay.commit_index, table.last_index)
+        stored = committed >= table.base.index
+        return RecoveryReport(
+            verdict=self.verdict,
+            files=self.files,
+            bytes_scanned=self.bytes_scanned,
+            entries=self.replay.entries,
+            first_index=table.first_index,
+            last_index=table.last_index,
+            end_offset=table.end_offset,
+            committed_offset=table.position_after(committed).offset if stored else 0,
+            cut_bytes=self.cut_bytes,
+            copied_bytes=copied_bytes,
+            elapsed_seconds=self.elapsed_seconds,
+            findings=tuple(self.findings),
+        )
+
+
+def recover(
+    env: Environment, directory: str, identity: WalIdentity, replayer: Replayer, *, live: bool
+) -> Recovered:
+    """Scan and replay. `live`: another process may be writing, so the end of the last file is
+    where nothing more is readable *yet*; damage is judged only when it stays.
+
+    IdentityMismatchError, FutureVersionError; OSError as it comes.
+    """
+    started = env.clock.monotonic()
+    seqs, temporaries = list_files(env.fs, directory)
+    chain = _chain_of(env.fs, directory, seqs, identity, live=live)
+    found = Recovered(Replay(replayer), files=len(seqs), temporaries=temporaries)
+    found.last_seq = max(seqs, default=0)
+    if chain.findings:
+        found.verdict = "suspect"
+        found.findings += chain.findings
+    _replay_chain(env.fs, chain, found, live=live)
+    _set_aside(chain, found)
+    found.last_seq = max(found.last_seq, found.replay.last_seq)
+    found.elapsed_seconds = env.clock.monotonic() - started
+    return found
+
+
+def _chain_of(
+    fs: FileSystem, directory: str, seqs: list[int], identity: WalIdentity, *, live: bool
+) -> Chain:
+    openings = []
+    for seq in seqs:
+        try:
+            openings.append(read_opening(fs, directory, seq, identity))
+        except FileNotFoundError:
+            if not live:
+                raise
+            # Pruned by the writer since the listing. It goes front to back: so did those before.
+            openings.clear()
+    log_ids = {opening.header.log_id for opening in openings if opening.header is not None}
+    if len(log_ids) > 1:
+        raise IdentityMismatchError(f"{directory} holds files of several logs: {sorted(log_ids)}")
+    return select_chain(openings)
+
+
+def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool) -> None:
+    for place, opening in enumerate(chain.files):
+        following = chain.files[place + 1] if place + 1 < len(chain.files) else None
+        try:
+            handle = fs.open(opening.path)
+        except FileNotFoundError:
+            if not live:
+                raise
+            continue  # Pruned since; the checkpoint of the next file takes the log up from there.
+        try:
+            file = open_file(opening, found.replay)
+            good = replay_file(handle, file, following, found, live=live)
+        finally:
+            handle.close()
+        if not good:
+            # The rest of the line stands behind the damage.
+            for late in chain.files[place + 1 :]:
+                _keep_hard_state(late, found.replay)
+                found.replay.table.files.append(_aside_file(late, found.replay))
+            return
+
+
+def open_file(opening: Opening, replay: Replay) -> LogFile:
+    """Replay a file's checkpoint; the file is then the newest of the table."""
+    assert opening.header is not None
+    assert opening.checkpoint is not None
+    file = LogFile(opening.seq, opening.path, 0)
+    file.file_id = opening.header.file_id
+    file.origin = opening.origin
+    file.size = opening.size
+    checkpoint = opening.checkpoint
+    file.folded_to = min(checkpoint.manifest_folded_to, checkpoint.producers_folded_to)
+    replay.open_file(file, checkpoint)
+    return file
+
+
+def replay_file(
+    handle: File,
+    file: LogFile,
+    following: Opening | None,
+    found: Recovered,
+    *,
+    live: bool,
+    start: int | None = None,
+) -> bool:
+    """Replay the frames of one file up to where it ends for the file `following` it, or to the
+    last good frame. False: damage ends the log here (noted in `found`).
+    """
+    end = None
+    if following is not None:
+        assert following.checkpoint is not None
+        end = following.checkpoint.previous_end
+    with handle.map() as view:
+        position = file.origin if start is None else start
+        position, fault = _replay_frames(view, file, position, end, found)
+        found.bytes_scanned += position
+        found.position = position
+        if end is not None:
+            return _reached(view, file, position, end, fault, found)
+        return _last_file(view, file, position, fault, found, live=live)
+
+
+def _replay_frames(
+    view: memoryview,
+    file: LogFile,
+    position: int,
+    end: tuple[int, int, int] | None,
+    found: Recovered,
+) -> tuple[int, str]:
+    """Apply frames from `position` on; returns where they end, and what was wrong there."""
+    replay = found.replay
+    limit = len(view) if end is None else min(end[2], len(view))
+    while position < limit:
+        frame = decode_frame(view, position, file_id=file.file_id)
+        if frame is None:
+            return position, "not a frame"
+        if frame.seq != replay.last_seq + 1:
+            return position, f"its seq is {frame.seq}, not {replay.last_seq + 1}"
+        try:
+            replay.apply(frame, view, file)
+        except CorruptionError as error:
+            return position, str(error)
+        position = frame.next_position
+    return position, ""
+
+
+def _reached(
+    view: memoryview,
+    file: LogFile,
+    position: int,
+    end: tuple[int, int, int],
+    fault: str,
+    found: Recovered,
+) -> bool:
+    """Whether an older file holds all that the file after it builds on."""
+    replay = found.replay
+    if position == end[2] and replay.last_seq == end[1]:
+        file.damaged = _dead_part_is_damaged(view, file, position, replay)
+        return True
+    judgement = judge(
+        view, position, file_id=file.file_id, expected_seq=replay.last_seq + 1, sworn_seq=end[1]
+    )
+    _note_damage(file, position, judgement, fault, found, sworn_seq=end[1])
+    return False
+
+
+def _dead_part_is_damaged(view: memoryview, file: LogFile, position: int, replay: Replay) -> bool:
+    """Whether what stands behind an older file's end is more than frames that were copied on and
+    a torn write: then the file is evidence, and pruning moves it into quarantine.
+    """
+    seq = replay.last_seq + 1
+    while (frame := decode_frame(view, position, file_id=file.file_id)) and frame.seq == seq:
+        position, seq = frame.next_position, seq + 1
+    judgement = judge(
+        view, position, file_id=file.file_id, expected_seq=seq, sworn_seq=replay.last_seq
+    )
+    return judgement.verdict == "suspect"
+
+
+def _last_file(
+    view: memoryview, file: LogFile, position: int, fault: str, found: Recovered, *, live: bool
+) -> bool:
+    replay = found.replay
+    judgement = judge(
+        view,
+        position,
+        file_id=file.file_id,
+        expected_seq=replay.last_seq + 1,
+        sworn_seq=replay.sworn[1],
+    )
+    if live and judgement.verdict == "suspect":
+        frame = decode_frame(view, position, file_id=file.file_id)
+        if frame is not None and frame.kind in _FRAME_KINDS and frame.seq == replay.last_seq + 1:
+            return True  # It was being written when it was looked at first; the next look has it.
+    if judgement.verdict == "suspect":
+        _note_damage(file, position, judgement, fault, found, sworn_seq=replay.sworn[1])
+        return False
+    if judgement.verdict == "torn" and not live:
+        found.verdict = "torn" if found.verdict == "clean" else found.verdict
+        found.cut_bytes = judgement.end - position
+        found.last_seq = max(found.last_seq, judgement.last_seq)
+        found.findings.append(
+            f"{file.path}: a group was cut off at byte {position}; it was never acknowledged"
+        )
+    return True
+
+
+def _note_damage(
+    file: LogFile,
+    position: int,
+    judgement: Judgement,
+    fault: str,
+    found: Recovered,
+    *,
+    sworn_seq: int,
+) -> None:
+    replay = found.replay
+    file.damaged = True
+    found.verdict = "suspect"
+    found.cut_bytes = max(0, judgement.end - position)
+    found.last_seq = max(found.last_seq, judgement.last_seq)
+    replay.raise_hard_state(*max(judgement.hard_state, replay.hard_state))
+    reason = judgement.reason or fault or "the file ends too early"
+    found.findings.append(
+        f"{file.path}: {reason}; entries up to {replay.table.last_index} (offset "
+        f"{replay.table.end_offset}) are good, bytes {position} to {judgement.end} are not used"
+    )
+    if sworn_seq > replay.last_seq:
+        replay.swear((file.seq, replay.last_seq, position))
+
+
+def _set_aside(chain: Chain, found: Recovered) -> None:
+    for opening in chain.aside:
+        _keep_hard_state(opening, found.replay)
+    files = found.replay.table.files
+    known = {file.seq for file in files}
+    files += [_aside_file(o, found.replay) for o in chain.aside if o.seq not in known]
+    files.sort(key=lambda file: file.seq)
+    # A file without live entries starts where the next one does, so that look-ups pass it by.
+    border = found.replay.table.last_index + 1
+    for file in reversed(files):
+        border = file.first_index = file.first_index if file.count else border
+
+
+def _aside_file(opening: Opening, replay: Replay) -> LogFile:
+    file = LogFile(opening.seq, opening.path, replay.table.last_index + 1)
+    file.size = opening.size
+    file.damaged = True
+    return file
+
+
+def _keep_hard_state(opening: Opening, replay: Replay) -> None:
+    """A term that was promised stays promised, even if the log it stood in is damaged."""
+    checkpoint = opening.checkpoint
+    if checkpoint is not None and checkpoint.term > replay.hard_state[0]:
+        replay.raise_hard_state(checkpoint.term, checkpoint.vote)

@@ -1,0 +1,156 @@
+"""Clean, torn or suspect: what a frame that cannot be read says about the disk (protocol 9).
+
+Place: in `wal`, under recovery. The facts it rests on: one group is in flight, so a frame of a
+later group proves that everything before it was synced; the file was zero-filled (or ends there),
+so a sector that a power cut kept from the disk is all zeros; sectors of 512 bytes are atomic, and
+one shared with an acknowledged frame keeps its old bytes. Promise: "torn" only for frames that
+were certainly never acknowledged, as far as one flip, wherever it falls, can tell. Invariant: no
+field of an unproved header decides anything alone: a flip in a length must not make a frame "run
+past the end of the file".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chronik_store.errors import CorruptionError
+from chronik_store.format.entry import ENTRY_HEADER_BYTES
+from chronik_store.format.frame import (
+    FRAME_HEADER_BYTES,
+    SECTOR_BYTES,
+    FrameHeader,
+    FrameKind,
+    decode_frame,
+    decode_hard_state,
+    find_frame,
+    first_nonzero,
+    frame_bytes,
+    frame_entry,
+    frame_payload,
+    is_proved,
+    peek_frame,
+)
+from chronik_store.model import Verdict
+from chronik_store.wal.group import zero_sectors
+
+_ENTRY = int(FrameKind.ENTRY)
+_HARD_STATE = int(FrameKind.HARD_STATE)
+_FIXED = {int(FrameKind.TRUNCATE): 8, int(FrameKind.SUSPECT): 8}
+_VOTE_LENGTH = 8
+_VOTE_START = 10
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What stands behind the last good frame. last_seq: the highest seq of any frame there;
+    hard_state: the strongest found there; end: behind the last byte that is not zero.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    last_seq: int = 0
+    hard_state: tuple[int, str] = (0, "")
+    end: int = 0
+
+
+def judge(
+    view: memoryview, position: int, *, file_id: int, expected_seq: int, sworn_seq: int
+) -> Judgement:
+    """Judge what stands at `position`, where the frame `expected_seq` is not readable.
+
+    sworn_seq: the highest seq that a valid frame before it says was synced.
+    """
+    sworn = f"frames up to seq {sworn_seq} were on disk"
+    if first_nonzero(view, position) is None:
+        if sworn_seq < expected_seq:
+            return Judgement("clean", end=position)
+        return Judgement("suspect", f"{sworn}, zeros stand at byte {position}", end=position)
+    reason = ""
+    if sworn_seq >= expected_seq:
+        reason = f"{sworn}, the one at byte {position} is damaged"
+    elif not is_torn(view, position, file_id, expected_seq):
+        reason = f"the frame at byte {position} is damaged, not cut off"
+    last_seq, hard_state, at = 0, (0, ""), position + _ALIGNMENT
+    while (frame := find_frame(view, at, file_id=file_id)) is not None:
+        at = frame.next_position
+        last_seq = max(last_seq, frame.seq)
+        if frame.kind == _HARD_STATE:
+            hard_state = max(hard_state, decode_hard_state(frame_payload(view, frame)))
+        if not reason:
+            reason = _contradiction(view, frame, file_id, expected_seq)
+    end = last_nonzero(view, position)
+    return Judgement("suspect" if reason else "torn", reason, last_seq, hard_state, end)
+
+
+def _contradiction(view: memoryview, frame: FrameHeader, file_id: int, expected_seq: int) -> str:
+    """Why a valid frame behind a torn one shows that it is not torn after all; "" if it fits."""
+    if frame.synced_seq >= expected_seq:
+        return f"the frame at byte {frame.position} was written after the damaged one was synced"
+    if frame.seq <= expected_seq:
+        return f"the frame at byte {frame.position} is out of order"
+    if frame.kind == _ENTRY:
+        try:
+            frame_entry(view, frame)
+        except CorruptionError:
+            if not is_torn(view, frame.position, file_id, frame.seq):
+                return f"the frame at byte {frame.position} is damaged, not cut off"
+    after = frame.next_position
+    if decode_frame(view, after, file_id=file_id) or first_nonzero(view, after) is None:
+        return ""
+    if not is_torn(view, after, file_id, frame.seq + 1):
+        return f"the frame at byte {after} is damaged, not cut off"
+    return ""
+
+
+def is_torn(view: memoryview, position: int, file_id: int, seq: int) -> bool:
+    """Whether the broken frame `seq` at `position` lacks a sector that was never written."""
+    frame = peek_frame(view, position)
+    if frame is not None and is_proved(view, frame, file_id):
+        end = position + frame_bytes(frame.payload_bytes)
+        if frame.payload_end > len(view):
+            return True
+        return zero_sectors(view, position, position, end) > frame.zero_sectors
+    if first_nonzero(view, position, _sector_end(position)) is None:
+        return True
+    if frame is not None and frame.seq != seq:
+        frame = None
+    end = position + _covered_bytes(view, frame)
+    written = 0 if frame is None else frame.zero_sectors
+    return end > len(view) or _unwritten_sectors(view, position, end) > written
+
+
+def _covered_bytes(view: memoryview, frame: FrameHeader | None) -> int:
+    """How far the checksum of an unproved frame reaches at least, as far as it can be believed."""
+    if frame is None:
+        return FRAME_HEADER_BYTES
+    size = frame.payload_bytes
+    if frame.kind == _ENTRY and size >= ENTRY_HEADER_BYTES:
+        return FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES
+    if frame.kind == _HARD_STATE and size >= _VOTE_START:
+        length = frame.payload_start + _VOTE_LENGTH
+        vote = view[length] | view[length + 1] << 8 if length + 2 <= len(view) else -1
+        return FRAME_HEADER_BYTES + (size if size == _VOTE_START + vote else _VOTE_START)
+    return FRAME_HEADER_BYTES + (size if size == _FIXED.get(frame.kind) else 0)
+
+
+def _unwritten_sectors(view: memoryview, position: int, end: int) -> int:
+    """How many sectors that begin in (position, end) are zeros from end to end."""
+    starts = range(_sector_end(position), end, SECTOR_BYTES)
+    return sum(first_nonzero(view, start, start + SECTOR_BYTES) is None for start in starts)
+
+
+def _sector_end(position: int) -> int:
+    return position - position % SECTOR_BYTES + SECTOR_BYTES
+
+
+def last_nonzero(view: memoryview, start: int) -> int:
+    """The position behind the last byte from `start` on that is not zero; `start` if all are."""
+    high = len(view)
+    while high > start:
+        low = max(start, high - (1 << 16))
+        rest = bytes(view[low:high]).rstrip(b"\0")
+        if rest:
+            return low + len(rest)
+        high = low
+    return start
