@@ -279,6 +279,12 @@ class FakeWal:
     def _remove(self, through_seq: int) -> tuple[int, int]:
         going = [each for each in self.world.files if each.seq <= through_seq]
         assert 0 < len(going) < len(self.world.files)
+        # What is left can be recovered: a later checkpoint knows all that the files knew.
+        folded_to = max(each.folded_to for each in self.world.files[len(going) :])
+        last_index = max(each.last_index for each in going)
+        assert folded_to >= last_index
+        for segment in self.process.manifest.segments:
+            assert segment.first_index > last_index or folded_to >= segment.added_index
         del self.world.files[: len(going)]
         return len(going), sum(each.size_bytes for each in going)
 

@@ -108,3 +108,13 @@ def test_an_announced_upload_that_its_term_never_finished_is_collected(kit: Any)
     world.clock.advance(101)
     last.drain()
     assert world.ranges_in_bucket() == [(5, 10)]
+
+
+def test_losing_the_lead_while_the_folder_is_checked_deletes_nothing(kit: Any) -> None:
+    world, process = dropped(kit)
+    process.drain()
+    world.clock.advance(101)
+    again = world.open()
+    again.bucket.fail["list"] = lambda _key: setattr(again, "leads", None)
+    again.run()
+    assert world.ranges_in_bucket() == [(0, 5)]

@@ -197,3 +197,15 @@ def test_a_run_is_bounded(kit: Any) -> None:
     _, process = ready(kit, segments=20)
     assert process.run().uploaded == 16
     assert process.run().uploaded == 4
+
+
+def test_losing_the_lead_while_the_file_is_read_puts_nothing(kit: Any) -> None:
+    world, process = ready(kit)
+
+    def step_down(_call: int, operation: str, _path: str) -> None:
+        if operation == "map":
+            process.leads = None
+
+    world.disk.hook = step_down
+    assert process.run().errors == ()
+    assert world.object_keys("segments/") == []
