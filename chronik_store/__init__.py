@@ -1,1 +1,154 @@
-"""Chronik: a durable, tiered, searchable partition log."""
+"""Chronik: a durable, tiered, searchable partition log.
+
+A log that a program opens like a database file: `append` returns when the bytes are on disk, and
+old data moves itself to object storage, still readable by offset, by time and by full-text search.
+
+    import chronik_store as chronik
+
+    with chronik.PartitionLog.open("./data", topic="events") as log:
+        log.append([b"first", b"second"])
+        for record in log.scan():
+            print(record.offset, record.value)
+
+The plot line, which every part of the library keeps and every test checks:
+
+    start <= indexed <= tiered <= sealed <= committed <= durable <= end
+
+append moves `end`, the sync of the WAL moves `durable`, the log's own quorum moves `committed`, the
+sealer `sealed`, the uploader `tiered`, the indexer `indexed`, retention `start`.
+
+What it is not: a broker with consumer groups, a compacted key-value log, a message queue.
+
+Importing this package loads neither asyncio nor fsspec, tantivy, structlog, rich or raftos: each is
+loaded by the one module that owns it, on first use.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from chronik_store.bucket_log import open_bucket
+from chronik_store.config import LogConfig, S3Options
+from chronik_store.cursor import Cursor
+from chronik_store.errors import (
+    AccessDeniedError,
+    BackpressureError,
+    ChronikError,
+    ConfigError,
+    CorruptionError,
+    DirectoryLockedError,
+    DiskFullError,
+    FencedError,
+    ForkedError,
+    FutureVersionError,
+    IdentityMismatchError,
+    LogClosedError,
+    LogPoisonedError,
+    NotReplicatedError,
+    OffsetConflictError,
+    OffsetOutOfRangeError,
+    ProducerSequenceError,
+    QueryError,
+    ReadOnlyError,
+    RecordTooLargeError,
+    TopicExistsError,
+    TopicNotFoundError,
+    UnavailableError,
+    UnsafeBucketError,
+)
+from chronik_store.format.record_batch import RecordBatch, StoredBatch
+from chronik_store.log_store import LogStore
+from chronik_store.model import (
+    AppendResult,
+    Coverage,
+    FetchResult,
+    Finding,
+    LogStatus,
+    PipelineReport,
+    Record,
+    RecoveryReport,
+    SearchHit,
+    SearchResult,
+    StoredRecord,
+    StoreStatus,
+    TopicInfo,
+    VerifyReport,
+    Watermarks,
+)
+from chronik_store.partition_log import PartitionLog
+
+if TYPE_CHECKING:
+    from chronik_store import aio
+    from chronik_store.replica import Replica
+    from chronik_store.restore import restore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDeniedError",
+    "AppendResult",
+    "BackpressureError",
+    "ChronikError",
+    "ConfigError",
+    "CorruptionError",
+    "Coverage",
+    "Cursor",
+    "DirectoryLockedError",
+    "DiskFullError",
+    "FencedError",
+    "FetchResult",
+    "Finding",
+    "ForkedError",
+    "FutureVersionError",
+    "IdentityMismatchError",
+    "LogClosedError",
+    "LogConfig",
+    "LogPoisonedError",
+    "LogStatus",
+    "LogStore",
+    "NotReplicatedError",
+    "OffsetConflictError",
+    "OffsetOutOfRangeError",
+    "PartitionLog",
+    "PipelineReport",
+    "ProducerSequenceError",
+    "QueryError",
+    "ReadOnlyError",
+    "Record",
+    "RecordBatch",
+    "RecordTooLargeError",
+    "RecoveryReport",
+    "Replica",
+    "S3Options",
+    "SearchHit",
+    "SearchResult",
+    "StoreStatus",
+    "StoredBatch",
+    "StoredRecord",
+    "TopicExistsError",
+    "TopicInfo",
+    "TopicNotFoundError",
+    "UnavailableError",
+    "UnsafeBucketError",
+    "VerifyReport",
+    "Watermarks",
+    "aio",
+    "open_bucket",
+    "restore",
+]
+
+logging.getLogger("chronik_store").addHandler(logging.NullHandler())
+
+_LAZY = {"Replica": "chronik_store.replica", "restore": "chronik_store.restore"}
+
+
+def __getattr__(name: str) -> Any:
+    """`aio` loads asyncio, `restore` and `Replica` are rarely needed: imported when asked for."""
+    import importlib  # noqa: PLC0415
+
+    if name == "aio":
+        return importlib.import_module("chronik_store.aio")
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,7 +47,7 @@ class WalFileInfo(NamedTuple):
 
     seq: int
     path: str
-    size: int
+    size_bytes: int
     first_index: int
     last_index: int
     records: int
