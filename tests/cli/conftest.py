@@ -89,7 +89,7 @@ def started():
 def events(chronik, tmp_path):
     """A topic `events` of 100 records, half of them sealed into the bucket."""
     lines = [f"line {n} {'disk full' if n % 10 == 3 else 'all well'}" for n in range(100)]
-    from chronik_store import PartitionLog
+    from chronik_store.partition_log import PartitionLog
 
     with PartitionLog.open(tmp_path / "data", topic="events") as log:
         log.append([line.encode() for line in lines[:50]])

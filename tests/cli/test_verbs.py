@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chronik_store import PartitionLog
 from chronik_store.cli.main import VERBS
+from chronik_store.partition_log import PartitionLog
 
 
 def test_what_is_produced_is_consumed_byte_for_byte(chronik, tmp_path):

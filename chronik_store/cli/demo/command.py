@@ -7,6 +7,7 @@ at the end, so that it can be looked at and removed.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 import tempfile
@@ -43,7 +44,7 @@ def command(session: Session, paths: tuple[str, ...], fast: bool) -> int:
         lines, size_bytes = source.measure()
     if lines < 2:
         raise ConfigError("the demo needs at least two lines of input")
-    directory = Path(tempfile.mkdtemp(prefix="chronik-demo-"))
+    directory = Path(tempfile.mkdtemp(prefix="chronik-demo-", dir=_place(session))).resolve()
     stage = Stage(lines, Console(highlight=False, stderr=session.as_json))
     try:
         with stage.lit():
@@ -58,11 +59,27 @@ def command(session: Session, paths: tuple[str, ...], fast: bool) -> int:
     return exits.DONE if all(claim.holds for claim in stage.claims) else exits.NOTHING
 
 
+def _place(session: Session) -> Path | None:
+    """Beside the data directory: the system's temporary directory is often memory, where a sync
+    costs nothing and proves nothing.
+    """
+    place = Path.cwd() if session.in_bucket else Path(session.directory).resolve().parent
+    return place if os.access(place, os.W_OK) else None
+
+
+def _own_name() -> str:
+    """How to call this program from a shell, here."""
+    beside = Path(sys.executable).with_name("chronik")
+    if shutil.which("chronik") is not None or not beside.exists():
+        return "chronik" if shutil.which("chronik") else f"{sys.executable} -m chronik_server"
+    return os.path.relpath(beside)
+
+
 def _close(session: Session, stage: Stage, directory: Path) -> None:
     if session.as_json:
         for claim in stage.claims:
             session.output.json(dataclasses.asdict(claim))
-    chronik = "chronik" if shutil.which("chronik") else f"{sys.executable} -m chronik_server"
+    chronik = _own_name()
     stage.close(
         [
             f"{chronik} -d file://{directory}/bucket consume {TOPIC} -n 3",

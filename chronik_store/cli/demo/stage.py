@@ -43,7 +43,7 @@ class Stage:
     _line: Watermarks | None = None
     _transcript: list[Text] = field(default_factory=list)
     _live: Live | None = None
-    _last_plain: float = 0.0
+    _last_plain: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def lit(self) -> Iterator[Stage]:
@@ -79,11 +79,11 @@ class Stage:
         now = time.monotonic()
         if self._live is None and now - self._last_plain >= QUIET_SECONDS:
             self._last_plain = now
-            self.console.print(Text(f"   {line}", style="dim"))
+            self.console.print(Text(f"   {line}", style="dim"), soft_wrap=True)
 
     def _say(self, text: Text) -> None:
         if self._live is None:
-            self.console.print(text)
+            self.console.print(text, soft_wrap=True)
         else:
             self._transcript.append(text)
             self._live.refresh()
@@ -105,7 +105,7 @@ class Stage:
             for (_, _, cell, style), count in zip(PARTS, cells_of(line, filled), strict=True):
                 text.append(cell * count, style=_STYLES[style])
             text.append(" " * (BAR_CELLS - len(text)))
-            text.append(f" {line.end:>9,} of {self.total:,} lines\n")
+            text.append(f" {line.end:,} lines\n")
         for name, _, cell, style in PARTS:
             text.append(f"{cell} ", style=_STYLES[style])
             limit = getattr(self._line, name, 0) if self._line is not None else 0
