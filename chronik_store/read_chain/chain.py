@@ -14,21 +14,21 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from chronik_store.clock import Clock
-from chronik_store.errors import ChronikError, OffsetOutOfRangeError, UnavailableError
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    OffsetOutOfRangeError,
+    UnavailableError,
+)
 from chronik_store.format.entry import Entry, EntryKind
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import FetchResult, Position, StoredRecord, Tier
 from chronik_store.objectstore.base import ObjectNotFoundError
+from chronik_store.read_chain.diagnosis import most_telling
 from chronik_store.read_chain.objects import ObjectTier
-from chronik_store.read_chain.planner import (
-    PLANS,
-    Budget,
-    Fetched,
-    Planner,
-    WalView,
-    most_telling,
-)
+from chronik_store.read_chain.planner import PLANS, Budget, Fetched, Planner
+from chronik_store.read_chain.views import WalView
 from chronik_store.segment.footers import FooterCache
 from chronik_store.segment.reader import NO_LIMIT, UNKNOWN, Place
 from chronik_store.segment.source import LocalSegments
@@ -110,22 +110,25 @@ class ReadChain:
             budget = Budget(limit, left, max_records - len(records))
             try:
                 fetched = self._planner.fetch(place, budget)
-                batches = _batches(fetched, place.offset)
+                run = _opened(fetched, place.offset)
             except ChronikError:
                 if not records:
                     raise
                 break
             if not records:
-                tier = fetched.tier
-            for batch in batches:
-                taken = _fitting(batch, place.offset, max_records - len(records), left)
-                if not taken and not records:
-                    taken = [batch.record(max(place.offset, batch.base_offset))]
-                records += taken
-                if not taken or taken[-1].offset + 1 < batch.end_offset:
+                tier = run.tier
+            room = left
+            for batch in run.batches:
+                count, size = _fitting(batch, place.offset, max_records - len(records), room)
+                if not count and not records:
+                    count = 1
+                records += batch.records_from(place.offset, count)
+                room -= size
+                if records[-1].offset + 1 < batch.end_offset:
                     return self._result(records, offset, tier, started)
-            place = fetched.next
-            left -= sum(entry.header.entry_bytes for entry in fetched.entries)
+            place = run.next
+            # Of compressed batches what they are unpacked counts, of tiny ones what was read.
+            left = min(room, left - sum(entry.header.entry_bytes for entry in fetched.entries))
             if records and left < max_bytes // 2:
                 break
         if not records:
@@ -153,10 +156,10 @@ class ReadChain:
             place = Place(offset)
         while place.offset < limit.offset:
             fetched = self._planner.fetch(place, Budget(limit, max_bytes))
-            batches = _batches(fetched, place.offset)
-            place = fetched.next
-            if batches:
-                return BatchRun(batches, fetched.tier, place)
+            run = _opened(fetched, place.offset)
+            if run.batches:
+                return run
+            place = run.next
         self._check_limit(offset, limit)
         return BatchRun([], "none", place)
 
@@ -301,17 +304,31 @@ class ReadChain:
             )
 
 
-def _batches(fetched: Fetched, offset: int) -> list[StoredBatch]:
-    """The record entries that hold `offset` or lie behind it, opened."""
-    return [
-        StoredBatch(payload, header.base_offset, header.timestamp_us, verify=False)
-        for header, payload in fetched.entries
-        if header.kind == _RECORDS and header.end_offset > offset
-    ]
+def _opened(fetched: Fetched, offset: int) -> BatchRun:
+    """The record entries that hold `offset` or lie behind it, as batches."""
+    batches: list[StoredBatch] = []
+    for header, payload in fetched.entries:
+        if header.kind != _RECORDS or header.end_offset <= offset:
+            continue
+        try:
+            batch = StoredBatch(payload, header.base_offset, header.timestamp_us, verify=False)
+        except CorruptionError as error:
+            if batches:
+                return BatchRun(batches, fetched.tier, Place(header.base_offset, header.index))
+            # Its checksums are right, so every copy is like this: written so, not damaged since.
+            raise CorruptionError(
+                f"{fetched.path}: the batch of entry {header.index} cannot be opened: {error}",
+                path=fetched.path,
+                offset_range=(header.base_offset, header.end_offset),
+            ) from error
+        batches.append(batch)
+    return BatchRun(batches, fetched.tier, fetched.next)
 
 
-def _fitting(batch: StoredBatch, offset: int, count: int, max_bytes: int) -> list[StoredRecord]:
-    """Up to `count` records from `offset` whose keys and values fit in `max_bytes`."""
+def _fitting(batch: StoredBatch, offset: int, count: int, max_bytes: int) -> tuple[int, int]:
+    """How many records from `offset`, up to `count`, have keys and values that fit in `max_bytes`
+    together, and the bytes of those.
+    """
     first = max(0, offset - batch.base_offset)
     count = min(count, batch.record_count - first)
     values, keys = batch.value_offsets, batch.key_offsets
@@ -324,7 +341,7 @@ def _fitting(batch: StoredBatch, offset: int, count: int, max_bytes: int) -> lis
 
     if size(count) > max_bytes:
         count = bisect_right(range(count + 1), max_bytes, key=size) - 1
-    return batch.records_from(batch.base_offset + first, count) if count else []
+    return count, size(count)
 
 
 def _clipped(offset: int | None, start: int, limit: Position) -> int | None:

@@ -15,7 +15,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from chronik_store.errors import (
     ChronikError,
@@ -25,10 +25,12 @@ from chronik_store.errors import (
     UnavailableError,
 )
 from chronik_store.format.entry import Entry
-from chronik_store.format.manifest_file import LogBase, Manifest, SegmentInfo
+from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.model import Position, Tier
 from chronik_store.objectstore.base import ObjectNotFoundError
+from chronik_store.read_chain.diagnosis import hole, most_telling, require_index, require_start
 from chronik_store.read_chain.objects import ObjectTier
+from chronik_store.read_chain.views import WalView
 from chronik_store.segment.footers import FooterCache
 from chronik_store.segment.reader import NO_LIMIT, UNKNOWN, Place, SegmentReader, SegmentRun
 from chronik_store.segment.source import ByteSource, LocalSegments, SegmentAbsentError
@@ -40,50 +42,6 @@ _log = logging.getLogger("chronik_store.read_chain")
 _END_OFFSET = attrgetter("end_offset")
 _LAST_INDEX = attrgetter("last_index")
 T = TypeVar("T")
-
-
-class WalView(Protocol):
-    """What the chain asks of a `wal.Wal`. Only `read` does I/O."""
-
-    @property
-    def first_index(self) -> int: ...
-    @property
-    def last_index(self) -> int: ...
-    @property
-    def end_offset(self) -> int: ...
-    @property
-    def base(self) -> LogBase: ...
-    @property
-    def tail_first_index(self) -> int: ...
-    def index_for_offset(self, offset: int) -> int:
-        """The entry that holds `offset`; OffsetOutOfRangeError below the first stored one."""
-        ...
-
-    def index_for_timestamp(self, timestamp_us: int, low_index: int = 0) -> int | None:
-        """The first entry from `low_index` on whose index timestamp is at least this."""
-        ...
-
-    def position_after(self, index: int) -> Position:
-        """The position behind an entry, or behind the base."""
-        ...
-
-    def read(self, first_index: int, last_index: int, max_bytes: int) -> list[Entry]:
-        """At least one verified entry; IndexError when `first_index` is pruned."""
-        ...
-
-
-class IndexOutOfRangeError(OffsetOutOfRangeError):
-    """The entry at `index` is no longer held anywhere: whoever needs it takes a snapshot.
-
-    Internal: the replica's side of OffsetOutOfRangeError. `offset` is -1, since it is not known.
-    """
-
-    def __init__(
-        self, message: str, *, index: int, first_index: int, first_offset: int, end_offset: int
-    ) -> None:
-        super().__init__(message, offset=-1, first_offset=first_offset, end_offset=end_offset)
-        self.index = index
-        self.first_index = first_index
 
 
 class Budget(NamedTuple):
@@ -156,14 +114,16 @@ class Planner:
                 require_start(manifest, place, budget.limit)
             info = segment_at(manifest, place)
             if info is None:
-                self._require_index(manifest, place, budget.limit)
+                require_index(manifest, place, budget.limit)
             else:
                 fetched = self._from_segment(info, place, budget, failures)
                 if fetched is not None:
                     return fetched
             if failures and not _object_missing(failures):
                 break  # Damage, or a bucket that does not answer, does not heal by looking again.
-        raise self._diagnosis(manifest, place, budget.limit, failures)
+        if failures:
+            raise most_telling(failures)
+        raise hole(manifest, self.wal, place, budget.limit)
 
     def in_segment(self, info: SegmentInfo, ask: Callable[[SegmentReader], T]) -> T:
         """The answer of the first healthy copy of a segment.
@@ -284,41 +244,6 @@ class Planner:
             yield Copy("local_segment", self._local.source(info.key), path)
         yield Copy("object_store", self._objects.source(info), info.key)
 
-    @staticmethod
-    def _require_index(manifest: Manifest, place: Place, limit: Position) -> None:
-        """IndexOutOfRangeError when entries up to `place` are gone from log and bucket."""
-        segments = manifest.segments
-        first = segments[0].first_index if segments else manifest.next.index + 1
-        if place.index != UNKNOWN and place.index < first:
-            raise IndexOutOfRangeError(
-                f"entry {place.index} is gone: the first one held is {first}; install a snapshot",
-                index=place.index,
-                first_index=first,
-                first_offset=manifest.start_offset,
-                end_offset=max(manifest.start_offset, limit.offset),
-            )
-
-    def _diagnosis(
-        self, manifest: Manifest, place: Place, limit: Position, failures: list[ChronikError]
-    ) -> ChronikError:
-        """Why nobody could answer."""
-        if failures:
-            return most_telling(failures)
-        if place.offset == UNKNOWN:
-            return CorruptionError(
-                f"entry {place.index} is in no tier although the log holds entries from "
-                f"{manifest.segments[:1]} to {limit.index - 1}; `chronik verify` tells more"
-            )
-        starts = [each.base_offset for each in manifest.segments if each.base_offset > place.offset]
-        if self.wal is not None and self.wal.base.offset > place.offset:
-            starts.append(self.wal.base.offset)
-        end = min([limit.offset, *starts])
-        return CorruptionError(
-            f"offsets {place.offset} to {end} are in no tier although the log starts at "
-            f"{manifest.start_offset}; `chronik verify` tells more",
-            offset_range=(place.offset, end),
-        )
-
 
 def segment_at(manifest: Manifest, place: Place) -> SegmentInfo | None:
     """The listed segment that holds a place, by index where it is known."""
@@ -330,38 +255,6 @@ def segment_at(manifest: Manifest, place: Place) -> SegmentInfo | None:
         at = bisect_right(segments, place.offset, key=_END_OFFSET)
         found = at < len(segments) and segments[at].base_offset <= place.offset
     return segments[at] if found else None
-
-
-def require_start(manifest: Manifest, place: Place, limit: Position) -> None:
-    """OffsetOutOfRangeError when retention has dropped the place."""
-    start = manifest.start_offset
-    if place.offset == UNKNOWN or place.offset >= start:
-        return
-    raise OffsetOutOfRangeError(
-        f"offset {place.offset} is gone: the log starts at {start} now; read on from there",
-        offset=place.offset,
-        first_offset=start,
-        end_offset=max(start, limit.offset),
-    )
-
-
-def most_telling(failures: list[ChronikError]) -> ChronikError:
-    """The error to raise for several copies: one that may pass before one that will not.
-
-    An object that a manifest lists and the bucket does not have is unavailable: this replica's
-    manifest may be behind a collection, or somebody has deleted it.
-    """
-    for error in failures:
-        if isinstance(error, ObjectNotFoundError):
-            missing = UnavailableError(
-                f"the bucket has no object for a segment that the manifest lists: {error}; this "
-                "manifest may be behind (try again), or the object was deleted by other hands"
-            )
-            missing.__cause__ = error
-            return missing
-        if isinstance(error, UnavailableError):
-            return error
-    return failures[0]
 
 
 def _same(left: Manifest, right: Manifest) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from chronik_store.errors import OffsetOutOfRangeError
+from chronik_store.errors import CorruptionError, OffsetOutOfRangeError
+from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import Position
 from chronik_store.read_chain import IndexOutOfRangeError
 from chronik_store.testing.sample_log import SampleLog
@@ -103,6 +104,48 @@ def test_compressed_batches_and_batches_with_everything_are_read_back(new_partit
     assert (record.value, record.key, record.timestamp_us) == (b"v", b"k", 77)
     assert record.headers == (("h", b"1"),)
     assert partition.read(0, max_records=1).records[0].timestamp_us == 1
+
+
+def test_what_compressed_batches_unpack_to_counts_against_max_bytes(new_partition: Any) -> None:
+    partition = new_partition()
+    for _ in range(50):
+        partition.log.append([b"z" * 10_000] * 10, compression="zstd")
+    for _ in range(2):
+        answer = partition.read(0, max_bytes=1_000_000)
+        assert len(answer) == 100
+        assert answer.next_offset == 100
+        partition.seal(prune=True)
+
+
+def test_records_without_bytes_do_not_make_an_answer_endless(new_partition: Any) -> None:
+    partition = new_partition()
+    for _ in range(3000):
+        partition.log.append([b""])
+    assert 100 < len(partition.read(0, max_records=1 << 60, max_bytes=100_000)) < 3000
+    assert len(partition.read(0, max_records=2500)) == 2500
+
+
+def test_a_batch_that_cannot_be_opened_is_unavailable_and_hides_nothing_before_it(
+    new_partition: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = new_partition()
+    for number in range(4):
+        partition.log.append([b"%d" % number])
+
+    def opening(payload: Any, base_offset: int, timestamp_us: int, *, verify: bool) -> Any:
+        if base_offset == 2:
+            raise CorruptionError("an offset points outside its column")
+        return StoredBatch(payload, base_offset, timestamp_us, verify=verify)
+
+    monkeypatch.setattr("chronik_store.read_chain.chain.StoredBatch", opening)
+    answer = partition.read(0)
+    assert answer.next_offset == 2
+    for offset in (0, 2):
+        batches = partition.chain.scan_batches(offset, limit=lambda: partition.limit)
+        with pytest.raises(CorruptionError, match="cannot be opened") as caught:
+            list(batches)
+        assert caught.value.offset_range == (2, 3)
+    assert partition.read(3).records[0].value == b"3"
 
 
 def test_thousands_of_control_entries_between_records_are_crossed(new_partition: Any) -> None:

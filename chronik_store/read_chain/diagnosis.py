@@ -1,0 +1,98 @@
+"""Why a place cannot be read, in typed errors.
+
+Place: beside the planner. Promise: each error says which of three things is the case: retention has
+dropped the place (read on at the new start), a copy may come back (try again), or every copy is
+damaged or missing (repair). Invariant: pure functions.
+"""
+
+from __future__ import annotations
+
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    OffsetOutOfRangeError,
+    UnavailableError,
+)
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.model import Position
+from chronik_store.objectstore.base import ObjectNotFoundError
+from chronik_store.read_chain.views import WalView
+from chronik_store.segment.reader import UNKNOWN, Place
+
+
+class IndexOutOfRangeError(OffsetOutOfRangeError):
+    """The entry at `index` is no longer held anywhere: whoever needs it takes a snapshot.
+
+    Internal: the replica's side of OffsetOutOfRangeError. `offset` is -1, since it is not known.
+    """
+
+    def __init__(
+        self, message: str, *, index: int, first_index: int, first_offset: int, end_offset: int
+    ) -> None:
+        super().__init__(message, offset=-1, first_offset=first_offset, end_offset=end_offset)
+        self.index = index
+        self.first_index = first_index
+
+
+def require_start(manifest: Manifest, place: Place, limit: Position) -> None:
+    """OffsetOutOfRangeError when retention has dropped the place."""
+    start = manifest.start_offset
+    if place.offset == UNKNOWN or place.offset >= start:
+        return
+    raise OffsetOutOfRangeError(
+        f"offset {place.offset} is gone: the log starts at {start} now; read on from there",
+        offset=place.offset,
+        first_offset=start,
+        end_offset=max(start, limit.offset),
+    )
+
+
+def most_telling(failures: list[ChronikError]) -> ChronikError:
+    """The error to raise for several copies: one that may pass before one that will not.
+
+    An object that a manifest lists and the bucket does not have is unavailable: this replica's
+    manifest may be behind a collection, or somebody has deleted it.
+    """
+    for error in failures:
+        if isinstance(error, ObjectNotFoundError):
+            missing = UnavailableError(
+                f"the bucket has no object for a segment that the manifest lists: {error}; this "
+                "manifest may be behind (try again), or the object was deleted by other hands"
+            )
+            missing.__cause__ = error
+            return missing
+        if isinstance(error, UnavailableError):
+            return error
+    return failures[0]
+
+
+def require_index(manifest: Manifest, place: Place, limit: Position) -> None:
+    """IndexOutOfRangeError when the segments begin behind `place`, which the WAL does not have."""
+    segments = manifest.segments
+    first = segments[0].first_index if segments else manifest.next.index + 1
+    if place.index != UNKNOWN and place.index < first:
+        raise IndexOutOfRangeError(
+            f"entry {place.index} is gone: the first one held is {first}; install a snapshot",
+            index=place.index,
+            first_index=first,
+            first_offset=manifest.start_offset,
+            end_offset=max(manifest.start_offset, limit.offset),
+        )
+
+
+def hole(manifest: Manifest, wal: WalView | None, place: Place, limit: Position) -> CorruptionError:
+    """Nobody has the place, and nobody says why: a range is missing from the middle of the log."""
+    if place.offset == UNKNOWN:
+        return CorruptionError(
+            f"entry {place.index} is in no tier although the log goes on to entry "
+            f"{limit.index - 1}; `chronik verify` tells more"
+        )
+    starts = [each.base_offset for each in manifest.segments if each.base_offset > place.offset]
+    if wal is not None and wal.base.offset > place.offset:
+        starts.append(wal.base.offset)
+    end = min([limit.offset, *starts])
+    return CorruptionError(
+        f"offsets {place.offset} to {end} are in no tier although the log starts at "
+        f"{manifest.start_offset}; `chronik verify` tells more",
+        offset_range=(place.offset, end),
+    )
