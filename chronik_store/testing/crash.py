@@ -90,6 +90,8 @@ def _apply(image: bytearray, write: PendingWrite, start: int, end: int) -> None:
     """Put the part of `write` that lies in [start, end) into the image."""
     start = max(start, write.position)
     end = min(end, write.position + len(write.data))
+    if start >= end:
+        return
     if len(image) < start:
         image.extend(bytes(start - len(image)))
     image[start:end] = write.data[start - write.position : end - write.position]
