@@ -17,6 +17,7 @@ from types import FrameType
 
 import click
 
+import chronik_store
 from chronik_store.cli import exits
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import say
@@ -87,9 +88,7 @@ def _failed(error: ChronikError, *, as_json: bool) -> int:
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"chronik {version('chronik')} (Python {sys.version.split()[0]})")
+        click.echo(f"chronik {chronik_store.__version__} (Python {sys.version.split()[0]})")
         ctx.exit()
 
 
@@ -128,14 +127,14 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 def chronik(
     ctx: click.Context, data_dir: str, object_store: str | None, as_json: bool, verbose: bool
 ) -> None:
-    r"""A durable, tiered, searchable partition log.
+    """A durable, tiered, searchable partition log.
 
     \b
     chronik produce events < lines.txt       append each line
     chronik consume events                   print them
     chronik search events "disk AND full"    find some
     chronik -d s3://bucket/prefix consume events      read the bucket alone
-    """
+    """  # noqa: D301 (click knows a block by this character)
     from chronik_store.cli.logs import configure
 
     configure(verbose=verbose)

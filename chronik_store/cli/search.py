@@ -95,12 +95,12 @@ def command(
     complete: bool,
     pattern: str,
 ) -> int:
-    r"""Find records of TOPIC that match QUERY.
+    """Find records of TOPIC that match QUERY.
 
     \b
     Words search the value. key:web-1, header.trace:ab12 and json.level:error search those.
     AND, OR, NOT, (...), "a phrase", value:/a.*regex/. See docs/search-language.md.
-    """
+    """  # noqa: D301 (click knows a block by this character)
     now_us = session.now_us
     since_us = None if since is None else moment_us(since, now_us)
     until_us = None if until is None else moment_us(until, now_us)
