@@ -66,8 +66,8 @@ COVERED_FROM: Final = PREFIX.size
 BODY_HEADS_BYTES: Final = 42
 _PEEK: Final = struct.Struct("<4sI 12x I 40x I")
 _CHECKSUM: Final = struct.Struct("<Q")
-_HEADS: Final = struct.Struct(">BHBIHBIBIBIHBIBIBI")
-_ARRAY_OF_7, _SINT64, _UINT32, _BYTES = 0x87, 0xD84F, 0xD846, 0x5A
+_SINT64, _UINT32, _BYTES = b"\xd8\x4f\x5a", b"\xd8\x46\x5a", b"\x5a"
+_HEADS: Final = (b"\x87" + _SINT64, _UINT32, _BYTES, _BYTES, _UINT32, _BYTES, _BYTES)
 _LIMIT: Final = 1 << 63
 
 
@@ -129,23 +129,9 @@ def column_starts(lengths: Lengths) -> Lengths:
     )
 
 
-def body_heads(lengths: Lengths) -> tuple[bytes, ...]:
-    """The CBOR head bytes that go before each of seven columns of these lengths."""
-    timestamps, key_offsets, key_data, validity, value_offsets, value_data, tail = lengths
-    heads = _HEADS.pack(
-        *(_ARRAY_OF_7, _SINT64, _BYTES, timestamps, _UINT32, _BYTES, key_offsets),
-        *(_BYTES, key_data, _BYTES, validity, _UINT32, _BYTES, value_offsets),
-        *(_BYTES, value_data, _BYTES, tail),
-    )
-    return (
-        heads[:8],
-        heads[8:15],
-        heads[15:20],
-        heads[20:25],
-        heads[25:32],
-        heads[32:37],
-        heads[37:42],
-    )
+def column_head(number: int, length: int) -> bytes:
+    """The CBOR bytes that go before column `number` of this length (and before the first: 0x87)."""
+    return _HEADS[number] + length.to_bytes(4, "big")
 
 
 def parse_header(data: Buffer, *, path: str = "") -> BatchHeader:
@@ -214,7 +200,8 @@ def check_body(body: memoryview, header: BatchHeader, *, path: str = "") -> None
     """
     lengths = column_lengths(header)
     starts = column_starts(lengths)
-    for head, start in zip(body_heads(lengths), starts, strict=True):
+    for number, start in enumerate(starts):
+        head = column_head(number, lengths[number])
         if body[start - len(head) : start] != head:
             raise _corrupt("a CBOR head of a column is not that of the header", path)
     _check_offsets(body[starts[4] : starts[4] + lengths[4]], lengths[5], "value", path)

@@ -169,7 +169,11 @@ def decode_frame(data: memoryview, position: int, *, file_id: int) -> FrameHeade
     ours is no frame: the file's header carries the same version and was accepted.
     """
     frame = peek_frame(data, position)
-    if frame is None or frame.payload_end > len(data) or not is_proved(data, frame, file_id):
+    if (
+        frame is None
+        or position + FRAME_HEADER_BYTES + frame.payload_bytes > len(data)
+        or not is_proved(data, frame, file_id)
+    ):
         return None
     return frame
 
@@ -177,14 +181,13 @@ def decode_frame(data: memoryview, position: int, *, file_id: int) -> FrameHeade
 def peek_frame(data: memoryview, position: int) -> FrameHeader | None:
     """What a header says whose magic, version and own position stand; nothing else is verified."""
     try:
-        magic, version, digest, kind, flags, log, size, zero_sectors, seq, own, *marks = (
-            _HEADER.unpack_from(data, position)
-        )
+        fields = _HEADER.unpack_from(data, position)
     except struct.error:
         return None
+    magic, version, digest, kind, flags, log, size, zero_sectors, seq, own, *_ = fields
     if magic != FRAME_MAGIC or version != FRAME_VERSION or own != position or flags:
         return None
-    return _make((kind, log, size, seq, own, *marks, zero_sectors, digest))
+    return _make((kind, log, size, seq, own, *fields[10:], zero_sectors, digest))
 
 
 def is_proved(data: memoryview, frame: FrameHeader, file_id: int) -> bool:

@@ -7,41 +7,19 @@ the whole value: batches are equal, hash, pickle and copy by it.
 
 from __future__ import annotations
 
-import struct
-from array import array
 from collections.abc import Iterable, Sequence
-from io import BytesIO
-from itertools import accumulate
-from operator import add
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from chronik_store.format.batch_columns import (
-    header_column,
-    key_columns,
-    refuse_items,
-    timestamp_column,
-    too_large,
-)
+from chronik_store.format.batch_encoding import encode_columns, encode_one, is_small
 from chronik_store.format.batch_layout import (
-    BATCH,
     BATCH_HEADER_BYTES,
-    BODY_HEADS_BYTES,
     CODEC_NONE,
     CODEC_ZSTD,
-    COVERED_FROM,
-    FIELDS,
-    HAS_HEADERS,
-    HAS_KEYS,
-    HAS_NULL_KEYS,
     HAS_TIMESTAMPS,
-    PREFIX,
-    RAW_BYTES_MAX,
     BatchHeader,
-    body_heads,
     parse_header,
 )
-from chronik_store.format.checksum import Buffer, checksum
-from chronik_store.format.compression import compress
+from chronik_store.format.checksum import Buffer
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import Headers, Record
 
@@ -52,22 +30,8 @@ __all__ = ["BATCH_HEADER_BYTES", "RecordBatch", "StoredBatch"]
 
 Compression = Literal["none", "zstd"] | None
 
-_INT64: Final = 1 << 63
 _CODECS: Final = {None: CODEC_NONE, "none": CODEC_NONE, "zstd": CODEC_ZSTD}
 _CODEC_NAMES: Final[dict[int, Literal["none", "zstd"]]] = {CODEC_NONE: "none", CODEC_ZSTD: "zstd"}
-
-# A batch of one record is the unit of a busy asyncio application. But for a few numbers, the value
-# and the key, all of its body is constant:
-_EMPTY_HEADS: Final = body_heads((0, 0, 0, 0, 0, 0, 0))
-_NO_TIME: Final = _EMPTY_HEADS[0]
-_NO_KEY: Final = b"".join(_EMPTY_HEADS[1:4])
-_NO_VALIDITY: Final = _EMPTY_HEADS[3]
-_NO_HEADERS: Final = _EMPTY_HEADS[6]
-_ONE_TIME: Final = body_heads((8, 0, 0, 0, 0, 0, 0))[0]
-_ONE_OFFSETS: Final = body_heads((0, 8, 0, 0, 0, 0, 0))[1] + bytes(4)
-_ONE_BYTES_MAX: Final = 1 << 14
-"""Above it the second copy that the short way makes costs more than it saves."""
-_PREFIX_GAP: Final = bytes(PREFIX.size)
 
 
 class _Slots:
@@ -134,11 +98,11 @@ class RecordBatch(_Slots):
         if not 0 <= base_sequence <= (1 << 63) - count:
             raise ValueError(f"base_sequence {base_sequence} is not in [0, 2**63)")
         if count == 1 and headers is None and not _CODECS[compression]:
-            key = keys[0] if keys else None
-            time = timestamps_us[0] if timestamps_us else None
-            if _is_small(values[0], key, time):
-                return _build_one(values[0], key, time, producer)
-        return _build(values, keys, timestamps_us, headers, _CODECS[compression], producer)
+            value, key, time = values[0], _only(keys), _only(timestamps_us)
+            if is_small(value, key, time):
+                return _make(*encode_one(value, key, time, producer))
+        codec = _CODECS[compression]
+        return _make(*encode_columns(values, keys, timestamps_us, headers, codec, producer))
 
     @classmethod
     def from_records(
@@ -157,10 +121,10 @@ class RecordBatch(_Slots):
         if len(items) == 1 and not _CODECS.get(compression, CODEC_ZSTD):
             one = items[0]
             if not isinstance(one, Record):
-                if _is_small(one, None, None):
-                    return _build_one(one, None, None, (0, 0, 0))
-            elif _is_small(one.value, one.key, one.timestamp_us) and not one.headers:
-                return _build_one(one.value, one.key, one.timestamp_us, (0, 0, 0))
+                if is_small(one, None, None):
+                    return _make(*encode_one(one, None, None, (0, 0, 0)))
+            elif is_small(one.value, one.key, one.timestamp_us) and not one.headers:
+                return _make(*encode_one(one.value, one.key, one.timestamp_us, (0, 0, 0)))
         if set(map(type, items)) == {bytes}:
             return cls.build(items, compression=compression)  # type: ignore[arg-type]
         rows = [item if isinstance(item, Record) else Record(item) for item in items]
@@ -174,7 +138,7 @@ class RecordBatch(_Slots):
             times = [now_us if time is None else time for time in times]
         return cls.build(
             [row.value for row in rows],
-            keys=None if keys.count(None) == len(keys) else keys,
+            keys=keys,
             timestamps_us=None if untimed == len(times) else times,  # type: ignore[arg-type]
             headers=headers if any(headers) else None,
             compression=compression,
@@ -289,131 +253,12 @@ def _unpickle(buffer: bytes) -> RecordBatch:
     return RecordBatch.from_buffer(buffer, verify=False)
 
 
+def _only(column: Sequence[Any] | None) -> Any:
+    """The one item of a column of one; else the column, which `is_small` then says no to."""
+    return column[0] if column and len(column) == 1 and column[0] is not None else column
+
+
 def _make(buffer: bytes, header: BatchHeader) -> RecordBatch:
     batch: _Slots = _OpenBatch(buffer, header)
     batch.__class__ = RecordBatch  # closes it: RecordBatch refuses assignment
     return batch  # type: ignore[return-value]
-
-
-def _is_small(value: object, key: object, time: object) -> bool:
-    return (
-        type(value) is bytes
-        and len(value) <= _ONE_BYTES_MAX
-        and (key is None or (type(key) is bytes and len(key) <= _ONE_BYTES_MAX))
-        and (time is None or (type(time) is int and -_INT64 <= time < _INT64))
-    )
-
-
-def _build_one(
-    value: bytes, key: bytes | None, time: int | None, producer: tuple[int, int, int]
-) -> RecordBatch:
-    """What `_build` makes of one small record without headers, in a third of the time."""
-    flags = time_us = key_bytes = 0
-    times, keys = _NO_TIME, _NO_KEY
-    size = largest = len(value)
-    raw = BODY_HEADS_BYTES + 8 + size
-    if time is not None:
-        flags, time_us = HAS_TIMESTAMPS, time
-        times = _ONE_TIME + time.to_bytes(8, "little", signed=True)
-        raw += 8
-    if key is not None:
-        key_bytes = len(key)
-        flags |= HAS_KEYS
-        keys = b"".join((_ONE_OFFSETS, _one_end(key_bytes), key, _NO_VALIDITY))
-        raw += 8 + key_bytes
-        largest += key_bytes
-    producer_id, epoch, sequence = producer
-    fields = (
-        *(flags, CODEC_NONE, 1, time_us, time_us, producer_id, epoch, largest, sequence),
-        *(raw, raw, key_bytes, size, 0),
-    )
-    try:
-        head = FIELDS.pack(flags, CODEC_NONE, 0, *fields[2:], 0)
-    except struct.error as error:
-        raise _producer_error(producer) from error
-    covered = b"".join((head, times, keys, _ONE_OFFSETS, _one_end(size), value, _NO_HEADERS))
-    prefix = PREFIX.pack(BATCH.magic, BATCH.version, checksum(covered))
-    return _make(prefix + covered, BatchHeader._make(fields))
-
-
-def _one_end(size: int) -> bytes:
-    return size.to_bytes(4, "little") + b"\x5a" + size.to_bytes(4, "big")
-
-
-def _build(
-    values: Sequence[bytes],
-    keys: Sequence[bytes | None] | None,
-    timestamps_us: Sequence[int] | None,
-    headers: Sequence[Headers] | None,
-    codec: int,
-    producer: tuple[int, int, int],
-) -> RecordBatch:
-    count = len(values)
-    flags = base_us = max_us = 0
-    timestamps = key_offsets = key_data = validity = header_data = b""
-    try:
-        lengths = list(map(len, values))
-    except TypeError:
-        refuse_items("values", values)
-    ends = list(accumulate(lengths, initial=0))
-    size = ends[-1]
-    if size > RAW_BYTES_MAX:
-        raise too_large(size)
-    if timestamps_us is not None:
-        flags |= HAS_TIMESTAMPS
-        timestamps, base_us, max_us = timestamp_column(timestamps_us, count)
-    if keys is not None:
-        key_offsets, key_data, validity, key_lengths = key_columns(keys, count)
-        flags |= HAS_KEYS | HAS_NULL_KEYS if validity else HAS_KEYS
-        lengths = list(map(add, lengths, key_lengths))
-    if headers is not None:
-        header_data, header_lengths = header_column(headers, count)
-        if header_data:
-            flags |= HAS_HEADERS
-            lengths = list(map(add, lengths, header_lengths))
-    column_lengths = (
-        *(len(timestamps), len(key_offsets), len(key_data), len(validity)),
-        *(4 * count + 4, size, len(header_data)),
-    )
-    raw = BODY_HEADS_BYTES + sum(column_lengths)
-    if raw > RAW_BYTES_MAX:
-        raise too_large(raw)
-    h0, h1, h2, h3, h4, h5, h6 = body_heads(column_lengths)
-    value_offsets = array("I", ends).tobytes()
-    parts = (
-        *(h0, timestamps, h1, key_offsets, h2, key_data, h3, validity, h4, value_offsets),
-        *(h5, *values, h6, header_data),
-    )
-    producer_id, epoch, sequence = producer
-    fields = (
-        *(flags, codec, count, base_us, max_us, producer_id, epoch, max(lengths), sequence),
-        *(raw, raw, len(key_data), size, len(header_data)),
-    )
-    try:
-        return _seal(BatchHeader._make(fields), parts)
-    except TypeError:  # from join: len() went through, but not all values are bytes
-        refuse_items("values", values)
-    except struct.error as error:
-        raise _producer_error(producer) from error
-
-
-def _seal(header: BatchHeader, parts: tuple[bytes, ...]) -> RecordBatch:
-    """The batch with a body of these parts, compressed if the header says so and it pays."""
-    if header.codec == CODEC_ZSTD:
-        compressed = compress(b"".join(parts))
-        if len(compressed) < header.raw_bytes:
-            header, parts = header._replace(body_bytes=len(compressed)), (compressed,)
-        else:
-            header = header._replace(codec=CODEC_NONE)
-    flags, codec, *rest = header
-    # One copy of the values, not two: the checksum goes into the buffer that getvalue() returns.
-    whole = BytesIO(b"".join((_PREFIX_GAP, FIELDS.pack(flags, codec, 0, *rest, 0), *parts)))
-    with whole.getbuffer() as view:
-        if len(view) != BATCH_HEADER_BYTES + header.body_bytes:
-            raise TypeError("an item's len() is not its length in bytes")
-        PREFIX.pack_into(view, 0, BATCH.magic, BATCH.version, checksum(view[COVERED_FROM:]))
-    return _make(whole.getvalue(), header)
-
-
-def _producer_error(producer: tuple[int, int, int]) -> ValueError:
-    return ValueError(f"producer id {producer[0]} or epoch {producer[1]} is not in range")

@@ -8,6 +8,7 @@ i of the batch has offset base_offset + i.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,9 @@ from chronik_store.model import Headers, OpenStoredRecord, StoredRecord
 if TYPE_CHECKING:
     import pyarrow
 
+_TIME: Final = struct.Struct("<q")
+_ENDS: Final = struct.Struct("<II")
+"""A record's offset in an offsets column, and the next one's."""
 _LARGE_VALUE_BYTES: Final = 4096
 """From this mean on, slicing a value out of the view beats copying the column first."""
 
@@ -174,13 +178,15 @@ class StoredBatch:
         if not 0 <= place < self.record_count:
             raise IndexError(f"offset {offset} is not in [{self.base_offset}, {self.end_offset})")
         flags = self._header.flags
-        ends = self.value_offsets
+        body, starts = self._body, self._starts
+        first, behind = _ENDS.unpack_from(body, starts[4] + 4 * place)
         record = OpenStoredRecord()
-        record.value = bytes(self.value_data[ends[place] : ends[place + 1]])
+        record.value = bytes(self.value_data[first:behind])
         record.key = self._key_at(place) if flags & HAS_KEYS else None
-        record.timestamp_us = (
-            self.timestamps_us[place] if flags & HAS_TIMESTAMPS else self.timestamp_us
-        )
+        if flags & HAS_TIMESTAMPS:
+            (record.timestamp_us,) = _TIME.unpack_from(body, starts[0] + 8 * place)
+        else:
+            record.timestamp_us = self.timestamp_us
         record.headers = self._headers_at(place) if flags & HAS_HEADERS else ()
         record.offset = offset
         record.__class__ = StoredRecord  # type: ignore[assignment]
@@ -203,18 +209,16 @@ class StoredBatch:
         return arrow.to_arrow(self, stored=True)
 
     def _key_at(self, place: int) -> bytes | None:
-        if self._header.flags & HAS_NULL_KEYS:
-            byte = self._body[self._starts[3] + (place >> 3)]
-            if not byte >> (place & 7) & 1:
-                return None
-        start = self._starts[1] + 4 * place
-        first, behind = self._body[start : start + 8].cast("I")
-        data = self._starts[2]
-        return bytes(self._body[data + first : data + behind])
+        body, starts = self._body, self._starts
+        if self._lengths[3] and not body[starts[3] + (place >> 3)] >> (place & 7) & 1:
+            return None
+        first, behind = _ENDS.unpack_from(body, starts[1] + 4 * place)
+        data = starts[2]
+        return bytes(body[data + first : data + behind])
 
     def _headers_at(self, place: int) -> Headers:
         column = self._column(6)
-        first, behind = column[4 * place : 4 * place + 8].cast("I")
+        first, behind = _ENDS.unpack_from(column, 4 * place)
         if first == behind:
             return ()
         blobs = self._lengths[4]  # as many offsets as the value column has

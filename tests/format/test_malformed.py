@@ -141,7 +141,6 @@ def replace_somewhere(data: st.DataObject, item: object) -> None:
 def test_damaged_commands(kind: EntryKind, data: st.DataObject) -> None:
     payload = FILES[f"entry_{kind.name.lower()}"][ENTRY_HEADER_BYTES:]
     with refused_or_read():
-        assert data.draw(damaged(payload, 8)) and decode_command(kind, payload)
         decode_command(kind, data.draw(damaged(payload, 8)))
 
 
