@@ -65,6 +65,9 @@ class PartitionLogModel(RuleBasedStateMachine):
         self.cursors: dict[str, int] = {}
         self.unknown: list[list[bytes]] = []
         self.unknown_drop: int | None = None
+        self.write_failed = False
+        """A write was cut off inside a sector, which recovery cannot tell from damage: the open
+        after it needs `accept_suspect`, and must still hold everything acknowledged."""
         self.disk = SimulatedDisk(seed=0)
         self.store: LogStore | None = None
         self.log: PartitionLog | None = None
@@ -77,9 +80,11 @@ class PartitionLogModel(RuleBasedStateMachine):
 
     def open(self) -> None:
         env = Environment(fs=self.disk, threads=MortalThreads())
-        self.store = LogStore.open("/data", object_store=self.bucket, config=CONFIG, env=env)
+        config = CONFIG.replace(accept_suspect=self.write_failed)
+        self.store = LogStore.open("/data", object_store=self.bucket, config=config, env=env)
         self.store.create_topic("logs", exist_ok=True)
         self.log = self.store.partition("logs")
+        self.write_failed = False
         self.settle()
 
     def settle(self) -> None:
@@ -202,6 +207,7 @@ class PartitionLogModel(RuleBasedStateMachine):
         except ChronikError as error:
             assert isinstance(error, LogPoisonedError)
             self.fault(error, batch)
+            self.write_failed = operation == "write_at"
         else:
             # The failing call belonged to somebody else (the filler).
             assert len(self.model) == result.base_offset
