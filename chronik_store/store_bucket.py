@@ -51,6 +51,7 @@ class StoreBucket:
             memory_bytes=config.cache_memory_bytes,
             disk_bytes=config.cache_disk_bytes if cache_directory is not None else 0,
             read_ahead_bytes=config.read_ahead_bytes,
+            disk_reserve_bytes=config.disk_throttle_bytes,
         )
         self.objects = CachedObjects(self.cache, store)
 
