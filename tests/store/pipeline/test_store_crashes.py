@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ def check(disk: SimulatedDisk, scenario: Scenario, where: str) -> None:
         keys = [path.partition("/object_store/")[2] for path in disk.paths("/data/object_store")]
         runs = sorted(run[2:4] for key in keys if (run := parse_segment_key(key)) is not None)
         assert len(runs) == len(set(runs)), where
-        for (_, left), (right, _) in zip(runs, runs[1:], strict=False):
+        for (_, left), (right, _) in pairwise(runs):
             assert left == right, where
         assert runs[0][0] == log.watermarks.start, where
 
