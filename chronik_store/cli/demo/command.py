@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -72,19 +73,20 @@ def _own_name() -> str:
     beside = Path(sys.executable).with_name("chronik")
     if shutil.which("chronik") is not None or not beside.exists():
         return "chronik" if shutil.which("chronik") else f"{sys.executable} -m chronik_server"
-    return os.path.relpath(beside)
+    return shlex.quote(os.path.relpath(beside))
 
 
 def _close(session: Session, stage: Stage, directory: Path) -> None:
     if session.as_json:
         for claim in stage.claims:
             session.output.json(dataclasses.asdict(claim))
-    chronik = _own_name()
+    chronik, data = _own_name(), shlex.quote(f"{directory}/data")
+    bucket = shlex.quote(f"file://{directory}/bucket")
     stage.close(
         [
-            f"{chronik} -d file://{directory}/bucket consume {TOPIC} -n 3",
-            f"{chronik} -d {directory}/data search {TOPIC} '\"race condition\"' -C 1",
-            f"{chronik} -d {directory}/data status",
-            f"rm -r {directory}",
+            f"{chronik} -d {bucket} consume {TOPIC} -n 3",
+            f"{chronik} -d {data} search {TOPIC} '\"race condition\"' -C 1",
+            f"{chronik} -d {data} status",
+            f"rm -r {shlex.quote(str(directory))}",
         ]
     )
