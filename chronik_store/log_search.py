@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import Literal
 
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
@@ -64,7 +65,7 @@ class LogSearch:
         start: int | None,
         stop: int | None,
         limit: int,
-        order: str,
+        order: Literal["newest", "oldest", "score"],
         deadline_seconds: float | None,
         require_complete: bool,
     ) -> SearchResult:
