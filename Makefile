@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME
 python := .venv/bin/python
 
 help:
-	@echo "make demo       a log is killed, recovered, lost and found again in its bucket; 40 seconds"
+	@echo "make demo       a log is killed, recovered, lost and found in its bucket; under a minute"
 	@echo "                (faster: make demo ARGS=--fast)"
 	@echo "make test       the tests, without those marked slow, s3, cluster or soak"
 	@echo "make lint       ruff: rules and format"

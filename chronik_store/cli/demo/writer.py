@@ -54,6 +54,12 @@ class Reporter:
             self._last = now
             report(event="acknowledged", end=end_offset, line=self.line())
 
+    def wait_for_the_end(self) -> None:
+        """A small input is written before anybody can kill: stay here until it happens."""
+        while True:
+            report(event="acknowledged", end=self._log.watermarks.committed, line=self.line())
+            time.sleep(REPORT_SECONDS)
+
     def line(self) -> list[int]:
         """The plot line."""
         limits = self._log.watermarks
@@ -71,7 +77,7 @@ def main() -> None:
     """Open, say what was recovered, append the rest, move everything to the bucket."""
     task = json.loads(Path(sys.argv[1]).read_text())
     files = tuple(Path(name) for name in task["files"])
-    source = Source(Path(task["root"]), files, task["limit"])
+    source = Source(Path(task["root"]), files, task["hold_at"] or task["limit"])
     begun = time.monotonic()
     store = LogStore.open(
         task["directory"], object_store=task["bucket"], config=config_of(task["segment_bytes"])
@@ -84,6 +90,8 @@ def main() -> None:
         report(event="opened", end=end, verdict=log.recovery.verdict, line=reporter.line(),
                seconds=time.monotonic() - begun)  # fmt: skip
         _append(log, source, end, reporter)
+        if task["hold_at"] is not None:
+            reporter.wait_for_the_end()
         report(event="written", end=log.watermarks.end, line=reporter.line())
         _tier(store, log, reporter)
         report(event="done", end=log.watermarks.end, line=reporter.line())
