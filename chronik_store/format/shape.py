@@ -190,13 +190,13 @@ class _Fields(Generic[T]):
 
     def _packed(self, value: T) -> dict[str, Any]:
         what = type(value).__name__
-        self._checked(value, what)
         packed = {}
         for name, shape in self.fields.items():
             try:
                 packed[name] = shape.pack(getattr(value, name))
             except ShapeError as error:
                 raise ShapeError(f"{what}.{name}: {error}") from None
+        self._checked(value, what)  # only now: it may rely on each field's own shape
         return packed
 
 
