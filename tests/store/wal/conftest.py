@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from chronik_store.format.entry import EntryHeader, EntryKind, decode_entry_head
 from chronik_store.format.manifest_file import LogBase, Manifest
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.testing.crash import MortalThreads
-from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.wal import Wal
@@ -170,4 +171,5 @@ def open_wal(disk: SimulatedDisk) -> Iterator[Callable[..., Owner]]:
 
     yield open_one
     for owner in opened:
-        owner.services.close()
+        with suppress(CrashError):
+            owner.services.close()
