@@ -36,7 +36,7 @@ class Integer:
         self.low, self.high = low, high
 
     def pack(self, value: int) -> Any:
-        return self.unpack(value, "integer")
+        return self.unpack(value, "it")
 
     def unpack(self, item: Any, what: str) -> int:
         if type(item) is not int or not self.low <= item <= self.high:
@@ -48,7 +48,7 @@ class Boolean:
     """True or false."""
 
     def pack(self, value: bool) -> Any:
-        return self.unpack(value, "boolean")
+        return self.unpack(value, "it")
 
     def unpack(self, item: Any, what: str) -> bool:
         if type(item) is not bool:
@@ -63,7 +63,7 @@ class Text:
         self.limit, self.choices = limit, choices
 
     def pack(self, value: str) -> Any:
-        return self.unpack(value, "text")
+        return self.unpack(value, "it")
 
     def unpack(self, item: Any, what: str) -> str:
         if type(item) is not str:

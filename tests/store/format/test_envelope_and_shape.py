@@ -124,7 +124,7 @@ def test_items_of_another_form_are_refused(shape, item: object) -> None:
 
 
 def test_a_refusal_names_the_field() -> None:
-    with pytest.raises(ShapeError, match=r"Point\.name: text has 4 bytes"):
+    with pytest.raises(ShapeError, match=r"Point\.name: it has 4 bytes"):
         Table(Point, FIELDS).pack(Point(1, "abcd"))
     with pytest.raises(ShapeError, match=r"it\.x is not an integer"):
         Table(Point, FIELDS).unpack({"x": "1", "name": ""}, "it")

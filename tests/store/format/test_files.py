@@ -181,7 +181,7 @@ def test_a_segment_header_says_where_the_entries_start() -> None:
 
     assert (header, len(data)) == decode_segment_header(data + b"entries")
     with pytest.raises(ValueError, match="wrong way round"):
-        dataclasses.replace(header, last_index=0).encode()
+        dataclasses.replace(header, first_index=4).encode()
 
 
 @pytest.mark.parametrize(
