@@ -13,7 +13,6 @@ from chronik_store.clock import SystemClock
 from chronik_store.errors import CorruptionError, OffsetOutOfRangeError, UnavailableError
 from chronik_store.format.entry import Entry, EntryKind
 from chronik_store.format.manifest_file import LogBase, Manifest, SegmentInfo
-from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.model import Position
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import segment_key
@@ -22,6 +21,7 @@ from chronik_store.segment.footers import FooterCache
 from chronik_store.segment.sealer import SegmentIdentity, write_segment
 from chronik_store.segment.source import LocalSegments
 from chronik_store.testing.sample_log import SampleLog
+from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.threads import SystemThreads
 
 TOPIC_ID = "ab" * 16
@@ -101,7 +101,8 @@ class FakeWal:
 class FakeObjects:
     """A bucket of segment objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, before_read: Callable[[], None]) -> None:
+        self.before_read = before_read
         self.objects: dict[str, bytes] = {}
         self.cached: dict[str, bytes] = {}
         """What a cache would answer, where it differs."""
@@ -125,6 +126,7 @@ class FakeObject:
         self.bucket, self.key = bucket, key
 
     def read_range(self, start: int, length: int) -> bytes:
+        self.bucket.before_read()
         self.bucket.reads.append((self.key, start, length))
         if self.bucket.down:
             raise UnavailableError("the bucket does not answer")
@@ -141,12 +143,17 @@ class FakeObject:
 class Partition:
     """A log, its tiers, and a chain over them."""
 
-    def __init__(self, directory: str, log: SampleLog | None = None) -> None:
-        self.fs = PosixFileSystem()
+    def __init__(self, log: SampleLog | None = None) -> None:
+        self.before_call: Callable[[], None] = lambda: None
+        """Runs before each call into the WAL, the disk or the bucket."""
+        self.fs = SimulatedDisk()
+        self.fs.make_directories("/segments")
+        self.fs.hook = self._before_open
         self.log = SampleLog() if log is None else log
         self.wal = FakeWal(self.log)
-        self.local = LocalSegments(self.fs, directory)
-        self.bucket = FakeObjects()
+        self.wal.before_read = self._before
+        self.local = LocalSegments(self.fs, "/segments")
+        self.bucket = FakeObjects(self._before)
         base = LogBase(self.log.first_index - 1, 0, self.log.base_offset, 0)
         self.manifest = Manifest(
             "t", 0, TOPIC_ID, "cd" * 16, next=base, start_offset=self.log.base_offset
@@ -156,6 +163,13 @@ class Partition:
         self.refreshes = 0
         self.committed: Position | None = None
         self.chain = self.new_chain()
+
+    def _before(self) -> None:
+        self.before_call()
+
+    def _before_open(self, _number: int, operation: str, _path: str) -> None:
+        if operation == "open":
+            self.before_call()
 
     def new_chain(self, *, wal: bool = True, local: bool = True) -> ReadChain:
         return ReadChain(
@@ -222,11 +236,9 @@ class Partition:
         """Damage a byte (the middle one) of a copy."""
         at = info.size_bytes // 2 if position < 0 else position
         if local:
-            with open(self.local.path_of(info.key), "r+b") as file:
-                file.seek(at)
-                byte = file.read(1)[0]
-                file.seek(at)
-                file.write(bytes([byte ^ 0x10]))
+            file = self.fs.open(self.local.path_of(info.key), write=True)
+            file.write_at(at, [bytes([file.read_at(at, 1)[0] ^ 0x10])])
+            file.close()
         else:
             data = bytearray(self.bucket.objects[info.key])
             data[at] ^= 0x10
@@ -246,17 +258,16 @@ class Partition:
 
 
 @pytest.fixture
-def partition(tmp_path: Any) -> Partition:
-    return Partition(str(tmp_path))
+def partition() -> Partition:
+    return Partition()
 
 
 @pytest.fixture
-def new_partition(tmp_path: Any) -> Callable[..., Partition]:
-    return lambda log=None: Partition(str(tmp_path), log)
+def new_partition() -> Callable[..., Partition]:
+    return Partition
 
 
-@pytest.fixture
-def tiered(partition: Partition) -> Partition:
+def _tiered(partition: Partition) -> Partition:
     """Offsets 0-9 in the bucket only, 10-19 on the local disk too, 20-29 in WAL files (and a
     segment), 30-39 in the memory tail."""
     for number in range(4):
@@ -269,3 +280,15 @@ def tiered(partition: Partition) -> Partition:
             partition.seal(local=number > 0, prune=number < 2)
     partition.wal.tail_first_index = partition.wal.index_for_offset(30)
     return partition
+
+
+@pytest.fixture
+def tiered(partition: Partition) -> Partition:
+    """A partition with ten records in each tier."""
+    return _tiered(partition)
+
+
+@pytest.fixture
+def make_tiered() -> Callable[[], Partition]:
+    """Any number of such partitions."""
+    return lambda: _tiered(Partition())
