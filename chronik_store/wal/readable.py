@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from chronik_store.environment import Environment
-from chronik_store.errors import OffsetOutOfRangeError
+from chronik_store.errors import CorruptionError, OffsetOutOfRangeError, UnavailableError
 from chronik_store.format.entry import Entry, EntryHeader
 from chronik_store.format.manifest_file import LogBase
 from chronik_store.model import Position, RecoveryReport
 from chronik_store.threads import Lock
 from chronik_store.wal.durable import DurableLimit
 from chronik_store.wal.entry_table import LogFile
+from chronik_store.wal.follow import follow
 from chronik_store.wal.pruning import Pruner
 from chronik_store.wal.reading import plan_read, read_entries
 from chronik_store.wal.recovery import Recovered
@@ -56,6 +57,29 @@ class ReadableWal:
         self._tail = MemoryTail(replay.table.last_index + 1)
         self._durable = DurableLimit(self._table.position_after(replay.copy_from - 1))
         self._pruner = Pruner(env.fs, lock, services.descriptors, directory, quarantine)
+
+    def refresh(self) -> bool:
+        """Replay what a live writer has added since `recover(read_only=True)` or the last call;
+        True if there was something. The replayer is called with the lock held.
+
+        One call at a time. CorruptionError when damage shows; UnavailableError.
+        """
+        found = self._recovered
+        try:
+            news = follow(self._env, self.directory, self._identity, found, self.lock)
+        except OSError as error:
+            raise UnavailableError(f"{self.directory} cannot be read: {error}") from error
+        replay = found.replay
+        with self.lock:
+            self._tail.restart(replay.table.last_index + 1)
+            self._durable.begin(replay.table.position_after(replay.copy_from - 1))
+            self.recovery_commit_index = min(replay.commit_index, replay.table.last_index)
+            self.recovery = found.report()
+            if replay.checkpoint is not None:
+                self.log_id = replay.checkpoint.log_id
+        if found.verdict == "suspect":
+            raise CorruptionError("; ".join(found.findings), path=self.directory)
+        return news
 
     # --- limits ----------------------------------------------------------------------------------
 

@@ -8,31 +8,36 @@ a prefix, what stands behind it is set aside and reported, never cut off or copi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, IdentityMismatchError
-from chronik_store.format.frame import FrameKind, decode_frame
+from chronik_store.format.frame import FrameKind, decode_frame, frame_entry
 from chronik_store.fs.base import File, FileSystem
 from chronik_store.model import RecoveryReport, Verdict
+from chronik_store.threads import Lock
 from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, select_chain
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.replay import Replay
 from chronik_store.wal.settings import Replayer, WalIdentity
 from chronik_store.wal.verdict import Judgement, judge
 
-_FRAME_KINDS = frozenset(int(kind) for kind in FrameKind)
+_FRAMES_AT_A_TIME = 1024
 
 
 @dataclass(slots=True)
 class Recovered:
-    """What the files say. position: where the next frame of the last file would stand, for a
+    """What the files say.
+
+    file, position: the last file that was replayed, and where its next frame would stand, for a
     follower to go on from; last_seq: above any seq in use; temporaries: unfinished files.
     """
 
     replay: Replay
     verdict: Verdict = "clean"
     findings: list[str] = field(default_factory=list)
+    file: LogFile | None = None
     position: int = 0
     last_seq: int = 0
     files: int = 0
@@ -113,7 +118,7 @@ def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool)
                 raise
             continue  # Pruned since; the checkpoint of the next file takes the log up from there.
         try:
-            file = open_file(opening, found.replay)
+            file = found.file = open_file(opening, found.replay)
             good = replay_file(handle, file, following, found, live=live)
         finally:
             handle.close()
@@ -147,18 +152,25 @@ def replay_file(
     *,
     live: bool,
     start: int | None = None,
+    lock: Lock | None = None,
 ) -> bool:
     """Replay the frames of one file up to where it ends for the file `following` it, or to the
     last good frame. False: damage ends the log here (noted in `found`).
+
+    A log that is being read while it is replayed gives its lock, which is held for a bounded
+    number of frames at a time.
     """
     end = None
     if following is not None:
         assert following.checkpoint is not None
         end = following.checkpoint.previous_end
     with handle.map() as view:
-        position = file.origin if start is None else start
-        position, fault = _replay_frames(view, file, position, end, found)
-        found.bytes_scanned += position
+        position = found.position = file.origin if start is None else start
+        fault: str | None = None
+        while fault is None:
+            with lock or nullcontext():
+                position, fault = _replay_frames(view, file, position, end, found)
+        found.bytes_scanned += position - found.position
         found.position = position
         if end is not None:
             return _reached(view, file, position, end, fault, found)
@@ -171,11 +183,15 @@ def _replay_frames(
     position: int,
     end: tuple[int, int, int] | None,
     found: Recovered,
-) -> tuple[int, str]:
-    """Apply frames from `position` on; returns where they end, and what was wrong there."""
+) -> tuple[int, str | None]:
+    """Apply some frames from `position` on; returns where they end, and what is wrong there ("":
+    nothing, the end is reached; None: there may be more).
+    """
     replay = found.replay
     limit = len(view) if end is None else min(end[2], len(view))
-    while position < limit:
+    for _ in range(_FRAMES_AT_A_TIME):
+        if position >= limit:
+            return position, ""
         frame = decode_frame(view, position, file_id=file.file_id)
         if frame is None:
             return position, "not a frame"
@@ -186,7 +202,7 @@ def _replay_frames(
         except CorruptionError as error:
             return position, str(error)
         position = frame.next_position
-    return position, ""
+    return position, None
 
 
 def _reached(
@@ -233,14 +249,12 @@ def _last_file(
         expected_seq=replay.last_seq + 1,
         sworn_seq=replay.sworn[1],
     )
-    if live and judgement.verdict == "suspect":
-        frame = decode_frame(view, position, file_id=file.file_id)
-        if frame is not None and frame.kind in _FRAME_KINDS and frame.seq == replay.last_seq + 1:
-            return True  # It was being written when it was looked at first; the next look has it.
+    if live and not (judgement.below_mark and _still_damaged(view, file, position)):
+        return True  # Being written, or not sworn to yet: the next look will tell.
     if judgement.verdict == "suspect":
         _note_damage(file, position, judgement, fault, found, sworn_seq=replay.sworn[1])
         return False
-    if judgement.verdict == "torn" and not live:
+    if judgement.verdict == "torn":
         found.verdict = "torn" if found.verdict == "clean" else found.verdict
         found.cut_bytes = judgement.end - position
         found.last_seq = max(found.last_seq, judgement.last_seq)
@@ -248,6 +262,17 @@ def _last_file(
             f"{file.path}: a group was cut off at byte {position}; it was never acknowledged"
         )
     return True
+
+
+def _still_damaged(view: memoryview, file: LogFile, position: int) -> bool:
+    """Whether a frame that was seen damaged, beside a live writer, is so at a second look."""
+    frame = decode_frame(view, position, file_id=file.file_id)
+    try:
+        if frame is not None and frame.kind == FrameKind.ENTRY:
+            frame_entry(view, frame)
+    except CorruptionError:
+        return True
+    return frame is None
 
 
 def _note_damage(

@@ -43,12 +43,15 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What stands behind the last good frame. last_seq: the highest seq of any frame there;
-    hard_state: the strongest found there; end: behind the last byte that is not zero.
+    """What stands behind the last good frame.
+
+    below_mark: a frame says that what is missing was synced. last_seq: the highest seq of any frame
+    there; hard_state: the strongest found there; end: behind the last byte that is not zero.
     """
 
     verdict: Verdict
     reason: str = ""
+    below_mark: bool = False
     last_seq: int = 0
     hard_state: tuple[int, str] = (0, "")
     end: int = 0
@@ -65,9 +68,10 @@ def judge(
     if first_nonzero(view, position) is None:
         if sworn_seq < expected_seq:
             return Judgement("clean", end=position)
-        return Judgement("suspect", f"{sworn}, zeros stand at byte {position}", end=position)
-    reason = ""
-    if sworn_seq >= expected_seq:
+        reason = f"{sworn}, zeros stand at byte {position}"
+        return Judgement("suspect", reason, below_mark=True, end=position)
+    reason, below_mark = "", sworn_seq >= expected_seq
+    if below_mark:
         reason = f"{sworn}, the one at byte {position} is damaged"
     elif not is_torn(view, position, file_id, expected_seq):
         reason = f"the frame at byte {position} is damaged, not cut off"
@@ -77,10 +81,12 @@ def judge(
         last_seq = max(last_seq, frame.seq)
         if frame.kind == _HARD_STATE:
             hard_state = max(hard_state, decode_hard_state(frame_payload(view, frame)))
+        below_mark = below_mark or frame.synced_seq >= expected_seq
         if not reason:
             reason = _contradiction(view, frame, file_id, expected_seq)
     end = last_nonzero(view, position)
-    return Judgement("suspect" if reason else "torn", reason, last_seq, hard_state, end)
+    verdict: Verdict = "suspect" if reason else "torn"
+    return Judgement(verdict, reason, below_mark, last_seq, hard_state, end)
 
 
 def _contradiction(view: memoryview, frame: FrameHeader, file_id: int, expected_seq: int) -> str:

@@ -12,7 +12,12 @@ import pytest
 from chronik_store.clock import SystemClock, SystemEntropy
 from chronik_store.environment import Environment
 from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.entry import EntryHeader, EntryKind, decode_entry_header, encode_entry_header
+from chronik_store.format.entry import (
+    EntryHeader,
+    EntryKind,
+    decode_entry_header,
+    encode_entry_header,
+)
 from chronik_store.format.manifest_file import LogBase, Manifest
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.testing.crash import MortalThreads
@@ -71,7 +76,12 @@ class Owner:
     `commits` is False."""
 
     def __init__(
-        self, disk: Any, *, commits: bool = True, settings: dict[str, int] | None = None, **kwargs: Any
+        self,
+        disk: Any,
+        *,
+        commits: bool = True,
+        settings: dict[str, int] | None = None,
+        **kwargs: Any,
     ) -> None:
         self.env = Environment(
             clock=SystemClock(), entropy=SystemEntropy(), threads=MortalThreads(), fs=disk
@@ -110,14 +120,22 @@ class Owner:
         with self.wal.lock:
             return self.stage_locked(payload, values=values)
 
-    def stage_locked(self, payload: bytes | None = None, *, values: list[bytes] | None = None) -> int:
+    def stage_locked(
+        self, payload: bytes | None = None, *, values: list[bytes] | None = None
+    ) -> int:
         """A control entry with this payload, or records of these values."""
         wal = self.wal
         kind, count, body = EntryKind.NOOP, 0, payload or b""
         if values is not None:
             kind, count, body = EntryKind.RECORDS, len(values), RecordBatch.build(values).buffer
         encoded = encode_entry_header(
-            kind, self.term, wal.last_index + 1, wal.end_offset, count, wal.last_timestamp_us + 1, body
+            kind,
+            self.term,
+            wal.last_index + 1,
+            wal.end_offset,
+            count,
+            wal.last_timestamp_us + 1,
+            body,
         )
         return wal.stage_entry(encoded, decode_entry_header(encoded), body)
 

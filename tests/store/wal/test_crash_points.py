@@ -38,7 +38,10 @@ class State:
             {index: data for index, data in state.entries.items() if index >= first}
             for state in (self, other)
         )
-        last = max(self.entries, default=self.first - 1), max(other.entries, default=other.first - 1)
+        last = (
+            max(self.entries, default=self.first - 1),
+            max(other.entries, default=other.first - 1),
+        )
         return mine == theirs and last[0] == last[1] and self.vote == other.vote
 
 
@@ -162,7 +165,7 @@ def truncations_over_files(history: History) -> None:
 
 def votes(history: History) -> None:
     for term in range(1, 5):
-        history.vote(term, "n%d" % (term % 3))
+        history.vote(term, f"n{term % 3}")
 
 
 def pruning(history: History) -> None:

@@ -1,0 +1,142 @@
+"""Read-only beside a live writer: nothing is locked, nothing written, files come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chronik_store.errors import CorruptionError, ReadOnlyError
+from chronik_store.testing.simulated_disk import SimulatedDisk
+
+Opens = Callable[..., Any]
+
+
+@pytest.fixture
+def pair(disk: SimulatedDisk, open_wal: Opens) -> tuple[Any, Any]:
+    """A writer with small files, and a reader of another process."""
+    writer = open_wal(disk, settings={"file_bytes": 4096})
+    writer.append(b"first")
+    reader = open_wal(disk.another_process(), start=False, read_only=True)
+    return writer, reader
+
+
+def payloads(owner: Any) -> dict[int, bytes]:
+    return {index: payload for index, (_, _, payload) in owner.copy.entries.items()}
+
+
+def test_a_reader_sees_what_was_there_and_what_comes(pair: tuple[Any, Any]) -> None:
+    writer, reader = pair
+    assert payloads(reader) == {1: b"first"}
+
+    writer.append(b"second")
+
+    assert reader.wal.refresh()
+    assert payloads(reader) == {1: b"first", 2: b"second"}
+    assert reader.live() == payloads(reader)
+    assert not reader.wal.refresh()
+
+
+def test_committed_is_what_a_frame_swears_to(pair: tuple[Any, Any]) -> None:
+    writer, reader = pair
+    assert reader.wal.recovery_commit_index == 0
+
+    writer.append(b"second")
+    reader.wal.refresh()
+    assert reader.wal.recovery_commit_index == 1
+
+    with writer.wal.lock:
+        seq = writer.wal.stage_mark()
+    writer.wal.lead(seq)
+    reader.wal.refresh()
+    assert reader.wal.recovery_commit_index == 2
+
+
+def test_a_reader_follows_over_rotations_truncations_and_a_new_open(
+    pair: tuple[Any, Any], disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    writer, reader = pair
+    writer.commits = False
+    for number in range(6):
+        writer.append(b"%d" % number * 1500)
+        if number % 2:
+            reader.wal.refresh()
+    writer.wal.lead(writer.truncate(3))
+    writer.append(b"other")
+    reader.wal.refresh()
+    assert payloads(reader) == writer.live()
+
+    writer.close()
+    again = open_wal(disk, settings={"file_bytes": 4096})
+    again.append(b"after")
+    reader.wal.refresh()
+    assert payloads(reader) == again.live()
+    assert [file.seq for file in reader.wal.files()] == [file.seq for file in again.wal.files()]
+
+
+def test_a_reader_that_was_left_behind_by_pruning_starts_over(pair: tuple[Any, Any]) -> None:
+    writer, reader = pair
+    for number in range(8):
+        writer.append(b"%d" % number * 1500)
+    writer.wal.remove_files(writer.wal.files()[-1].seq - 1)
+
+    reader.wal.refresh()
+
+    assert reader.wal.first_index == writer.wal.first_index > 2
+    assert payloads(reader) == writer.live()
+
+
+def test_a_pruned_file_is_an_index_error_not_an_empty_answer(pair: tuple[Any, Any]) -> None:
+    writer, reader = pair
+    for number in range(8):
+        writer.append(b"%d" % number * 1500)
+    reader.wal.refresh()
+    writer.wal.remove_files(writer.wal.files()[-1].seq - 1)
+
+    with pytest.raises(IndexError):
+        reader.wal.read(1, 1, 100)
+    reader.wal.refresh()
+    assert payloads(reader).keys() >= writer.live().keys()
+    assert reader.wal.first_index == writer.wal.first_index
+
+
+def test_a_half_written_group_is_not_damage(pair: tuple[Any, Any], disk: SimulatedDisk) -> None:
+    writer, reader = pair
+    path = writer.wal.files()[-1].path
+    end = len(disk.peek(path).rstrip(b"\0"))
+    disk.overwrite(path, end + (-end % 8), b"half a frame")
+
+    assert not reader.wal.refresh()
+    assert payloads(reader) == {1: b"first"}
+
+
+def test_damage_below_a_mark_is_reported(pair: tuple[Any, Any], disk: SimulatedDisk) -> None:
+    writer, reader = pair
+    writer.append(b"second" * 100)
+    writer.append(b"third")
+    path = writer.wal.files()[-1].path
+    place = disk.peek(path).index(b"secondsecond")
+    disk.overwrite(path, place, b"X")
+
+    with pytest.raises(CorruptionError):
+        reader.wal.refresh()
+
+
+def test_a_reader_stages_nothing_and_writes_nothing(
+    pair: tuple[Any, Any], disk: SimulatedDisk
+) -> None:
+    _, reader = pair
+    with pytest.raises(ReadOnlyError):
+        reader.stage(b"x")
+    reader.close()
+
+
+def test_an_empty_directory_can_be_followed(disk: SimulatedDisk, open_wal: Opens) -> None:
+    reader = open_wal(disk.another_process(), start=False, read_only=True)
+    assert not reader.wal.refresh()
+    writer = open_wal(disk)
+    writer.append(b"first")
+
+    assert reader.wal.refresh()
+    assert payloads(reader) == {1: b"first"}
