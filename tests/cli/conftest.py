@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -40,9 +41,13 @@ def _elsewhere(tmp_path, monkeypatch):
     for name in ("CHRONIK_DATA_DIR", "OBJECT_STORE_BACKEND", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CHRONIK_WAL_INDEXING_INTERVAL", "3600")
+    logger = logging.getLogger("chronik_store")
+    kept = logger.handlers, logger.level, logger.propagate
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+    logger.handlers, logger.propagate = kept[0], kept[2]
+    logger.setLevel(kept[1])
 
 
 @pytest.fixture
