@@ -106,7 +106,8 @@ def parse_interval(field: Field, scan: Scanner) -> tuple[int | None, int | None]
         number = _number(field, scan.scalar(), scan, start)
         low = number + (comparison == ">") if comparison in {"", ">", ">="} else None
         high = number + (comparison != "<") if comparison in {"", "<", "<="} else None
-    if low is not None and high is not None and low >= high:
+    least = 0 if field.kind == "offset" else TIME_MIN
+    if high is not None and high <= (least if low is None else low):
         raise scan.error("the range is empty", "write the lower bound first", start)
     return low, high
 

@@ -70,7 +70,8 @@ class SearchPlan:
 
     bundles: of the manifest, any order, disjoint. read_batches(start, stop): the batches that hold
     these offsets, in order; it may begin with the batch around `start`. fetch(offset): the record;
-    OffsetOutOfRangeError (dropped meanwhile) leaves the hit out. [start_offset, end_offset): what there is.
+    OffsetOutOfRangeError (dropped meanwhile) leaves the hit out. [start_offset, end_offset): all
+    there is.
     """
 
     query: CheckedQuery
