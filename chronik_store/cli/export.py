@@ -6,7 +6,6 @@ lines can be put back with `produce --records`, and lose nothing.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from chronik_store.cli.options import (
 )
 from chronik_store.cli.rendering import json_of
 from chronik_store.cli.session import Lanes, Session
-from chronik_store.cli.terminal import Progress, progress, say
+from chronik_store.cli.terminal import Progress, json_line, progress, say
 from chronik_store.errors import ConfigError, DiskFullError, UnavailableError
 from chronik_store.model import StoredRecord
 
@@ -109,8 +108,7 @@ def _jsonl(path: str, rows: Iterable[Row], topic: str) -> int:
     count = 0
     with open(path, "w", encoding="utf-8") as file:
         for number, record in rows:
-            json.dump(json_of(record, topic, number), file, ensure_ascii=False)
-            file.write("\n")
+            file.write(json_line(json_of(record, topic, number)))
             count += 1
         file.flush()
         os.fsync(file.fileno())

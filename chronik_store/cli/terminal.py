@@ -26,6 +26,11 @@ def text_of(data: bytes, *, for_terminal: bool) -> str:
     return _CONTROL.sub(_escape, text) if for_terminal else text
 
 
+def json_line(value: Any) -> str:
+    """One JSON value on one line, not escaped beyond need."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
@@ -77,7 +82,7 @@ class Output:
 
     def json(self, value: Any) -> None:
         """One JSON object, on one line."""
-        self.text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self.text(json_line(value))
 
     def flush(self) -> None:
         """Hand everything to the reader; BrokenPipeError when it has gone away."""

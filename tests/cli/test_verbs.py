@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -261,10 +262,12 @@ def test_a_missing_topic_is_said_in_one_line(chronik, events):
 def test_reading_works_beside_a_writer_and_writing_does_not(chronik, events):
     with PartitionLog.open("data", topic="events") as log:
         log.append(b"written meanwhile")
-        assert "written meanwhile" == chronik("consume", "events", "--from", "-1").lines[0]
+        # Shown once a later frame swears to it, which an idle log writes by itself.
+        seen = wait_for(lambda: chronik("consume", "events").lines[-1], "written meanwhile")
 
         ran = chronik("produce", "events", "/dev/null")
 
+    assert "written meanwhile" == seen
     assert 3 == ran.code
     assert "reading works beside the writer" in ran.err
 
@@ -295,6 +298,13 @@ def test_usage_errors_end_with_two(chronik):
 
 def test_the_version_is_shown(chronik):
     assert chronik("--version").out.startswith("chronik ")
+
+
+def wait_for(get, expected, seconds=10):
+    deadline = time.monotonic() + seconds
+    while (seen := get()) != expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return seen
 
 
 def flip(path: Path, position: int) -> None:
