@@ -4,9 +4,9 @@ Place: the lower half of the read chain. Promise: `fetch` returns at least one e
 one asked for first, running on in index and offset. A WAL file pruned or an object collected under
 it makes it plan again, a bounded number of times, with a fresh manifest; then it says what is the
 matter: OffsetOutOfRangeError when retention has overtaken the reader, UnavailableError when a copy
-may come back, CorruptionError when every copy is damaged or nobody holds the range. Invariant: the
-WAL is asked before the manifest is looked at, since a file is pruned only after the manifest that
-covers it; the other order could find the range in neither.
+may come back, CorruptionError when every copy is damaged or nobody holds the range. Invariant: a
+range is called missing only when the manifest read *after* the WAL did not have it is still the
+one known before: a file is pruned after the manifest that covers it, so a newer one would be seen.
 """
 
 from __future__ import annotations
@@ -108,10 +108,6 @@ class Planner:
             fetched = self._from_wal(place, budget, failures)
             if fetched is not None:
                 return fetched
-            if not attempt:
-                # Looked at now, not before: what leaves the WAL is in a manifest from then on.
-                manifest = self.manifest()
-                require_start(manifest, place, budget.limit)
             info = segment_at(manifest, place)
             if info is None:
                 require_index(manifest, place, budget.limit)
@@ -259,7 +255,11 @@ def segment_at(manifest: Manifest, place: Place) -> SegmentInfo | None:
 
 def _same(left: Manifest, right: Manifest) -> bool:
     """Nothing that a plan depends on has changed."""
-    return left.generation == right.generation and left.start_offset == right.start_offset
+    return (left.log_id, left.generation, left.start_offset) == (
+        right.log_id,
+        right.generation,
+        right.start_offset,
+    )
 
 
 def _object_missing(failures: list[ChronikError]) -> bool:
