@@ -17,8 +17,6 @@ import xxhash
 Buffer = bytes | bytearray | memoryview
 """Anything that a decoder takes. A memoryview must be contiguous; it is never copied."""
 
-CHECKSUM_BYTES = 8
-
 checksum = xxhash.xxh3_64_intdigest
 """checksum(data: Buffer, seed: int = 0) -> int: the xxh3-64 of one contiguous buffer."""
 

@@ -37,7 +37,6 @@ FRAME_MAGIC: Final = b"\xf5CKF"
 FRAME_VERSION: Final = 1
 FRAME_HEADER_BYTES: Final = 80
 FRAME_ALIGNMENT: Final = 8
-FRAME_PAYLOAD_BYTES_MAX: Final = (1 << 32) - 1
 SECTOR_BYTES: Final = 512
 """What a disk writes whole or not at all (the assumption of protocol section 9)."""
 VOTE_BYTES_MAX: Final = 255

@@ -80,13 +80,3 @@ def _check(entries: tuple[ProducerEntry, ...] | list[ProducerEntry]) -> None:
             raise ValueError(f"a number of producer {entry.producer_id} is not in [0, 2**63)")
     if any(left.producer_id >= right.producer_id for left, right in pairwise(entries)):
         raise ValueError("producer ids do not rise strictly")
-
-
-class ProducerState(NamedTuple):
-    """The producers as of one entry, ready to be stored."""
-
-    entries: tuple[ProducerEntry, ...] = ()
-
-    def encode(self) -> bytes:
-        """See `encode_producers`."""
-        return encode_producers(self.entries)

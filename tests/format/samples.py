@@ -18,6 +18,7 @@ from chronik_store.format.control import Command, decode_command
 from chronik_store.format.entry import Entry, EntryKind, encode_entry_header, iter_entries
 from chronik_store.format.frame import FrameKind, Marks
 from chronik_store.format.manifest_file import (
+    EMPTY_BASE,
     GarbageItem,
     IntentItem,
     LogBase,
@@ -266,6 +267,22 @@ SAMPLES = (
         lambda view, found: frame.decode_suspect(frame.frame_payload(view, found)),
     ),
     Sample("checkpoint", CHECKPOINT, CHECKPOINT.encode, decode_checkpoint),
+    Sample(
+        "checkpoint_first",
+        (
+            first := Checkpoint(
+                log_id=LOG_ID,
+                term=1,
+                vote="",
+                base=EMPTY_BASE,
+                committed_index=0,
+                manifest=Manifest("orders", 0, TOPIC_ID, LOG_ID),
+                manifest_folded_to=0,
+            )
+        ),
+        first.encode,
+        decode_checkpoint,
+    ),
     Sample(
         "wal_file_header",
         (
