@@ -1,0 +1,154 @@
+"""Failing disks: a failed write or sync ends the WAL; nothing is retried, nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chronik_store.errors import LogPoisonedError, UnavailableError
+from chronik_store.testing.disk_faults import Gate, all_of, fail_next
+from chronik_store.testing.simulated_disk import SimulatedDisk
+
+Opens = Callable[..., Any]
+
+
+@pytest.mark.parametrize("operation", ["write_at", "sync_data"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_failed_call_poisons_the_log_for_good(
+    disk: SimulatedDisk, open_wal: Opens, operation: str, code: int
+) -> None:
+    owner = open_wal(disk)
+    owner.append(b"good")
+    failed: list[BaseException] = []
+    owner.wal.on_failed = failed.append
+    disk.hook = fail_next(operation, code)
+
+    with pytest.raises(LogPoisonedError) as caught:
+        owner.append(b"unknown")
+    assert caught.value.durability == "unknown"
+    with pytest.raises(LogPoisonedError) as later:
+        owner.append(b"refused")
+    assert later.value.durability == "not_durable"
+
+    assert len(failed) == 1
+    assert owner.wal.durable.index == 2
+    assert owner.wal.poisoned is not None
+    assert owner.live()[1] == b"good"
+    owner.close()
+
+
+ROTATING = ["create", "write_at", "sync_all", "rename", "sync_directory"]
+
+
+@pytest.mark.parametrize("operation", ROTATING)
+@pytest.mark.parametrize("outcome", ["killed", "lost", "kept", "torn"])
+def test_a_failed_rotation_poisons_the_log_and_loses_nothing(
+    disk: SimulatedDisk, open_wal: Opens, operation: str, outcome: Any
+) -> None:
+    owner = open_wal(disk)
+    owner.append(b"one")
+    disk.hook = fail_next(operation, errno.EIO)
+    with pytest.raises(LogPoisonedError):
+        owner.wal.rotate()
+
+    again = open_wal(disk.kill() if outcome == "killed" else disk.crash(outcome))
+
+    assert again.copy.entries.keys() == {1}
+    again.append(b"two")
+    again.close()
+
+
+def test_every_waiter_learns_of_the_failure(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner = open_wal(disk)
+    gate = Gate("sync_data")
+    disk.hook = all_of(gate, fail_next("sync_data", errno.EIO))
+    outcomes: list[BaseException] = []
+
+    def append() -> None:
+        try:
+            owner.append(b"x")
+        except LogPoisonedError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=append, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert gate.arrived.wait(5)
+    while owner.wal.last_index < 8:
+        pass
+    gate.open()
+    for thread in threads:
+        thread.join(10)
+
+    assert len(outcomes) == 8
+
+
+def test_a_ghost_of_a_failed_sync_is_either_durable_or_gone_after_reopening(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk)
+    owner.append(b"good")
+    disk.hook = fail_next("sync_data", errno.EIO)
+    with pytest.raises(LogPoisonedError):
+        owner.append(b"ghost")
+    owner.close()
+    disk.hook = None
+
+    again = open_wal(disk)
+    seen = again.live()
+    after_power_cut = open_wal(disk.crash("lost"))
+
+    assert seen == {1: b"good", 2: b"ghost"}
+    assert after_power_cut.live() == seen
+
+
+def test_an_unreadable_sector_is_unavailable_not_absent(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk, tail_bytes=0)
+    owner.append(b"x" * 5000)
+    owner.append(b"y")
+    disk.make_unreadable(owner.wal.files()[-1].path, 4096)
+
+    with pytest.raises(UnavailableError):
+        owner.wal.read(1, 1, 10_000)
+    assert owner.wal.read(2, 2, 100)[0].payload == b"y"
+
+
+def test_a_full_disk_at_recovery_changes_nothing(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner = open_wal(disk)
+    owner.append(b"x" * 3000)
+    killed = disk.kill()
+    killed.hook = fail_next("write_at", errno.ENOSPC)
+    early = open_wal(killed, start=False)
+    with pytest.raises(LogPoisonedError):
+        early.start()
+    killed.hook = None
+
+    again = open_wal(killed)
+
+    assert again.live() == {1: b"x" * 3000}
+
+
+def test_a_failed_fill_is_harmless_when_the_disk_is_full_and_fatal_when_it_is_broken(
+    open_wal: Opens,
+) -> None:
+    for code in (errno.ENOSPC, errno.EIO):
+        disk = SimulatedDisk(seed=3)
+        owner = open_wal(disk, settings={"fill_bytes_min": 4096, "fill_bytes_max": 8192})
+        gate = Gate("open")
+        disk.hook = all_of(gate, fail_next("open", code))
+        owner.append(b"x")
+        assert gate.arrived.wait(5)
+        gate.open()
+        owner.services.filler.close()
+        if code == errno.ENOSPC:
+            owner.append(b"y")
+            assert owner.wal.durable.index == 3
+        else:
+            with pytest.raises(LogPoisonedError):
+                owner.append(b"y")
