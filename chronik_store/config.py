@@ -189,7 +189,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("group_bytes_max", 4 * KIB, 1 * GIB),
     ("tail_bytes_max", 0, 64 * GIB),
     ("max_future_seconds", 0, _INF),
-    ("producers_max", 1, 10_000_000),
+    ("producers_max", 1, 200_000),  # five batches of each stand in every checkpoint
     ("cursors_max", 1, 10_000_000),
     ("commit_threads", 1, 64),
     ("pipeline_interval_seconds", 0.01, 86_400),

@@ -2,9 +2,9 @@
 
      0                               8
      +-------------------------------+
-     |          producer_id          |   56 bytes a producer, in rising order of producer_id,
-     |             epoch             |   inside an envelope (magic f5 'CKP')
-     |         last_sequence         |
+     |          producer_id          |   56 bytes a batch, in rising order of producer_id and,
+     |             epoch             |   for the last few batches of one producer, of index;
+     |         last_sequence         |   inside an envelope (magic f5 'CKP')
      |      last_base_sequence       |
      |          base_offset          |
      |          end_offset           |
@@ -12,8 +12,8 @@
      +-------------------------------+
 
 Place: in `format`; stands in checkpoints, manifests and segment footers. Promise: deterministic,
-since it is part of segment bytes. Invariant: producer ids rise strictly; no more than
-PRODUCERS_MAX of them.
+since it is part of segment bytes. Invariant: (producer_id, index) rises strictly; no more than
+PRODUCERS_MAX entries.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LIMIT: Final = 1 << 63
 
 
 class ProducerEntry(NamedTuple):
-    """One producer's last batch: its sequences [last_base_sequence, last_sequence], its offsets
+    """One of a producer's last batches: its sequences [last_base_sequence, last_sequence], its offsets
     [base_offset, end_offset), the index of its entry.
     """
 
@@ -49,16 +49,17 @@ class ProducerEntry(NamedTuple):
 
 
 def encode_producers(entries: Iterable[ProducerEntry]) -> bytes:
-    """The entries in order of producer id, whatever order they come in. ValueError when two have
-    one id, a number is not in [0, 2**63) (producer_id: [1, 2**64)), or there are too many.
+    """The entries in order of (producer_id, index), whatever order they come in. ValueError when
+    two have both in common, a number is not in [0, 2**63) (producer_id: [1, 2**64)), or there are
+    too many.
     """
-    ordered = sorted(entries)
+    ordered = sorted(entries, key=_place)
     _check(ordered)
     return seal(_KIND, b"".join([_ENTRY.pack(*entry) for entry in ordered]))
 
 
 def decode_producers(data: Buffer, *, path: str = "") -> tuple[ProducerEntry, ...]:
-    """The entries, in rising order of producer id."""
+    """The entries, in rising order of (producer_id, index)."""
     body, end = unseal(_KIND, data, path=path)
     if len(body) % _ENTRY.size or len(body) > PRODUCERS_MAX * _ENTRY.size or end != len(data):
         raise CorruptionError(f"producer state: {len(body)} bytes is no table of it", path=path)
@@ -72,11 +73,15 @@ def decode_producers(data: Buffer, *, path: str = "") -> tuple[ProducerEntry, ..
 
 def _check(entries: tuple[ProducerEntry, ...] | list[ProducerEntry]) -> None:
     if len(entries) > PRODUCERS_MAX:
-        raise ValueError(f"{len(entries)} producers, more than {PRODUCERS_MAX}")
+        raise ValueError(f"{len(entries)} entries, more than {PRODUCERS_MAX}")
     for entry in entries:
         if not 1 <= entry.producer_id < 2 * _LIMIT:
             raise ValueError(f"not a producer id: {entry.producer_id}")
         if min(entry[1:]) < 0 or max(entry[1:]) >= _LIMIT:
             raise ValueError(f"a number of producer {entry.producer_id} is not in [0, 2**63)")
-    if any(left.producer_id >= right.producer_id for left, right in pairwise(entries)):
-        raise ValueError("producer ids do not rise strictly")
+    if any(_place(left) >= _place(right) for left, right in pairwise(entries)):
+        raise ValueError("(producer_id, index) does not rise strictly")
+
+
+def _place(entry: ProducerEntry) -> tuple[int, int]:
+    return entry.producer_id, entry.index

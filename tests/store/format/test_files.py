@@ -97,6 +97,15 @@ def test_producers_are_written_in_order_of_their_id() -> None:
     assert () == decode_producers(encode_producers([]))
 
 
+def test_the_last_batches_of_one_producer_stand_in_order_of_index() -> None:
+    batches = tuple(
+        ProducerEntry(7, epoch, sequence, sequence, index, index + 1, index)
+        for index, (epoch, sequence) in enumerate([(0, 8), (0, 9), (1, 0), (1, 1), (1, 2)], 1)
+    )
+
+    assert batches == decode_producers(encode_producers(reversed(batches)))
+
+
 @pytest.mark.parametrize(
     "entries",
     [
