@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from chronik_store.append_outcome import PendingAppend
+from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
 from chronik_store.errors import BackpressureError
@@ -40,7 +41,7 @@ from chronik_store.model import (
     VerifyReport,
     Watermarks,
 )
-from chronik_store.partition_log import Appendable, PartitionLog
+from chronik_store.partition_log import PartitionLog
 
 __all__ = ["AsyncCursor", "AsyncLogStore", "AsyncPartitionLog"]
 
@@ -179,7 +180,7 @@ class AsyncPartitionLog:
         """As `PartitionLog.append`; waits while the queue is full."""
         log = self._log
         core = log._writable()
-        batch = log._batch(records)
+        batch = core.batching.batch(records)
         if batch is None:
             return log._empty_append()
         sink = self._sink
@@ -221,7 +222,7 @@ class AsyncPartitionLog:
         core, loop = log._core, asyncio.get_running_loop()
         if self._moved is None:
             moved = self._moved = asyncio.Event()
-            core.add_listener(functools.partial(_wake, loop, moved))
+            core.watch.add_listener(functools.partial(_wake, loop, moved))
         deadline = loop.time() + wait_seconds
         while core.committed.offset <= offset and (left := deadline - loop.time()) > 0:
             self._moved.clear()

@@ -8,6 +8,7 @@ is woken once per group, not once per record. Invariant: delivery happens withou
 
 from __future__ import annotations
 
+import concurrent.futures
 from typing import Protocol
 
 from chronik_store.model import AppendResult
@@ -65,3 +66,20 @@ def deliver(outcomes: list[PendingAppend]) -> None:
         sink = group[0].sink
         assert sink is not None
         sink.deliver(group)
+
+
+class FutureSink:
+    """Resolves `concurrent.futures` futures, the tokens of its appends."""
+
+    @staticmethod
+    def deliver(outcomes: list[PendingAppend]) -> None:
+        """See `Sink`."""
+        for pending in outcomes:
+            future: concurrent.futures.Future[AppendResult] = pending.token  # type: ignore[assignment]
+            if pending.error is not None:
+                future.set_exception(pending.error)
+            else:
+                future.set_result(pending.result)  # type: ignore[arg-type]
+
+
+FUTURES = FutureSink()

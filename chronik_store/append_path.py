@@ -97,7 +97,7 @@ class AppendPath:
                 original = self._duplicate_locked(batch, sink, token)
                 if original is not None:
                     return original
-            self._core.lead_locked()
+            self._core.control.lead_locked()
             count = batch.record_count
             high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
             timestamp_us = max(state.last_timestamp_us, min(high_us, now_us + self._max_future_us))
@@ -114,7 +114,7 @@ class AppendPath:
             if state.open_bytes >= self._segment_bytes and not state.seal_waits:
                 # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
                 seal = Seal(state.manifest.open_first_index, "size", now_us)
-                self._core.stage_command_locked(seal)
+                self._core.control.stage_locked(seal)
         return pending
 
     def _duplicate_locked(

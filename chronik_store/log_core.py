@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 from chronik_store import fork_guard
 from chronik_store.append_outcome import PendingAppend, deliver
 from chronik_store.append_path import AppendPath
+from chronik_store.batching import Batching
 from chronik_store.commit.committer import Committer
+from chronik_store.commit_watch import CommitWatch
 from chronik_store.config import LogConfig
+from chronik_store.control_path import ControlPath
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import (
@@ -29,11 +32,10 @@ from chronik_store.errors import (
     LogPoisonedError,
     NotReplicatedError,
     ReadOnlyError,
-    UnavailableError,
 )
 from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.control import Command, Members, Noop, Seal
-from chronik_store.format.entry import EntryKind, decode_entry_header, encode_entry_header
+from chronik_store.format.control import Command, Members
+from chronik_store.format.entry import EntryKind
 from chronik_store.format.manifest_file import Manifest, SealedRange
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
@@ -50,8 +52,8 @@ logger = logging.getLogger("chronik_store.log")
 RECORDS = int(EntryKind.RECORDS)
 
 
-class StaleTermError(UnavailableError):
-    """The term for which the caller acts has passed; plan again."""
+POLL_SECONDS = 0.05
+"""How often a reader beside a writer looks for more."""
 
 
 class LogCore:
@@ -93,16 +95,16 @@ class LogCore:
         self._fork_generation = fork_guard.generation()
         self.known_commit = 0
         self._committed = Position(wal.base.index + 1, wal.base.offset)
-        self._moved = env.threads.condition()
-        self._watchers = 0
-        self._listeners: tuple[Callable[[], None], ...] = ()
+        self.watch = CommitWatch(env.threads, env.clock)
+        self.batching = Batching(config, env.clock)
+        self._begun = env.threads.condition()
         self.waiters: deque[PendingAppend] = deque()
         self._resolved: list[PendingAppend] = []
-        self._closed = False
+        self.closed = False
         self._starting = False
         self.started = False
-        self._led = False
         self.appends = AppendPath(self)
+        self.control = ControlPath(self)
         wal.on_durable = self._advance_locked
         wal.on_synced = self._on_synced
         wal.on_failed = self._on_failed
@@ -132,9 +134,9 @@ class LogCore:
         """Make the new WAL file of this open, if it is not there yet; everything recovered is
         durable and, embedded, committed afterwards.
         """
-        with self._moved:
+        with self._begun:
             while self._starting:
-                self._moved.wait(1.0)
+                self._begun.wait(1.0)
             if self.started:
                 return
             self._starting = True
@@ -146,50 +148,19 @@ class LogCore:
                 self.started = True
                 self._advance_locked()
         finally:
-            with self._moved:
+            with self._begun:
                 self._starting = False
-                self._moved.notify_all()
+                self._begun.notify_all()
 
-    # --- control entries -------------------------------------------------------------------------
-
-    def lead_locked(self) -> None:
-        """The first entry of an open begins a term of its own, so that terms tell opens apart.
-
-        Intents of an earlier open thereby expire (protocol 18), and a log that turns into a
-        cluster's keeps terms that only grow.
-        """
-        if self._led:
-            return
-        self._led = True
-        state = self.state
-        state.on_hard_state(state.term + 1, LOCAL_OWNER)
-        self.wal.stage_hard_state(state.term, LOCAL_OWNER)
-        self.stage_command_locked(Noop())
+    # --- commands --------------------------------------------------------------------------------
 
     def leader_term(self) -> int | None:
         """The term in which this log may seal, upload and publish now; None: it may not."""
-        if self.read_only or self._closed or self.wal.poisoned is not None:
-            return None
-        if self.state.manifest.fenced is not None or self.identity.owner != LOCAL_OWNER:
-            return None
-        return self.state.term if self._led else self.state.term + 1
+        return self.control.leader_term()
 
     def propose(self, command: Command, *, term: int | None = None) -> int:
-        """Append a control entry; returns its index once it is committed and folded.
-
-        StaleTermError when `term` has passed. Whether the precondition held shows in `manifest`.
-        """
-        self.check_open()
-        if not self.started and not self.read_only:
-            self.begin()
-        with self._lock:
-            self.check_writable_locked(fenced_ok=True)
-            self.lead_locked()
-            if term is not None and term != self.state.term:
-                raise StaleTermError(f"term {term} has passed; this log is in {self.state.term}")
-            index, seq = self.stage_command_locked(command)
-        self.wal.lead(seq)
-        return index
+        """Append a control entry; its index once it is committed and folded."""
+        return self.control.propose(command, term=term)
 
     def advance_commit(self, index: int) -> None:
         """A quorum holds entries up to `index`: in force as soon as they are durable here."""
@@ -209,43 +180,24 @@ class LogCore:
         """Have the committer's threads write what is staged."""
         self.committer.notify(self.wal)
 
-    def stage_command_locked(self, command: Command) -> tuple[int, int]:
-        """Stage a control entry: (its index, the seq that makes it durable)."""
-        wal = self.wal
-        state = self.state
-        payload = command.encode()
-        index = wal.last_index + 1
-        encoded = encode_entry_header(
-            int(command.KIND),
-            state.term,
-            index,
-            wal.end_offset,
-            0,
-            state.last_timestamp_us,
-            payload,
-        )
-        header = decode_entry_header(encoded)
-        seq = wal.stage_entry(encoded, header, payload)
-        state.note_command(header, command)
-        self.known_commit = max(self.known_commit, index)
-        if isinstance(command, Seal):
-            # A file that ends with a segment can go when that segment is safe (protocol 1).
-            seq = wal.stage_rotation()
-        return index, seq
-
     def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
         """Block until `offset` is committed or the time is up; True if it is committed."""
+        if self.read_only:
+            return self._poll_offset(offset, timeout_seconds)
+        self.watch.wait(
+            lambda: self._committed.offset > offset or self.closed or self.wal.poisoned is not None,
+            timeout_seconds,
+        )
+        return self._committed.offset > offset
+
+    def _poll_offset(self, offset: int, timeout_seconds: float) -> bool:
+        """The writer is another process: nobody wakes us."""
         deadline = self.env.clock.monotonic() + timeout_seconds
-        with self._moved:
-            self._watchers += 1
-            try:
-                while self._committed.offset <= offset and not self._closed:
-                    left = deadline - self.env.clock.monotonic()
-                    if left <= 0 or self.wal.poisoned is not None:
-                        break
-                    self._moved.wait(min(left, 1.0))
-            finally:
-                self._watchers -= 1
+        while self.refresh().offset <= offset and not self.closed:
+            left = deadline - self.env.clock.monotonic()
+            if left <= 0:
+                break
+            self.env.clock.sleep(min(left, POLL_SECONDS))
         return self._committed.offset > offset
 
     # --- commit ----------------------------------------------------------------------------------
@@ -293,15 +245,7 @@ class LogCore:
             with self._lock:
                 resolved, self._resolved = self._resolved, []
             deliver(resolved)
-        for listener in self._listeners:
-            listener()
-        if self._watchers:
-            with self._moved:
-                self._moved.notify_all()
-
-    def add_listener(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever `committed` may have moved, from the committing thread."""
-        self._listeners = (*self._listeners, listener)
+        self.watch.tell()
 
     def _on_failed(self, error: BaseException) -> None:
         """A write or sync failed: nothing more is acknowledged until the log is reopened."""
@@ -315,8 +259,7 @@ class LogCore:
             for pending in failed:
                 pending.error = self.poisoned_error()
         deliver([pending for pending in failed if pending.sink is not None])
-        with self._moved:
-            self._moved.notify_all()
+        self.watch.tell()
 
     def poisoned_error(self) -> LogPoisonedError:
         cause = self.wal.poisoned
@@ -406,7 +349,7 @@ class LogCore:
         for the next append.
         """
         with self._lock:
-            if self._closed or not self.started or self.wal.poisoned is not None:
+            if self.closed or not self.started or self.wal.poisoned is not None:
                 return
             seq = self._sworn_seq = self.wal.stage_mark()
         self.wal.lead(seq)
@@ -428,12 +371,12 @@ class LogCore:
     def check_open(self) -> None:
         """ForkedError or LogClosedError when the log cannot be used from here."""
         fork_guard.check(self._fork_generation)
-        if self._closed:
+        if self.closed:
             raise LogClosedError("this log is closed; open it again")
 
     def check_writable_locked(self, *, fenced_ok: bool = False) -> None:
         fork_guard.check(self._fork_generation)
-        if self._closed:
+        if self.closed:
             raise LogClosedError("this log is closed; open it again", durability="not_durable")
         if self.read_only:
             raise ReadOnlyError(
@@ -459,9 +402,9 @@ class LogCore:
     def close(self) -> None:
         """Acknowledge what is in flight, then stop. Idempotent."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return
-            self._closed = True
+            self.closed = True
         error: ChronikError | None = None
         if not self.read_only and self.wal.poisoned is None:
             try:
@@ -469,7 +412,6 @@ class LogCore:
             except LogPoisonedError as failure:
                 error = failure
         self.wal.close()
-        with self._moved:
-            self._moved.notify_all()
+        self.watch.tell()
         if error is not None:
             raise error

@@ -375,3 +375,18 @@ class StoreStatus:
     cache_memory_bytes: int
     cache_disk_bytes: int
     partitions: tuple[LogStatus, ...]
+
+
+def to_us(time: dt.datetime | int) -> int:
+    """Microseconds since 1970 UTC; ValueError for a naive datetime, TypeError for other types."""
+    if isinstance(time, dt.datetime):
+        if time.tzinfo is None:
+            raise ValueError(
+                "a naive datetime does not say which time it means: add a time zone, for example "
+                "datetime.now(timezone.utc)"
+            )
+        delta = time - EPOCH
+        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    if type(time) is not int:
+        raise TypeError(f"a time is an aware datetime or integer microseconds, not {time!r}")
+    return time

@@ -11,62 +11,44 @@ from __future__ import annotations
 import concurrent.futures
 import datetime as dt
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from chronik_store.append_outcome import PendingAppend
+from chronik_store.append_outcome import FUTURES
+from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
 from chronik_store.errors import (
     NotReplicatedError,
     OffsetOutOfRangeError,
     ReadOnlyError,
-    RecordTooLargeError,
 )
 from chronik_store.format.control import Command, DropPrefix, Seal
 from chronik_store.format.manifest_file import Manifest
-from chronik_store.format.record_batch import RecordBatch, StoredBatch
+from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_core import LogCore
 from chronik_store.log_search import LogSearch
 from chronik_store.log_view import LogView, watermarks_of
 from chronik_store.model import (
-    EPOCH,
     AppendResult,
     FetchResult,
     LogStatus,
     PipelineReport,
-    Record,
     RecoveryReport,
     SearchResult,
     StoredRecord,
     VerifyReport,
     Watermarks,
+    to_us,
 )
 from chronik_store.read_chain import ReadChain
 
 if TYPE_CHECKING:
     from chronik_store.replica import Replica
 
-Appendable = Record | bytes | RecordBatch | Iterable[Record | bytes]
 Order = Literal["newest", "oldest", "score"]
 FOLLOW_SECONDS = 1.0
-
-
-class _FutureSink:
-    """Resolves `append_nowait` futures from the committing thread."""
-
-    @staticmethod
-    def deliver(outcomes: list[PendingAppend]) -> None:
-        for pending in outcomes:
-            future: concurrent.futures.Future[AppendResult] = pending.token  # type: ignore[assignment]
-            if pending.error is not None:
-                future.set_exception(pending.error)
-            else:
-                future.set_result(pending.result)  # type: ignore[arg-type]
-
-
-_FUTURES = _FutureSink()
 
 
 class PartitionLog:
@@ -138,7 +120,7 @@ class PartitionLog:
         ProducerSequenceError, DiskFullError, ReadOnlyError, LogPoisonedError, LogClosedError.
         """
         core = self._writable()
-        batch = self._batch(records)
+        batch = core.batching.batch(records)
         if batch is None:
             return self._empty_append()
         return core.appends.append(batch, expected_offset)
@@ -154,41 +136,12 @@ class PartitionLog:
         core = self._writable()
         future: concurrent.futures.Future[AppendResult] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
-        batch = self._batch(records)
+        batch = core.batching.batch(records)
         if batch is None:
             future.set_result(self._empty_append())
         else:
-            core.appends.append_nowait(batch, expected_offset, _FUTURES, future)
+            core.appends.append_nowait(batch, expected_offset, FUTURES, future)
         return future
-
-    def _batch(self, records: Appendable) -> RecordBatch | None:
-        if type(records) is RecordBatch:
-            batch = records
-        else:
-            items = _items(records)
-            if not items:
-                return None
-            now_us = None if self._core is None else self._core.env.clock.time_us()
-            batch = RecordBatch.from_records(
-                items, now_us=now_us, compression=self._config.compression
-            )
-        config = self._config
-        if batch.nbytes > config.batch_bytes_max:
-            raise RecordTooLargeError(
-                f"the batch has {batch.nbytes} bytes, batch_bytes_max is "
-                f"{config.batch_bytes_max}: append it in parts",
-                size_bytes=batch.nbytes,
-                limit_bytes=config.batch_bytes_max,
-            )
-        largest = batch.largest_record_bytes
-        if largest > config.record_bytes_max:
-            raise RecordTooLargeError(
-                f"a record has {largest} bytes, record_bytes_max is {config.record_bytes_max}: "
-                "split it, or raise the limit",
-                size_bytes=largest,
-                limit_bytes=config.record_bytes_max,
-            )
-        return batch
 
     def _empty_append(self) -> AppendResult:
         end = self._view.committed.offset
@@ -482,32 +435,3 @@ class PartitionLog:
             first_offset=start,
             end_offset=end,
         )
-
-
-def _items(records: Any) -> list[Record | bytes]:
-    """The records to append; what each of them is, `RecordBatch` checks."""
-    if isinstance(records, (bytes, Record)):
-        return [records]
-    if isinstance(records, str):
-        raise TypeError("a record's value is bytes, not str: pass text.encode()")
-    if not isinstance(records, Iterable):
-        raise TypeError(
-            f"append takes bytes, a Record, a RecordBatch or an iterable of the first two, not "
-            f"{type(records).__name__}"
-        )
-    return list(records)
-
-
-def to_us(time: dt.datetime | int) -> int:
-    """Microseconds since 1970 UTC; ValueError for a naive datetime, TypeError for other types."""
-    if isinstance(time, dt.datetime):
-        if time.tzinfo is None:
-            raise ValueError(
-                "a naive datetime does not say which time it means: add a time zone, for example "
-                "datetime.now(timezone.utc)"
-            )
-        delta = time - EPOCH
-        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-    if type(time) is not int:
-        raise TypeError(f"a time is an aware datetime or integer microseconds, not {time!r}")
-    return time

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from chronik_store.cli.rendering import record_of
 from chronik_store.errors import ConfigError
-from chronik_store.model import Record
-from chronik_store.partition_log import to_us
+from chronik_store.model import Record, to_us
 
 
 class Line(NamedTuple):

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 
 from chronik_store.errors import ConfigError, OffsetOutOfRangeError
-from chronik_store.partition_log import PartitionLog, to_us
+from chronik_store.model import to_us
+from chronik_store.partition_log import PartitionLog
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
 _UNITS_US = {
