@@ -128,11 +128,11 @@ def replace_somewhere(data: st.DataObject, item: object) -> None:
             assert isinstance(item, list)
             places = list(range(len(item)))
         place = data.draw(st.sampled_from(places))
-        inner = item[place]  # type: ignore[index]
+        inner = item[place]
         if isinstance(inner, (dict, list)) and inner and data.draw(st.booleans()):
             item = inner
             continue
-        item[place] = data.draw(ITEMS)  # type: ignore[index]
+        item[place] = data.draw(ITEMS)
         return
 
 

@@ -59,8 +59,8 @@ def test_kinds_without_a_command_are_refused(kind: int) -> None:
     ("command", "message"),
     [
         (control.Seal(0, "size", 0), "Seal.first_index"),
-        (control.Seal(1, "boredom", 0), "Seal.reason"),  # type: ignore[arg-type]
-        (control.Intent(["list"], 0), "Intent.keys"),  # type: ignore[arg-type]
+        (control.Seal(1, "boredom", 0), "Seal.reason"),
+        (control.Intent(["list"], 0), "Intent.keys"),
         (control.Published(1, 1, "short", 0), "Published.hash"),
         (control.DropPrefix(-1, "", 0), "DropPrefix.offset"),
         (control.CursorSet("x" * 256, 0, reset=False), "CursorSet.name"),

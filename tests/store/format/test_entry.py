@@ -140,7 +140,7 @@ def test_fields_out_of_range_are_refused_before_the_checksum(
 )
 def test_what_could_not_be_read_back_is_not_written(fields: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="entry"):
-        encode_entry_header(*fields, BATCH.buffer)  # type: ignore[arg-type]
+        encode_entry_header(*fields, BATCH.buffer)
 
 
 def test_the_entry_checksum_covers_the_batch_header_but_not_its_body() -> None:

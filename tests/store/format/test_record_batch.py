@@ -166,10 +166,10 @@ def test_what_no_reader_could_take_back_is_refused(
         RecordBatch.build(**arguments)
 
 
-@pytest.mark.parametrize("records", [["text"], [Record("text")], "text", [b"", 5]])  # type: ignore[arg-type]
+@pytest.mark.parametrize("records", [["text"], [Record("text")], "text", [b"", 5]])
 def test_records_that_are_not_bytes_are_refused(records: object) -> None:
     with pytest.raises(TypeError, match=r"values\[\d\] is (str|int)"):
-        RecordBatch.from_records(records)  # type: ignore[arg-type]
+        RecordBatch.from_records(records)
 
 
 def test_a_batch_of_two_gib_is_refused_before_it_is_built() -> None:
