@@ -39,7 +39,8 @@ class SampleLog:
     @classmethod
     def mixed(cls, batches: int, *, first_index: int = 1, base_offset: int = 0) -> SampleLog:
         """Control entries among batches of one to seven records, some with keys, times, headers,
-        equal index timestamps or empty values. Open: nothing is sealed."""
+        equal index timestamps or empty values. Open: nothing is sealed.
+        """
         log = cls(first_index=first_index, base_offset=base_offset)
         log.control()
         for number in range(batches):
