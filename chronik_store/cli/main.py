@@ -32,6 +32,8 @@ VERBS: dict[str, str] = {
     "cursor": "cursors",
     "export": "export",
     "verify": "checks",
+    "repair": "repair",
+    "restore": "recovery",
     "inspect": "inspection",
     "doctor": "doctor",
     "demo": "demo.command",

@@ -57,7 +57,7 @@ class Session:
         return LogConfig.from_env(**changes)
 
     @contextmanager
-    def reading_store(self) -> Iterator[LogStore]:
+    def reading_store(self, **changes: Any) -> Iterator[LogStore]:
         """The store, read-only."""
         if self.in_bucket:
             raise ConfigError(
@@ -69,7 +69,7 @@ class Session:
                 "CHRONIK_DATA_DIR, or make one with `chronik topic create NAME`"
             )
         # A reader runs no pipeline; said here so that no environment variable starts one.
-        config = self.config(pipeline_enabled=False)
+        config = self.config(pipeline_enabled=False, **changes)
         with LogStore.open(self.directory, config=config, read_only=True) as store:
             yield store
 

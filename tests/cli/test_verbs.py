@@ -272,6 +272,39 @@ def test_reading_works_beside_a_writer_and_writing_does_not(chronik, events):
     assert "reading works beside the writer" in ran.err
 
 
+def test_a_damaged_log_is_repaired_only_when_told(chronik):
+    Path("in").write_text("one\ntwo\n")
+    assert 0 == chronik("produce", "events", "in").code
+    assert 0 == chronik("repair").code
+    (wal,) = (path for path in Path("data/wal/events/0").iterdir() if path.stat().st_size > 4096)
+    frames = chronik("inspect", "--json", wal).objects
+    flip(wal, next(each["position"] for each in frames if each.get("entry") == "RECORDS") + 200)
+
+    assert 1 == chronik("repair").code
+    assert 4 == chronik("produce", "events", "in").code
+    assert 0 == chronik("repair", "--apply").code
+    assert 0 == chronik("produce", "events", "in").code
+    assert ["one", "two"] == chronik("consume", "events").lines
+
+
+def test_a_bucket_becomes_a_data_directory_again(chronik, events):
+    url = f"file://{Path.cwd()}/bucket"
+    Path("data/object_store").rename("bucket")
+
+    restored = chronik("restore", url, "again", "--json")
+
+    assert (0, [(0, 50)]) == (
+        restored.code,
+        [(log["start_offset"], log["end_offset"]) for log in restored.objects],
+    )
+    assert events[:50] == chronik("-d", "again", "consume", "events").lines
+    Path("in").write_text("more\n")
+    assert 0 == chronik("-d", "again", "produce", "events", "in").code
+    assert ["50 more"] == chronik(
+        "-d", "again", "consume", "events", "--from", "-1", "--format", r"%o %v\n"
+    ).lines
+
+
 def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):
     ran = chronik("doctor", f"file://{tmp_path}/bucket", "--json")
 

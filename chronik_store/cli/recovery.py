@@ -1,0 +1,104 @@
+"""`chronik restore`: a data directory out of a bucket.
+
+Place: a verb over `chronik_store.restore`. Promise: what came back, and what is known not to have,
+is said for each partition; cut off anywhere, the same command line goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from chronik_store.cli.moments import moment_us
+from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import Progress, is_terminal, progress, say
+from chronik_store.restore import RestoreReport, restore
+from chronik_store.restore.takeover import RestoredLog
+
+
+@verb(
+    "restore",
+    "chronik restore s3://bucket/prefix ./data",
+    "chronik restore file:///mnt/backup ./data --until 2026-01-31T12:00:00Z",
+    "chronik restore s3://bucket/prefix ./data --until-offset 1000 --yes",
+)
+@click.argument("bucket", metavar="BUCKET")
+@click.argument("directory", metavar="DIR")
+@click.option("--until", metavar="TIME", help="Leave out what came later: 15m (ago), or ISO 8601.")
+@click.option(
+    "--until-offset",
+    type=click.IntRange(min=0),
+    metavar="OFFSET",
+    help="End each partition here at the latest.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def command(
+    session: Session,
+    bucket: str,
+    directory: str,
+    until: str | None,
+    until_offset: int | None,
+    yes: bool,
+) -> None:
+    """Take the bucket over: make data directory DIR of it, and fence whoever wrote there.
+
+    Only to read, no restore is needed: chronik -d BUCKET consume TOPIC. What the old directory
+    held and had not uploaded is not in the bucket; use that directory itself if it still exists.
+    """
+    if not yes and is_terminal(sys.stdin):
+        click.confirm(
+            f"Take {bucket} over? A store that still writes there will upload nothing more.",
+            abort=True, err=True,
+        )  # fmt: skip
+    until_us = None if until is None else moment_us(until, session.now_us)
+    with progress("restore", None, unit="partitions") as bar:
+        report = restore(
+            bucket, Path(directory), until_offset=until_offset, until_us=until_us,
+            config=session.config(), progress=_Watcher(bar),
+        )  # fmt: skip
+    _show(session, report)
+
+
+class _Watcher:
+    """Turns counts into steps of the bar."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._done = 0
+
+    def __call__(self, _what: str, done: int, total: int) -> None:
+        self._bar.total(total)
+        self._bar.advance(done - self._done)
+        self._done = done
+
+
+def _show(session: Session, report: RestoreReport) -> None:
+    for log in report.logs:
+        if session.as_json:
+            session.output.json(dataclasses.asdict(log))
+        else:
+            session.output.line(_line(log))
+    if not report.logs:
+        say("chronik: the bucket holds no topics")
+    say(f"restored {len(report.logs)} partitions from {report.url} into {report.path}")
+
+
+def _line(log: RestoredLog) -> str:
+    name = f"{log.topic}/{log.partition}"
+    if log.old_log_id is None:
+        return f"{name}: nothing was in the bucket"
+    text = f"{name}: offsets {log.start_offset} to {log.end_offset - 1}, {log.segments} segments"
+    if log.start_offset == log.end_offset:
+        text = f"{name}: empty"
+    if log.cut_offsets:
+        text += f"; {log.cut_offsets} left out as asked"
+    for start, end in log.missing:
+        text += f"; NOT in the bucket: offsets {start} to {end - 1}"
+    if log.cursors_moved:
+        text += f"; cursors moved back: {', '.join(log.cursors_moved)}"
+    return text
