@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from chronik_store.format.control import Collected
 from chronik_store.format.manifest_file import Manifest
+from chronik_store.lineage import PAGE, manifest_numbers
 from chronik_store.objectstore.layout import manifest_key
-from chronik_store.pipeline.fence import PAGE, manifest_numbers
 from chronik_store.pipeline.turn import Turn
 
 KEYS_PER_RUN = 500

@@ -15,39 +15,11 @@ from __future__ import annotations
 from typing import Literal, NoReturn
 
 from chronik_store.errors import FencedError, IdentityMismatchError
-from chronik_store.format.checksum import content_hash
 from chronik_store.format.control import Fenced
-from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
-from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
-from chronik_store.objectstore.layout import manifest_key, manifest_prefix, parse_manifest_key
+from chronik_store.format.manifest_file import Manifest, ManifestObject
+from chronik_store.lineage import manifest_numbers, read_manifest
+from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.pipeline.turn import Turn
-
-PAGE = 1000
-
-
-def manifest_numbers(
-    store: ObjectStore, topic: str, partition: int, log_id: str, *, above: int = 0
-) -> list[int]:
-    """The numbers published in a log's folder that are greater than `above`, ascending."""
-    folder = manifest_prefix(topic, partition, log_id)
-    after = manifest_key(topic, partition, log_id, above) if above else ""
-    numbers: list[int] = []
-    while True:
-        page = store.list(folder, start_after=after, limit=PAGE)
-        parsed = [parse_manifest_key(each.key) for each in page]
-        numbers += [each.number for each in parsed if each is not None]
-        if len(page) < PAGE:
-            return numbers
-        after = page[-1].key
-
-
-def read_manifest(
-    store: ObjectStore, topic: str, partition: int, log_id: str, number: int
-) -> tuple[ManifestObject, str]:
-    """A published manifest and the hash of its bytes. CorruptionError if it is not one."""
-    key = manifest_key(topic, partition, log_id, number)
-    body = store.get(key)
-    return decode_manifest_object(body, path=key), content_hash(body)
 
 
 def check_own_folder(turn: Turn) -> None:

@@ -20,10 +20,11 @@ from chronik_store.format.checksum import content_hash
 from chronik_store.format.control import Published
 from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
 from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.lineage import manifest_numbers, read_manifest
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline.contract import NotNextError
-from chronik_store.pipeline.fence import fence, judge, manifest_numbers, read_manifest
+from chronik_store.pipeline.fence import fence, judge
 from chronik_store.pipeline.turn import Turn
 from chronik_store.segment.reader import load_footer
 from chronik_store.segment.source import SegmentAbsentError

@@ -1,0 +1,168 @@
+"""Which log of a partition is in force, as the bucket tells it (protocol 5 and 6).
+
+Place: above `objectstore`, below whoever publishes, restores or opens from the bucket alone.
+Promise: a partition's logs form a chain: the newest manifest of each names its successor or none;
+the one in force is the end of the chain. Unknown is not empty: a bucket that does not answer is an
+error. Invariant: a manifest number is read as published or not at all.
+
+    A/1 .. A/57, A/58 -> B          A was taken over by B with number 58
+    B/1 .. B/9                      B is in force; its next number is 10
+    A/58 -> B, B has no folder      B was begun and not finished: a claim of B/1 takes it over
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from chronik_store.errors import CorruptionError
+from chronik_store.format.checksum import content_hash
+from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
+from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
+from chronik_store.objectstore.layout import (
+    MANIFESTS_PREFIX,
+    manifest_key,
+    manifest_prefix,
+    parse_manifest_key,
+    parse_tombstone_key,
+)
+
+PAGE = 1000
+READ_AGAIN = 5
+"""A listed manifest may be collected before it is read: a newer one exists, list again."""
+
+
+class Head(NamedTuple):
+    """The end of a partition's chain.
+
+    log_id: the log in force. number: its newest manifest; 0 when it was named by a claim and has
+    published nothing. object: that manifest, or the claim. hash: of the object's bytes.
+    """
+
+    log_id: str
+    number: int
+    object: ManifestObject
+    hash: str
+
+
+class Lineage(NamedTuple):
+    """A partition's logs: the one in force (None: none, or deleted), the newest of each by id."""
+
+    head: Head | None
+    newest: dict[str, Head]
+
+
+class Survey(NamedTuple):
+    """What a bucket holds: the partitions with manifests, and the topic ids that were deleted."""
+
+    partitions: tuple[tuple[str, int], ...]
+    deleted: frozenset[str]
+
+
+def survey(store: ObjectStore) -> Survey:
+    """List every partition that has a manifest. One page a thousand keys, at most 64 keys a log."""
+    partitions: set[tuple[str, int]] = set()
+    deleted: set[str] = set()
+    after = ""
+    while page := store.list(MANIFESTS_PREFIX, start_after=after, limit=PAGE):
+        after = page[-1].key
+        for each in page:
+            manifest = parse_manifest_key(each.key)
+            tombstone = parse_tombstone_key(each.key)
+            if manifest is not None:
+                partitions.add((manifest.topic, manifest.partition))
+            elif tombstone is not None:
+                deleted.add(tombstone.topic_id)
+    return Survey(tuple(sorted(partitions)), frozenset(deleted))
+
+
+def lineage_of(
+    store: ObjectStore, topic: str, partition: int, deleted: frozenset[str] = frozenset()
+) -> Lineage:
+    """Read the newest manifest of each log of a partition, those of deleted topics left out.
+
+    CorruptionError when several are in force and none names another: two stores wrote there.
+    """
+    newest = _read_newest(store, topic, partition)
+    newest = {
+        log_id: head
+        for log_id, head in newest.items()
+        if head.object.manifest.topic_id not in deleted
+    }
+    ends = [_end(head) for head in newest.values() if _is_end(head, newest)]
+    if len(ends) > 1:
+        raise CorruptionError(
+            f"{store.url}: logs {sorted(each.log_id for each in ends)} all claim "
+            f"{topic}/{partition} and none names another; two stores wrote under one prefix",
+            path=manifest_prefix(topic, partition),
+        )
+    return Lineage(ends[0] if ends else None, newest)
+
+
+def _is_end(head: Head, newest: dict[str, Head]) -> bool:
+    successor = head.object.successor
+    return successor is None or successor not in newest
+
+
+def _end(head: Head) -> Head:
+    """The head itself, or the log that its claim names and that has published nothing."""
+    successor = head.object.successor
+    if successor is None:
+        return head
+    manifest = dataclasses.replace(head.object.manifest, log_id=successor)
+    begun = dataclasses.replace(head.object, manifest=manifest, successor=None)
+    return Head(successor, 0, begun, head.hash)
+
+
+def _read_newest(store: ObjectStore, topic: str, partition: int) -> dict[str, Head]:
+    for _ in range(READ_AGAIN):
+        try:
+            return {
+                log_id: Head(
+                    log_id, number, *read_manifest(store, topic, partition, log_id, number)
+                )
+                for log_id, number in _newest_numbers(store, topic, partition).items()
+            }
+        except ObjectNotFoundError:
+            continue
+    raise CorruptionError(
+        f"{store.url}: the newest manifest of {topic}/{partition} is listed but not there",
+        path=manifest_prefix(topic, partition),
+    )
+
+
+def _newest_numbers(store: ObjectStore, topic: str, partition: int) -> dict[str, int]:
+    newest: dict[str, int] = {}
+    after = ""
+    while page := store.list(manifest_prefix(topic, partition), start_after=after, limit=PAGE):
+        after = page[-1].key
+        for each in page:
+            parsed = parse_manifest_key(each.key)
+            if parsed is not None:
+                newest[parsed.log_id] = max(newest.get(parsed.log_id, 0), parsed.number)
+    return newest
+
+
+def manifest_numbers(
+    store: ObjectStore, topic: str, partition: int, log_id: str, *, above: int = 0
+) -> list[int]:
+    """The numbers published in a log's folder that are greater than `above`, ascending."""
+    folder = manifest_prefix(topic, partition, log_id)
+    after = manifest_key(topic, partition, log_id, above) if above else ""
+    numbers: list[int] = []
+    while True:
+        page = store.list(folder, start_after=after, limit=PAGE)
+        parsed = [parse_manifest_key(each.key) for each in page]
+        numbers += [each.number for each in parsed if each is not None]
+        if len(page) < PAGE:
+            return numbers
+        after = page[-1].key
+
+
+def read_manifest(
+    store: ObjectStore, topic: str, partition: int, log_id: str, number: int
+) -> tuple[ManifestObject, str]:
+    """A published manifest and the hash of its bytes. CorruptionError if it is not one."""
+    key = manifest_key(topic, partition, log_id, number)
+    body = store.get(key)
+    return decode_manifest_object(body, path=key), content_hash(body)

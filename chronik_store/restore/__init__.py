@@ -1,0 +1,272 @@
+"""Restore: make a data directory from a bucket, and fence the log that wrote there (protocol 5).
+
+Place: beside `log_store`, above the rooms; the command line's `restore`. Promise: the directory
+that it makes is opened by `LogStore.open` and goes on where the bucket's data ends; whoever owned
+the bucket before can publish nothing more, hence prunes and deletes nothing more. Invariant: per
+partition the claim comes first, the new log's first manifest second, local files third; the STORE
+file, without which nobody opens the directory, is the last of all. A restore that was cut off
+anywhere is run again with the same arguments and goes on.
+
+    plan on disk -> claim: old log's next number names the new log -> new log's number 1 -> WAL
+                 -> TOPICS, STORE -> plan removed
+
+What the old log held past its tiered end is not in the bucket and not in the report's ranges: the
+report names what is known to be missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chronik_store.config import LogConfig
+from chronik_store.data_directory import (
+    FORMAT_VERSION,
+    STORE_NAME,
+    TOPICS_NAME,
+    DataDirectory,
+    disk_error,
+    remove_tree,
+)
+from chronik_store.environment import Environment
+from chronik_store.errors import ConfigError
+from chronik_store.format.store_file import (
+    StoreIdentity,
+    TopicCatalog,
+    TopicEntry,
+    decode_store_identity,
+    decode_topic_catalog,
+)
+from chronik_store.lineage import Survey, lineage_of, survey
+from chronik_store.log_identity import LOCAL_OWNER
+from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
+from chronik_store.objectstore.layout import STORE_KEY
+from chronik_store.objectstore.open import open_object_store
+from chronik_store.restore.plan import (
+    PlannedLog,
+    RestorePlan,
+    load_plan,
+    remove_plan,
+    save_plan,
+)
+from chronik_store.restore.takeover import RestoredLog, restore_log
+from chronik_store.wal.services import WalServices
+
+_log = logging.getLogger("chronik_store.restore")
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, how many of it are done, of how many)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What a restore made: one entry for each partition.
+
+    was_complete: an earlier run had finished already; nothing was done and `logs` is empty.
+    """
+
+    path: str
+    url: str
+    store_id: str
+    logs: tuple[RestoredLog, ...]
+    was_complete: bool = False
+
+
+def restore(
+    url: str,
+    path: str | os.PathLike[str],
+    *,
+    until_offset: int | None = None,
+    until_us: int | None = None,
+    config: LogConfig = LogConfig(),  # noqa: B008 (frozen)
+    env: Environment | None = None,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """Make the data directory `path` from the bucket at `url`, which is taken over.
+
+    Every topic and partition of the bucket is restored. until_offset: each partition ends there at
+    the latest. until_us: entries with an index timestamp after it (microseconds since 1970 UTC)
+    are left out; what is cut off stays in the bucket. The old owner, should it still run, stops
+    tiering and keeps what it has; it must not be used any more.
+
+    Repeatable: run it again with the same arguments after a crash or an outage.
+
+    Raises:
+        ConfigError: the bucket holds no store, or the directory is in use or meant for another.
+        FencedError: another restore took the bucket over meanwhile.
+        UnavailableError, AccessDeniedError, CorruptionError, FutureVersionError, DiskFullError.
+    """
+    env = Environment() if env is None else env
+    absolute = os.path.abspath(os.fspath(path))  # noqa: PTH100 (paths are strings below here)
+    if until_offset is not None and until_offset < 0:
+        raise ConfigError(f"until_offset is {until_offset}; it must not be negative")
+    store = open_object_store(url, env=env, s3=config.s3)
+    try:
+        directory = DataDirectory.claim(env, absolute)
+        try:
+            job = _Job(env, config, store, directory, progress or _silent)
+            return job.run(url, until_offset, until_us)
+        except OSError as error:
+            raise disk_error(absolute, "restore into", error) from error
+        finally:
+            directory.close()
+    finally:
+        store.close()
+
+
+def _silent(_what: str, _done: int, _of: int) -> None:
+    """Nobody watches."""
+
+
+class _Job:
+    """One run of a restore."""
+
+    def __init__(
+        self,
+        env: Environment,
+        config: LogConfig,
+        store: ObjectStore,
+        directory: DataDirectory,
+        progress: Progress,
+    ) -> None:
+        self._env = env
+        self._config = config
+        self._store = store
+        self._directory = directory
+        self._progress = progress
+
+    def run(self, url: str, until_offset: int | None, until_us: int | None) -> RestoreReport:
+        plan = self._plan(url, until_offset, until_us)
+        if self._env.fs.exists(f"{self._directory.path}/{STORE_NAME}"):
+            # Only the plan was left over. The directory may have been used since: hands off.
+            remove_plan(self._directory)
+            return RestoreReport(self._directory.path, url, plan.store_id, (), was_complete=True)
+        found = survey(self._store)
+        services = WalServices.create(self._env)
+        try:
+            logs = [
+                self._one(plan, each, found, services, number)
+                for number, each in enumerate(plan.logs)
+            ]
+        finally:
+            services.close()
+        self._complete(plan)
+        self._progress("partitions", len(plan.logs), len(plan.logs))
+        return RestoreReport(self._directory.path, url, plan.store_id, tuple(logs))
+
+    def _one(
+        self,
+        plan: RestorePlan,
+        each: PlannedLog,
+        found: Survey,
+        services: WalServices,
+        number: int,
+    ) -> RestoredLog:
+        self._progress("partitions", number, len(plan.logs))
+        paths = self._directory.paths(each.topic, each.partition)
+        # Whatever an earlier run left here was made from the same plan: it is made again.
+        for local in (paths.wal, paths.segments, paths.scratch):
+            remove_tree(self._env, local)
+        return restore_log(
+            self._env,
+            self._config,
+            self._store,
+            services,
+            plan,
+            each,
+            paths,
+            found.deleted,
+        )
+
+    # --- plan -------------------------------------------------------------------------------------
+
+    def _plan(self, url: str, until_offset: int | None, until_us: int | None) -> RestorePlan:
+        path = self._directory.path
+        plan = load_plan(self._directory)
+        fs = self._env.fs
+        if plan is not None:
+            if not plan.same_request(url, until_offset, until_us):
+                raise ConfigError(
+                    f"{path} holds an unfinished restore of {plan.url} (until_offset "
+                    f"{plan.until_offset}, until_us {plan.until_us}): finish that with the same "
+                    "arguments, or restore into another directory"
+                )
+            return plan
+        if fs.exists(f"{path}/{STORE_NAME}") or self._has_topics():
+            raise ConfigError(f"{path} is a data directory already: restore into an empty one")
+        identity = self._bucket_identity()
+        plan = RestorePlan(
+            url,
+            identity.store_id,
+            until_offset,
+            until_us,
+            self._env.clock.time_us(),
+            self._planned(survey(self._store)),
+        )
+        # A list of topics without a STORE file: nobody opens the directory before it is complete.
+        self._directory.write(TOPICS_NAME, TopicCatalog().encode())
+        save_plan(self._directory, plan)
+        return plan
+
+    def _has_topics(self) -> bool:
+        """An empty list is our own, of a run that ended before its plan was on disk."""
+        path = f"{self._directory.path}/{TOPICS_NAME}"
+        if not self._env.fs.exists(path):
+            return False
+        file = self._env.fs.open(path)
+        try:
+            return bool(decode_topic_catalog(file.read_at(0, file.size()), path=path).topics)
+        finally:
+            file.close()
+
+    def _bucket_identity(self) -> StoreIdentity:
+        try:
+            data = self._store.get(STORE_KEY)
+        except ObjectNotFoundError as error:
+            raise ConfigError(
+                f"{self._store.url} holds no Chronik store (no {STORE_KEY} object): check bucket "
+                "and prefix"
+            ) from error
+        return decode_store_identity(data, path=f"{self._store.url}/{STORE_KEY}")
+
+    def _planned(self, found: Survey) -> tuple[PlannedLog, ...]:
+        """Every partition up to the greatest that has a manifest; the gaps become empty logs."""
+        topics: dict[str, dict[int, str]] = {}
+        for topic, partition in found.partitions:
+            head = lineage_of(self._store, topic, partition, found.deleted).head
+            if head is not None:
+                topics.setdefault(topic, {})[partition] = head.object.manifest.topic_id
+        planned = []
+        for topic, partitions in sorted(topics.items()):
+            topic_id = partitions[max(partitions)]
+            for partition in range(max(partitions) + 1):
+                if partitions.get(partition, topic_id) != topic_id:
+                    raise ConfigError(
+                        f"partitions of {topic} belong to topics of different ids "
+                        f"({sorted(set(partitions.values()))}): a deletion is under way"
+                    )
+                log_id = self._env.entropy.token_bytes(16).hex()
+                planned.append(PlannedLog(topic, partition, topic_id, log_id))
+        return tuple(planned)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _complete(self, plan: RestorePlan) -> None:
+        """The directory becomes one that opens."""
+        counts: dict[tuple[str, str], int] = {}
+        for each in plan.logs:
+            counts[each.topic, each.topic_id] = each.partition + 1
+        for (topic, topic_id), partitions in sorted(counts.items()):
+            self._directory.put_topic(TopicEntry(topic, topic_id, partitions, "live"))
+        identity = StoreIdentity(
+            format_version=FORMAT_VERSION,
+            store_id=plan.store_id,
+            url=plan.url,
+            created_us=plan.started_us,
+            owner=LOCAL_OWNER,
+        )
+        self._directory.write(STORE_NAME, identity.encode())
+        remove_plan(self._directory)
+        _log.info("%s: restored %d partitions", self._directory.path, len(plan.logs))

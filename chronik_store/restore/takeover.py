@@ -1,0 +1,182 @@
+"""One partition of a restore: claim the old log, publish the new one, write its WAL.
+
+Place: below `restore`. Promise: each step finds what an earlier run of it did and goes on; of two
+restores at the same time one wins and the other is told. Invariant: the new log's first manifest
+is put before any of its local files counts, and both follow from the claim alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+from chronik_store.config import LogConfig
+from chronik_store.environment import Environment
+from chronik_store.errors import FencedError, UnavailableError
+from chronik_store.format.checksum import content_hash
+from chronik_store.format.manifest_file import Manifest, ManifestObject, SegmentInfo
+from chronik_store.lineage import Head, lineage_of, manifest_numbers
+from chronik_store.log_identity import LogPaths
+from chronik_store.objectstore.base import ObjectStore
+from chronik_store.objectstore.layout import manifest_key
+from chronik_store.restore.cut_segment import CutSegment, put_cut_segment
+from chronik_store.restore.first_wal import LogWriter
+from chronik_store.restore.plan import PlannedLog, RestorePlan
+from chronik_store.restore.succession import (
+    FIRST_NUMBER,
+    Kept,
+    cut_offset,
+    keep,
+    new_term,
+    succeed,
+)
+from chronik_store.segment.reader import SegmentReader
+from chronik_store.segment.sealer import SegmentIdentity
+from chronik_store.wal.services import WalServices
+
+_log = logging.getLogger("chronik_store.restore")
+ROUNDS = 10
+"""How often a claim is tried against an owner that goes on publishing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredLog:
+    """One partition: offsets [start_offset, end_offset) are there again.
+
+    old_log_id: None when the partition had nothing in the bucket. cut_offsets: how many tiered
+    offsets were left out on request. missing: offset ranges that the old log is known to have held
+    past its tiered end; there may have been more. cursors_moved: cursors that stood past the end.
+    """
+
+    topic: str
+    partition: int
+    log_id: str
+    old_log_id: str | None
+    start_offset: int
+    end_offset: int
+    segments: int
+    cut_offsets: int = 0
+    missing: tuple[tuple[int, int], ...] = ()
+    cursors_moved: tuple[str, ...] = ()
+
+
+def restore_log(
+    env: Environment,
+    config: LogConfig,
+    store: ObjectStore,
+    services: WalServices,
+    plan: RestorePlan,
+    log: PlannedLog,
+    paths: LogPaths,
+    deleted: frozenset[str],
+) -> RestoredLog:
+    """Take one partition over and write its local files. `paths` are empty. Errors: `restore`."""
+    writer = LogWriter(env, config, services, log, paths)
+    claim = _claim(store, log, deleted)
+    if claim is None:
+        writer.write_empty()
+        return RestoredLog(log.topic, log.partition, log.log_id, None, 0, 0, 0)
+    old, old_hash = claim
+
+    def open_reader(info: SegmentInfo) -> SegmentReader:
+        return SegmentReader.open(_ObjectSource(store, info.key), info)
+
+    end_offset = cut_offset(
+        old.manifest,
+        until_offset=plan.until_offset,
+        until_us=plan.until_us,
+        open_reader=open_reader,
+    )
+    kept = keep(old, end_offset, open_reader)
+    if kept.split is not None:
+        cut = CutSegment(kept, new_term(old), plan.started_us, config.producers_max, open_reader)
+        who = SegmentIdentity(log.topic, log.partition, log.topic_id)
+        info = put_cut_segment(env, store, who, paths.segments, cut)
+        kept = Kept((*kept.segments, info), cut.base, cut.producers, None, end_offset)
+    first = succeed(old, old_hash, kept, log_id=log.log_id, now_us=plan.started_us)
+    writer.write(first, _publish(store, log, first))
+    return _report(log, old.manifest, kept)
+
+
+def _report(log: PlannedLog, old: Manifest, kept: Kept) -> RestoredLog:
+    end = kept.base.offset
+    return RestoredLog(
+        topic=log.topic,
+        partition=log.partition,
+        log_id=log.log_id,
+        old_log_id=old.log_id,
+        start_offset=old.start_offset,
+        end_offset=end,
+        segments=len(kept.segments),
+        cut_offsets=max(0, old.next.offset - end),
+        missing=tuple((each.base_offset, each.end_offset) for each in old.sealed),
+        cursors_moved=tuple(name for name, offset in old.cursors if offset > end),
+    )
+
+
+# --- the bucket -------------------------------------------------------------------------------
+
+
+def _claim(
+    store: ObjectStore, log: PlannedLog, deleted: frozenset[str]
+) -> tuple[ManifestObject, str] | None:
+    """The claim that names our log, put by us now or in an earlier run; None: nothing to claim."""
+    for _ in range(ROUNDS):
+        head, newest = lineage_of(store, log.topic, log.partition, deleted)
+        if head is None:
+            return None
+        if head.log_id == log.log_id:
+            claims = [each for each in newest.values() if each.object.successor == log.log_id]
+            return claims[0].object, claims[0].hash
+        if log.log_id in newest:
+            raise _overtaken(store, log, head.log_id)
+        _put_claim(store, log, head)
+    raise UnavailableError(
+        f"{store.url}: the log of {log.topic}/{log.partition} publishes faster than it can be "
+        "taken over; stop its owner, then run the restore again"
+    )
+
+
+def _put_claim(store: ObjectStore, log: PlannedLog, head: Head) -> None:
+    """Create the head's next number, naming us. Whether it counts, the next look tells."""
+    body = dataclasses.replace(
+        head.object, predecessor_hash=head.hash, successor=log.log_id
+    ).encode()
+    key = manifest_key(log.topic, log.partition, head.log_id, head.number + 1)
+    outcome = store.put_if_absent(key, body)
+    _log.info("%s: claim of %s: %s", store.url, key, outcome.value)
+
+
+def _publish(store: ObjectStore, log: PlannedLog, first: ManifestObject) -> str:
+    """Put the new log's number 1; the hash of its bytes. FencedError if it was taken from us."""
+    body = first.encode()
+    key = manifest_key(log.topic, log.partition, log.log_id, FIRST_NUMBER)
+    store.put_if_absent(key, body)
+    if store.get(key) != body:
+        raise _overtaken(store, log, "another")
+    newer = manifest_numbers(store, log.topic, log.partition, log.log_id, above=FIRST_NUMBER)
+    if newer:
+        raise _overtaken(store, log, "another")
+    return content_hash(body)
+
+
+def _overtaken(store: ObjectStore, log: PlannedLog, by: str) -> FencedError:
+    return FencedError(
+        f"{store.url}: {log.topic}/{log.partition} was taken over from this restore by log {by}; "
+        "this directory must not be used, restore into an empty one"
+    )
+
+
+class _ObjectSource:
+    """An object as a byte source: each segment is read at most once, so no cache."""
+
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        self._store = store
+        self._key = key
+
+    def read_range(self, start: int, length: int) -> bytes:
+        return self._store.get_range(self._key, start, length)
+
+    def read_tail(self, length: int) -> bytes:
+        return self._store.get_range(self._key, -length, length)
