@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -325,6 +326,19 @@ class LogStore:
         """One bounded pipeline step for every partition; errors are in the report."""
         self._check_writable()
         return self._ticker.run_pipeline_once()
+
+    def rebuild_indexes(
+        self, topic: str, partition: int = 0, *, keys: Collection[str] | None = None
+    ) -> int:
+        """Have the pipeline build search bundles anew, those with these keys or all; how many.
+
+        For bundles that are lost or damaged in the bucket (`verify` names their keys): they are
+        derived from the segments. The work is done by the next pipeline runs.
+        """
+        self._check_writable()
+        core = self.partition(topic, partition)._core
+        assert core is not None
+        return self._assembly.pipeline.rebuild_indexes(core, keys)
 
     def status(self) -> StoreStatus:
         """The directory and all its partitions at a glance."""

@@ -34,6 +34,7 @@ VERBS: dict[str, str] = {
     "verify": "checks",
     "repair": "repair",
     "restore": "recovery",
+    "rebuild-index": "rebuilding",
     "inspect": "inspection",
     "doctor": "doctor",
     "demo": "demo.command",

@@ -15,7 +15,7 @@ copy go; off the list (DROP_PREFIX, a replaced bundle), published, and only then
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from chronik_store.errors import ChronikError, FencedError, LogClosedError
 from chronik_store.manifest.state import OpenSegment
@@ -81,6 +81,18 @@ class Pipeline:
         """
         turn = Turn(partition, self._tiering, Lane())
         return seal.seal_now(turn, partition.open_segment(), "admin")
+
+    def rebuild_indexes(self, partition: Partition, keys: Collection[str] | None = None) -> int:
+        """Have the next runs build bundles anew: those with these keys, or all. How many."""
+        bundles = (segment.bundle for segment in partition.manifest.segments)
+        wanted = {each.key for each in bundles if each is not None}
+        if keys is not None:
+            wanted &= set(keys)
+        lane = self._enter(partition)
+        lane.rebuild |= wanted
+        lane.indexed_generation = -1
+        self._leave(lane)
+        return len(wanted)
 
     def forget(self, partition: Partition) -> None:
         """The partition is closed: drop what was remembered of it."""

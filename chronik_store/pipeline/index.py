@@ -35,7 +35,7 @@ READ_BYTES = 1 << 20
 
 
 def index(turn: Turn) -> None:
-    """Index the oldest segments that have no readable bundle."""
+    """Index the oldest segments that have no readable bundle, or whose bundle shall be new."""
     if turn.term is None or not turn.tiering.config.indexing_enabled:
         return
     for _ in range(SEGMENTS_PER_RUN):
@@ -50,7 +50,8 @@ def wanted(turn: Turn, manifest: Manifest) -> SegmentInfo | None:
     if turn.lane.indexed_generation == manifest.generation:
         return None
     for segment in manifest.segments:
-        if segment.bundle is None or not is_readable(segment.bundle):
+        bundle = segment.bundle
+        if bundle is None or bundle.key in turn.lane.rebuild or not is_readable(bundle):
             return segment
     turn.lane.indexed_generation = manifest.generation
     return None

@@ -37,6 +37,8 @@ class Lane:
     """The newest manifest number up to which old manifests were swept."""
     bundle: tuple[str, str | None, BuiltBundle] | None = None
     """Built and not yet listed: (segment key, key of the bundle it replaces, what was built)."""
+    rebuild: set[str] = field(default_factory=set)
+    """Keys of bundles that somebody asked to have built anew."""
     indexed_generation: int = -1
     """The manifest generation in which every segment had a bundle that this engine reads."""
     reported: dict[str, str] = field(default_factory=dict)

@@ -305,6 +305,20 @@ def test_a_bucket_becomes_a_data_directory_again(chronik, events):
     ).lines
 
 
+def test_a_lost_search_bundle_is_built_anew(chronik, events):
+    (bundle,) = Path("data/object_store/indexes").rglob("*.tar.gz")
+    bundle.unlink()
+
+    assert 1 == chronik("verify", "--bucket", "--deep").code
+    rebuilt = chronik("rebuild-index", "--json")
+
+    assert (0, [1]) == (rebuilt.code, [each["rebuilt"] for each in rebuilt.objects])
+    assert 0 == chronik("verify", "--bucket", "--deep").code
+    assert ["10"] == chronik("search", "events", "full", "-c").lines
+    assert 0 == chronik("rebuild-index", "--json").objects[0]["rebuilt"]
+    assert 1 == chronik("rebuild-index", "events", "--all", "--json").objects[0]["rebuilt"]
+
+
 def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):
     ran = chronik("doctor", f"file://{tmp_path}/bucket", "--json")
 
