@@ -21,7 +21,7 @@ from chronik_store.format.batch_layout import (
 )
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.stored_batch import StoredBatch
-from chronik_store.model import Headers, Record
+from chronik_store.model import Headers, Record, StoredRecord
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,6 +31,7 @@ __all__ = ["BATCH_HEADER_BYTES", "RecordBatch", "StoredBatch"]
 Compression = Literal["none", "zstd"] | None
 
 _CODECS: Final = {None: CODEC_NONE, "none": CODEC_NONE, "zstd": CODEC_ZSTD}
+_RECORD_TYPES: Final = {Record, StoredRecord}
 _CODEC_NAMES: Final[dict[int, Literal["none", "zstd"]]] = {CODEC_NONE: "none", CODEC_ZSTD: "zstd"}
 
 
@@ -125,9 +126,14 @@ class RecordBatch(_Slots):
                     return _make(*encode_one(one, None, None, (0, 0, 0)))
             elif is_small(one.value, one.key, one.timestamp_us) and not one.headers:
                 return _make(*encode_one(one.value, one.key, one.timestamp_us, (0, 0, 0)))
-        if set(map(type, items)) == {bytes}:
+        kinds = set(map(type, items))
+        if kinds == {bytes}:
             return cls.build(items, compression=compression)  # type: ignore[arg-type]
-        rows = [item if isinstance(item, Record) else Record(item) for item in items]
+        rows: Sequence[Record]
+        if kinds <= _RECORD_TYPES:
+            rows = items  # type: ignore[assignment]
+        else:
+            rows = [item if isinstance(item, Record) else Record(item) for item in items]
         keys = [row.key for row in rows]
         times = [row.timestamp_us for row in rows]
         headers = [row.headers for row in rows]
