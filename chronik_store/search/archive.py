@@ -30,7 +30,7 @@ _BLOCK: Final = tarfile.BLOCKSIZE
 _END: Final = bytes(2 * _BLOCK)
 _GZIP: Final = 31
 _LEVEL: Final = 1  # an index is packed already: level 6 saves 1.4 % for 25 % more time (measured)
-_NAME: Final = re.compile(r"[A-Za-z0-9.][A-Za-z0-9._-]{0,90}\Z")
+_NAME: Final = re.compile(r"\.?[A-Za-z0-9][A-Za-z0-9._-]{0,90}\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ def build_bundle(
     Raises CorruptionError if the batches are not that range, DiskFullError, UnavailableError.
     """
     index_directory, target = f"{directory}/index", f"{directory}/bundle.tar.gz"
+    builder: IndexBuilder | None = None
     try:
         with disk(directory):
             empty_directory(fs, directory)
@@ -129,6 +130,8 @@ def build_bundle(
             size, content = pack(fs, index_directory, (HEAD_NAME, sealed), members, target)
             remove_tree(fs, index_directory)
     except BaseException:
+        if builder is not None:
+            builder.abandon()
         remove_tree(fs, directory)
         raise
     paths, truncated = builder.paths.listed()

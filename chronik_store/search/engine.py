@@ -15,6 +15,7 @@ may be given to it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from chronik_store.search.tokenizer import WORDS, cut_long_words
 if TYPE_CHECKING:
     import tantivy
 
+_log = logging.getLogger("chronik_store.search")
 Order = Literal["newest", "oldest", "score"]
 HEAP_BYTES_MIN: Final = 15_000_000
 """Tantivy's own least budget of one indexing thread."""
@@ -129,9 +131,7 @@ class IndexBuilder:
         self._what = f"the search index in {directory or 'memory'}"
         self._heap = max(heap_bytes, HEAP_BYTES_MIN * threads)
         self._threads = threads
-        with _translated(self._what):
-            self._index = _library().Index(_schema(), directory)
-            self._index.register_tokenizer(WORDS, _analyzer(lower=True))
+        self._index = _index(directory, self._what)
         self._writer: tantivy.IndexWriter | None = None
         self._maker = DocumentMaker(split)
         self.paths = self._maker.paths
@@ -163,6 +163,16 @@ class IndexBuilder:
                 writer.wait_merging_threads()
                 self._index.reload()
 
+    def abandon(self) -> None:
+        """End Tantivy's threads, so that the directory may be removed. Never raises."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                with _translated(self._what):
+                    writer.wait_merging_threads()
+            except ChronikError as error:  # whoever abandons an index has seen its error already
+                _log.debug("%s, abandoned: %s", self._what, error)
+
     def search(self) -> IndexSearch:
         """A search over the last commit."""
         return IndexSearch(self._index.searcher(), self._what)
@@ -171,10 +181,16 @@ class IndexBuilder:
 def open_index(directory: str) -> IndexSearch:
     """Open a finished index for searching. UnreadableIndexError, or UnavailableError."""
     what = f"the search index in {directory}"
+    return IndexSearch(_index(directory, what).searcher(), what)
+
+
+def _index(directory: str | None, what: str) -> tantivy.Index:
     with _translated(what):
-        index = _library().Index(_schema(), directory)
+        index: tantivy.Index = _library().Index(_schema(), directory)
         index.register_tokenizer(WORDS, _analyzer(lower=True))
-        return IndexSearch(index.searcher(), what)
+        # By default each open index has a thread that looks for new commits twice a second.
+        index.config_reader("manual")
+        return index
 
 
 class IndexSearch:

@@ -301,6 +301,7 @@ class TailIndex:
         with self._lock:
             self._active = None
             self._parts = tuple(each for each in self._parts if each is not part)
+        part.builder.abandon()
         self._remove((part,))
 
     def _remove(self, parts: Iterable[_Part]) -> None:

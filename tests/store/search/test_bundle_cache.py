@@ -1,0 +1,216 @@
+"""The cache of open bundles: fetched once, bounded, never closed under a user."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from chronik_store.errors import CorruptionError, LogClosedError, UnavailableError
+from chronik_store.fs.posix import PosixFileSystem
+from chronik_store.model import Record
+from chronik_store.search.bundle import build_bundle
+from chronik_store.search.bundle_cache import BundleCache, BundleRef
+from chronik_store.search.engine import UnreadableIndexError
+from chronik_store.search.query import check_query
+from chronik_store.threads import SystemThreads
+from tests.store.search import reference
+
+
+class Bucket:
+    """Bundles by key, and how often each was fetched."""
+
+    def __init__(self, fs: PosixFileSystem, directory: Path) -> None:
+        self.fs = fs
+        self.directory = directory
+        self.objects: dict[str, bytes] = {}
+        self.fetched: list[str] = []
+        self.down = False
+
+    def ref(self, base: int, count: int = 3) -> BundleRef:
+        log = [Record(b"word%d disk" % number) for number in range(count)]
+        built = build_bundle(
+            reference.batches_of(log, base),
+            fs=self.fs,
+            directory=f"{self.directory}/build",
+            base_offset=base,
+            end_offset=base + count,
+        )
+        key = f"bundle-{base}"
+        self.objects[key] = Path(built.path).read_bytes()
+        info = dataclasses.replace(built.info, key=key)
+
+        def read_range(start: int, length: int) -> bytes:
+            if self.down:
+                raise UnavailableError("the bucket is down")
+            if start == 0:
+                self.fetched.append(key)
+            return self.objects[key][start : start + length]
+
+        return BundleRef(base, base + count, info, read_range)
+
+
+@pytest.fixture
+def bucket(fs: PosixFileSystem, tmp_path: Path) -> Bucket:
+    return Bucket(fs, tmp_path)
+
+
+def make(fs: PosixFileSystem, tmp_path: Path, **bounds: int) -> BundleCache:
+    return BundleCache(fs, f"{tmp_path}/cache", SystemThreads(), **bounds)
+
+
+def total(cache: BundleCache, ref: BundleRef) -> int:
+    with cache.lease(ref) as search:
+        return search.search(check_query("disk").tree, start=0, stop=1 << 60, limit=1).total
+
+
+def test_a_bundle_is_fetched_once(fs: PosixFileSystem, tmp_path: Path, bucket: Bucket) -> None:
+    cache, ref = make(fs, tmp_path), bucket.ref(0)
+
+    assert [3, 3] == [total(cache, ref), total(cache, ref)]
+    assert ["bundle-0"] == bucket.fetched
+    cache.close()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_unused_cache_touches_nothing(fs: PosixFileSystem, tmp_path: Path) -> None:
+    make(fs, tmp_path).close()
+
+    assert [] == os.listdir(tmp_path)
+
+
+def test_the_first_use_empties_the_directory(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    left = tmp_path / "cache" / "bundle_000000"
+    left.mkdir(parents=True)
+    (left / "meta.json").write_bytes(b"junk")
+
+    assert 3 == total(make(fs, tmp_path), bucket.ref(0))
+
+
+def test_the_least_recently_used_goes_first(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache = make(fs, tmp_path, count_max=2)
+    refs = [bucket.ref(base) for base in (0, 10, 20)]
+    for place in (0, 1, 0, 2, 0, 1):
+        total(cache, refs[place])
+
+    assert ["bundle-0", "bundle-10", "bundle-20", "bundle-10"] == bucket.fetched
+    assert 2 == len(os.listdir(tmp_path / "cache"))
+
+
+def test_bytes_are_bounded(fs: PosixFileSystem, tmp_path: Path, bucket: Bucket) -> None:
+    cache = make(fs, tmp_path, bytes_max=1)
+    for base in (0, 10, 20):
+        assert 3 == total(cache, bucket.ref(base))
+
+    assert 0 == cache.open_bytes
+    assert [] == os.listdir(tmp_path / "cache")
+
+
+def test_a_bundle_in_use_outlives_eviction_and_close(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache = make(fs, tmp_path, count_max=1)
+    tree = check_query("disk").tree
+    first, second = bucket.ref(0), bucket.ref(10)
+    with cache.lease(first) as search:
+        total(cache, second)
+        assert 3 == search.search(tree, start=0, stop=99, limit=9).total
+        cache.close()
+        assert 3 == search.search(tree, start=0, stop=99, limit=9).total
+
+    with pytest.raises(LogClosedError):
+        total(cache, first)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_many_threads_share_one_fetch(fs: PosixFileSystem, tmp_path: Path, bucket: Bucket) -> None:
+    cache, ref = make(fs, tmp_path), bucket.ref(0, 200)
+    totals: list[int] = []
+    threads = [threading.Thread(target=lambda: totals.append(total(cache, ref))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [200] * 8 == totals
+    assert ["bundle-0"] == bucket.fetched
+
+
+def test_many_threads_over_a_small_cache(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache = make(fs, tmp_path, count_max=1)
+    refs = [bucket.ref(base) for base in (0, 10, 20, 30)]
+    totals: list[int] = []
+
+    def work() -> None:
+        totals.extend(total(cache, ref) for ref in refs * 3)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [3] * 48 == totals
+    assert len(os.listdir(tmp_path / "cache")) <= 1
+
+
+def test_an_outage_is_passed_on_and_tried_again(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache, ref = make(fs, tmp_path), bucket.ref(0)
+    bucket.down = True
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="bucket is down"):
+            total(cache, ref)
+    bucket.down = False
+
+    assert 3 == total(cache, ref)
+    assert cache.refused(ref.info.key) is None
+
+
+def test_wrong_bytes_are_fetched_twice_and_no_more(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache, ref = make(fs, tmp_path), bucket.ref(0)
+    good = bucket.objects["bundle-0"]
+    bucket.objects["bundle-0"] = bytes(len(good))
+    for _ in range(4):
+        with pytest.raises(CorruptionError):
+            total(cache, ref)
+
+    assert ["bundle-0"] * 2 == bucket.fetched
+    assert isinstance(cache.refused(ref.info.key), CorruptionError)
+
+
+def test_a_flip_on_the_way_is_forgiven_once(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache, ref = make(fs, tmp_path), bucket.ref(0)
+    good = bucket.objects["bundle-0"]
+    bucket.objects["bundle-0"] = bytes(len(good))
+    with pytest.raises(CorruptionError):
+        total(cache, ref)
+    bucket.objects["bundle-0"] = good
+
+    assert 3 == total(cache, ref)
+
+
+def test_an_unreadable_bundle_is_never_fetched(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache, ref = make(fs, tmp_path), bucket.ref(0)
+    other = dataclasses.replace(ref, info=dataclasses.replace(ref.info, engine="another"))
+    for _ in range(2):
+        with pytest.raises(UnreadableIndexError):
+            total(cache, other)
+
+    assert [] == bucket.fetched
