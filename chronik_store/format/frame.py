@@ -4,7 +4,7 @@
      +---------------+---------------+-------------------------------+
      |  f5 'C K F'   |    version    |           checksum            |
      +-------+-------+---------------+---------------+---------------+
-  16 | kind  | flags |      log      | payload_bytes | zero_sectors  |
+  16 | kind  | flags |      log      | payload_bytes |sectors|tai|par|
      +-------+-------+---------------+---------------+---------------+
   32 |              seq              |           position            |
      +-------------------------------+-------------------------------+
@@ -14,8 +14,11 @@
      +-------------------------------+-------------------------------+
   80 |  payload: payload_bytes bytes, then zeros up to a multiple of 8
 
-zero_sectors: how many 512-byte sectors, the frame's first one excepted, hold only zeros of it:
-records full of zeros must not look like sectors that a power cut kept from the disk.
+sectors, tai, par: zero_sectors (u16), how many 512-byte sectors, the frame's first one excepted,
+hold only zeros of it; zero_tail (u8), with how many zeros it ends, padding included (each at its
+maximum: that many or more); their parity (u8). So records full of zeros do not look like sectors
+that a power cut kept from the disk, nor like a write that broke off; and the parity shows one
+flipped byte among them where nothing of the header can be proved any more.
 
 Place: in `format`, above `entry`; what a broken frame means is for `wal` to judge. Promise:
 `decode_frame` never raises, whatever the bytes. Invariant: the checksum is seeded with the
@@ -40,10 +43,12 @@ FRAME_ALIGNMENT: Final = 8
 SECTOR_BYTES: Final = 512
 """What a disk writes whole or not at all (the assumption of protocol section 9)."""
 VOTE_BYTES_MAX: Final = 255
+ZERO_SECTORS_MAX: Final = (1 << 16) - 1
+ZERO_TAIL_MAX: Final = (1 << 8) - 1
 
 _PREFIX: Final = struct.Struct("<4sIQ")
-_FIELDS: Final = struct.Struct("<HHIIIQQQQQQ")
-_HEADER: Final = struct.Struct("<4sIQHHIIIQQQQQQ")
+_FIELDS: Final = struct.Struct("<HHIIHBBQQQQQQ")
+_HEADER: Final = struct.Struct("<4sIQHHIIHBBQQQQQQ")
 _COVERED_FROM: Final = _PREFIX.size
 _UINT64: Final = struct.Struct("<Q")
 _VOTE: Final = struct.Struct("<QH")
@@ -90,6 +95,7 @@ class FrameHeader(NamedTuple):
     synced_position: int
     committed_index: int
     zero_sectors: int
+    zero_tail: int
     checksum: int
 
     @property
@@ -136,18 +142,28 @@ def encode_frame_header(
     covered: Buffer,
     payload_bytes: int,
     zero_sectors: int = 0,
+    zero_tail: int = 0,
 ) -> bytes:
     """The 80 bytes before a payload of `payload_bytes`, at `position` of the file `file_id`.
 
     `covered`: what the frame checksum covers of the payload: for ENTRY the 64 bytes of the entry
-    header, for other kinds the whole payload. ValueError when a field is out of its range.
+    header, for other kinds the whole payload. The counts of zeros are cut to their maxima.
+    ValueError when a field is out of its range.
     """
+    sectors, tail = min(zero_sectors, ZERO_SECTORS_MAX), min(zero_tail, ZERO_TAIL_MAX)
+    parity = _parity(sectors, tail)
     try:
-        fields = _FIELDS.pack(kind, 0, log, payload_bytes, zero_sectors, seq, position, *marks)
+        fields = _FIELDS.pack(
+            kind, 0, log, payload_bytes, sectors, tail, parity, seq, position, *marks
+        )
     except struct.error as error:
         raise ValueError(f"frame {seq}: {error}") from error
     digest = checksum(fields + covered, file_id)
     return _PREFIX.pack(FRAME_MAGIC, FRAME_VERSION, digest) + fields
+
+
+def _parity(zero_sectors: int, zero_tail: int) -> int:
+    return 0xFF ^ (zero_sectors & 0xFF) ^ (zero_sectors >> 8) ^ zero_tail
 
 
 def encode_frame(
@@ -178,15 +194,18 @@ def decode_frame(data: memoryview, position: int, *, file_id: int) -> FrameHeade
 
 
 def peek_frame(data: memoryview, position: int) -> FrameHeader | None:
-    """What a header says whose magic, version and own position stand; nothing else is verified."""
+    """What a header says whose magic, version, own position and parity stand; nothing else is
+    verified."""
     try:
         fields = _HEADER.unpack_from(data, position)
     except struct.error:
         return None
-    magic, version, digest, kind, flags, log, size, zero_sectors, seq, own, *_ = fields
+    magic, version, digest, kind, flags, log, size, sectors, tail, parity, seq, own, *_ = fields
     if magic != FRAME_MAGIC or version != FRAME_VERSION or own != position or flags:
         return None
-    return _make((kind, log, size, seq, own, *fields[10:], zero_sectors, digest))
+    if parity != _parity(sectors, tail):
+        return None
+    return _make((kind, log, size, seq, own, *fields[12:], sectors, tail, digest))
 
 
 def is_proved(data: memoryview, frame: FrameHeader, file_id: int) -> bool:

@@ -33,8 +33,9 @@ ENTRY = (
 )
 COMMAND = "magic:4s version:I"
 FRAME = (
-    "magic:4s version:I checksum:Q kind:H flags:H log:I payload_bytes:I zero_sectors:I seq:Q "
-    "position:Q synced_seq:Q synced_file:Q synced_position:Q committed_index:Q"
+    "magic:4s version:I checksum:Q kind:H flags:H log:I payload_bytes:I zero_sectors:H "
+    "zero_tail:B parity:B seq:Q position:Q synced_seq:Q synced_file:Q synced_position:Q "
+    "committed_index:Q"
 )
 HARD_STATE = "term:Q vote_bytes:H"
 PRODUCER = (
