@@ -62,6 +62,10 @@ class SearchOptions:
             raise ValueError(f"order is {self.order!r}; use one of {', '.join(get_args(Order))}")
         if not 0 <= self.limit <= LIMIT_MAX:
             raise ValueError(f"limit is {self.limit}; it must be between 0 and {LIMIT_MAX}")
+        if self.deadline_seconds is not None and not self.deadline_seconds >= 0:
+            raise ValueError(
+                f"deadline_seconds is {self.deadline_seconds}; it must not be negative"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
