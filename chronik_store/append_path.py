@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chronik_store.append_outcome import PendingAppend, Sink
-from chronik_store.errors import BackpressureError, OffsetConflictError
+from chronik_store.errors import BackpressureError, ChronikError, OffsetConflictError
 from chronik_store.format.control import Seal
 from chronik_store.format.entry import EntryKind, decode_entry_header, encode_entry_header
 from chronik_store.format.record_batch import RecordBatch
@@ -67,11 +67,19 @@ class AppendPath:
         return pending
 
     def _admit(self, batch: RecordBatch) -> None:
-        """What must be known before the lock is taken: this process, room on the disk, a file."""
-        self._core.check_open()
-        self._core.guard.admit(batch.nbytes)
-        if not self._core.started and not self._core.read_only:
-            self._core.begin()
+        """What must be known before the lock is taken: this process, room on the disk, a file.
+
+        Nothing is staged yet: whatever fails here, this batch is not on disk.
+        """
+        core = self._core
+        try:
+            core.check_open()
+            core.guard.admit(batch.nbytes)
+            if not core.started and not core.read_only:
+                core.begin()
+        except ChronikError as error:
+            error.durability = "not_durable"
+            raise
 
     def _stage_append(
         self,

@@ -9,7 +9,7 @@ Invariant: no lock is held while the file system is asked.
 from __future__ import annotations
 
 from chronik_store.clock import Clock
-from chronik_store.errors import DiskFullError
+from chronik_store.errors import DiskFullError, UnavailableError
 from chronik_store.fs.base import FileSystem
 
 LOOK_EVERY_SECONDS = 1.0
@@ -32,7 +32,9 @@ class DiskGuard:
         self._looked_at = float("-inf")
 
     def admit(self, size_bytes: int) -> None:
-        """Called before `size_bytes` are queued. May sleep a little; DiskFullError when full."""
+        """Called before `size_bytes` are queued. May sleep a little; DiskFullError when full,
+        UnavailableError when the disk does not answer.
+        """
         self._allowance_bytes -= size_bytes
         if self._allowance_bytes <= 0 or self._free_bytes <= self._throttle_bytes:
             self._look(size_bytes)
@@ -51,7 +53,13 @@ class DiskGuard:
         plenty = self._free_bytes - size_bytes > self._throttle_bytes
         if self._allowance_bytes > 0 and plenty and now - self._looked_at < LOOK_EVERY_SECONDS:
             return
-        usage = self._fs.usage(self._path)
+        try:
+            usage = self._fs.usage(self._path)
+        except OSError as error:
+            raise UnavailableError(
+                f"{self._path}: its free space cannot be asked for: {error}",
+                durability="not_durable",
+            ) from error
         self._free_bytes = usage.free_bytes
         self._looked_at = now
         # Others share the disk: look again after a quarter of the room above the throttle.

@@ -114,7 +114,6 @@ class ActiveFile:
         first = encode_frame(_CHECKPOINT, 0, file.seq, len(head), marks, file.file_id, payload)
         file.header_bytes = len(head)
         file.origin = len(head) + len(first)
-        file.folded_to = min(checkpoint.manifest_folded_to, checkpoint.producers_folded_to)
         buffers = [head, first, *encode_group(group.frames, file.origin, marks, file.file_id)]
         end = file.origin + group.size_bytes
         file.size = end + -end % _PAGE_BYTES
@@ -130,6 +129,8 @@ class ActiveFile:
             handle.close()
             raise
         self._services.descriptors.adopt(file.path, handle)
+        # Not before: until here a crash may take the file, and pruning relies on its checkpoint.
+        file.folded_to = min(checkpoint.manifest_folded_to, checkpoint.producers_folded_to)
         return end
 
     def _header(self, file: LogFile, log_id: str) -> WalFileHeader:
