@@ -167,8 +167,10 @@ class Wal(ReadableWal):
         fs = self._env.fs
         try:
             fs.make_directories(self.directory)
-            for path in self._recovered.temporaries:
-                fs.remove(path)
+            while self._recovered.temporaries:
+                # One by one, so that a start that failed half-way may be tried again.
+                fs.remove(self._recovered.temporaries[-1])
+                self._recovered.temporaries.pop()
             # Names that were read are not known to be durable either.
             fs.sync_directory(self.directory)
         except OSError as error:
