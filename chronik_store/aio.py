@@ -183,10 +183,11 @@ class AsyncPartitionLog:
         batch = core.batching.batch(records)
         if batch is None:
             return log._empty_append()
-        sink = self._sink
         loop = asyncio.get_running_loop()
-        if sink is None:
+        if self._sink is None:
             await self._pool.run(core.begin)  # the first append makes a file: not on the loop
+        sink = self._sink
+        if sink is None:  # asked again: another task may have come first meanwhile
             sink = self._sink = _LoopSink(loop)
         future: asyncio.Future[AppendResult] = loop.create_future()
         while True:

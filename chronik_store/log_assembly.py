@@ -117,7 +117,7 @@ class LogAssembly:
         chain = ReadChain(
             wal=core.wal,
             manifest=lambda: core.manifest,
-            refresh=core.refreshed_manifest if self._read_only else None,
+            refresh=core.refreshed_manifest,
             local=local,
             objects=self._bucket.objects,
             footers=self._footers,

@@ -27,6 +27,7 @@ from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
+    Durability,
     FencedError,
     LogClosedError,
     LogPoisonedError,
@@ -360,19 +361,25 @@ class LogCore:
         return seq == self._seen_seq
 
     def refreshed_manifest(self) -> Manifest:
-        """Read-only: the manifest after looking for what the writer has changed."""
+        """The manifest as of a moment at which the WAL is not being replaced; read-only, after
+        looking for what the writer has changed.
+        """
         self.refresh()
-        return self.state.manifest
+        with self._lock:
+            return self.state.manifest
 
     def status(self) -> LogStatus:
         """What `chronik status` prints of this partition."""
         return status_of(self)
 
-    def check_open(self) -> None:
-        """ForkedError or LogClosedError when the log cannot be used from here."""
+    def check_open(self, durability: Durability | None = None) -> None:
+        """ForkedError or LogClosedError when the log cannot be used from here.
+
+        durability: what to say of an append that is refused so.
+        """
         fork_guard.check(self._fork_generation)
         if self.closed:
-            raise LogClosedError("this log is closed; open it again")
+            raise LogClosedError("this log is closed; open it again", durability=durability)
 
     def check_writable_locked(self, *, fenced_ok: bool = False) -> None:
         fork_guard.check(self._fork_generation)

@@ -398,13 +398,16 @@ class PartitionLog:
         with wal.lock:
             if wal.tail_first_index > wal.last_index or offset < self._manifest().start_offset:
                 return False
-            return wal.index_for_offset(offset) >= wal.tail_first_index
+            try:
+                return wal.index_for_offset(offset) >= wal.tail_first_index
+            except OffsetOutOfRangeError:
+                return False  # pruned: a colder tier has it
 
     def _writable(self) -> LogCore:
         core = self._core
         if core is None:
             raise ReadOnlyError("this log was opened from the bucket; it cannot be written to")
-        core.check_open()
+        core.check_open("not_durable")
         if core.read_only:
             raise ReadOnlyError(
                 "this log was opened read-only; open it with read_only=False to change it"

@@ -1,0 +1,138 @@
+"""The asyncio face: the same answers, awaited; the loop is never blocked by a sync."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import chronik_store as chronik
+
+CONFIG = chronik.LogConfig(pipeline_enabled=False)
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def opened(path, **options):
+    return chronik.aio.AsyncPartitionLog.open(path, topic="t", config=CONFIG, **options)
+
+
+def test_open_is_awaitable_and_a_context_manager(tmp_path):
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            assert (0, 1, False) == await log.append(b"a")
+        log = await opened(tmp_path / "d")
+        found = await log.read(0)
+        await log.close()
+        return found
+
+    assert b"a" == run(main()).records[0].value
+
+
+def test_many_tasks_append_and_each_gets_its_own_offset(tmp_path):
+    async def main():
+        async with opened(tmp_path / "d") as log:
+
+            async def appender(name):
+                return [
+                    (
+                        (await log.append(b"%d-%d" % (name, number))).base_offset,
+                        b"%d-%d" % (name, number),
+                    )
+                    for number in range(20)
+                ]
+
+            results = await asyncio.gather(*[appender(name) for name in range(64)])
+            stored = {record.offset: record.value async for record in log.scan()}
+        assert dict(pair for part in results for pair in part) == stored
+
+    run(main())
+
+
+def test_cancelling_the_wait_does_not_cancel_the_write(tmp_path):
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            await log.append(b"first")
+            task = asyncio.create_task(log.append(b"second"))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await log.append(b"third")
+            return [record.value async for record in log.scan()]
+
+    assert [b"first", b"second", b"third"] == run(main())
+
+
+def test_a_waiting_read_is_woken(tmp_path):
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            reading = asyncio.create_task(log.read(0, wait_seconds=10))
+            await asyncio.sleep(0.05)
+            await log.append(b"late")
+            return await reading
+
+    assert b"late" == run(main()).records[0].value
+
+
+def test_the_rest_of_the_api_answers_the_same(tmp_path):
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            await log.append([b"needle %d" % number for number in range(10)])
+            assert 10 == await log.seal()
+            assert () == (await log.run_pipeline_once()).errors
+            assert 10 == (await log.search("needle")).total
+            assert 0 == await log.offset_for_timestamp(0)
+            await log.drop_before(3)
+            assert 3 == log.watermarks.start
+            cursor = log.cursor("c")
+            await cursor.commit(5)
+            assert 5 == len([record async for record in cursor.records()])
+            assert [5, 6] == [record.offset async for record in log.scan(5, 7)]
+            assert 7 == sum([batch.record_count async for batch in log.read_batches(3)]) - 3
+            assert (await log.verify(bucket=True)).ok
+            assert 10 == (await log.status()).watermarks.end
+
+    run(main())
+
+
+def test_errors_are_the_same(tmp_path):
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            with pytest.raises(chronik.OffsetOutOfRangeError):
+                await log.read(5)
+            with pytest.raises(chronik.OffsetConflictError):
+                await log.append(b"a", expected_offset=4)
+            with pytest.raises(TypeError):
+                await log.append("text")
+        with pytest.raises(chronik.LogClosedError):
+            await log.append(b"x")
+
+    run(main())
+
+
+def test_back_pressure_waits_instead_of_raising(tmp_path):
+    config = CONFIG.replace(queue_bytes_max=4096)
+
+    async def main():
+        face = chronik.aio.AsyncPartitionLog.open(tmp_path / "d", topic="t", config=config)
+        async with face as log:
+            await asyncio.gather(*[log.append(b"x" * 1000) for _ in range(200)])
+            return log.watermarks.end
+
+    assert 200 == run(main())
+
+
+def test_a_store_of_many_partitions(tmp_path):
+    async def main():
+        async with chronik.aio.AsyncLogStore.open(tmp_path / "d", config=CONFIG) as store:
+            await store.create_topic("t", partitions=2)
+            one, two = await store.partition("t", 0), await store.partition("t", 1)
+            assert one is await store.partition("t", 0)
+            await asyncio.gather(one.append(b"needle"), two.append(b"needle"))
+            assert 2 == (await store.search("t", "needle")).total
+            assert 2 == len((await store.status()).partitions)
+
+    run(main())

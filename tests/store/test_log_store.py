@@ -1,0 +1,237 @@
+"""A data directory full of partitions: topics, identity, locks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import chronik_store as chronik
+
+CONFIG = chronik.LogConfig(pipeline_enabled=False)
+
+
+def open_store(path, **options):
+    return chronik.LogStore.open(path, config=options.pop("config", CONFIG), **options)
+
+
+def test_partitions_are_the_same_object_every_time(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a", partitions=3)
+        assert store.partition("a", 1) is store.partition("a", 1)
+        store.partition("a", 1).append(b"x")
+        store.partition("a", 2).append(b"y")
+    with open_store(tmp_path / "d") as store:
+        assert [0, 1, 1] == [store.partition("a", number).watermarks.end for number in range(3)]
+
+
+def test_partition_never_creates(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a")
+        for topic, partition in [("b", 0), ("a", 1), ("a", -1), ("a", "0")]:
+            with pytest.raises(chronik.TopicNotFoundError):
+                store.partition(topic, partition)
+        assert ["a"] == [info.name for info in store.topics()]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../x", "a b", "é", "x" * 201, "a\0b", "-\n"]
+)
+def test_illegal_topic_names_are_refused(tmp_path, name):
+    with open_store(tmp_path / "d") as store:
+        with pytest.raises(chronik.ConfigError):
+            store.create_topic(name)
+        assert () == store.topics()
+
+
+@pytest.mark.parametrize("partitions", [0, -1, 1.5, "2", True])
+def test_a_topic_has_a_whole_number_of_partitions(tmp_path, partitions):
+    with open_store(tmp_path / "d") as store, pytest.raises(chronik.ConfigError):
+        store.create_topic("a", partitions=partitions)
+
+
+def test_a_topic_exists_once(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        first = store.create_topic("a")
+        with pytest.raises(chronik.TopicExistsError):
+            store.create_topic("a")
+        assert first == store.create_topic("a", exist_ok=True)
+        assert 4 == store.create_topic("a", partitions=4, exist_ok=True).partitions
+        assert 4 == store.create_topic("a", partitions=2, exist_ok=True).partitions
+
+
+def test_protocol_6_a_namesake_created_later_has_nothing_of_the_deleted_topic(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        first = store.create_topic("a")
+        store.partition("a").append([b"old"] * 10)
+        store.partition("a").seal()
+        store.run_pipeline_once()
+        store.delete_topic("a")
+        with pytest.raises(chronik.TopicNotFoundError):
+            store.partition("a")
+        second = store.create_topic("a")
+        assert first.topic_id != second.topic_id
+        log = store.partition("a")
+        assert 0 == log.watermarks.end
+        log.append([b"new"] * 3)
+        log.seal()
+        assert () == store.run_pipeline_once().errors
+    with chronik.open_bucket(f"file://{tmp_path}/d/object_store", topic="a") as log:
+        assert [b"new"] * 3 == [record.value for record in log.scan()]
+    names = [str(path) for path in (tmp_path / "d" / "object_store").rglob("*.seg")]
+    assert 1 == len(names)
+
+
+def test_a_deleted_topic_leaves_a_tombstone_and_no_other_object(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        topic = store.create_topic("a")
+        store.partition("a").append([b"old"] * 10)
+        store.partition("a").seal()
+        store.run_pipeline_once()
+        store.delete_topic("a")
+        root = tmp_path / "d" / "object_store"
+        left = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+        assert {"STORE", f"manifests/a/{topic.topic_id}.tombstone"} == left
+
+
+def test_search_merges_partitions(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a", partitions=2)
+        store.partition("a", 0).append([b"needle 0", b"hay"])
+        store.partition("a", 1).append([b"needle 1"])
+        found = store.search("a", "needle")
+        assert 2 == found.total
+        assert {(0, b"needle 0"), (1, b"needle 1")} == {
+            (h.partition, h.record.value) for h in found
+        }
+
+
+def test_a_directory_has_one_writer(tmp_path):
+    with open_store(tmp_path / "d"):
+        with pytest.raises(chronik.DirectoryLockedError, match="this process") as caught:
+            open_store(tmp_path / "d")
+        assert os.getpid() == caught.value.pid
+        open_store(tmp_path / "d", read_only=True).close()
+    open_store(tmp_path / "d").close()
+
+
+def test_another_process_that_holds_the_directory_is_named(tmp_path):
+    program = (
+        "import sys, chronik_store as c\n"
+        "s = c.LogStore.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "d")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=os.getcwd(),
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    try:
+        assert b"open\n" == child.stdout.readline()
+        with pytest.raises(chronik.DirectoryLockedError) as caught:
+            open_store(tmp_path / "d")
+        assert child.pid == caught.value.pid
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+    open_store(tmp_path / "d").close()
+
+
+def test_a_file_is_not_a_data_directory(tmp_path):
+    (tmp_path / "d").write_bytes(b"")
+    with pytest.raises(chronik.ConfigError, match="is a file"):
+        open_store(tmp_path / "d")
+
+
+def test_reading_a_directory_that_is_none_creates_nothing(tmp_path):
+    with pytest.raises(chronik.ConfigError, match="not a Chronik data directory"):
+        open_store(tmp_path / "d", read_only=True)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_directory_stays_with_its_bucket(tmp_path):
+    here, there = f"file://{tmp_path}/one", f"file://{tmp_path}/two"
+    open_store(tmp_path / "d", object_store=here).close()
+    open_store(tmp_path / "d").close()
+    with pytest.raises(chronik.IdentityMismatchError):
+        open_store(tmp_path / "d", object_store=there)
+
+
+def test_a_bucket_prefix_belongs_to_one_store(tmp_path):
+    url = f"file://{tmp_path}/bucket"
+    with open_store(tmp_path / "one", object_store=url) as store:
+        store.create_topic("a")
+        store.partition("a").append(b"x")
+        store.partition("a").seal()
+        store.run_pipeline_once()
+    with pytest.raises(chronik.IdentityMismatchError, match="another prefix"):
+        open_store(tmp_path / "two", object_store=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "bucket", "ftp://x/y", "file://relative", "s3://", "s3://u:p@b"]
+)
+def test_an_unusable_url_is_refused_before_anything_is_made(tmp_path, url):
+    with pytest.raises(chronik.ConfigError):
+        open_store(tmp_path / "d", object_store=url)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_lost_wal_directory_is_damage_not_an_empty_log(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a")
+        store.partition("a").append(b"x")
+    for path in (tmp_path / "d" / "wal" / "a" / "0").iterdir():
+        path.unlink()
+    with open_store(tmp_path / "d") as store, pytest.raises(chronik.CorruptionError):
+        store.partition("a")
+
+
+def test_a_lost_store_file_is_damage(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a")
+    (tmp_path / "d" / "STORE").unlink()
+    with pytest.raises(chronik.CorruptionError):
+        open_store(tmp_path / "d")
+
+
+@pytest.mark.parametrize("name", ["STORE", "TOPICS"])
+def test_a_flipped_byte_in_a_small_file_is_refused(tmp_path, name):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a")
+    path = tmp_path / "d" / name
+    good = path.read_bytes()
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 0x10
+        path.write_bytes(bad)
+        with pytest.raises((chronik.CorruptionError, chronik.FutureVersionError)):
+            open_store(tmp_path / "d")
+    path.write_bytes(good)
+    open_store(tmp_path / "d").close()
+
+
+def test_a_closed_store_says_so(tmp_path):
+    store = open_store(tmp_path / "d")
+    store.close()
+    store.close()
+    for call in (store.topics, store.status, store.run_pipeline_once,
+                 lambda: store.create_topic("a"), lambda: store.partition("a")):  # fmt: skip
+        with pytest.raises(chronik.LogClosedError):
+            call()
+
+
+def test_secrets_show_nowhere(tmp_path):
+    s3 = chronik.S3Options(access_key="AKIASECRET", secret_key="hush-hush-secret")
+    config = CONFIG.replace(s3=s3)
+    with open_store(tmp_path / "d", config=config) as store:
+        store.create_topic("a")
+        shown = f"{config!r} {store!r} {store.status()!r} {store.partition('a').status()!r}"
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "d").rglob("*") if path.is_file())
+    assert not re.search(r"AKIASECRET|hush-hush", shown + stored.decode("latin-1"))
