@@ -20,6 +20,12 @@ class MemberHistory:
         """Start from a checkpoint's value."""
         self._entries = [] if members is None else [(index, members)]
 
+    def restart(self, members: Members | None, index: int) -> None:
+        """Like `restore`, but what came after `index` stays."""
+        later = [entry for entry in self._entries if entry[0] > index]
+        self.restore(members, index)
+        self._entries += later
+
     def append(self, index: int, members: Members) -> None:
         """A MEMBERS entry entered the log; in force from now on."""
         if not self._entries or index > self._entries[-1][0]:

@@ -38,6 +38,13 @@ class ProducerTable:
             self._fold(entry)
         self.folded_to = folded_to
 
+    def restart(self, entries: Iterable[ProducerEntry], folded_to: int) -> None:
+        """Like `restore`, but what is above `folded_to` stays in the tail."""
+        tail = [entry for entry in self._tail if entry.index > folded_to]
+        self.restore(entries, folded_to)
+        for entry in tail:
+            self.append(entry)
+
     def check(
         self, producer_id: int, epoch: int, base_sequence: int, record_count: int
     ) -> ProducerEntry | None:

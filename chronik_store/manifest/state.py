@@ -55,6 +55,7 @@ class FoldedState:
         self.last_timestamp_us = 0
         self.refused: dict[str, int] = {}
         self._started = False
+        self._hole_to = 0
         self._last_index = 0
         self._waiting: deque[tuple[EntryHeader, Command]] = deque()
         self._producers_at: dict[int, tuple[ProducerEntry, ...]] = {}
@@ -67,19 +68,26 @@ class FoldedState:
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """The first checkpoint is where folding starts; later ones repeat what was replayed.
 
-        Except one that replaces the log (its base is not where replay stands), and one whose
-        manifest is folded further than the log goes: an installed snapshot (protocol 1, 2).
+        Except one that replaces the log (its base is not where replay stands), one whose manifest
+        is folded further than the log goes: an installed snapshot (protocol 1, 2), and one that
+        closes a hole: the first file's checkpoint was written while `committed` lagged behind the
+        file before it, which has been pruned since, so what lies between its fold and its base is
+        folded in a later checkpoint only.
         """
         if checkpoint.term >= self.term:
             self.term, self.vote = checkpoint.term, checkpoint.vote
         self.suspect = self.suspect or checkpoint.suspect
         if self._started and checkpoint.base.index == self._last_index:
-            if checkpoint.manifest_folded_to > max(self._last_index, self.folded_to):
+            if self._hole_to and checkpoint.manifest_folded_to >= self._hole_to:
+                self._close_hole(checkpoint)
+            elif checkpoint.manifest_folded_to > max(self._last_index, self.folded_to):
                 self.manifest = checkpoint.manifest
                 self.folded_to = checkpoint.manifest_folded_to
             return
         self._started = True
         self._last_index = checkpoint.base.index
+        folded_to = min(checkpoint.manifest_folded_to, checkpoint.producers_folded_to)
+        self._hole_to = checkpoint.base.index if folded_to < checkpoint.base.index else 0
         self.manifest = checkpoint.manifest
         self.folded_to = checkpoint.manifest_folded_to
         at_base = checkpoint.producers_folded_to == checkpoint.manifest.next.index
@@ -90,6 +98,24 @@ class FoldedState:
         self._waiting.clear()
         self._producers_at.clear()
         self._tally = SegmentTally()
+
+    def _close_hole(self, checkpoint: Checkpoint) -> None:
+        """Start the fold at this later checkpoint; entries above it wait on as they are.
+
+        Producers as of a SEAL below it are not known any more: `producers_at` has none for those.
+        """
+        self._hole_to = 0
+        self.manifest = checkpoint.manifest
+        self.folded_to = checkpoint.manifest_folded_to
+        self.tiered_producers = None
+        self.producers.restart(checkpoint.producers, checkpoint.producers_folded_to)
+        self.members.restart(checkpoint.members, checkpoint.members_index)
+        while self._waiting and self._waiting[0][0].index <= self.folded_to:
+            header, command = self._waiting.popleft()
+            if isinstance(command, Seal) and header.index == self.manifest.open_first_index - 1:
+                self._tally.sealed(header.index)
+            elif isinstance(command, Seal):
+                self._tally.refused(header.index)  # or long superseded: the last one counts
 
     def on_entry(self, header: EntryHeader, payload: Buffer) -> None:
         """An entry entered the log: remember what a commit will fold.
