@@ -103,8 +103,8 @@ def test_many_threads_share_the_log_and_lose_nothing(log):
     results = []
 
     def appender(name):
-        for number in range(50):
-            results.append((log.append(f"{name}-{number}".encode()), f"{name}-{number}".encode()))
+        values = [f"{name}-{number}".encode() for number in range(50)]
+        results.extend([(log.append(value), value) for value in values])
 
     threads = [threading.Thread(target=appender, args=(name,)) for name in range(8)]
     for thread in threads:
