@@ -1,8 +1,8 @@
 """The search language: text in, CheckedQuery out, or a QueryError that shows how to write it.
 
 Place: the front door of `search`. The syntax is Tantivy's; the reading is ours, because Tantivy
-drops things without a word: `err*` means `err`, `x~1` the phrase "x 1", `"new yor"*` at most 50
-expansions, a clause without a word means nothing (measured, docs/search-language.md). Promise:
+drops things without a word: `err*` means `err`, `x~1` the phrase "x 1", `a AND NOT b` finds nothing,
+a clause without a word means nothing (measured, docs/search-language.md). Promise:
 what a query says is searched, or refused with a position. Invariant: bounded in characters, depth
 and clauses before anything is compiled.
 

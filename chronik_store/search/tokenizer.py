@@ -5,7 +5,7 @@ at every character that is not a letter or a digit (Unicode; `_`, `-`, `.` split
 no stemming, no stop words; a word of more than WORD_BYTES_MAX bytes is cut to its longest prefix of
 whole characters within it. Bytes that are not UTF-8 become U+FFFD, which splits, so the ASCII words
 around them stay findable. Promise: no word is ever lost for its length: Tantivy's default analyzer
-drops all above 40 bytes (every sha256), and any analyzer drops those above 65,530 (measured).
+drops all of 40 bytes and more (every sha256), and any analyzer those above 65,530 (measured).
 Invariant: Tantivy cannot cut, only drop, so both sides pass their text through `cut_long_words`
 before it is analyzed; whoever changes this file's effect changes `WORDS`, or old bundles lie.
 """
