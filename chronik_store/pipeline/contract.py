@@ -61,8 +61,8 @@ class PartitionWal(Protocol):
         """Entries from `first_index`, at least one, verified; IndexError: they are not here."""
         ...
 
-    def rotate(self, checkpoint: Checkpoint | None = None) -> None:
-        """Start a new file with this checkpoint; durable on return."""
+    def rotate(self) -> None:
+        """Start a new file, with a checkpoint of what is committed then; durable on return."""
         ...
 
     def remove_files(self, through_seq: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Place: after publish; runs on every replica, leader or not. Promise: a WAL file 
 
     1. every entry in it lies in a published segment, contiguous from the log's start;
     2. a later durable checkpoint supersedes its other frames: it is folded to at least the file's
-       last entry and to every entry that (1) relies on;
+       last entry (recovery folds from there) and to every entry that (1) relies on;
     3. the objects that cover it answer a HEAD with the right size, now;
     4. no read in flight pins it (the WAL keeps it then until the pin goes).
 
@@ -80,7 +80,7 @@ def _prune_wal(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
     wal = turn.partition.wal
     covered = coverage(manifest)
     if _wants_checkpoint(turn, wal.files(), covered):
-        wal.rotate(turn.partition.checkpoint())
+        wal.rotate()
     going = _superfluous(wal.files(), covered)
     if not going:
         return
@@ -99,31 +99,36 @@ def _prune_wal(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
     )
 
 
-def _superfluous(files: Sequence[WalFile], covered: Coverage) -> list[WalFile]:
+def _superfluous(files: Sequence[WalFile], covered: Coverage) -> Sequence[WalFile]:
     """The longest run of files, from the front, that rules 1 and 2 release."""
-    going: list[WalFile] = []
     for position, file in enumerate(files[:-1]):
         later = max(each.folded_to for each in files[position + 1 :])
-        if file.last_index > covered.last_index or later < _needed_fold(file, covered):
-            break
-        going.append(file)
-    return going
+        if file.last_index > covered.last_index or later < max(file.last_index, covered.folded_to):
+            return files[:position]
+    return files[:-1]
+
+
+class _NextFile(NamedTuple):
+    """The file that a rotation would make now."""
+
+    seq: int
+    first_index: int
+    folded_to: int
+    size_bytes: int = 0
+    records: int = 0
+
+    @property
+    def last_index(self) -> int:
+        return self.first_index - 1
 
 
 def _wants_checkpoint(turn: Turn, files: Sequence[WalFile], covered: Coverage) -> bool:
-    """Nothing but a newer checkpoint keeps a file with records, and one can be made now."""
-    for position, file in enumerate(files):
-        if file.last_index > covered.last_index:
-            return False
-        later = max((each.folded_to for each in files[position + 1 :]), default=0)
-        if file.records and later < _needed_fold(file, covered):
-            made = turn.partition.checkpoint().manifest_folded_to
-            return made >= _needed_fold(file, covered)
-    return False
-
-
-def _needed_fold(file: WalFile, covered: Coverage) -> int:
-    return max(file.last_index, covered.folded_to)
+    """A file with records could go if the WAL went on in a new file now."""
+    newest = files[-1]
+    made = turn.partition.checkpoint().manifest_folded_to
+    rotated = [*files, _NextFile(newest.seq + 1, newest.last_index + 1, made)]
+    gained = _superfluous(rotated, covered)[len(_superfluous(files, covered)) :]
+    return any(each.records for each in gained)
 
 
 def _assert_covered(going: Sequence[WalFile], covered: Coverage) -> None:

@@ -13,23 +13,18 @@ A crash after the put leaves a manifest that the next run adopts.
 
 from __future__ import annotations
 
-import logging
-
-from chronik_store.errors import CorruptionError, UnavailableError
+from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.control import Published
 from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
-from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.lineage import manifest_numbers, read_manifest
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline.contract import NotNextError
 from chronik_store.pipeline.fence import fence, judge
+from chronik_store.pipeline.producers import producers_of_next
 from chronik_store.pipeline.turn import Turn
-from chronik_store.segment.reader import load_footer
-from chronik_store.segment.source import SegmentAbsentError
 
-_log = logging.getLogger("chronik_store.pipeline")
 ROUNDS = 3
 """Numbers published in one run at most: one to adopt, one of our own, one to spare."""
 
@@ -91,38 +86,3 @@ def _check_newest(turn: Turn, manifest: Manifest, number: int) -> None:
     if newer:
         found, _ = read_manifest(turn.tiering.store, *who, newer[-1])
         fence(turn, found, newer[-1], f"this log was about to publish {number}; it is an old copy")
-
-
-def producers_of_next(turn: Turn, manifest: Manifest) -> tuple[ProducerEntry, ...]:
-    """Producer state as of `manifest.next`, never newer than the data in the bucket (protocol 2).
-
-    From what the upload remembers, else from the last segment's footer, else (all segments were
-    dropped) from the manifest published before. Older than `next` is safe: a producer whose
-    sequence it does not know gets a typed error; newer would swallow a retry.
-    """
-    remembered = turn.lane.producers
-    end_offset = manifest.next.offset
-    if remembered is not None and remembered[0] == end_offset:
-        return remembered[1]
-    if end_offset == 0:
-        return ()
-    if manifest.segments:
-        found = _footer_producers(turn, manifest)
-    elif manifest.published_number:
-        who = (manifest.topic, manifest.partition, manifest.log_id)
-        found = read_manifest(turn.tiering.store, *who, manifest.published_number)[0].producers
-    else:
-        found = ()
-    turn.lane.producers = (end_offset, found)
-    return found
-
-
-def _footer_producers(turn: Turn, manifest: Manifest) -> tuple[ProducerEntry, ...]:
-    last = manifest.segments[-1]
-    try:
-        footer = load_footer(turn.local.source(last.key), last)
-    except (SegmentAbsentError, CorruptionError, UnavailableError) as error:
-        if not isinstance(error, SegmentAbsentError):
-            _log.warning("%s: local copy not readable, the bucket is asked: %s", last.key, error)
-        footer = load_footer(turn.tiering.open_object(last), last)
-    return footer.producers

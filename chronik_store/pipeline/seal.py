@@ -47,7 +47,7 @@ def _start_file(turn: Turn, index: int) -> None:
     wal = turn.partition.wal
     newest = wal.files()[-1]
     if newest.first_index <= index <= newest.last_index:
-        wal.rotate(turn.partition.checkpoint())
+        wal.rotate()
 
 
 def due(segment: OpenSegment, age_seconds: float, config: LogConfig) -> SealReason | None:

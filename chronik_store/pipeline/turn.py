@@ -9,15 +9,20 @@ it (a restart) costs work done twice, never a decision made wrongly.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from chronik_store.errors import FencedError
+from chronik_store.errors import FencedError, UnavailableError
 from chronik_store.format.control import Command, Intent
+from chronik_store.format.entry import Entry
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.pipeline.contract import Partition, SteppedDownError, Tiering
 from chronik_store.search.bundle import BuiltBundle
 from chronik_store.segment.source import LocalSegments
+
+READ_BYTES = 1 << 20
+"""Bytes of entries read from the WAL at a time."""
 
 
 @dataclass(slots=True)
@@ -27,8 +32,8 @@ class Lane:
     busy: bool = False
     open_seen: tuple[int, float] | None = None
     """First index of the open segment, and when (monotonic seconds) it first had records."""
-    written: dict[int, SegmentInfo] = field(default_factory=dict)
-    """Local segment files written here and not yet listed, by first index."""
+    written: dict[int, tuple[SegmentInfo, tuple[ProducerEntry, ...]]] = field(default_factory=dict)
+    """Local segment files written here and not yet listed, and their producers, by first index."""
     producers: tuple[int, tuple[ProducerEntry, ...]] | None = None
     """The end offset of the last segment listed by us, and the producers as of it."""
     own_folder_term: int | None = None
@@ -85,6 +90,23 @@ class Turn:
             if item.term == term and key in item.keys:
                 return
         self.propose(Intent(keys=(key,), first_index=first_index, clock_us=self.now_us()))
+
+    def entries(self, first_index: int, last_index: int) -> Iterator[Entry]:
+        """Entries of the WAL, both ends included, verified, some at a time.
+
+        UnavailableError when they are not here: a hole is never passed over.
+        """
+        index = first_index
+        while index <= last_index:
+            try:
+                run = self.partition.wal.read(index, last_index, READ_BYTES)
+            except IndexError as error:
+                raise UnavailableError(
+                    f"entries {index} to {last_index} are committed but not in this WAL; another "
+                    "replica may hold them. Tiering waits here"
+                ) from error
+            yield from run
+            index += len(run)
 
     def ready(self) -> None:
         """Before the first put or delete: the bucket is fit for it and the folder is ours.

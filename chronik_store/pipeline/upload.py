@@ -13,23 +13,21 @@ an object; an object that the next try adopts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
 from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.control import AddSegment
-from chronik_store.format.entry import Entry
 from chronik_store.format.manifest_file import SealedRange, SegmentInfo
+from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.objectstore.layout import segment_key
 from chronik_store.pipeline.contract import NotNextError
+from chronik_store.pipeline.producers import producers_at_seal
 from chronik_store.pipeline.put import put_file
 from chronik_store.pipeline.turn import Turn
 from chronik_store.segment.sealer import SegmentIdentity, write_segment
 
 SEGMENTS_PER_RUN = 16
-READ_BYTES = 1 << 20
-"""Bytes of entries read from the WAL at a time."""
 
 
 def upload(turn: Turn) -> None:
@@ -45,12 +43,11 @@ def upload(turn: Turn) -> None:
 
 def _upload_next(turn: Turn, sealed: SealedRange) -> None:
     turn.ready()
-    info = turn.lane.written.get(sealed.first_index) or _write_local(turn, sealed)
+    info, producers = turn.lane.written.get(sealed.first_index) or _write_local(turn, sealed)
     turn.intend(info.key, sealed.first_index)
     outcome = _put(turn, sealed, info)
     turn.done["uploaded" if outcome == "created" else "adopted"] += 1
     turn.done["uploaded_bytes"] += info.size_bytes if outcome == "created" else 0
-    producers = turn.partition.producers_at(sealed.last_index)
     turn.propose(AddSegment(segment=info))
     if sealed in turn.manifest.sealed:
         raise NotNextError(
@@ -75,32 +72,19 @@ def _put(turn: Turn, sealed: SealedRange, info: SegmentInfo) -> Literal["created
         ) from error
 
 
-def _write_local(turn: Turn, sealed: SealedRange) -> SegmentInfo:
+def _write_local(turn: Turn, sealed: SealedRange) -> tuple[SegmentInfo, tuple[ProducerEntry, ...]]:
     """The range as a segment file, from the WAL's entries, each verified on the way."""
     who = turn.partition.identity
     turn.tiering.env.fs.make_directories(turn.local.directory)
+    producers = producers_at_seal(turn, sealed)
     info = write_segment(
         turn.tiering.env.fs,
         turn.local.directory,
         SegmentIdentity(who.topic, who.partition, who.topic_id),
         sealed,
-        _entries(turn, sealed),
-        turn.partition.producers_at(sealed.last_index),
+        turn.entries(sealed.first_index, sealed.last_index),
+        producers,
         key_of=partial(segment_key, who.topic, who.partition),
     )
-    turn.lane.written[sealed.first_index] = info
-    return info
-
-
-def _entries(turn: Turn, sealed: SealedRange) -> Iterator[Entry]:
-    first_index = sealed.first_index
-    while first_index <= sealed.last_index:
-        try:
-            run = turn.partition.wal.read(first_index, sealed.last_index, READ_BYTES)
-        except IndexError as error:
-            raise UnavailableError(
-                f"entries {first_index} to {sealed.last_index} are sealed but not in this WAL; "
-                "another replica may hold them. The upload waits here"
-            ) from error
-        yield from run
-        first_index += len(run)
+    turn.lane.written[sealed.first_index] = (info, producers)
+    return info, producers

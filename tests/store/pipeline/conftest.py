@@ -19,7 +19,6 @@ from chronik_store.clock import SystemEntropy
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
 from chronik_store.errors import UnavailableError
-from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.control import Command, Members, Noop
 from chronik_store.format.entry import (
     Entry,
@@ -182,6 +181,7 @@ class World:
         self.term = 0
         self.checked = 0
         self.index_directory: str | None = None
+        self.commit_lag = 0
 
     def open(self, **steps: int) -> Process:
         """A new process over what is there; the one before is gone."""
@@ -260,9 +260,9 @@ class FakeWal:
                 break
         return found
 
-    def rotate(self, checkpoint: Checkpoint | None = None) -> None:
-        assert checkpoint is not None
-        self.process.steps.run("rotate", lambda: self._rotate(checkpoint.manifest_folded_to))
+    def rotate(self) -> None:
+        folded_to = self.process.state.folded_to - self.world.commit_lag
+        self.process.steps.run("rotate", lambda: self._rotate(folded_to))
 
     def _rotate(self, folded_to: int) -> None:
         files = self.world.files
@@ -280,7 +280,8 @@ class FakeWal:
         going = [each for each in self.world.files if each.seq <= through_seq]
         assert 0 < len(going) < len(self.world.files)
         # What is left can be recovered: a later checkpoint knows all that the files knew.
-        folded_to = max(each.folded_to for each in self.world.files[len(going) :])
+        left = self.world.files[len(going) :]
+        folded_to = max(each.folded_to for each in left)
         last_index = max(each.last_index for each in going)
         assert folded_to >= last_index
         for segment in self.process.manifest.segments:
@@ -353,18 +354,19 @@ class Process:
         return self.state.producers_at(last_index)
 
     def checkpoint(self) -> Any:
-        return SimpleNamespace(manifest_folded_to=self.state.folded_to)
+        return SimpleNamespace(manifest_folded_to=self.state.folded_to - self.world.commit_lag)
 
     def note_error(self, stage: str, error: BaseException | None) -> None:
         self.errors[stage] = error
 
     # --- what tests do ---
 
-    def append(self, count: int = 1, size: int = 500) -> None:
+    def append(self, count: int = 1, size: int = 500, producer_id: int = 0) -> None:
         """`count` batches of one record each; acknowledged when this returns."""
         for _ in range(count):
             value = b"%06d" % len(self.world.acked) + b"v" * (size - 6)
-            batch = RecordBatch.build([value])
+            number = len(self.world.acked)
+            batch = RecordBatch.build([value], producer_id=producer_id, base_sequence=number)
             self._add(int(EntryKind.RECORDS), 1, batch.buffer)
             self.world.acked.append(value)
 

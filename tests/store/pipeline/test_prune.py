@@ -198,3 +198,19 @@ def test_a_hole_in_the_coverage_is_an_assertion(segments: tuple[Any, ...], start
     )
     with pytest.raises(AssertionError):
         coverage(manifest)
+
+
+def test_a_checkpoint_that_lags_supersedes_nothing_and_is_not_made_in_vain(kit: Any) -> None:
+    world = kit.World()
+    process = world.open()
+    world.commit_lag = 3
+    process.append(5)
+    assert process.run().errors == ()
+    files = len(world.files)
+    for _ in range(4):
+        assert process.run().idle
+    assert world.wal_offsets() == set(range(5))
+    assert len(world.files) == files
+    world.commit_lag = 0
+    process.drain()
+    assert world.wal_offsets() == set()

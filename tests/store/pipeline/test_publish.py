@@ -10,6 +10,7 @@ import pytest
 from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.objectstore.layout import manifest_key
+from chronik_store.pipeline import collect
 
 SUCCESSOR = "cc" * 16
 
@@ -154,7 +155,10 @@ def test_a_copy_that_is_many_numbers_behind_is_fenced_before_its_first_put(kit: 
     assert world.object_keys() == objects
 
 
-def test_a_collected_number_cannot_be_taken_by_a_sleeper(kit: Any) -> None:
+def test_a_collected_number_cannot_be_taken_by_a_sleeper(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chronik_store.pipeline.collect.MANIFESTS_KEPT", 4)
     world, process = tiered(kit)
     twin = copy_of(world, kit)
     sleeper = twin.open()
@@ -165,7 +169,7 @@ def test_a_collected_number_cannot_be_taken_by_a_sleeper(kit: Any) -> None:
         # Between the sleeper's check of the folder and its put the other goes on for long.
         if key == key_of(kit, 2) and not woken:
             woken.append(True)
-            for _ in range(70):
+            for _ in range(8):
                 process.append(5)
                 process.drain()
         return None
@@ -202,9 +206,13 @@ def test_a_damaged_manifest_is_an_error_and_no_fence(kit: Any) -> None:
     assert process.manifest.fenced is None
 
 
-def test_old_numbers_are_swept_and_the_newest_64_stay(kit: Any) -> None:
-    world, _ = tiered(kit, runs=70)
-    assert numbers(world) == list(range(7, 71))
+def test_old_numbers_are_swept_and_the_newest_stay(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert collect.MANIFESTS_KEPT == 64
+    monkeypatch.setattr(collect, "MANIFESTS_KEPT", 4)
+    world, _ = tiered(kit, runs=10)
+    assert numbers(world) == [7, 8, 9, 10]
 
 
 @pytest.mark.parametrize("drop_all", [False, True])

@@ -209,3 +209,27 @@ def test_losing_the_lead_while_the_file_is_read_puts_nothing(kit: Any) -> None:
     world.disk.hook = step_down
     assert process.run().errors == ()
     assert world.object_keys("segments/") == []
+
+
+def test_a_log_that_forgot_its_producers_derives_the_same_segments(kit: Any) -> None:
+    def forgotten(_last_index: int) -> Any:
+        raise KeyError
+
+    keys = []
+    for forgets in (False, True):
+        world = kit.World(segment_bytes=1 << 20)
+        process = world.open()
+        for number in range(3):
+            process.append(3, producer_id=7)
+            process.append(2, producer_id=8 + number)
+            assert process.pipeline.seal_now(process)
+            if forgets:
+                # A new process whose log starts behind the SEAL, and nothing remembered.
+                world.term -= 1
+                process = world.open()
+                process._noop = True
+                process.producers_at = forgotten
+            process.drain()
+        keys.append(world.object_keys("segments/"))
+    assert len(keys[0]) == 3
+    assert keys[0] == keys[1]
