@@ -1,0 +1,199 @@
+"""Whatever is damaged or missing becomes a finding; what is whole becomes none; nothing changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chronik_store import LogConfig, LogStore
+from chronik_store.environment import Environment
+from chronik_store.errors import UnavailableError
+from chronik_store.format.control import DropPrefix
+from chronik_store.objectstore.local import LocalObjectStore
+from chronik_store.testing.crash import MortalThreads
+from chronik_store.testing.simulated_disk import SimulatedDisk
+
+CONFIG = LogConfig(
+    pipeline_enabled=False,
+    indexing_enabled=False,
+    segment_bytes=2000,
+    local_segment_bytes=4000,
+    cache_disk_bytes=0,
+    disk_reserve_bytes=0,
+    disk_throttle_bytes=0,
+)
+URL = "file:///bucket"
+
+
+def open_store(disk: SimulatedDisk, *, read_only: bool = False, **changes: Any) -> LogStore:
+    env = Environment(fs=disk, threads=MortalThreads())
+    config = CONFIG.replace(**changes)
+    return LogStore.open("/data", object_store=URL, config=config, env=env, read_only=read_only)
+
+
+def filled(segments: int = 3) -> SimulatedDisk:
+    """A closed store with tiered segments, local copies of the newest, and records behind them."""
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        for number in range(5 * segments):
+            log.append([b"%06d" % number + b"v" * 300])
+            if number % 5 == 4:
+                log.seal()
+                assert log.run_pipeline_once().errors == ()
+        log.append([b"in the wal only"])
+    return disk.kill()
+
+
+def findings(disk: SimulatedDisk, *, bucket: bool = True, deep: bool = True) -> list[Any]:
+    with open_store(disk, read_only=True, accept_suspect=True) as store:
+        return list(store.partition("t").verify(bucket=bucket, deep=deep).findings)
+
+
+def the_worst(disk: SimulatedDisk, **options: bool) -> list[tuple[str, str]]:
+    return [(each.severity, each.where) for each in findings(disk, **options)]
+
+
+def one(disk: SimulatedDisk, below: str, number: int = 0) -> str:
+    return disk.paths(below)[number]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_whole_log_has_no_findings_and_the_counts_say_what_was_looked_at(deep: bool) -> None:
+    disk = filled()
+    with open_store(disk, read_only=True) as store:
+        report = store.partition("t").verify(bucket=True, deep=deep)
+    assert report.findings == ()
+    assert report.ok
+    assert report.objects_checked == 4
+    assert report.files_checked >= 3
+    assert report.bytes_checked > 0
+
+
+def test_verify_changes_nothing() -> None:
+    disk = filled()
+    before = {path: disk.peek(path) for path in disk.paths("/")}
+    findings(disk)
+    assert {path: disk.peek(path) for path in disk.paths("/")} == before
+
+
+def test_a_missing_segment_object_is_corruption() -> None:
+    disk = filled()
+    path = one(disk, "/bucket/segments")
+    disk.vanish(path)
+    assert the_worst(disk, deep=False) == [("corruption", path.removeprefix("/bucket/"))]
+
+
+def test_a_segment_object_of_another_size_is_corruption() -> None:
+    disk = filled()
+    disk.truncate(one(disk, "/bucket/segments"), 100)
+    assert [severity for severity, _ in the_worst(disk, deep=False)] == ["corruption"]
+
+
+@pytest.mark.parametrize("position", [10, 400, 900])
+def test_a_flipped_bit_in_an_object_is_found_by_a_deep_check(position: int) -> None:
+    disk = filled()
+    path = one(disk, "/bucket/segments")
+    disk.flip_bit(path, position)
+    assert the_worst(disk, deep=True) == [("corruption", path.removeprefix("/bucket/"))]
+
+
+def test_a_flipped_bit_in_a_local_segment_is_found_and_says_where() -> None:
+    disk = filled()
+    path = one(disk, "/data/segments")
+    disk.flip_bit(path, 500)
+    assert the_worst(disk, bucket=False, deep=True) == [("corruption", path)]
+
+
+def test_each_damage_is_found_beside_the_others() -> None:
+    disk = filled()
+    disk.vanish(one(disk, "/bucket/segments", 0))
+    disk.flip_bit(one(disk, "/bucket/segments", 0), 500)
+    disk.flip_bit(one(disk, "/data/segments"), 500)
+    assert [severity for severity, _ in the_worst(disk)] == ["corruption"] * 3
+
+
+def test_a_missing_or_foreign_published_manifest_is_corruption() -> None:
+    disk = filled()
+    path = one(disk, "/bucket/manifests", -1)
+    disk.flip_bit(path, 60)
+    assert the_worst(disk, deep=False) == [("corruption", "published manifest")]
+    disk.vanish(path)
+    assert the_worst(disk, deep=False) == [("corruption", "published manifest")]
+
+
+def test_a_damaged_wal_file_is_found() -> None:
+    disk = filled()
+    path = one(disk, "/data/wal", -1)
+    position = disk.peek(path).index(b"in the wal only")
+    disk.flip_bit(path, position)
+    severities = {severity for severity, _ in the_worst(disk, bucket=False)}
+    assert "corruption" in severities
+
+
+def test_an_object_that_nothing_names_is_noted_and_kept() -> None:
+    disk = filled()
+    store = LocalObjectStore(
+        disk, "/bucket", entropy=Environment().entropy, clock=Environment().clock
+    )
+    key = f"segments/t/0/{100:020}-{101:020}-9-{'0' * 16}.seg"
+    store.put_if_absent(key, b"stray")
+    with open_store(disk, read_only=True) as opened:
+        report = opened.partition("t").verify(bucket=True)
+    assert [(each.severity, each.where) for each in report.findings] == [("note", key)]
+    assert report.ok
+    assert store.head(key) is not None
+
+
+def test_garbage_and_intents_are_named_objects() -> None:
+    disk = filled()
+    with open_store(disk) as store:
+        log = store.partition("t")
+        log.drop_before(5)
+        assert log.verify(bucket=True).findings == ()
+        core = log._core
+        assert core is not None
+        core.propose(DropPrefix(offset=10, reason="test", clock_us=0), term=core.leader_term())
+        assert log.verify(bucket=True, deep=True).findings == ()
+
+
+def test_a_bucket_that_is_down_is_a_warning_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = filled()
+
+    def down(*_arguments: Any, **_options: Any) -> Any:
+        raise UnavailableError("503")
+
+    with open_store(disk, read_only=True) as store:
+        log = store.partition("t")
+        for name in ("head", "get", "get_range", "list"):
+            monkeypatch.setattr(LocalObjectStore, name, down)
+        report = log.verify(bucket=True)
+    assert {each.severity for each in report.findings} == {"warning"}
+    assert "could not be checked: 503" in report.findings[0].message
+    assert not report.ok
+
+
+def test_verify_runs_beside_a_writer() -> None:
+    disk = filled()
+    with open_store(disk) as writer:
+        log = writer.partition("t")
+        for number in range(20):
+            log.append([b"more %d" % number + b"v" * 300])
+            if number % 5 == 0:
+                log.run_pipeline_once()
+            with open_store(disk.another_process(), read_only=True) as reader:
+                assert reader.partition("t").verify(bucket=True, deep=True).findings == ()
+
+
+def test_a_log_opened_from_the_bucket_alone_is_verified_too() -> None:
+    from chronik_store import open_bucket
+
+    disk = filled()
+    env = Environment(fs=disk, threads=MortalThreads())
+    with open_bucket(URL, topic="t", env=env) as log:
+        assert log.verify(deep=True).findings == ()
+    disk.flip_bit(one(disk, "/bucket/segments"), 500)
+    with open_bucket(URL, topic="t", env=env) as log:
+        assert [each.severity for each in log.verify(deep=True).findings] == ["corruption"]
