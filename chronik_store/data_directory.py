@@ -85,6 +85,20 @@ class DataDirectory:
             raise
         return directory
 
+    @classmethod
+    def claim(cls, env: Environment, path: str) -> DataDirectory:
+        """Lock and lay out a directory without an identity: `restore` writes STORE last.
+
+        Errors: as `open`, for what concerns the path and the lock.
+        """
+        directory = cls(env, path, read_only=False)
+        try:
+            directory._prepare()
+        except OSError as error:
+            directory.close()
+            raise disk_error(path, "open", error) from error
+        return directory
+
     def _prepare(self) -> None:
         fs, path = self.env.fs, self.path
         if fs.exists(path) and not fs.stat(path).is_directory:
