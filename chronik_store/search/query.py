@@ -1,10 +1,10 @@
 """The search language: text in, CheckedQuery out, or a QueryError that shows how to write it.
 
 Place: the front door of `search`. The syntax is Tantivy's; the reading is ours, because Tantivy
-drops things without a word: `err*` means `err`, `x~1` the phrase "x 1", `a AND NOT b` finds nothing,
-a clause without a word means nothing (measured, docs/search-language.md). Promise:
-what a query says is searched, or refused with a position. Invariant: bounded in characters, depth
-and clauses before anything is compiled.
+drops things without a word: `err*` means `err`, `x~1` the phrase "x 1", `a AND NOT b` finds
+nothing, a clause without a word is left out (measured, docs/search-language.md). Promise: what a
+query says is searched, or refused with a position. Invariant: bounded in characters, depth and
+clauses before anything is compiled.
 
     list     chain ...                     any of them; +chain must match, -chain must not
     chain    both (OR both)*

@@ -65,7 +65,7 @@ class TailIndex:
         fs: FileSystem,
         directory: str | None,
         heap_bytes: int = 15_000_000,
-        commit_bytes: int = 4 << 20,
+        commit_bytes: int = 16 << 20,
         text_bytes_max: int = 1 << 30,
     ) -> None:
         self._clock = clock
@@ -225,6 +225,8 @@ class TailIndex:
                     part.taken = offset + 1
                     if count % _LOOK_EVERY == 0 and self._late(deadline):
                         break
+            except CorruptionError:  # of the batch: the index is sound, and keeps what it took
+                raise
             except BaseException:
                 self._give_up(part)
                 raise

@@ -261,6 +261,25 @@ def test_a_failing_index_costs_its_part_and_is_fed_again(
     assert list(range(9)) == offsets(index, "disk")
 
 
+def test_a_damaged_batch_costs_nothing_that_came_before_it(
+    fs: PosixFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make(fs)
+    batches = reference.batches_of(log_of(6))
+
+    def damaged(self: StoredBatch) -> None:
+        raise CorruptionError("record headers: not a list")
+
+    index.feed(batches[:1])
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredBatch, "headers", damaged)
+        with pytest.raises(CorruptionError, match="not a list"):
+            index.feed(batches[1:])
+
+    assert [0, 1, 2] == offsets(index, "disk")
+    assert 6 == index.feed(batches[1:])
+
+
 def test_a_closed_tail_refuses(fs: PosixFileSystem) -> None:
     index = make(fs)
     index.feed(reference.batches_of(log_of(3)))
