@@ -57,10 +57,14 @@ class Opening:
         return 0 if self.frame is None else self.frame.next_position
 
     @property
+    def previous_end(self) -> tuple[int, int, int] | None:
+        """Where the files before this one end, by its checkpoint."""
+        return None if self.checkpoint is None else self.checkpoint.previous_end
+
+    @property
     def previous(self) -> int:
         """The file_seq of the file before this one; 0 for the first."""
-        end = None if self.checkpoint is None else self.checkpoint.previous_end
-        return 0 if end is None else end[0]
+        return 0 if self.previous_end is None else self.previous_end[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,18 +24,20 @@ _FIRST_INDEX = attrgetter("first_index")
 class LogFile:
     """One WAL file as the table knows it: its name, and where its live entries stand.
 
-    positions are relative to `origin`, since entries are staged before the checkpoint that comes
-    first in their file is encoded. `readers`: uses that keep the file from being unlinked.
+    base_index: the last live entry when the file was begun, as its checkpoint says. positions are
+    relative to `origin`, since entries are staged before the checkpoint that comes first in their
+    file is encoded. readers: uses that keep the file from being unlinked.
     """
 
-    __slots__ = ("base_offsets", "damaged", "file_id", "first_index", "folded_to", "header_bytes",
-                 "origin", "path", "positions", "readers", "removed", "seq", "size", "sizes",
-                 "timestamps")  # fmt: skip
+    __slots__ = ("base_index", "base_offsets", "damaged", "file_id", "first_index", "folded_to",
+                 "header_bytes", "origin", "path", "positions", "readers", "removed", "seq", "size",
+                 "sizes", "timestamps")  # fmt: skip
 
-    def __init__(self, seq: int, path: str, first_index: int) -> None:
+    def __init__(self, seq: int, path: str, base_index: int) -> None:
         self.seq = seq
         self.path = path
-        self.first_index = first_index
+        self.base_index = base_index
+        self.first_index = base_index + 1
         self.file_id = 0
         self.header_bytes = 0
         self.origin = 0

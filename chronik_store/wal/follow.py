@@ -27,7 +27,9 @@ def follow(
     seqs, _ = list_files(env.fs, directory)
     current = found.file
     newer = _continuation(env, directory, identity, seqs, current)
-    if current is not None and current.seq in seqs:
+    # A file that the writer's next open has made anew is not continued: its content is in that one.
+    continued = not newer or (current is not None and newer[0].previous == current.seq)
+    if current is not None and current.seq in seqs and continued:
         with suppress(FileNotFoundError):
             _replay(env, current, newer[0] if newer else None, found, lock, found.position)
     for place, opening in enumerate(newer):

@@ -1,8 +1,9 @@
 """A group's bytes: frames with the marks that are known at the moment of writing.
 
 Place: in `wal`, between staging and the file. Promise: one list of buffers for one write; payloads
-are not copied unless they are small. Invariant: a frame says how many sectors of zeros it wrote
-itself, so that recovery can tell records full of zeros from sectors that were never written.
+are not copied unless they are small or hold runs of zeros. Invariant: a frame says how many sectors
+of zeros it wrote itself, and with how many zeros it ends, so that recovery can tell records full
+of zeros from sectors that were never written, and from a write that broke off.
 """
 
 from __future__ import annotations
@@ -46,45 +47,47 @@ def encode_frame_parts(
     """One frame at `position` of its file, padded to `size` bytes."""
     covered = head if kind == _ENTRY else payload
     length = len(head) + len(payload)
-    header = encode_frame_header(kind, 0, seq, position, marks, file_id, covered, length)
-    if (position % SECTOR_BYTES) + size > SECTOR_BYTES and _may_have_zeros(
-        payload, position + size
-    ):
-        whole = b"".join((header, head, payload, padding(length)))
-        count = zero_sectors(whole, position, 0, size)
-        if count:
-            header = encode_frame_header(
-                kind, 0, seq, position, marks, file_id, covered, length, count
-            )
-    parts: list[Buffer] = [header + head]
-    if length > len(head):
+    pad = padding(length)
+
+    def header(sectors: int, tail: int) -> bytes:
+        return encode_frame_header(
+            kind, 0, seq, position, marks, file_id, covered, length, sectors, tail
+        )
+
+    start = header(0, len(pad))
+    one_sector = position % SECTOR_BYTES + size <= SECTOR_BYTES
+    if not _ends_in_data(head, payload) or not (one_sector or _is_full(payload, position + size)):
+        whole = b"".join((start, head, payload, pad))
+        start = header(zero_sectors(whole, position), size - len(whole.rstrip(b"\0")))
+    parts: list[Buffer] = [start + head]
+    if payload:
         parts.append(payload)
-    if length % 8:
-        parts.append(padding(length))
+    if pad:
+        parts.append(pad)
     return parts
 
 
-def _may_have_zeros(payload: Buffer, end: int) -> bool:
-    """Whether one of the sectors behind a frame's first may be all zeros; cheap, errs on yes."""
+def _ends_in_data(head: bytes, payload: Buffer) -> bool:
+    """Whether the last byte before the padding is not zero."""
+    last = payload or head
+    return bool(last) and last[-1] != 0
+
+
+def _is_full(payload: Buffer, end: int) -> bool:
+    """Whether no sector behind a frame's first one is all zeros; cheap, errs on no."""
     if len(payload) < 2 * SECTOR_BYTES:
-        return True
+        return False
     data = payload if isinstance(payload, bytes) else bytes(payload)
     if data.find(_ZERO_SECTOR) >= 0:
-        return True
+        return False
     tail = data[-(end % SECTOR_BYTES or SECTOR_BYTES) + 7 :]
-    return tail.count(0) == len(tail)
+    return tail.count(0) < len(tail)
 
 
-def zero_sectors(data: Buffer, position: int, start: int, end: int) -> int:
-    """How many sectors of a frame, its first one excepted, hold nothing but zeros of it.
-
-    The frame stands at data[start:end] and at `position` of its file.
-    """
-    view = memoryview(data)
-    first = start + SECTOR_BYTES - position % SECTOR_BYTES
-    count = 0
-    for low in range(first, end, SECTOR_BYTES):
-        high = min(low + SECTOR_BYTES, end)
-        if view[low:high] == _ZERO_SECTOR[: high - low]:
-            count += 1
-    return count
+def zero_sectors(frame: bytes, position: int) -> int:
+    """How many sectors hold nothing but zeros of a frame at `position`, its first one excepted."""
+    first = SECTOR_BYTES - position % SECTOR_BYTES
+    return sum(
+        not frame[low : low + SECTOR_BYTES].strip(b"\0")
+        for low in range(first, len(frame), SECTOR_BYTES)
+    )

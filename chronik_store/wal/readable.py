@@ -47,7 +47,7 @@ class ReadableWal:
         self.lock = lock
         self.directory = directory
         self.recovery: RecoveryReport = recovered.report()
-        self.recovery_commit_index = min(replay.commit_index, replay.table.last_index)
+        self.recovery_commit_index = replay.committed
         self.log_id = identity.log_id if replay.checkpoint is None else replay.checkpoint.log_id
         self._env = env
         self._identity = identity
@@ -73,7 +73,7 @@ class ReadableWal:
         with self.lock:
             self._tail.restart(replay.table.last_index + 1)
             self._durable.begin(replay.table.position_after(replay.copy_from - 1))
-            self.recovery_commit_index = min(replay.commit_index, replay.table.last_index)
+            self.recovery_commit_index = replay.committed
             self.recovery = found.report()
             if replay.checkpoint is not None:
                 self.log_id = replay.checkpoint.log_id

@@ -21,7 +21,7 @@ from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, se
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.replay import Replay
 from chronik_store.wal.settings import Replayer, WalIdentity
-from chronik_store.wal.verdict import Judgement, judge
+from chronik_store.wal.verdict import Judgement, judge, strongest_hard_state
 
 _FRAMES_AT_A_TIME = 1024
 
@@ -46,11 +46,18 @@ class Recovered:
     elapsed_seconds: float = 0.0
     temporaries: list[str] = field(default_factory=list)
 
+    @property
+    def unproved(self) -> LogFile | None:
+        """The last file, if no frame swears to it: its name may not be durable. All that it holds
+        is among what is copied, and the next file takes its place.
+        """
+        file = self.file
+        proved = file is None or self.verdict == "suspect" or self.replay.sworn[1] >= file.seq
+        return None if proved else file
+
     def report(self, copied_bytes: int = 0) -> RecoveryReport:
         """The public account of it."""
         table = self.replay.table
-        committed = min(self.replay.commit_index, table.last_index)
-        stored = committed >= table.base.index
         return RecoveryReport(
             verdict=self.verdict,
             files=self.files,
@@ -59,7 +66,7 @@ class Recovered:
             first_index=table.first_index,
             last_index=table.last_index,
             end_offset=table.end_offset,
-            committed_offset=table.position_after(committed).offset if stored else 0,
+            committed_offset=table.position_after(self.replay.committed).offset,
             cut_bytes=self.cut_bytes,
             copied_bytes=copied_bytes,
             elapsed_seconds=self.elapsed_seconds,
@@ -84,7 +91,7 @@ def recover(
         found.verdict = "suspect"
         found.findings += chain.findings
     _replay_chain(env.fs, chain, found, live=live)
-    _set_aside(chain, found)
+    _set_aside(env.fs, chain, found)
     found.last_seq = max(found.last_seq, found.replay.last_seq)
     found.elapsed_seconds = env.clock.monotonic() - started
     return found
@@ -125,7 +132,7 @@ def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool)
         if not good:
             # The rest of the line stands behind the damage.
             for late in chain.files[place + 1 :]:
-                _keep_hard_state(late, found.replay)
+                _keep_hard_state(fs, late, found.replay)
                 found.replay.table.files.append(_aside_file(late, found.replay))
             return
 
@@ -134,7 +141,7 @@ def open_file(opening: Opening, replay: Replay) -> LogFile:
     """Replay a file's checkpoint; the file is then the newest of the table."""
     assert opening.header is not None
     assert opening.checkpoint is not None
-    file = LogFile(opening.seq, opening.path, 0)
+    file = LogFile(opening.seq, opening.path, opening.checkpoint.base.index)
     file.file_id = opening.header.file_id
     file.origin = opening.origin
     file.size = opening.size
@@ -216,7 +223,7 @@ def _reached(
     """Whether an older file holds all that the file after it builds on."""
     replay = found.replay
     if position == end[2] and replay.last_seq == end[1]:
-        file.damaged = _dead_part_is_damaged(view, file, position, replay)
+        file.damaged = _dead_part_is_damaged(view, file.file_id, position, replay.last_seq)
         return True
     judgement = judge(
         view, position, file_id=file.file_id, expected_seq=replay.last_seq + 1, sworn_seq=end[1]
@@ -225,16 +232,14 @@ def _reached(
     return False
 
 
-def _dead_part_is_damaged(view: memoryview, file: LogFile, position: int, replay: Replay) -> bool:
-    """Whether what stands behind an older file's end is more than frames that were copied on and
-    a torn write: then the file is evidence, and pruning moves it into quarantine.
+def _dead_part_is_damaged(view: memoryview, file_id: int, position: int, last_seq: int) -> bool:
+    """Whether what stands behind the end of an older file (its frame `last_seq`) is more than
+    frames that were copied on and a torn write: then the file is evidence, not to be deleted.
     """
-    seq = replay.last_seq + 1
-    while (frame := decode_frame(view, position, file_id=file.file_id)) and frame.seq == seq:
+    seq = last_seq + 1
+    while (frame := decode_frame(view, position, file_id=file_id)) and frame.seq == seq:
         position, seq = frame.next_position, seq + 1
-    judgement = judge(
-        view, position, file_id=file.file_id, expected_seq=seq, sworn_seq=replay.last_seq
-    )
+    judgement = judge(view, position, file_id=file_id, expected_seq=seq, sworn_seq=last_seq)
     return judgement.verdict == "suspect"
 
 
@@ -299,12 +304,21 @@ def _note_damage(
         replay.swear((file.seq, replay.last_seq, position))
 
 
-def _set_aside(chain: Chain, found: Recovered) -> None:
-    for opening in chain.aside:
-        _keep_hard_state(opening, found.replay)
+def _set_aside(fs: FileSystem, chain: Chain, found: Recovered) -> None:
+    """Take files that are no part of the chain into the table, without entries: evidence of
+    damage, or a file that was made and then made anew by the next open.
+    """
+    parents = {opening.previous_end for opening in chain.files}
     files = found.replay.table.files
     known = {file.seq for file in files}
-    files += [_aside_file(o, found.replay) for o in chain.aside if o.seq not in known]
+    for opening in chain.aside:
+        if opening.seq in known:
+            continue
+        _keep_hard_state(fs, opening, found.replay)
+        file = _aside_file(opening, found.replay)
+        if not opening.fault and opening.previous_end in parents:
+            file.damaged = _aside_is_damaged(fs, opening)
+        files.append(file)
     files.sort(key=lambda file: file.seq)
     # A file without live entries starts where the next one does, so that look-ups pass it by.
     border = found.replay.table.last_index + 1
@@ -313,14 +327,33 @@ def _set_aside(chain: Chain, found: Recovered) -> None:
 
 
 def _aside_file(opening: Opening, replay: Replay) -> LogFile:
-    file = LogFile(opening.seq, opening.path, replay.table.last_index + 1)
+    file = LogFile(opening.seq, opening.path, replay.table.last_index)
     file.size = opening.size
     file.damaged = True
     return file
 
 
-def _keep_hard_state(opening: Opening, replay: Replay) -> None:
+def _aside_is_damaged(fs: FileSystem, opening: Opening) -> bool:
+    assert opening.header is not None
+    handle = fs.open(opening.path)
+    try:
+        with handle.map() as view:
+            return _dead_part_is_damaged(view, opening.header.file_id, opening.origin, opening.seq)
+    finally:
+        handle.close()
+
+
+def _keep_hard_state(fs: FileSystem, opening: Opening, replay: Replay) -> None:
     """A term that was promised stays promised, even if the log it stood in is damaged."""
-    checkpoint = opening.checkpoint
-    if checkpoint is not None and checkpoint.term > replay.hard_state[0]:
-        replay.raise_hard_state(checkpoint.term, checkpoint.vote)
+    if opening.checkpoint is None or opening.header is None:
+        return
+    term, vote = opening.checkpoint.term, opening.checkpoint.vote
+    handle = fs.open(opening.path)
+    try:
+        with handle.map() as view:
+            found = strongest_hard_state(view, opening.origin, opening.header.file_id)
+    finally:
+        handle.close()
+    strongest = max(found, (term, vote))
+    if strongest[0] > replay.hard_state[0]:
+        replay.raise_hard_state(*strongest)

@@ -51,6 +51,13 @@ class Replay:
         self._changes: deque[tuple[int, int]] = deque()
 
     @property
+    def committed(self) -> int:
+        """The newest commit index that any frame knew, within what is here. The base always is:
+        only what is committed is pruned or stood for by a snapshot.
+        """
+        return max(self.table.base.index, min(self.commit_index, self.table.last_index))
+
+    @property
     def copy_from(self) -> int:
         """The first index that frames above the mark have changed; last_index + 1 if none."""
         return min((low for _, low in self._changes), default=self.table.last_index + 1)
@@ -58,6 +65,9 @@ class Replay:
     def open_file(self, file: LogFile, checkpoint: Checkpoint) -> None:
         """The next file: entries behind its base are dead, those up to it stay if they match it."""
         table = self.table
+        if checkpoint.previous_end is not None:
+            self.swear(checkpoint.previous_end)
+        self._change(file.seq, checkpoint.base.index + 1)
         if self.checkpoint is None:
             table.reset(checkpoint.base)
         elif self._matches(checkpoint.base):
@@ -69,9 +79,7 @@ class Replay:
         file.first_index = table.last_index + 1
         table.files.append(file)
         self.checkpoint = checkpoint
-        # The file has its name only since its checkpoint is on disk: the name swears to it.
         self.last_seq = file.seq
-        self.swear((file.seq, file.seq, file.origin))
         self.raise_hard_state(checkpoint.term, checkpoint.vote)
         self.suspect = checkpoint.suspect
         self.commit_index = max(self.commit_index, checkpoint.committed_index)

@@ -2,11 +2,11 @@
 
 Place: in `wal`, under recovery. The facts it rests on: one group is in flight, so a frame of a
 later group proves that everything before it was synced; the file was zero-filled (or ends there),
-so a sector that a power cut kept from the disk is all zeros; sectors of 512 bytes are atomic, and
-one shared with an acknowledged frame keeps its old bytes. Promise: "torn" only for frames that
-were certainly never acknowledged, as far as one flip, wherever it falls, can tell. Invariant: no
-field of an unproved header decides anything alone: a flip in a length must not make a frame "run
-past the end of the file".
+so what a power cut kept from the disk, and what stands behind a write that broke off, is all zeros;
+sectors of 512 bytes are atomic, and one shared with an acknowledged frame keeps its old bytes.
+Promise: "torn" only for frames that were certainly never acknowledged, as far as one flipped byte,
+wherever it is, can be told from a tear. Invariant: no field of an unproved header decides anything
+alone: a flip in a length must not make a frame "run past the end of the file".
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from chronik_store.format.entry import ENTRY_HEADER_BYTES
 from chronik_store.format.frame import (
     FRAME_HEADER_BYTES,
     SECTOR_BYTES,
+    ZERO_SECTORS_MAX,
+    ZERO_TAIL_MAX,
     FrameHeader,
     FrameKind,
     decode_frame,
@@ -31,7 +33,6 @@ from chronik_store.format.frame import (
     peek_frame,
 )
 from chronik_store.model import Verdict
-from chronik_store.wal.group import zero_sectors
 
 _ENTRY = int(FrameKind.ENTRY)
 _HARD_STATE = int(FrameKind.HARD_STATE)
@@ -39,6 +40,8 @@ _FIXED = {int(FrameKind.TRUNCATE): 8, int(FrameKind.SUSPECT): 8}
 _VOTE_LENGTH = 8
 _VOTE_START = 10
 _ALIGNMENT = 8
+_ALWAYS_WRITTEN = 64
+"""Each frame has a byte behind these that is not zero: in the position of its synced mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +78,27 @@ def judge(
         reason = f"{sworn}, the one at byte {position} is damaged"
     elif not is_torn(view, position, file_id, expected_seq):
         reason = f"the frame at byte {position} is damaged, not cut off"
-    last_seq, hard_state, at = 0, (0, ""), position + _ALIGNMENT
+    last_seq, at = 0, position + _ALIGNMENT
     while (frame := find_frame(view, at, file_id=file_id)) is not None:
         at = frame.next_position
         last_seq = max(last_seq, frame.seq)
-        if frame.kind == _HARD_STATE:
-            hard_state = max(hard_state, decode_hard_state(frame_payload(view, frame)))
         below_mark = below_mark or frame.synced_seq >= expected_seq
         if not reason:
             reason = _contradiction(view, frame, file_id, expected_seq)
     end = last_nonzero(view, position)
     verdict: Verdict = "suspect" if reason else "torn"
+    hard_state = strongest_hard_state(view, position, file_id)
     return Judgement(verdict, reason, below_mark, last_seq, hard_state, end)
+
+
+def strongest_hard_state(view: memoryview, start: int, file_id: int) -> tuple[int, str]:
+    """The hard state of the latest term among the valid frames from `start` on; (0, "") if none."""
+    strongest = (0, "")
+    while (frame := find_frame(view, start, file_id=file_id)) is not None:
+        start = frame.next_position
+        if frame.kind == _HARD_STATE:
+            strongest = max(strongest, decode_hard_state(frame_payload(view, frame)))
+    return strongest
 
 
 def _contradiction(view: memoryview, frame: FrameHeader, file_id: int, expected_seq: int) -> str:
@@ -110,24 +122,37 @@ def _contradiction(view: memoryview, frame: FrameHeader, file_id: int, expected_
 
 
 def is_torn(view: memoryview, position: int, file_id: int, seq: int) -> bool:
-    """Whether the broken frame `seq` at `position` lacks a sector that was never written."""
+    """Whether the broken frame `seq` at `position` was not written whole: a sector of it was never
+    written, or the write broke off in it and nothing stands behind.
+    """
     frame = peek_frame(view, position)
     if frame is not None and is_proved(view, frame, file_id):
         end = position + frame_bytes(frame.payload_bytes)
-        if frame.payload_end > len(view):
-            return True
-        return zero_sectors(view, position, position, end) > frame.zero_sectors
+        return frame.payload_end > len(view) or _lacks_some(view, frame, end)
     if first_nonzero(view, position, _sector_end(position)) is None:
+        return True
+    if last_nonzero(view, position) <= position + _ALWAYS_WRITTEN:
         return True
     if frame is not None and frame.seq != seq:
         frame = None
-    end = position + _covered_bytes(view, frame)
-    written = 0 if frame is None else frame.zero_sectors
-    return end > len(view) or _unwritten_sectors(view, position, end) > written
+    end = position + _least_bytes(view, frame)
+    if end > len(view):
+        return True
+    if frame is None:
+        return _unwritten_sectors(view, position, end) > 0
+    return _lacks_some(view, frame, end)
 
 
-def _covered_bytes(view: memoryview, frame: FrameHeader | None) -> int:
-    """How far the checksum of an unproved frame reaches at least, as far as it can be believed."""
+def _lacks_some(view: memoryview, frame: FrameHeader, end: int) -> bool:
+    """Whether more of a frame that reaches to `end`, or further, is zero than was written so."""
+    if frame.zero_sectors < min(ZERO_SECTORS_MAX, _unwritten_sectors(view, frame.position, end)):
+        return True
+    tail = frame.zero_tail
+    return tail < ZERO_TAIL_MAX and last_nonzero(view, frame.position) < end - tail
+
+
+def _least_bytes(view: memoryview, frame: FrameHeader | None) -> int:
+    """How many bytes an unproved frame takes at least, as far as its header can be believed."""
     if frame is None:
         return FRAME_HEADER_BYTES
     size = frame.payload_bytes
@@ -136,8 +161,8 @@ def _covered_bytes(view: memoryview, frame: FrameHeader | None) -> int:
     if frame.kind == _HARD_STATE and size >= _VOTE_START:
         length = frame.payload_start + _VOTE_LENGTH
         vote = view[length] | view[length + 1] << 8 if length + 2 <= len(view) else -1
-        return FRAME_HEADER_BYTES + (size if size == _VOTE_START + vote else _VOTE_START)
-    return FRAME_HEADER_BYTES + (size if size == _FIXED.get(frame.kind) else 0)
+        return frame_bytes(size if size == _VOTE_START + vote else _VOTE_START)
+    return frame_bytes(size) if size == _FIXED.get(frame.kind) else FRAME_HEADER_BYTES
 
 
 def _unwritten_sectors(view: memoryview, position: int, end: int) -> int:

@@ -16,6 +16,7 @@ frame swears that it was synced: with the next append, a MARK, or the writer's c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from chronik_store.environment import Environment
@@ -45,6 +46,8 @@ from chronik_store.wal.recovery import Recovered
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import Replayer, WalIdentity, WalSettings
 from chronik_store.wal.staging import Staging
+
+logger = logging.getLogger("chronik_store.wal")
 
 _ENTRY = int(FrameKind.ENTRY)
 _HARD_STATE = int(FrameKind.HARD_STATE)
@@ -160,7 +163,7 @@ class Wal(ReadableWal):
         table = self._table
         if replay.checkpoint is None:
             table.reset(checkpoint.base)
-        copy_from = replay.copy_from
+        copy_from, unproved = replay.copy_from, self._recovered.unproved
         entries: list[Entry] = []
         while (index := copy_from + len(entries)) <= table.last_index:
             entries += self.read(index, table.last_index, _EVERYTHING)
@@ -190,8 +193,22 @@ class Wal(ReadableWal):
                 seq = self._put_entry(pack_header(entry.header), entry.header, entry.payload)
             staging.bound_seq = seq
         self._commit.lead(seq)
+        if unproved is not None:
+            self._drop(unproved)
         copied = sum(entry.header.entry_bytes for entry in entries)
         self.recovery = self._recovered.report(copied)
+
+    def _drop(self, file: LogFile) -> None:
+        """A file that is wholly in the new one goes at once, so that idle logs that are opened
+        again and again do not pile files up.
+        """
+        with self.lock:
+            self._table.files.remove(file)
+            self._pruner.doom_locked([file])
+        try:
+            self._pruner.work()
+        except UnavailableError as error:
+            logger.warning("%s; it goes with the next files that are pruned", error)
 
     # --- stage: the caller holds the lock --------------------------------------------------------
 
@@ -292,7 +309,7 @@ class Wal(ReadableWal):
     def _stage_file(self, folds: Checkpoint | None) -> int:
         staging, table = self._staging, self._table
         seq = staging.last_seq + 1
-        file = LogFile(seq, file_path(self.directory, seq), table.last_index + 1)
+        file = LogFile(seq, file_path(self.directory, seq), table.last_index)
         staging.add_file(file, table.last(), folds)
         table.files.append(file)
         return seq
@@ -379,15 +396,18 @@ class Wal(ReadableWal):
         """Remove files up to `through_seq`, oldest first, never the one being written; returns
         (count, bytes). The caller has proved that they may go; what is not committed never does
         (AssertionError). Files that are being read follow later, damaged ones go to quarantine.
-        UnavailableError when the disk refuses: call again.
+        Fewer go as long as the first one kept begins above what is committed: a truncation that is
+        not on disk yet may still be undone. UnavailableError when the disk refuses: call again.
         """
         with self.lock:
-            active = self._active.file
+            active, files = self._active.file, self._table.files
             newest = 0 if active is None else active.seq
-            going = [f for f in self._table.files if f.seq <= through_seq and f.seq < newest]
+            going = [file for file in files if file.seq <= through_seq and file.seq < newest]
             last = max((file.last_index for file in going if file.count), default=0)
             if last > self.commit_mark:
                 raise AssertionError(f"entry {last} is to be pruned, {self.commit_mark} committed")
+            while going and files[len(going)].base_index > self.commit_mark:
+                going.pop()
             if going:
                 self._table.drop_front(len(going))
                 self._pruner.doom_locked(going)
