@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,110 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronik_store.clock import SystemClock
 from chronik_store.errors import (
     CorruptionError,
     LogClosedError,
     OffsetOutOfRangeError,
     UnavailableError,
 )
-from chronik_store.format.stored_batch import StoredBatch
-from chronik_store.fs.posix import PosixFileSystem
-from chronik_store.model import Record, SearchResult, StoredRecord
+from chronik_store.model import Record, SearchResult
 from chronik_store.search import coverage
-from chronik_store.search.bundle import build_bundle
-from chronik_store.search.bundle_cache import BundleCache
-from chronik_store.search.query import check_query
 from chronik_store.search.searcher import (
-    BundleRef,
     SearchOptions,
-    SearchPlan,
-    execute,
-    merge_results,
     unindexed,
 )
 from chronik_store.search.tail import TailIndex
-from chronik_store.threads import SystemThreads
 from tests.store.search import reference
+from tests.store.search.partition import Partition
 from tests.store.search.reference import Clause
-
-
-class Partition:
-    """A partition as the searcher sees it: a log, bundles of parts of it, a tail, faults."""
-
-    def __init__(self, directory: Path, log: list[Record], base: int = 0) -> None:
-        self.directory = directory
-        self.fs = PosixFileSystem()
-        self.base = base
-        self.log = log
-        self.stored = reference.stored(log, base)
-        self.start = base
-        self.end = base + len(log)
-        self.bundles: list[BundleRef] = []
-        self.opened: list[int] = []
-        self.bad: set[int] = set()
-        self.clock = SystemClock()
-        self.threads = SystemThreads()
-        self.cache = BundleCache(self.fs, f"{directory}/cache", self.threads)
-        self.tail = TailIndex(self.clock, self.threads, fs=self.fs, directory=None)
-        self.read: list[tuple[int, int]] = []
-        self.read_error: Exception | None = None
-        self.lost: dict[int, Exception] = {}
-
-    def bundle(self, start: int, stop: int) -> BundleRef:
-        records = self.log[start - self.base : stop - self.base]
-        built = build_bundle(
-            reference.batches_of(records, start),
-            fs=self.fs,
-            directory=f"{self.directory}/build",
-            base_offset=start,
-            end_offset=stop,
-        )
-        data = Path(built.path).read_bytes()
-        built.discard()
-
-        def read_range(position: int, length: int) -> bytes:
-            if position == 0:
-                self.opened.append(start)
-            if start in self.bad:
-                return bytes(min(length, len(data) - position))
-            return data[position : position + length]
-
-        info = dataclasses.replace(built.info, key=f"bundle-{start}")
-        self.bundles.append(BundleRef(start, stop, info, read_range))
-        return self.bundles[-1]
-
-    def read_batches(self, start: int, stop: int) -> Iterable[StoredBatch]:
-        self.read.append((start, stop))
-        if self.read_error is not None:
-            raise self.read_error
-        first = self.base + (start - self.base) // 3 * 3
-        batches = reference.batches_of(self.log[first - self.base : stop - self.base], first)
-        return iter(batches)
-
-    def fetch(self, offset: int) -> StoredRecord:
-        if offset in self.lost:
-            raise self.lost[offset]
-        return self.stored[offset - self.base]
-
-    def plan(self, query: str, **options: object) -> SearchPlan:
-        return SearchPlan(
-            query=check_query(query),
-            options=SearchOptions(**({"limit": 1000} | options)),  # type: ignore[arg-type]
-            bundles=self.bundles,
-            cache=self.cache,
-            tail=self.tail,
-            read_batches=self.read_batches,
-            fetch=self.fetch,
-            clock=self.clock,
-            start_offset=self.start,
-            end_offset=self.end,
-            topic="logs",
-            partition=2,
-        )
-
-    def search(self, query: str, **options: object) -> SearchResult:
-        return execute(self.plan(query, **options))
 
 
 def log_of(count: int) -> list[Record]:
@@ -383,39 +294,6 @@ def test_score_order_merges_by_score_then_offset(tmp_path: Path) -> None:
     assert sorted(scores, reverse=True) == scores
     assert {0, 1, 2} == set(offsets(result))
     assert all(score > 0 for score, _ in scores)
-
-
-@pytest.mark.parametrize("order", ["newest", "oldest"])
-def test_partitions_merge_by_time(order: str, tmp_path: Path) -> None:
-    results = []
-    for number, base in enumerate((0, 100)):
-        log = [Record(b"disk", timestamp_us=time * 2 + number) for time in range(3)]
-        (tmp_path / str(number)).mkdir()
-        made = Partition(tmp_path / str(number), log, base)
-        results.append(made.search("disk json.a:x", order=order))
-    merged = merge_results(results, order=order, limit=4, elapsed_seconds=1.5)  # type: ignore[arg-type]
-
-    times = [hit.record.timestamp_us for hit in merged]
-    assert ([5, 4, 3, 2] if order == "newest" else [0, 1, 2, 3]) == times
-    assert (6, True, True, 1.5, ("json.a",)) == (
-        merged.total,
-        merged.total_is_exact,
-        merged.complete,
-        merged.elapsed_seconds,
-        merged.unknown_paths,
-    )
-    assert 2 == len(merged.coverage)
-
-
-def test_a_path_known_in_one_partition_is_known() -> None:
-    def result(*unknown: str) -> SearchResult:
-        return SearchResult((), 0, True, (), unknown, 0.0)
-
-    results = [result("json.a", "json.b"), result("json.b")]
-    merged = merge_results(results, order="newest", limit=1, elapsed_seconds=0.0)
-    assert ("json.b",) == merged.unknown_paths
-    empty = merge_results([], order="newest", limit=1, elapsed_seconds=0.0)
-    assert ((), ()) == (empty.hits, empty.unknown_paths)
 
 
 @pytest.mark.parametrize(
