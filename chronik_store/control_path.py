@@ -1,13 +1,14 @@
-"""The control path of an embedded log: commands enter as entries like any record.
+"""The control path of a log: commands enter as entries like any record.
 
 Place: beside `log_core`, whose lock and state it works on. Promise: `propose` returns when the
 command is durable, committed and folded; whether its precondition held, the manifest tells.
-Invariant: entries of one open carry a term of their own (docs/decisions/0003).
+Invariant: entries of one open carry a term of their own (docs/decisions/0003). In a log that a
+cluster owns both questions go through a door that consensus puts here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from chronik_store.errors import UnavailableError
 from chronik_store.format.control import Command, Noop, Seal
@@ -22,11 +23,24 @@ class StaleTermError(UnavailableError):
     """The term for which the caller acts has passed; plan again."""
 
 
+class CommandDoor(Protocol):
+    """How commands reach a log that a cluster owns. Thread-safe."""
+
+    def leader_term(self) -> int | None:
+        """The term in which this node leads the log and may act for it; None: it may not."""
+        ...
+
+    def propose(self, command: Command, *, term: int | None) -> int:
+        """As `ControlPath.propose`; UnavailableError when the outcome is not known."""
+        ...
+
+
 class ControlPath:
-    """How control entries enter one embedded log. Thread-safe."""
+    """How control entries enter one log. Thread-safe."""
 
     def __init__(self, core: LogCore) -> None:
         self._core = core
+        self.door: CommandDoor | None = None
         self._led = False
 
     def lead_locked(self) -> None:
@@ -47,8 +61,10 @@ class ControlPath:
         """The term in which this log may seal, upload and publish now; None: it may not."""
         if self._core.read_only or self._core.closed or self._core.wal.poisoned is not None:
             return None
-        if self._core.state.manifest.fenced is not None or self._core.identity.owner != LOCAL_OWNER:
+        if self._core.state.manifest.fenced is not None:
             return None
+        if self._core.identity.owner != LOCAL_OWNER:
+            return None if self.door is None else self.door.leader_term()
         return self._core.state.term if self._led else self._core.state.term + 1
 
     def propose(self, command: Command, *, term: int | None = None) -> int:
@@ -57,6 +73,8 @@ class ControlPath:
         StaleTermError when `term` has passed. Whether the precondition held shows in `manifest`.
         """
         self._core.check_open()
+        if self.door is not None:
+            return self.door.propose(command, term=term)
         if not self._core.started and not self._core.read_only:
             self._core.begin()
         with self._core.wal.lock:

@@ -261,6 +261,8 @@ class LogCore:
                 pending.error = self.poisoned_error()
         deliver([pending for pending in failed if pending.sink is not None])
         self.watch.tell()
+        if self.replica is not None:
+            self.replica.on_failed(error)
 
     def poisoned_error(self) -> LogPoisonedError:
         cause = self.wal.poisoned

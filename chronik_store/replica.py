@@ -2,67 +2,49 @@
 
 Place: over `log_core`, used by `chronik_server` only. Promise: no call blocks or waits for the
 disk; each change returns a ticket, and `when_synced(ticket, callback)` tells when it is durable,
-in the order in which tickets were given. Invariant: entries enter through `append_entries` alone;
-one at or below the commit index is never truncated; what an appender needs of the past is read
-from the last live entry, never kept beside it.
+in the order in which tickets were given. Invariant: entries enter through `append_entries` (a
+follower's) and `propose` (the leader's) alone; one at or below the commit index is never
+truncated; what an appender needs of the past is read from the last live entry, never kept beside
+it.
 
 A reply to a peer may leave only after the tickets of the frames that it speaks of are synced.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-from chronik_store.errors import CorruptionError, UnavailableError
-from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.control import Members, decode_command
-from chronik_store.format.entry import Entry, EntryKind, verify_payload
-from chronik_store.format.manifest_file import LogBase, Manifest
+from chronik_store.errors import (
+    CorruptionError,
+    FencedError,
+    IdentityMismatchError,
+    UnavailableError,
+)
+from chronik_store.format.control import Command, Members, Seal
+from chronik_store.format.entry import (
+    Entry,
+    EntryHeader,
+    EntryKind,
+    decode_entry_header,
+    encode_entry_header,
+    pack_header,
+)
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import Position
+from chronik_store.replica_values import Appended, Arrived, Conflict, Snapshot, Staged, arrive
 
 if TYPE_CHECKING:
     from chronik_store.log_core import LogCore
 
-logger = logging.getLogger("chronik_store.replica")
+__all__ = ["Appended", "Conflict", "Replica", "Snapshot", "Staged"]
 
-RECORDS, SEAL = int(EntryKind.RECORDS), int(EntryKind.SEAL)
-
-
-class Conflict(NamedTuple):
-    """Why entries were not taken: go back to `index` (the first of `term`, or one past our end)."""
-
-    index: int  # type: ignore[assignment]
-    term: int | None
-
-
-class Appended(NamedTuple):
-    """The answer of `append_entries`. `last_index`: prev_index + entries taken, not our own end."""
-
-    ticket: int
-    last_index: int
-    conflict: Conflict | None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A log that begins behind `base` (protocol 2): the manifest is the data.
-
-    manifest: may be newer than `base`, folded to `folded_to`. producers, members: as of `base`.
-    """
-
-    base: LogBase
-    manifest: Manifest
-    folded_to: int
-    producers: tuple[ProducerEntry, ...]
-    members: Members | None
-    members_index: int
+RECORDS = int(EntryKind.RECORDS)
 
 
 class Replica:
@@ -78,6 +60,9 @@ class Replica:
         self._lock = core.wal.lock
         self._dispatch = dispatch
         self._callbacks: deque[tuple[int, Callable[[], None]]] = deque()
+        self._dispatching = False
+        self.on_poisoned: Callable[[BaseException], None] = _nobody
+        """Dispatched once when a write or sync failed; nothing more will become durable."""
 
     # --- what the log holds ----------------------------------------------------------------------
 
@@ -90,6 +75,16 @@ class Replica:
     def last_index(self) -> int:
         """Of the last entry, synced or not."""
         return self._wal.last_index
+
+    @property
+    def last_term(self) -> int:
+        """Term of the last entry, or of the snapshot's; 0 for an empty log."""
+        return self._wal.last_term
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait for this node's disk."""
+        return self._wal.pending_bytes
 
     @property
     def durable_index(self) -> int:
@@ -140,26 +135,25 @@ class Replica:
         """Take entries that follow (prev_index, prev_term); paper figure 2, receiver rules 2 to 4.
 
         What is there with the same term stays; a conflicting suffix is truncated. Entries are
-        checked on arrival (bytes, index, base offset): CorruptionError, and nothing is taken.
+        checked on arrival (bytes, index, offsets): CorruptionError, and nothing is taken.
         AssertionError if a committed entry would be truncated: that is a defect of the engine.
         """
-        for position, entry in enumerate(entries):
-            verify_payload(entry.header, entry.payload)
-            if entry.header.index != prev_index + 1 + position:
-                raise CorruptionError(
-                    f"entry {entry.header.index} arrived where {prev_index + 1 + position} follows"
-                )
+        arrived = [arrive(entry, prev_index + 1 + n) for n, entry in enumerate(entries)]
+        now_us = self._core.env.clock.time_us()
         with self._lock:
             conflict = self._conflict_locked(prev_index, prev_term)
             if conflict is not None:
                 return Appended(self._wal.last_seq, prev_index, conflict)
-            fresh = self._skip_known_locked(entries)
-            if fresh and fresh[0].header.index <= self._wal.last_index:
-                self._truncate_locked(fresh[0].header.index)
-            for entry in fresh:
-                self._stage_locked(entry)
+            fresh = self._skip_known_locked(arrived)
+            if fresh:
+                self._check_offsets_locked(fresh)
+                if fresh[0].header.index <= self._wal.last_index:
+                    self._truncate_locked(fresh[0].header.index)
+            for header, payload, content in fresh:
+                self._stage_locked(pack_header(header), header, payload, content, now_us)
             ticket = self._wal.last_seq
-        self._core.request_commit()
+        if fresh:
+            self._core.request_commit()
         return Appended(ticket, prev_index + len(entries), None)
 
     def _conflict_locked(self, prev_index: int, prev_term: int) -> Conflict | None:
@@ -171,13 +165,12 @@ class Replica:
         own = wal.term(prev_index)
         if own == prev_term:
             return None
-        index = prev_index
-        floor = max(wal.base.index, self._core.committed.index - 1)
-        while index - 1 > floor and wal.term(index - 1) == own:
-            index -= 1
-        return Conflict(index, own)
+        # Terms only grow along the log: the first entry of `own` is found by halving.
+        floor = max(wal.base.index, self._core.committed.index - 1) + 1
+        first = bisect_left(range(floor, prev_index + 1), own, key=wal.term)
+        return Conflict(min(floor + first, prev_index), own)
 
-    def _skip_known_locked(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _skip_known_locked(self, entries: Sequence[Arrived]) -> Sequence[Arrived]:
         wal = self._wal
         for position, entry in enumerate(entries):
             index = entry.header.index
@@ -187,24 +180,95 @@ class Replica:
                 return entries[position:]
         return ()
 
-    def _stage_locked(self, entry: Entry) -> None:
-        header, payload = entry
-        wal = self._wal
-        if header.base_offset != wal.end_offset:
-            raise CorruptionError(
-                f"entry {header.index} says offset {header.base_offset}, this log ends at "
-                f"{wal.end_offset}"
+    def _check_offsets_locked(self, entries: Sequence[Arrived]) -> None:
+        offset = self._wal.position_after(entries[0].header.index - 1).offset
+        for header, _, _ in entries:
+            if header.base_offset != offset:
+                raise CorruptionError(
+                    f"entry {header.index} says offset {header.base_offset}, {offset} follows here"
+                )
+            offset = header.end_offset
+
+    def _stage_locked(
+        self,
+        encoded: bytes,
+        header: EntryHeader,
+        payload: bytes,
+        content: RecordBatch | Command,
+        now_us: int,
+    ) -> None:
+        self._wal.stage_entry(encoded, header, payload)
+        if isinstance(content, RecordBatch):
+            self._core.state.note_records(header, content, now_us)
+            return
+        self._core.state.note_command(header, content)
+        if isinstance(content, Seal):
+            self._wal.stage_rotation()  # a file that ends with a segment can go with it
+
+    def propose(self, term: int, payloads: Sequence[RecordBatch | Command]) -> Staged:
+        """Append entries of the leader's own term, one for each payload, in order, all or none.
+
+        A batch of an idempotent producer comes alone; a duplicate stages nothing and shares the
+        outcome of its original (protocol 3). ProducerSequenceError, FencedError; LogPoisonedError
+        and LogClosedError as `Wal.stage_entry`. Nothing was staged then.
+        """
+        now_us = self._core.env.clock.time_us()
+        state, wal = self._core.state, self._wal
+        with self._lock:
+            assert term == state.term, f"proposing for term {term} in term {state.term}"
+            for payload in payloads:
+                if isinstance(payload, RecordBatch):
+                    original = self._admit_locked(payload, alone=len(payloads) == 1)
+                    if original is not None:
+                        return Staged(
+                            wal.last_seq,
+                            original.index,
+                            original.base_offset,
+                            original.end_offset,
+                            duplicate=True,
+                        )
+            base_offset = wal.end_offset
+            for payload in payloads:
+                self._stage_own_locked(payload, now_us)
+            staged = Staged(wal.last_seq, wal.last_index, base_offset, wal.end_offset)
+            if state.open_bytes >= self._core.config.segment_bytes and not state.seal_waits:
+                # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
+                self._stage_own_locked(
+                    Seal(state.manifest.open_first_index, "size", now_us), now_us
+                )
+        self._core.request_commit()
+        return staged
+
+    def _admit_locked(self, batch: RecordBatch, *, alone: bool) -> ProducerEntry | None:
+        core = self._core
+        if core.state.manifest.fenced is not None and core.config.on_fenced == "stop":
+            raise FencedError(
+                "a successor has taken over this log's bucket folder and on_fenced is 'stop'; "
+                "append to the successor",
+                durability="not_durable",
             )
-        encoded = entry.encode()
-        body = memoryview(encoded)[len(encoded) - header.payload_bytes :]
-        wal.stage_entry(encoded[: len(encoded) - header.payload_bytes], header, body)
-        if header.kind == RECORDS:
-            batch = RecordBatch.from_buffer(payload, verify=False)
-            self._core.state.note_records(header, batch, self._core.env.clock.time_us())
+        if not batch.producer_id:
+            return None
+        if not alone:
+            raise ValueError("a batch of an idempotent producer is proposed alone")
+        return core.state.producers.check(
+            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.record_count
+        )
+
+    def _stage_own_locked(self, content: RecordBatch | Command, now_us: int) -> None:
+        state, wal = self._core.state, self._wal
+        timestamp_us, count = state.last_timestamp_us, 0
+        if isinstance(content, RecordBatch):
+            kind, count, payload = RECORDS, content.record_count, content.buffer
+            high_us = content.max_timestamp_us if content.has_timestamps else now_us
+            bound_us = now_us + int(self._core.config.max_future_seconds * 1_000_000)
+            timestamp_us = max(timestamp_us, min(high_us, bound_us))  # protocol 17
         else:
-            self._core.state.note_command(header, decode_command(header.kind, payload))
-            if header.kind == SEAL:
-                wal.stage_rotation()  # a file that ends with a segment can go with it
+            kind, payload = int(content.KIND), content.encode()
+        encoded = encode_entry_header(
+            kind, state.term, wal.last_index + 1, wal.end_offset, count, timestamp_us, payload
+        )
+        self._stage_locked(encoded, decode_entry_header(encoded), payload, content, now_us)
 
     def truncate_suffix(self, index: int) -> int:
         """Remove entries at or above `index`, none of which may be committed. Returns a ticket."""
@@ -249,26 +313,40 @@ class Replica:
     def when_synced(self, ticket: int, callback: Callable[[], None]) -> None:
         """Dispatch `callback` once everything up to `ticket` is durable; at once if it is.
 
-        Not called when the log is poisoned: the process ends then.
+        Not called when the log is poisoned: `on_poisoned` is, and the process ends.
         """
         with self._lock:
+            position = len(self._callbacks)
+            while position and self._callbacks[position - 1][0] > ticket:
+                position -= 1
+            self._callbacks.insert(position, (ticket, callback))
             if ticket > self._wal.synced_seq:
-                position = len(self._callbacks)
-                while position and self._callbacks[position - 1][0] > ticket:
-                    position -= 1
-                self._callbacks.insert(position, (ticket, callback))
                 return
-        self._dispatch(callback)
+        self.on_synced()
 
     def on_synced(self) -> None:
-        """The core calls this after each group, without the lock."""
-        ready: list[Callable[[], None]] = []
-        with self._lock:
-            synced = self._wal.synced_seq
-            while self._callbacks and self._callbacks[0][0] <= synced:
-                ready.append(self._callbacks.popleft()[1])
-        for callback in ready:
-            self._dispatch(callback)
+        """The core calls this after each group, without the lock.
+
+        Only one thread dispatches at a time, and looks again before it leaves it: so callbacks
+        keep the order of their tickets whatever threads they become due in.
+        """
+        mine = False
+        while True:
+            ready: list[Callable[[], None]] = []
+            with self._lock:
+                if self._dispatching and not mine:
+                    return
+                synced = self._wal.synced_seq
+                while self._callbacks and self._callbacks[0][0] <= synced:
+                    ready.append(self._callbacks.popleft()[1])
+                self._dispatching = mine = bool(ready)
+            if not ready:
+                return
+            self._dispatch(partial(_run_all, ready))  # one wake-up of the loop for all of them
+
+    def on_failed(self, error: BaseException) -> None:
+        """The core calls this once when the log is poisoned, without the lock."""
+        self._dispatch(partial(self.on_poisoned, error))
 
     # --- snapshots -------------------------------------------------------------------------------
 
@@ -303,30 +381,41 @@ class Replica:
                 self._core.state.tiered_producers = producers
 
     def install_snapshot(self, snapshot: Snapshot) -> int:
-        """Begin behind `snapshot.base`; a suffix that matches it stays. Returns a ticket."""
-        with self._lock:
-            if snapshot.base.index < self._core.committed.index:
-                return self._wal.last_seq  # we are past it: nothing to install
-            checkpoint = Checkpoint(
-                log_id=self._core.identity.log_id,
-                term=0,
-                vote="",
-                base=snapshot.base,
-                committed_index=snapshot.base.index,
-                manifest=snapshot.manifest,
-                manifest_folded_to=snapshot.folded_to,
-                producers=snapshot.producers,
-                producers_folded_to=snapshot.base.index,
-                members=snapshot.members,
-                members_index=snapshot.members_index,
-                owner=self._core.identity.owner,
-                boot_id=self._core.boot_id,
+        """Begin behind `snapshot.base`. Returns a ticket.
+
+        When our entry at the base matches, everything up to it is here, and committed: nothing is
+        replaced, the suffix stays. IdentityMismatchError when it is another log's.
+        """
+        core, base = self._core, snapshot.base
+        if snapshot.manifest.log_id != core.identity.log_id:
+            raise IdentityMismatchError(
+                f"a snapshot of log {snapshot.manifest.log_id} came to {core.identity.log_id}"
             )
-            ticket, replaced = self._wal.stage_snapshot(checkpoint)
-            state = self._core.state
-            if replaced:
+        with self._lock:
+            if base.index < core.committed.index:
+                return self._wal.last_seq  # we are past it: nothing to install
+            held = self._wal.base.index <= base.index <= self._wal.last_index
+            held = held and self._wal.term(base.index) == base.term
+            if not held:
+                checkpoint = snapshot.checkpoint(core.identity.owner, core.boot_id)
+                _, replaced = self._wal.stage_snapshot(checkpoint)
+                assert replaced, f"a snapshot at {base.index} found its entry in the log"
+                state = core.state
                 state.on_truncate(0)
-            state.on_checkpoint(dataclasses.replace(checkpoint, term=state.term, vote=state.vote))
-            self._core.jump_locked(Position(snapshot.base.index + 1, snapshot.base.offset))
-        self._core.request_commit()
+                state.on_checkpoint(replace(checkpoint, term=state.term, vote=state.vote))
+                core.jump_locked(Position(base.index + 1, base.offset))
+            ticket = self._wal.last_seq
+        if held:
+            core.advance_commit(base.index)
+        else:
+            core.request_commit()
         return ticket
+
+
+def _run_all(callbacks: Sequence[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()
+
+
+def _nobody(_error: BaseException) -> None:
+    """No engine is listening."""
