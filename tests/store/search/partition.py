@@ -20,7 +20,7 @@ from tests.store.search import reference
 
 
 class Partition:
-    """`bad` bundles have wrong bytes, `lost` records and `read_error` raise, `opened` is counted."""
+    """`bad` bundles have wrong bytes, `lost` records and `read_error` raise; counts `opened`."""
 
     def __init__(self, directory: Path, log: list[Record], base: int = 0) -> None:
         self.directory = directory
