@@ -1,0 +1,259 @@
+"""One connection, without its socket: bytes in, events out; events in, bytes out.
+
+Strategy: whoever owns a socket feeds what it reads to `receive_data` and writes what `send`
+returns. Nothing here waits, and nothing knows the time.
+
+Place: the top of `protocol`. Promise: whatever bytes come, `receive_data` returns events or raises
+ProtocolError (FutureVersionError for a newer protocol), after which the connection is FAILED and
+the only thing left is to hang up. A request that stands in a good frame but cannot be read comes
+as `Unreadable` and costs the connection nothing. Invariant: each response belongs to exactly one
+request in flight; the table in `states` decides what may happen when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chronik_server import errors
+from chronik_server.errors import LocalProtocolError, ProtocolError
+from chronik_server.protocol.events import (
+    NO_REQUEST,
+    Closed,
+    Event,
+    Failure,
+    Request,
+    Response,
+    Told,
+    Unreadable,
+)
+from chronik_server.protocol.frames import (
+    FRAME_BYTES_MAX,
+    Frame,
+    FrameDecoder,
+    FrameKind,
+    encode_frame,
+)
+from chronik_server.protocol.states import TRANSITIONS, Move, Side, State, moves_of
+from chronik_server.protocol.table import EXCHANGES, ONE_WAY, VERB_OF
+from chronik_server.protocol.verbs import Verb
+from chronik_store.errors import ChronikError, CorruptionError
+from chronik_store.format import cbor
+from chronik_store.format.checksum import Buffer
+
+GREETING_BYTES_MAX: Final = 64 << 10
+"""A frame before the greeting is done: who has not proved anything gets no more memory."""
+REQUEST_ID_MAX: Final = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """frame_bytes_max: of one frame, head included. in_flight_max: requests not yet answered."""
+
+    frame_bytes_max: int = 72 << 20
+    in_flight_max: int = 4096
+
+
+class Connection:
+    """Either end of a connection. Not thread-safe."""
+
+    def __init__(self, side: Side, limits: Limits = Limits()) -> None:
+        self.side = side
+        self.limits = limits
+        self.state = State.NEW
+        self.in_flight: dict[int, int] = {}
+        """Request id -> verb, of what has not been answered."""
+        self._decoder = FrameDecoder(min(GREETING_BYTES_MAX, limits.frame_bytes_max))
+        self._last_id = NO_REQUEST
+        other = Side.CLIENT if side is Side.SERVER else Side.SERVER
+        self._departures, self._arrivals = moves_of(side), moves_of(other)
+        self._peer_frame_bytes_max = FRAME_BYTES_MAX
+        self._received: dict[int, Callable[[Frame], Event]] = {
+            FrameKind.REQUEST: self._request,
+            FrameKind.RESPONSE: self._response,
+            FrameKind.ERROR: self._failure,
+            FrameKind.ONE_WAY: self._told,
+        }
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much of an unfinished frame has come in."""
+        return self._decoder.pending_bytes
+
+    def set_peer_limit(self, frame_bytes_max: int) -> None:
+        """The other side said how long a frame it takes: `send` refuses longer ones."""
+        self._peer_frame_bytes_max = frame_bytes_max
+
+    # --- in --------------------------------------------------------------------------------------
+
+    def receive_data(self, data: Buffer) -> list[Event]:
+        """The events that these bytes complete; no bytes: the other side has hung up."""
+        if self.state in {State.CLOSED, State.FAILED}:
+            return []
+        try:
+            if not len(data):
+                cut = bool(self._decoder.pending_bytes)
+                self._move(Move.HANG_UP)
+                return [Closed(cut)]
+            return [self._received[frame.kind](frame) for frame in self._decoder.feed(data)]
+        except ChronikError:
+            self.state = TRANSITIONS[self.state, Move.FAULT]
+            raise
+
+    def _request(self, frame: Frame) -> Event:
+        greeting = frame.verb == Verb.HELLO
+        self._arrive(Move.GREETING if greeting else Move.REQUEST)
+        number = frame.request_id
+        if number == NO_REQUEST or number in self.in_flight:
+            raise ProtocolError(f"request id {number} is reserved or in use")
+        if len(self.in_flight) >= self.limits.in_flight_max:
+            raise ProtocolError(f"more than {self.limits.in_flight_max} requests are in flight")
+        self.in_flight[number] = frame.verb
+        exchange = EXCHANGES.get(frame.verb)
+        if exchange is None or exchange.response is None:
+            return Unreadable(number, ProtocolError(f"verb {frame.verb} is not known here"))
+        try:
+            message = exchange.request.decode(frame.header)
+        except ProtocolError as error:
+            return Unreadable(number, error)
+        return Request(number, Verb(frame.verb), message, frame.payload)
+
+    def _response(self, frame: Frame) -> Event:
+        verb = self.in_flight.get(frame.request_id)
+        if verb is None or verb != frame.verb:
+            raise ProtocolError(f"an answer to request {frame.request_id}, which nobody asked")
+        self._arrive(Move.WELCOME if verb == Verb.HELLO else Move.RESPONSE)
+        codec = EXCHANGES[verb].response
+        assert codec is not None, "a request with an id has a response"
+        message = codec.decode(frame.header)
+        del self.in_flight[frame.request_id]
+        return Response(frame.request_id, message, frame.payload)
+
+    def _failure(self, frame: Frame) -> Event:
+        number = frame.request_id
+        if number == NO_REQUEST:
+            self._arrive(Move.REFUSAL)
+        elif number not in self.in_flight:
+            raise ProtocolError(f"an error for request {number}, which nobody asked")
+        else:
+            greeting = self.in_flight.pop(number) == Verb.HELLO
+            self._arrive(Move.REFUSAL if greeting else Move.RESPONSE)
+        try:
+            return Failure(number, errors.from_wire(cbor.decode(frame.header, what="error")))
+        except CorruptionError as error:
+            raise ProtocolError(str(error)) from error
+
+    def _told(self, frame: Frame) -> Event:
+        self._arrive(Move.TOLD)
+        if frame.verb not in ONE_WAY or frame.request_id != NO_REQUEST:
+            raise ProtocolError(f"verb {frame.verb} is not told one way")
+        message = EXCHANGES[frame.verb].request.decode(frame.header)
+        return Told(Verb(frame.verb), message, frame.payload)
+
+    def _arrive(self, move: Move) -> None:
+        state = self._arrivals.get((self.state, move))
+        if state is None:
+            raise ProtocolError(f"a {move.name.lower()} came while {self.state.name.lower()}")
+        if state is not self.state:
+            self._enter(state)
+
+    # --- out -------------------------------------------------------------------------------------
+
+    def next_request_id(self) -> int:
+        """An id for the next request; wraps around, and skips those in flight."""
+        number = self._last_id
+        while True:
+            number = number % REQUEST_ID_MAX + 1
+            if number not in self.in_flight:
+                self._last_id = number
+                return number
+
+    def send(self, event: Request | Response | Failure | Told) -> list[Buffer]:
+        """The bytes that say it, in order. LocalProtocolError when it may not be said now;
+        ValueError when a field or the whole is beyond what the wire takes, with nothing changed.
+        """
+        if isinstance(event, Response):
+            return self._send_response(event)
+        if isinstance(event, Request):
+            return self._send_request(event)
+        if isinstance(event, Told):
+            self._depart(Move.TOLD)
+            codec = EXCHANGES[event.verb].request
+            return self._frame(
+                FrameKind.ONE_WAY, event.verb, 0, codec.encode(event.message), event.payload
+            )
+        return self._send_failure(event)
+
+    def _send_request(self, event: Request) -> list[Buffer]:
+        verb = VERB_OF[type(event.message)]
+        move = Move.GREETING if verb is Verb.HELLO else Move.REQUEST
+        self._check(move)
+        if event.request_id in self.in_flight or event.request_id == NO_REQUEST:
+            raise LocalProtocolError(f"request id {event.request_id} is reserved or in use")
+        header = EXCHANGES[verb].request.encode(event.message)
+        buffers = self._frame(FrameKind.REQUEST, verb, event.request_id, header, event.payload)
+        self._move(move)
+        self.in_flight[event.request_id] = verb
+        return buffers
+
+    def _send_response(self, event: Response) -> list[Buffer]:
+        verb = self.in_flight.get(event.request_id)
+        if verb is None:
+            raise LocalProtocolError(f"request {event.request_id} is not in flight")
+        move = Move.WELCOME if verb == Verb.HELLO else Move.RESPONSE
+        self._check(move)
+        codec = EXCHANGES[verb].response
+        assert codec is not None, "a request with an id has a response"
+        header = codec.encode(event.message)
+        buffers = self._frame(FrameKind.RESPONSE, verb, event.request_id, header, event.payload)
+        self._move(move)
+        del self.in_flight[event.request_id]
+        return buffers
+
+    def _send_failure(self, event: Failure) -> list[Buffer]:
+        verb = self.in_flight.get(event.request_id, 0)
+        last = event.request_id == NO_REQUEST or verb == Verb.HELLO
+        if not last and not verb:
+            raise LocalProtocolError(f"request {event.request_id} is not in flight")
+        self._depart(Move.REFUSAL if last else Move.RESPONSE)
+        self.in_flight.pop(event.request_id, None)
+        header = cbor.encode(errors.to_wire(event.error))
+        return self._frame(FrameKind.ERROR, verb, event.request_id, header, b"")
+
+    def _frame(
+        self, kind: FrameKind, verb: int, number: int, header: bytes, payload: Buffer
+    ) -> list[Buffer]:
+        head = encode_frame(kind, verb, number, header, len(payload))
+        size = len(head) + len(payload)
+        if size > self._peer_frame_bytes_max:
+            raise ValueError(
+                f"a frame of {size} bytes; the other side takes {self._peer_frame_bytes_max}"
+            )
+        return [head, payload] if len(payload) else [head]
+
+    def _depart(self, move: Move) -> None:
+        self._check(move)
+        self._move(move)
+
+    def _check(self, move: Move) -> None:
+        if (self.state, move) not in self._departures:
+            raise LocalProtocolError(
+                f"a {self.side.name.lower()} may not send a {move.name.lower()} while "
+                f"{self.state.name.lower()}"
+            )
+
+    def _move(self, move: Move) -> None:
+        state = TRANSITIONS[self.state, move]
+        if state is not self.state:
+            self._enter(state)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        if state is State.OPEN:
+            self._decoder.frame_bytes_max = self.limits.frame_bytes_max
+
+
+def one_way(message: Any, payload: Buffer = b"") -> Told:
+    """The event that tells a message one way."""
+    return Told(VERB_OF[type(message)], message, payload)

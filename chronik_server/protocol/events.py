@@ -1,0 +1,72 @@
+"""What happens on a connection: what `receive_data` returns and `send` takes.
+
+Place: in `protocol`, below `connection`. Promise: frozen values; payloads are bytes as received.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chronik_server.protocol.verbs import Verb
+from chronik_store.errors import ChronikError
+from chronik_store.format.checksum import Buffer
+
+NO_REQUEST: Final = 0
+"""The request id of what nobody answers, and of an error that concerns the whole connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question. `request_id` is the asker's: unique among those of this connection in flight."""
+
+    request_id: int
+    verb: Verb
+    message: Any
+    payload: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to a request."""
+
+    request_id: int
+    message: Any
+    payload: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The answer to a request that was not granted; with NO_REQUEST: the last word of a server
+    that hangs up.
+    """
+
+    request_id: int
+    error: ChronikError
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Said one way, not to be answered."""
+
+    verb: Verb
+    message: Any
+    payload: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A request in a good frame that this side cannot read: answer with its error, go on."""
+
+    request_id: int
+    error: ChronikError
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The other side has hung up. `cut`: in the middle of a frame."""
+
+    cut: bool
+
+
+Event = Request | Response | Failure | Told | Unreadable | Closed

@@ -1,0 +1,151 @@
+"""A frame: twenty fixed bytes, a CBOR header, a raw payload.
+
+     0               4       5       6               8              12
+     +---------------+-------+-------+---------------+---------------+
+     |  frame_bytes  |version| kind  |     verb      |  request_id   |
+     +---------------+-------+-------+---------------+---------------+
+  12 | header_bytes  |   checksum    |  header: header_bytes bytes ...
+     +---------------+---------------+
+     |  payload: frame_bytes - 16 - header_bytes bytes ...
+
+All integers little-endian. frame_bytes counts what follows it. The checksum is the low half of
+xxh3-64 over the sixteen bytes before it and the header; a payload brings its own (a batch, an
+entry), so that each byte is hashed once.
+
+Place: the lowest part of the protocol. Promise: `FrameDecoder` never holds more than one frame of
+the allowed size and what came behind it in the same read. Invariant: the place of frame_bytes and
+version is the same in every version to come, so a newer frame is refused by name.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from chronik_server.errors import ProtocolError
+from chronik_store.errors import FutureVersionError
+from chronik_store.format.checksum import Buffer, checksum, checksum_parts
+
+VERSION: Final = 1
+FRAME_HEAD_BYTES: Final = 20
+HEADER_BYTES_MAX: Final = 16 << 20
+FRAME_BYTES_MAX: Final = (1 << 31) - 1
+_HEAD: Final = struct.Struct("<IBBHIII")
+_COVERED: Final = struct.Struct("<IBBHII")
+_FIXED_BYTES: Final = FRAME_HEAD_BYTES - 4
+_LOW: Final = 0xFFFFFFFF
+
+
+class FrameKind(IntEnum):
+    """What a frame is to its receiver."""
+
+    REQUEST = 1
+    RESPONSE = 2
+    ERROR = 3
+    ONE_WAY = 4
+    """Not answered: a produce with acks "none", and what nodes tell each other."""
+
+
+_KINDS: Final = frozenset(map(int, FrameKind))
+
+
+class Frame(NamedTuple):
+    """One frame, its header still CBOR."""
+
+    kind: int
+    verb: int
+    request_id: int
+    header: bytes
+    payload: bytes | memoryview = b""
+
+
+def encode_frame(
+    kind: int, verb: int, request_id: int, header: bytes, payload_bytes: int = 0
+) -> bytes:
+    """Head and header of a frame; `payload_bytes` bytes of payload follow it verbatim.
+
+    ValueError when a field or length is out of its range.
+    """
+    size = _FIXED_BYTES + len(header) + payload_bytes
+    if len(header) > HEADER_BYTES_MAX or size > FRAME_BYTES_MAX:
+        raise ValueError(f"a frame of {size} bytes with {len(header)} bytes of header")
+    try:
+        covered = _COVERED.pack(size, VERSION, kind, verb, request_id, len(header))
+    except struct.error as error:
+        raise ValueError(f"verb {verb}, request {request_id}: {error}") from error
+    digest = checksum(covered + header) & _LOW
+    return b"".join((covered, digest.to_bytes(4, "little"), header))
+
+
+class FrameDecoder:
+    """Bytes as they arrive in, frames out. `frame_bytes_max` bounds a frame, head included.
+
+    Not thread-safe. After an error it takes nothing more.
+    """
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self.frame_bytes_max = frame_bytes_max
+        self._buffer = bytearray()
+        self._wanted = FRAME_HEAD_BYTES
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much of a frame that is not whole yet has arrived."""
+        return len(self._buffer)
+
+    def feed(self, data: Buffer) -> list[Frame]:
+        """The frames that `data` completes. ProtocolError, FutureVersionError: hang up."""
+        buffer = self._buffer
+        buffer += data
+        if len(buffer) < self._wanted:
+            return []
+        frames: list[Frame] = []
+        at, size = 0, len(buffer)
+        while size - at >= FRAME_HEAD_BYTES:
+            length = self._length(at)
+            if size - at < length:
+                break
+            frames.append(self._frame(at, length))
+            at += length
+        if at:
+            del buffer[:at]
+        self._wanted = FRAME_HEAD_BYTES
+        if len(buffer) >= FRAME_HEAD_BYTES:
+            self._wanted = self._length(0)
+        return frames
+
+    def _length(self, at: int) -> int:
+        """The frame's length, its fixed bytes checked: what is refused is refused before the
+        rest has arrived.
+        """
+        size, version, kind, _, _, header_bytes, _ = _HEAD.unpack_from(self._buffer, at)
+        if version != VERSION:
+            if version > VERSION and size < FRAME_BYTES_MAX:
+                raise FutureVersionError(
+                    f"a frame of version {version}; this side speaks {VERSION}",
+                    found=version,
+                    supported=VERSION,
+                )
+            raise ProtocolError("these bytes are not Chronik's protocol")
+        length = int(size) + 4
+        if length > self.frame_bytes_max:
+            raise ProtocolError(
+                f"a frame of {length} bytes; at most {self.frame_bytes_max} are allowed here"
+            )
+        if kind not in _KINDS:
+            raise ProtocolError(f"a frame of kind {kind}, which is none")
+        if header_bytes > HEADER_BYTES_MAX or header_bytes + _FIXED_BYTES > size:
+            raise ProtocolError(f"a header of {header_bytes} bytes in a frame of {length}")
+        return length
+
+    def _frame(self, at: int, length: int) -> Frame:
+        _, _, kind, verb, request_id, header_bytes, digest = _HEAD.unpack_from(self._buffer, at)
+        start = at + FRAME_HEAD_BYTES
+        with memoryview(self._buffer) as view:
+            header = bytes(view[start : start + header_bytes])
+            payload = bytes(view[start + header_bytes : at + length])
+            found = checksum_parts(view[at : at + _FIXED_BYTES], header) & _LOW
+        if found != digest:
+            raise ProtocolError("a frame's checksum does not match its bytes")
+        return Frame(kind, verb, request_id, header, payload)
