@@ -171,6 +171,10 @@ def replay_file(
     if following is not None:
         assert following.checkpoint is not None
         end = following.checkpoint.previous_end
+    if live and end is not None and start is not None and start > end[2]:
+        # A reader beside the writer has been further already: frames that the next file does not
+        # build on, such as the mark of the last close. What they hold is truncated when it opens.
+        return True
     with handle.map() as view:
         position = found.position = file.origin if start is None else start
         fault: str | None = None

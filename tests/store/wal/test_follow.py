@@ -75,6 +75,21 @@ def test_a_reader_follows_over_rotations_truncations_and_a_new_open(
     assert [file.seq for file in reader.wal.files()] == [file.seq for file in again.wal.files()]
 
 
+def test_a_reader_that_saw_the_last_mark_of_a_close_follows_the_next_open(
+    pair: tuple[Any, Any], disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    writer, reader = pair
+    writer.append(b"second")
+    writer.close()
+    reader.wal.refresh()  # further than what the next file builds on: marks need no copy
+
+    again = open_wal(disk, settings={"file_bytes": 4096})
+    again.append(b"after")
+    reader.wal.refresh()
+
+    assert payloads(reader) == again.live()
+
+
 def test_a_reader_that_was_left_behind_by_pruning_starts_over(pair: tuple[Any, Any]) -> None:
     writer, reader = pair
     for number in range(8):
