@@ -1,0 +1,316 @@
+"""Repair: bring a log with a damaged WAL back to where it opens by itself.
+
+Place: above `log_store`; the command line's `repair`. Promise: `plan_repair` changes nothing and
+says, for each partition, what would be done and what it costs; `apply_repair` does just that.
+Nothing is deleted or cut: files that are taken out of the log are moved into quarantine whole.
+Invariant: an offset is never given out a second time: where the bucket holds more than the disk,
+repair refuses and `restore` is the way.
+
+    none        the log opens; nothing to do
+    set_aside   the damage lies in files that the bucket covers: they go, nothing is lost
+    go_on       the log goes on behind its last good entry: what stood behind is given up
+    restore     the bucket has more than the disk: restore into a new directory
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from chronik_store.config import LogConfig
+from chronik_store.data_directory import DataDirectory, disk_error
+from chronik_store.environment import Environment
+from chronik_store.errors import CorruptionError, ReadOnlyError
+from chronik_store.format.checkpoint import Checkpoint
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.store_file import TopicEntry
+from chronik_store.fs.base import FileSystem
+from chronik_store.lineage import lineage_of
+from chronik_store.log_identity import LOCAL_OWNER, LogPaths
+from chronik_store.log_store import LogStore
+from chronik_store.manifest.state import FoldedState
+from chronik_store.model import Verdict
+from chronik_store.objectstore.base import ObjectStore
+from chronik_store.objectstore.open import open_object_store
+from chronik_store.pipeline.prune import Coverage, coverage
+from chronik_store.wal.chain import Opening, list_files, read_opening
+from chronik_store.wal.recovery import Recovered, recover
+from chronik_store.wal.settings import WalIdentity
+
+Action = Literal["none", "set_aside", "go_on", "restore"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRepair:
+    """What is wrong with one partition's WAL, and what repair does about it.
+
+    files: those that are moved into quarantine. end_offset: where the log ends afterwards.
+    tiered_offset: where the bucket's newest manifest ends (0: it has none).
+    """
+
+    topic: str
+    partition: int
+    verdict: Verdict
+    action: Action
+    end_offset: int
+    tiered_offset: int
+    files: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+
+def plan_repair(
+    path: str | os.PathLike[str],
+    *,
+    config: LogConfig = LogConfig(),  # noqa: B008 (frozen)
+    env: Environment | None = None,
+) -> tuple[PartitionRepair, ...]:
+    """Look at every partition of a data directory; change nothing.
+
+    Raises:
+        ConfigError: it is no data directory. ReadOnlyError: a cluster owns it.
+        UnavailableError: the bucket does not answer, so that nothing can be promised.
+    """
+    env = Environment() if env is None else env
+    directory = DataDirectory.open(env, _absolute(path), url=None, read_only=True, owner="")
+    return _plan(env, config, directory)
+
+
+def apply_repair(
+    path: str | os.PathLike[str],
+    *,
+    config: LogConfig = LogConfig(),  # noqa: B008 (frozen)
+    env: Environment | None = None,
+) -> tuple[PartitionRepair, ...]:
+    """Do what `plan_repair` says now; returns that plan. Repeatable after a crash.
+
+    Raises: as `plan_repair`; DirectoryLockedError when the directory is open; DiskFullError.
+    """
+    env = Environment() if env is None else env
+    absolute = _absolute(path)
+    directory = DataDirectory.open(env, absolute, url=None, read_only=False, owner=LOCAL_OWNER)
+    try:
+        plan = _plan(env, config, directory)
+        for each in plan:
+            if each.action == "set_aside":
+                _quarantine(env, directory.paths(each.topic, each.partition), each.files)
+    finally:
+        directory.close()
+    if any(each.action == "go_on" for each in plan):
+        _go_on(env, config, absolute, plan)
+        directory = DataDirectory.open(env, absolute, url=None, read_only=False, owner=LOCAL_OWNER)
+        try:
+            for each in plan:
+                if each.action == "go_on":
+                    _quarantine(env, directory.paths(each.topic, each.partition), each.files)
+        finally:
+            directory.close()
+    return plan
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.fspath(path))  # noqa: PTH100 (paths are strings below here)
+
+
+# --- plan -------------------------------------------------------------------------------------
+
+
+def _plan(
+    env: Environment, config: LogConfig, directory: DataDirectory
+) -> tuple[PartitionRepair, ...]:
+    if directory.foreign_owner is not None:
+        raise ReadOnlyError(
+            f"{directory.path} belongs to {directory.foreign_owner}: a cluster repairs its logs "
+            "itself; remove the node's directory and let it rejoin"
+        )
+    store = open_object_store(
+        directory.url,
+        env=env,
+        s3=config.s3,
+        default_path=f"{directory.path}/object_store",
+        read_only=True,
+    )
+    try:
+        return tuple(
+            _Patient(env, config, store, topic, number, directory.paths(topic.name, number)).plan()
+            for topic in directory.catalog.topics
+            if topic.state == "live"
+            for number in range(topic.partitions)
+        )
+    except OSError as error:
+        raise disk_error(directory.path, "look through", error) from error
+    finally:
+        store.close()
+
+
+class _Patient:
+    """One partition that is looked at."""
+
+    def __init__(
+        self,
+        env: Environment,
+        config: LogConfig,
+        store: ObjectStore,
+        topic: TopicEntry,
+        partition: int,
+        paths: LogPaths,
+    ) -> None:
+        self._env = env
+        self._config = config
+        self._store = store
+        self._topic = topic
+        self._partition = partition
+        self._paths = paths
+        self._who = WalIdentity(topic.name, partition, topic.topic_id, LOCAL_OWNER)
+
+    def plan(self) -> PartitionRepair:
+        seqs, _ = list_files(self._env.fs, self._paths.wal)
+        openings = [read_opening(self._env.fs, self._paths.wal, seq, self._who) for seq in seqs]
+        found, manifest = self._recover(self._env.fs)
+        number, tiered = self._bucket_end(manifest)
+        report = found.report()
+        if found.verdict != "suspect":
+            return self._repair("none", found, report.end_offset, tiered)
+        start = self._covered_start(openings)
+        if start is not None:
+            rest, _ = self._recover(self._fs_from(start))
+            files = tuple(each.path for each in openings if each.seq < start.seq)
+            return self._repair("set_aside", found, rest.report().end_offset, tiered, files)
+        if tiered > report.end_offset or number > manifest.published_number + 1:
+            return self._repair("restore", found, report.end_offset, tiered)
+        last_seq = 0 if found.file is None else found.file.seq
+        files = tuple(each.path for each in openings if each.seq > last_seq)
+        return self._repair("go_on", found, report.end_offset, tiered, files)
+
+    def _repair(
+        self,
+        action: Action,
+        found: Recovered,
+        end_offset: int,
+        tiered_offset: int,
+        files: tuple[str, ...] = (),
+    ) -> PartitionRepair:
+        return PartitionRepair(
+            topic=self._topic.name,
+            partition=self._partition,
+            verdict=found.verdict,
+            action=action,
+            end_offset=end_offset,
+            tiered_offset=tiered_offset,
+            files=files,
+            findings=tuple(found.findings),
+        )
+
+    def _recover(self, fs: FileSystem) -> tuple[Recovered, Manifest]:
+        topic = self._topic
+        state = FoldedState(
+            topic=topic.name,
+            partition=self._partition,
+            topic_id=topic.topic_id,
+            log_id="0" * 32,
+            producers_max=self._config.producers_max,
+        )
+        env = dataclasses.replace(self._env, fs=fs)
+        found = recover(env, self._paths.wal, self._who, state, live=False)
+        state.commit(min(found.replay.commit_index, found.replay.table.last_index))
+        return found, state.manifest
+
+    def _bucket_end(self, manifest: Manifest) -> tuple[int, int]:
+        """(number, end offset) of the newest manifest that this log published, as far as known."""
+        head = lineage_of(self._store, manifest.topic, manifest.partition).newest.get(
+            manifest.log_id
+        )
+        return (0, 0) if head is None else (head.number, head.object.manifest.next.offset)
+
+    def _covered_start(self, openings: Sequence[Opening]) -> Opening | None:
+        """The first file from which on the log is whole, if the bucket covers all before it."""
+        checkpoints = [each.checkpoint for each in openings if each.checkpoint is not None]
+        if not checkpoints:
+            return None
+        newest = checkpoints[-1]
+        covered = coverage(newest.manifest)
+        for start in openings[1:]:
+            if start.checkpoint is None or not _supersedes(newest, start.checkpoint, covered):
+                continue
+            found, _ = self._recover(self._fs_from(start))
+            if found.verdict != "suspect" and self._objects_stand(covered):
+                return start
+        return None
+
+    def _fs_from(self, start: Opening) -> FileSystem:
+        """The disk as if the files before `start` had been pruned."""
+        return cast("FileSystem", _Without(self._env.fs, self._paths.wal, start.seq))
+
+    def _objects_stand(self, covered: Coverage) -> bool:
+        for segment in covered.segments:
+            found = self._store.head(segment.key)
+            if found is None or found.size_bytes != segment.size_bytes:
+                return False
+        return True
+
+
+def _supersedes(newest: Checkpoint, start: Checkpoint, covered: Coverage) -> bool:
+    """Everything before `start` is in the bucket, and a checkpoint knows what else it said."""
+    base_index = start.base.index
+    return base_index <= covered.last_index and newest.manifest_folded_to >= base_index
+
+
+class _Without:
+    """A file system in which the WAL files of a directory before `seq` are not listed."""
+
+    def __init__(self, fs: FileSystem, directory: str, seq: int) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._first = f"wal_{seq:020}.log"
+
+    def list(self, path: str) -> list[str]:
+        names = self._fs.list(path)
+        if path != self._directory:
+            return names
+        return [name for name in names if not name.startswith("wal_") or name >= self._first]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fs, name)
+
+
+# --- apply ------------------------------------------------------------------------------------
+
+
+def _go_on(env: Environment, config: LogConfig, path: str, plan: Sequence[PartitionRepair]) -> None:
+    """Begin a new WAL file behind the last good entry; its checkpoint says where the log ended."""
+    config = config.replace(accept_suspect=True, pipeline_enabled=False)
+    with LogStore.open(path, config=config, env=env) as store:
+        for each in plan:
+            if each.action == "go_on":
+                core = store.partition(each.topic, each.partition)._core  # noqa: SLF001 (repair)
+                if core is None:
+                    raise CorruptionError(f"{each.topic}/{each.partition} cannot be written here")
+                core.begin()
+                with core.wal.lock:
+                    seq = core.wal.stage_suspect(False)
+                core.wal.lead(seq)
+
+
+def _quarantine(env: Environment, paths: LogPaths, files: Sequence[str]) -> None:
+    """Move files out of the log, oldest first; what is gone was moved by an earlier run."""
+    fs = env.fs
+    try:
+        fs.make_directories(paths.quarantine)
+        for path in files:
+            if fs.exists(path):
+                fs.rename(path, _free_name(fs, paths.quarantine, path.rpartition("/")[2]))
+        fs.sync_directory(paths.quarantine)
+        fs.sync_directory(paths.wal)
+    except OSError as error:
+        raise disk_error(paths.quarantine, "move damaged files into", error) from error
+
+
+def _free_name(fs: FileSystem, directory: str, name: str) -> str:
+    """A name that no earlier repair used: nothing in quarantine is ever replaced."""
+    number, path = 0, f"{directory}/{name}"
+    while fs.exists(path):
+        number += 1
+        path = f"{directory}/{name}.{number}"
+    return path
