@@ -42,6 +42,7 @@ from chronik_store.model import (
     Watermarks,
 )
 from chronik_store.partition_log import PartitionLog
+from chronik_store.read_chain import EntryRun
 
 __all__ = ["AsyncCursor", "AsyncLogStore", "AsyncPartitionLog"]
 
@@ -210,12 +211,20 @@ class AsyncPartitionLog:
         """As `PartitionLog.read`. Records in the memory tail are answered without a thread."""
         log = self._log
         if wait_seconds > 0 and type(offset) is int:
-            await self._wait_for(offset, wait_seconds)
+            await self.wait_offset(offset, wait_seconds)
         if log._is_hot(offset):
             return log.read(offset, max_records=max_records, max_bytes=max_bytes)
         return await self._pool.run(log.read, offset, max_records=max_records, max_bytes=max_bytes)
 
-    async def _wait_for(self, offset: int, wait_seconds: float) -> None:
+    async def read_entries(self, offset: int, *, max_bytes: int = 1 << 20) -> EntryRun:
+        """As `PartitionLog.read_entries`. Entries in the memory tail need no thread."""
+        log = self._log
+        if log._is_hot(offset):
+            return log.read_entries(offset, max_bytes=max_bytes)
+        return await self._pool.run(log.read_entries, offset, max_bytes=max_bytes)
+
+    async def wait_offset(self, offset: int, wait_seconds: float) -> None:
+        """Return when a record at `offset` is committed, or the time is up."""
         log = self._log
         if log._core is None or log._core.read_only:
             await self._pool.run(log._view.wait_offset, offset, wait_seconds)

@@ -42,7 +42,7 @@ from chronik_store.model import (
     Watermarks,
     to_us,
 )
-from chronik_store.read_chain import ReadChain
+from chronik_store.read_chain import EntryRun, ReadChain
 
 if TYPE_CHECKING:
     from chronik_store.replica import Replica
@@ -231,6 +231,11 @@ class PartitionLog:
         if offset > view.refresh().offset:
             self._out_of_range(offset)
         return self._chain.scan_batches(offset, limit=lambda: view.committed, chunk_bytes=max_bytes)
+
+    def read_entries(self, offset: int, *, max_bytes: int = 1 << 20) -> EntryRun:
+        """As `read`, but entries as they are stored, unopened: what a server passes on."""
+        limit = self._wait_for(offset, 0.0)
+        return self._chain.read_entries(offset, max_bytes=max_bytes, limit=limit)
 
     def scan(
         self, start: int | None = None, stop: int | None = None, *, follow: bool = False

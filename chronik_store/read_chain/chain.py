@@ -246,6 +246,24 @@ class ReadChain:
         fetched = self._planner.fetch(Place(UNKNOWN, first_index), Budget(limit, max_bytes))
         return EntryRun(fetched.entries, fetched.tier)
 
+    def read_entries(self, offset: int, *, max_bytes: int, limit: Position) -> EntryRun:
+        """Entries of records, verbatim, from the one that holds `offset`: about `max_bytes`, at
+        least one if any is there, from one tier. For those who pass them on unopened.
+        """
+        place = Place(offset)
+        while place.offset < limit.offset:
+            fetched = self._planner.fetch(place, Budget(limit, max_bytes))
+            entries = [
+                entry
+                for entry in fetched.entries
+                if entry.header.kind == _RECORDS and entry.header.end_offset > offset
+            ]
+            if entries:
+                return EntryRun(entries, fetched.tier)
+            place = fetched.next
+        self._check_limit(offset, limit)
+        return EntryRun([], "none")
+
     def iterate_entries(
         self, first_index: int, limit_index: int, *, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[Entry]:
