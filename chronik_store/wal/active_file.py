@@ -88,9 +88,13 @@ class ActiveFile:
         assert file is not None
         assert file.origin + group.frames[0][4] == self.end
         buffers = encode_group(group.frames, file.origin, marks, file.file_id)
-        with self._services.descriptors.use(file.path, write=True) as handle:
-            handle.write_at(self.end, buffers)
-            handle.sync_data()
+        descriptors = self._services.descriptors
+        lent = descriptors.lend(file.path, write=True)
+        try:
+            lent.file.write_at(self.end, buffers)
+            lent.file.sync_data()
+        finally:
+            descriptors.give_back(lent)
 
     def settle_locked(self) -> bool:
         """The claimed write is durable. True: the filler should be notified."""

@@ -16,7 +16,7 @@ from chronik_store.fs.base import File, FileSystem
 from chronik_store.threads import Threads
 
 
-class _Open:
+class Lent:
     """An open file and how many use it. `stale`: close it with the last use."""
 
     __slots__ = ("file", "stale", "users", "write")
@@ -35,25 +35,25 @@ class DescriptorCache:
         self._fs = fs
         self._lock = threads.lock()
         self._limit = limit
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: OrderedDict[str, Lent] = OrderedDict()
 
     @contextmanager
     def use(self, path: str, *, write: bool = False) -> Iterator[File]:
         """The file, open; OSError as opening raises it. `write`: it will be written to."""
-        lent = self._take(path, write=write)
+        lent = self.lend(path, write=write)
         try:
             yield lent.file
         finally:
-            self._give(lent)
+            self.give_back(lent)
 
     def adopt(self, path: str, file: File) -> None:
         """Keep a file that the caller has opened for writing, under the name that it has now."""
         with self._lock:
-            lent = _Open(file, write=True)
+            lent = Lent(file, write=True)
             replaced = self._put(path, lent)
         if replaced is not None:
             replaced.close()
-        self._give(lent)
+        self.give_back(lent)
 
     def forget(self, path: str) -> None:
         """Close the file as soon as nobody uses it: its name is about to go."""
@@ -76,21 +76,22 @@ class DescriptorCache:
         for path in list(self._open):
             self.forget(path)
 
-    def _take(self, path: str, *, write: bool) -> _Open:
+    def lend(self, path: str, *, write: bool = False) -> Lent:
+        """`use` in two halves, for the hot path: every loan goes to `give_back`."""
         with self._lock:
             found = self._open.get(path)
             if found is not None and (found.write or not write):
                 found.users += 1
                 self._open.move_to_end(path)
                 return found
-        lent = _Open(self._fs.open(path, write=write), write=write)
+        lent = Lent(self._fs.open(path, write=write), write=write)
         with self._lock:
             replaced = self._put(path, lent)
         if replaced is not None:
             replaced.close()
         return lent
 
-    def _put(self, path: str, lent: _Open) -> File | None:
+    def _put(self, path: str, lent: Lent) -> File | None:
         """Let `lent` stand for `path`; returns the file to close, if it took an idle one's place.
 
         Two that opened at once both work; the later one stays. The lock must be held.
@@ -103,7 +104,8 @@ class DescriptorCache:
         replaced.stale = True
         return None if replaced.users else replaced.file
 
-    def _give(self, lent: _Open) -> None:
+    def give_back(self, lent: Lent) -> None:
+        """The end of a loan."""
         closing: list[File] = []
         with self._lock:
             lent.users -= 1

@@ -1,7 +1,7 @@
 """A group's bytes: frames with the marks that are known at the moment of writing.
 
 Place: in `wal`, between staging and the file. Promise: one list of buffers for one write; payloads
-are not copied unless they are small or hold runs of zeros. Invariant: a frame says how many sectors
+are not copied unless they are small. Invariant: a frame says how many sectors
 of zeros it wrote itself, and with how many zeros it ends, so that recovery can tell records full
 of zeros from sectors that were never written, and from a write that broke off.
 """
@@ -10,12 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chronik_store.format.frame import SECTOR_BYTES, FrameKind, Marks, encode_frame_header, padding
+from chronik_store.format.frame import (
+    FRAME_HEADER_BYTES,
+    SECTOR_BYTES,
+    ZERO_TAIL_MAX,
+    FrameKind,
+    Marks,
+    encode_frame_header,
+    padding,
+)
 from chronik_store.fs.base import Buffer
 from chronik_store.wal.staging import Frame
 
 _ENTRY = int(FrameKind.ENTRY)
-_ZERO_SECTOR = bytes(SECTOR_BYTES)
 _JOIN_BELOW_BYTES = 4096
 """Smaller buffers than this (on average) are cheaper to join than to hand over one by one."""
 
@@ -25,9 +32,8 @@ def encode_group(frames: Iterable[Frame], origin: int, marks: Marks, file_id: in
     parts: list[Buffer] = []
     total = 0
     for seq, kind, head, payload, position, size in frames:
-        parts += encode_frame_parts(
-            seq, kind, head, payload, origin + position, size, marks, file_id
-        )
+        at = origin + position
+        parts += encode_frame_parts(seq, kind, head, payload, at, size, marks, file_id)
         total += size
     if len(parts) > 4 and total < len(parts) * _JOIN_BELOW_BYTES:
         return [b"".join(parts)]
@@ -45,43 +51,52 @@ def encode_frame_parts(
     file_id: int,
 ) -> list[Buffer]:
     """One frame at `position` of its file, padded to `size` bytes."""
-    covered = head if kind == _ENTRY else payload
     length = len(head) + len(payload)
     pad = padding(length)
-
-    def header(sectors: int, tail: int) -> bytes:
-        return encode_frame_header(
-            kind, 0, seq, position, marks, file_id, covered, length, sectors, tail
+    if kind == _ENTRY and payload:
+        start = position + size - len(pad) - len(payload)
+        sectors = _zero_sectors_in(payload, start, position)
+        if pad and (start + len(payload)) % SECTOR_BYTES == 0:
+            sectors += 1
+        tail = _zeros_at_end(payload) + len(pad)
+        first = encode_frame_header(
+            kind, 0, seq, position, marks, file_id, head, length, sectors, tail
         )
-
-    start = header(0, len(pad))
-    one_sector = position % SECTOR_BYTES + size <= SECTOR_BYTES
-    if not _ends_in_data(head, payload) or not (one_sector or _is_full(payload, position + size)):
-        whole = b"".join((start, head, payload, pad))
-        start = header(zero_sectors(whole, position), size - len(whole.rstrip(b"\0")))
-    parts: list[Buffer] = [start + head]
-    if payload:
-        parts.append(payload)
-    if pad:
-        parts.append(pad)
-    return parts
+        return [first + head, payload, pad] if pad else [first + head, payload]
+    covered = head or payload
+    first = encode_frame_header(kind, 0, seq, position, marks, file_id, covered, length)
+    whole = b"".join((first, head, payload, pad))
+    sectors = zero_sectors(whole, position)
+    tail = size - len(whole.rstrip(b"\0"))
+    first = encode_frame_header(
+        kind, 0, seq, position, marks, file_id, covered, length, sectors, tail
+    )
+    return [first + whole[FRAME_HEADER_BYTES:]]
 
 
-def _ends_in_data(head: bytes, payload: Buffer) -> bool:
-    """Whether the last byte before the padding is not zero."""
-    last = payload or head
-    return bool(last) and last[-1] != 0
+def _zero_sectors_in(payload: Buffer, start: int, position: int) -> int:
+    """`zero_sectors` of a frame at `position` whose payload, of an entry, stands at `start`.
+
+    A sector that begins in the entry header is not among them: the header ends with the length of
+    the payload. Of the others one byte each is looked at first, and most of them end there.
+    """
+    low = max(start, position + 1)
+    low += -low % SECTOR_BYTES
+    firsts = bytes(payload[low - start :: SECTOR_BYTES])
+    count, place = 0, firsts.find(0)
+    while place >= 0:
+        at = low - start + place * SECTOR_BYTES
+        count += not bytes(payload[at : at + SECTOR_BYTES]).strip(b"\0")
+        place = firsts.find(0, place + 1)
+    return count
 
 
-def _is_full(payload: Buffer, end: int) -> bool:
-    """Whether no sector behind a frame's first one is all zeros; cheap, errs on no."""
-    if len(payload) < 2 * SECTOR_BYTES:
-        return False
-    data = payload if isinstance(payload, bytes) else bytes(payload)
-    if data.find(_ZERO_SECTOR) >= 0:
-        return False
-    tail = data[-(end % SECTOR_BYTES or SECTOR_BYTES) + 7 :]
-    return tail.count(0) < len(tail)
+def _zeros_at_end(payload: Buffer) -> int:
+    """With how many zeros a payload ends, as far as the header can say."""
+    ending = bytes(payload[-ZERO_TAIL_MAX:])
+    zeros = len(ending) - len(ending.rstrip(b"\0"))
+    # A short payload of nothing but zeros: the entry header before it ends with zeros, too.
+    return ZERO_TAIL_MAX if zeros == len(ending) else zeros
 
 
 def zero_sectors(frame: bytes, position: int) -> int:

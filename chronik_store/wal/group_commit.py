@@ -228,13 +228,17 @@ class GroupCommit:
             if self.durable.synced(self.synced_seq):
                 self._owner.on_durable()
             heir = self._pass_lead_locked(own_seq)
+            # One thread at a time delivers; who comes meanwhile leaves it to that one.
+            deliver, self._deliver_again = not self._delivering, self._delivering
+            self._delivering = True
             more = heir is None and not self._leading and self.staging.pending
             woken = self._satisfied_locked() if self._waiters else ()
         if heir is not None:
             heir.event.set()
         if fill:
             self._services.filler.notify(active)
-        self._deliver()
+        if deliver:
+            self._deliver()
         for waiter in woken:
             waiter.event.set()
         self._owner.after_group()
@@ -249,14 +253,9 @@ class GroupCommit:
         return done
 
     def _deliver(self) -> None:
-        """Call `on_synced`, in order: a thread that comes while another is at it leaves it to that
-        one, which calls again. So the owner's callbacks may append without waiting for themselves.
+        """Call `on_synced`, in order, until no group has come meanwhile; by one thread, so that the
+        owner's callbacks may append without waiting for themselves.
         """
-        with self._lock:
-            if self._delivering:
-                self._deliver_again = True
-                return
-            self._delivering = True
         again = True
         while again:
             try:

@@ -20,6 +20,10 @@ _OVERHEAD_BYTES = 700
 """What an entry costs beside its payload: two tuples, their integers, a slot."""
 
 
+_STEP_BYTES = 16 << 10
+"""Logs report changes of this size, not each append."""
+
+
 class MemoryTail:
     """The newest entries by index."""
 
@@ -82,11 +86,15 @@ class TailOwner(Protocol):
 
 
 class TailBudget:
-    """The bytes that all memory tails of a store may hold together. Thread-safe."""
+    """The bytes that all memory tails of a store may hold together, each known to `step_bytes`.
+
+    Thread-safe.
+    """
 
     def __init__(self, threads: Threads, limit_bytes: int) -> None:
         self._lock = threads.lock()
         self._limit_bytes = limit_bytes
+        self.step_bytes = min(_STEP_BYTES, limit_bytes // 64)
         self._held: OrderedDict[TailOwner, int] = OrderedDict()
         self._total = 0
 

@@ -82,6 +82,7 @@ class Wal(ReadableWal):
         self._settings = settings
         self._read_only = read_only
         self._started = False
+        self._tail_reported = 0
         self._closed = False
         self._staging = Staging(recovered.last_seq, replay.hard_state, suspect=suspect)
         self.commit_mark = self.recovery_commit_index
@@ -389,8 +390,11 @@ class Wal(ReadableWal):
             return self._tail.bytes_held
 
     def after_group(self) -> None:
-        """Tell the shared budget what the tail holds."""
-        self._services.tail_budget.report(self, self._tail.bytes_held)
+        """Tell the shared budget what the tail holds, when that has changed by a step."""
+        held, budget = self._tail.bytes_held, self._services.tail_budget
+        if abs(held - self._tail_reported) >= budget.step_bytes:
+            self._tail_reported = held
+            budget.report(self, held)
 
     def remove_files(self, through_seq: int) -> tuple[int, int]:
         """Remove files up to `through_seq`, oldest first, never the one being written; returns
