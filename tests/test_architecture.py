@@ -7,6 +7,7 @@ is finer than either stands here. Each failure names the place and the rule.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 import chronik_store.errors
+from chronik_store import config
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("chronik_store", "chronik_server")
@@ -167,6 +169,18 @@ def test_each_error_is_documented() -> None:
     assert {name for name in names if name not in text} == set()
 
 
+def test_each_setting_is_documented_and_each_documented_one_is_read() -> None:
+    """Variables against what `from_env` and the command line read; fields against LogConfig."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    read = set(config.ENVIRONMENT) | {"CHRONIK_DATA_DIR", "OBJECT_STORE_BACKEND"}
+    read |= {"LOCAL_STORAGE_PATH", "S3_BUCKET", "S3_PREFIX"}
+    reached = {target for target, _ in config.ENVIRONMENT.values()} | {"s3", "object_store"}
+    fields = {field.name for field in dataclasses.fields(config.LogConfig)}
+
+    assert read == set(re.findall(r"`((?:CHRONIK|OBJECT|LOCAL|S3)_[A-Z0-9_]+)`", text))
+    assert {name for name in fields - reached if f"`{name}`" not in text} == set()
+
+
 def test_dependencies_of_the_base_are_those_the_library_needs() -> None:
     dependencies = project()["project"]["dependencies"]
     declared = {re.split(r"[ <>=;\[]", line)[0] for line in dependencies}
@@ -177,3 +191,9 @@ def test_dependencies_of_the_base_are_those_the_library_needs() -> None:
 def test_constraints_name_versions_and_no_places() -> None:
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+
+    assert [target for target in targets if not (ROOT / target).exists()] == []
