@@ -29,22 +29,23 @@ def put_file(
         CorruptionError: the file is not what was written; it was removed, to be made anew.
         UnavailableError, ObjectConflictError: of disk and bucket; trying again is always right.
     """
-    file = fs.open(path)
     try:
-        # Hashed through reads first: a page that cannot be read is an error there, and a signal
-        # that kills the process once the file is mapped.
-        if _hash(file) != content_hash:
-            fs.remove(path)
-            raise CorruptionError(f"{path}: its bytes changed since it was written", path=path)
-        with turn.tiering.budget.take(file.size()), file.map() as body:
-            turn.check()
-            return put_verified(turn.tiering.store, key, body)
+        file = fs.open(path)
+        try:
+            # Hashed through reads first: a page that cannot be read is an error there, and a
+            # signal that kills the process once the file is mapped.
+            if _hash(file) != content_hash:
+                fs.remove(path)
+                raise CorruptionError(f"{path}: its bytes changed since it was written", path=path)
+            with turn.tiering.budget.take(file.size()), file.map() as body:
+                turn.check()
+                return put_verified(turn.tiering.store, key, body)
+        finally:
+            file.close()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UnavailableError(f"{path}: the disk cannot read it: {error}") from error
-    finally:
-        file.close()
 
 
 def _hash(file: File) -> str:

@@ -13,20 +13,23 @@ an object; an object that the next try adopts.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Literal
 
-from chronik_store.errors import CorruptionError, UnavailableError
+from chronik_store.errors import CorruptionError, DiskFullError, UnavailableError
 from chronik_store.format.control import AddSegment
 from chronik_store.format.manifest_file import SealedRange, SegmentInfo
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.objectstore.layout import segment_key
 from chronik_store.pipeline.contract import NotNextError
+from chronik_store.pipeline.full_disk import upload_from_memory
 from chronik_store.pipeline.producers import producers_at_seal
 from chronik_store.pipeline.put import put_file
 from chronik_store.pipeline.turn import Turn
 from chronik_store.segment.sealer import SegmentIdentity, write_segment
 
+_log = logging.getLogger("chronik_store.pipeline")
 SEGMENTS_PER_RUN = 16
 
 
@@ -43,9 +46,15 @@ def upload(turn: Turn) -> None:
 
 def _upload_next(turn: Turn, sealed: SealedRange) -> None:
     turn.ready()
-    info, producers = turn.lane.written.get(sealed.first_index) or _write_local(turn, sealed)
-    turn.intend(info.key, sealed.first_index)
-    outcome = _put(turn, sealed, info)
+    written = turn.lane.written.get(sealed.first_index)
+    producers = producers_at_seal(turn, sealed) if written is None else written[1]
+    try:
+        info = _write_local(turn, sealed, producers) if written is None else written[0]
+        turn.intend(info.key, sealed.first_index)
+        outcome = _put(turn, sealed, info)
+    except DiskFullError as error:
+        _log.warning("%s; it is built in memory, since only the upload frees the disk", error)
+        info, outcome = upload_from_memory(turn, sealed, producers)
     turn.done["uploaded" if outcome == "created" else "adopted"] += 1
     turn.done["uploaded_bytes"] += info.size_bytes if outcome == "created" else 0
     turn.propose(AddSegment(segment=info))
@@ -72,11 +81,15 @@ def _put(turn: Turn, sealed: SealedRange, info: SegmentInfo) -> Literal["created
         ) from error
 
 
-def _write_local(turn: Turn, sealed: SealedRange) -> tuple[SegmentInfo, tuple[ProducerEntry, ...]]:
+def _write_local(
+    turn: Turn, sealed: SealedRange, producers: tuple[ProducerEntry, ...]
+) -> SegmentInfo:
     """The range as a segment file, from the WAL's entries, each verified on the way."""
     who = turn.partition.identity
-    turn.tiering.env.fs.make_directories(turn.local.directory)
-    producers = producers_at_seal(turn, sealed)
+    try:
+        turn.tiering.env.fs.make_directories(turn.local.directory)
+    except OSError as error:
+        raise UnavailableError(f"{turn.local.directory} cannot be made: {error}") from error
     info = write_segment(
         turn.tiering.env.fs,
         turn.local.directory,
@@ -87,4 +100,4 @@ def _write_local(turn: Turn, sealed: SealedRange) -> tuple[SegmentInfo, tuple[Pr
         key_of=partial(segment_key, who.topic, who.partition),
     )
     turn.lane.written[sealed.first_index] = (info, producers)
-    return info, producers
+    return info

@@ -233,3 +233,27 @@ def test_a_log_that_forgot_its_producers_derives_the_same_segments(kit: Any) -> 
         keys.append(world.object_keys("segments/"))
     assert len(keys[0]) == 3
     assert keys[0] == keys[1]
+
+
+def test_a_full_disk_is_emptied_by_the_upload_and_does_not_stop_it(kit: Any) -> None:
+    world, process = ready(kit, segments=3)
+    world.disk.capacity_bytes = 1000
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5), (5, 10), (10, 15)]
+    assert world.wal_offsets() == set()
+    assert process.tiering.budget.taken_bytes == 0
+    roomy, other = ready(kit, segments=3)
+    other.drain()
+    assert roomy.object_keys("segments/") == world.object_keys("segments/")
+
+
+def test_a_full_disk_and_a_bucket_that_is_away_keep_everything(kit: Any) -> None:
+    world, process = ready(kit)
+    world.disk.capacity_bytes = 1000
+    process.bucket.fail["put"] = kit.lost
+    for _ in range(3):
+        assert len(process.run().errors) == 2
+    assert world.wal_offsets() == set(range(5))
+    process.bucket.fail.clear()
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5)]
