@@ -1,0 +1,126 @@
+"""What the clients of a log know for certain, and what they must never see.
+
+Every value is offered once and looks like no other, so a value at two offsets, two values at one
+offset, a hole, half a batch and a ghost all show. Acknowledged or read once means there for ever
+(until dropped); refused with "not_durable" means never.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable
+from typing import Any
+
+
+class Ledger:
+    """Facts about one log, gathered over all its lives."""
+
+    def __init__(self, seed: object = 0) -> None:
+        self._rng = random.Random(f"{seed}/values")
+        self._made = 0
+        self.known: dict[int, bytes] = {}
+        """Offset to value: acknowledged, or shown to a reader."""
+        self.acked_values = 0
+        self.batches: list[list[bytes]] = []
+        self._offset_of: dict[bytes, int] = {}
+        self._offered: set[bytes] = set()
+        self._refused: set[bytes] = set()
+        self.start = 0
+        """The log starts here or later: a drop up to it was acknowledged."""
+        self.start_wished = 0
+        """And not later than here: no drop beyond it was ever asked for."""
+        self.cursors: dict[str, int] = {}
+        self.cursors_wished: dict[str, set[int | None]] = {}
+
+    # --- what happens ----------------------------------------------------------------------------
+
+    def offer(self, count: int = 1, *, size_max: int = 300) -> list[bytes]:
+        """New values, about to be appended as one batch."""
+        batch = []
+        for _ in range(count):
+            self._made += 1
+            batch.append(b"%06d" % self._made + b"v" * self._rng.randrange(size_max))
+        self._offered.update(batch)
+        self.batches.append(batch)
+        return batch
+
+    def acked(self, base_offset: int, batch: Iterable[bytes]) -> None:
+        """An append returned."""
+        for offset, value in enumerate(batch, base_offset):
+            self.acked_values += 1
+            self.saw(offset, value)
+
+    def refused(self, batch: Iterable[bytes]) -> None:
+        """An append raised and said that nothing was written."""
+        for value in batch:
+            assert value not in self._offset_of, f"{value[:6]!r} is there and was refused"
+            self._refused.add(value)
+
+    def saw(self, offset: int, value: bytes) -> None:
+        """A reader was shown this."""
+        assert value in self._offered, f"offset {offset} holds {value[:20]!r}, never offered"
+        assert value not in self._refused, f"{value[:6]!r} was refused and is at {offset}"
+        known = self.known.setdefault(offset, value)
+        assert known == value, f"offset {offset} was {known[:6]!r} and is {value[:6]!r}"
+        place = self._offset_of.setdefault(value, offset)
+        assert place == offset, f"{value[:6]!r} is at {place} and at {offset}"
+
+    def saw_all(self, base_offset: int, values: Iterable[bytes]) -> None:
+        for offset, value in enumerate(values, base_offset):
+            self.saw(offset, value)
+
+    def wish_start(self, offset: int) -> None:
+        """A drop, or retention, up to here is about to be asked for."""
+        self.start_wished = max(self.start_wished, offset)
+
+    def dropped(self, offset: int) -> None:
+        """It was acknowledged."""
+        self.start = max(self.start, offset)
+
+    # --- what must hold --------------------------------------------------------------------------
+
+    def check(self, log: Any, *, learn: bool = True) -> None:
+        """The whole log, read from its start to its end, agrees with every fact.
+
+        learn: what it shows is a fact from now on; not so for one of several possible futures.
+        """
+        ledger = self if learn else self.copy()
+        marks = log.watermarks  # whose constructor asserts the plot line
+        assert self.start <= marks.start <= max(self.start, self.start_wished), marks
+        records = list(log.scan())
+        assert [record.offset for record in records] == list(range(marks.start, marks.committed))
+        for record in records:
+            ledger.saw(record.offset, record.value)
+        missing = [offset for offset in self.known if marks.committed <= offset]
+        assert not missing, f"acknowledged or shown, and gone: {missing[:10]} ({marks})"
+        ledger.check_batches(marks.start, marks.committed)
+        for name in {*self.cursors, *self.cursors_wished}:
+            found = log.cursor(name).committed_offset
+            wished = self.cursors_wished.get(name, set())
+            assert found == self.cursors.get(name) or found in wished, (name, found, wished)
+            if learn and found is not None:
+                self.cursors[name] = found
+                self.cursors_wished[name] = set()
+        if learn:
+            self.start = marks.start
+
+    def copy(self) -> Ledger:
+        """The same facts, to add to."""
+        twin = copy.copy(self)
+        twin.known = dict(self.known)
+        twin._offset_of = dict(self._offset_of)
+        return twin
+
+    def check_batches(self, start: int, end: int) -> None:
+        """Each batch is there whole and in one piece, or not at all."""
+        places = self._offset_of
+        for batch in self.batches:
+            found = [places[value] for value in batch if value in places]
+            if not found:
+                continue
+            first = next(place for place, value in enumerate(batch) if value in places)
+            base = places[batch[first]] - first
+            seen = [places.get(value) for value in batch[max(0, start - base) :]]
+            assert seen == list(range(max(base, start), base + len(batch))), f"half a batch: {seen}"
+            assert base + len(batch) <= end

@@ -1,0 +1,34 @@
+"""The real store on virtual time, many seeds (protocol 10): nothing acknowledged is ever lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.world import World, seeds
+
+
+@pytest.mark.parametrize("seed", seeds(40))
+def test_what_was_acknowledged_or_shown_is_there_after_any_end(seed: int) -> None:
+    World(seed).run()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(10))
+def test_many_more_seeds(block: int) -> None:
+    for seed in seeds(1000)[block::10]:
+        try:
+            World(seed).run()
+        except BaseException as error:
+            error.add_note(f"again: CHRONIK_SIM_SEED={seed} pytest tests/simulation")
+            raise
+
+
+def test_equal_seeds_make_equal_lives() -> None:
+    seed = seeds(1)[0]
+    first, second = World(seed), World(seed)
+    first.run()
+    second.run()
+    assert first.simulation.steps > 500
+    assert first.simulation.trace_hash == second.simulation.trace_hash
+    assert first.ledger.known == second.ledger.known

@@ -1,0 +1,440 @@
+"""A machine that lives and dies, a bucket that does not, and clients who remember everything.
+
+The store is the product's own, on virtual time: pipeline, committer, filler and marks run in their
+own threads, each disk and bucket call takes time, may fail, and is where a crash may fall. One seed
+decides everything. A failing test names it; run it again alone with
+
+    CHRONIK_SIM_SEED=<seed> pytest tests/simulation
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from chronik_store import LogConfig, LogStore, PartitionLog
+from chronik_store.environment import Environment
+from chronik_store.errors import (
+    BackpressureError,
+    ChronikError,
+    CorruptionError,
+    LogPoisonedError,
+    OffsetOutOfRangeError,
+    ProducerSequenceError,
+    UnavailableError,
+)
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.objectstore.base import ObjectStore
+from chronik_store.objectstore.memory import MemoryObjectStore
+from chronik_store.objectstore.retry import RetryingObjectStore, RetryPolicy
+from chronik_store.testing.crash import CrashError, CrashMode, MortalThreads
+from chronik_store.testing.disk_faults import fail_next
+from chronik_store.testing.virtual_time import Machine, Simulation, Timing
+from tests.simulation.ledger import Ledger
+from tests.simulation.oracle import Oracle, check_bucket
+
+CONFIG = LogConfig(
+    wal_file_bytes=6000,
+    segment_bytes=2500,
+    segment_age_seconds=2.0,
+    pipeline_interval_seconds=0.4,
+    indexing_enabled=False,
+    garbage_seconds=0.5,
+    cache_memory_bytes=1 << 16,
+    cache_disk_bytes=0,
+    tail_bytes_max=1 << 14,
+    disk_reserve_bytes=0,
+    disk_throttle_bytes=0,
+)
+URL = "memory://world"
+
+
+def seeds(count: int) -> list[int]:
+    """The seeds of this run: `count` fresh ones of CHRONIK_SEED, or the one asked for."""
+    only = os.environ.get("CHRONIK_SIM_SEED")
+    if only:
+        return [int(only)]
+    first = int(os.environ.get("CHRONIK_SEED", "0"))
+    return [first * 1_000_003 % (1 << 40) + number for number in range(count)]
+
+
+@contextlib.contextmanager
+def buckets_of(machines: Callable[[Any], ObjectStore]) -> Iterator[None]:
+    """Within this, every store opens the bucket that `machines` finds for its environment."""
+
+    def open_store(_url: Any, *, env: Environment, **_: Any) -> ObjectStore:
+        return machines(env)
+
+    with (
+        mock.patch("chronik_store.log_store.open_object_store", open_store),
+        mock.patch("chronik_store.bucket_log.open_object_store", open_store),
+        # Nobody searches here, and who is killed tidies nothing up.
+        mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value="/nonexistent"),
+    ):
+        yield
+
+
+class World:
+    """One node over its lives. `run` plays a whole story; what is wrong raises AssertionError."""
+
+    def __init__(self, seed: int, *, config: LogConfig = CONFIG, lives: int | None = None) -> None:
+        self.seed = seed
+        self.rng = random.Random(f"{seed}/world")
+        self.config = config
+        self.lives = self.rng.randint(1, 3) if lives is None else lives
+        self.simulation = Simulation(seed, preemption=self.rng.choice((0.0, 0.1, 0.5)))
+        timing = Timing(
+            sync_seconds=self.rng.choice((0.0003, 0.002, 0.01)),
+            bucket_seconds=self.rng.choice((0.01, 0.05, 0.3)),
+        )
+        self.node: Machine = self.simulation.machine("node", timing=timing)
+        self.bucket = MemoryObjectStore(clock=self.simulation.clock)
+        self.ledger = Ledger(seed)
+        self.oracle = Oracle(self.bucket)
+        self.insists = self.rng.random() < 0.5
+        self.sequence = 0
+        self.unanswered: list[bytes] | None = None
+        """What the idempotent producer has sent and knows nothing of."""
+        self.store: LogStore | None = None
+        self.log: PartitionLog | None = None
+        self.write_failed = False
+        """A write was cut off inside a sector: see the model of a partition log."""
+        self.bucket_failed = False
+        self.opening = False
+
+    # --- the story -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        with self.simulation, buckets_of(self.bucket_for):
+            try:
+                self.simulation.run(self.story, limit_seconds=500_000.0)
+            finally:
+                self.log = self.store = None
+        assert not self.oracle.violations, self.oracle.violations
+
+    def story(self) -> None:
+        self.boot()
+        for _ in range(self.lives):
+            self.live()
+            self.boot()
+            self.check()
+        self.heal()
+
+    def bucket_for(self, env: Environment) -> ObjectStore:
+        if env.fs is not self.node.disk:
+            return self.bucket  # an image of the disk is looked at: see `look_at_image`
+        store: ObjectStore = self.node.bucket(self.bucket)
+        if self.insists:
+            policy = RetryPolicy(deadline_seconds=1.0, first_wait_seconds=0.02)
+            store = RetryingObjectStore(store, clock=env.clock, entropy=env.entropy, policy=policy)
+        return store
+
+    # --- lives -----------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Open the store, until it does not die of it."""
+        while True:
+            if not self.node.is_up:
+                self.node.restart()
+            self.opening = True
+            if self.rng.random() < 0.2:
+                self.simulation.later(self.rng.expovariate(20.0), self.interrupt)
+            with contextlib.suppress(CrashError):
+                self.node.call(self.open)
+                self.opening = self.write_failed = False
+                return
+
+    def interrupt(self) -> None:
+        """The end comes while the store opens."""
+        if self.opening:
+            self.end_life()
+
+    def open(self) -> None:
+        self.oracle.disk = self.node.disk
+        self.node.disk.hook = self.oracle.before_disk_call
+        faults = self.node.bucket_faults
+        faults.hook = self.before_bucket_call
+        faults.reply_hook = self.after_bucket_call
+        faults.is_down = False
+        config = self.config.replace(accept_suspect=self.write_failed)
+        env = self.node.environment
+        store = LogStore.open("/data", object_store=URL, config=config, env=env)
+        store.create_topic("t", exist_ok=True)
+        self.store, self.log = store, store.partition("t")
+        self.oracle.log = self.log
+
+    def live(self) -> None:
+        """Clients at work, faults in between, until the end, however it comes."""
+        with contextlib.suppress(CrashError):
+            self.start_clients()
+            self.befalls()
+        self.end_life()
+
+    def start_clients(self) -> None:
+        for number in range(self.rng.randint(1, 3)):
+            self.node.spawn(self.appends, name=f"appends-{number}")
+        for client in (self.sends, self.reads, self.administers, self.produces):
+            if self.rng.random() < 0.7:
+                self.node.spawn(client, name=client.__name__)
+
+    def befalls(self) -> None:
+        """What happens to a life besides its work."""
+        faults = (self.bucket_goes_away, self.replies_get_lost, self.clock_jumps, self.disk_fails)
+        for _ in range(self.rng.randint(0, 4)):
+            self.simulation.sleep(self.rng.expovariate(2.0))
+            if not self.node.is_up:
+                return
+            self.rng.choice(faults)()
+        self.simulation.sleep(self.rng.expovariate(1.0))
+
+    def end_life(self) -> None:
+        """Power loss mostly, a kill, or an orderly end."""
+        if not self.node.is_up:
+            return
+        self.oracle.log = None
+        end = self.rng.random()
+        if end < 0.6:
+            self.node.crash(self.rng.choice(("lost", "kept", "torn", "any")))
+        elif end < 0.8 or self.simulation._scheduler.running is None or self.store is None:
+            self.node.kill()
+        else:
+            store = self.store
+            with contextlib.suppress(LogPoisonedError, CrashError):
+                self.node.call(store.close)
+            self.node.kill()
+
+    # --- faults ----------------------------------------------------------------------------------
+
+    def before_bucket_call(self, number: int, operation: str, key: str) -> None:
+        self.oracle.before_bucket_call(number, operation, key)
+
+    def after_bucket_call(self, number: int, operation: str, key: str) -> None:
+        self.oracle.after_bucket_call(number, operation, key)
+
+    def bucket_goes_away(self) -> None:
+        self.bucket_failed = True
+        self.node.bucket_faults.is_down = True
+        self.simulation.sleep(self.rng.expovariate(1.0))
+        self.node.bucket_faults.is_down = False
+
+    def replies_get_lost(self) -> None:
+        self.bucket_failed = True
+
+        def lose(number: int, operation: str, key: str) -> None:
+            self.after_bucket_call(number, operation, key)
+            if self.rng.random() < 0.5:
+                raise UnavailableError(f"{operation} {key}: no reply", durability="unknown")
+
+        self.node.bucket_faults.reply_hook = lose
+        self.simulation.sleep(self.rng.expovariate(1.0))
+        self.node.bucket_faults.reply_hook = self.after_bucket_call
+
+    def clock_jumps(self) -> None:
+        self.node.clock_skew_seconds = self.rng.choice((-7200.0, -30.0, 0.0, 90.0, 14_400.0))
+
+    def disk_fails(self) -> None:
+        """One failing write, sync or change of a name: the log is poisoned, or a stage stalls."""
+        operation = self.rng.choice(("write_at", "sync_data", "sync_directory", "rename", "remove"))
+        code = self.rng.choice((errno.EIO, errno.ENOSPC))
+        fails = fail_next(operation, code)
+
+        def hook(number: int, called: str, path: str) -> None:
+            self.oracle.before_disk_call(number, called, path)
+            try:
+                fails(number, called, path)
+            except OSError:
+                self.write_failed = self.write_failed or called == "write_at"
+                raise
+
+        self.node.disk.hook = hook
+
+    # --- clients, in threads of the machine ------------------------------------------------------
+
+    def appends(self) -> None:
+        """One batch after the other, until the log says that it is over."""
+        log = self.log
+        assert log is not None
+        clock = self.node.environment.clock
+        for _ in range(25):
+            batch = self.ledger.offer(self.rng.choice((1, 1, 2, 5)))
+            try:
+                result = log.append(batch)
+            except ChronikError as error:
+                if self.is_over(batch, error):
+                    return
+            else:
+                self.ledger.acked(result.base_offset, batch)
+            clock.sleep(self.rng.expovariate(50.0))
+
+    def sends(self) -> None:
+        """Many at once, without waiting for each."""
+        log = self.log
+        assert log is not None
+        clock = self.node.environment.clock
+        for _ in range(8):
+            for _ in range(self.rng.randint(1, 6)):
+                batch = self.ledger.offer(self.rng.choice((1, 3)))
+                try:
+                    future = log.append_nowait(batch)
+                except BackpressureError:
+                    self.ledger.refused(batch)
+                except ChronikError as error:
+                    if self.is_over(batch, error):
+                        return
+                else:
+                    future.add_done_callback(lambda done, sent=batch: self.is_done(done, sent))
+            clock.sleep(self.rng.expovariate(20.0))
+
+    def is_done(self, future: Any, batch: list[bytes]) -> None:
+        error = future.exception()
+        if error is None:
+            self.ledger.acked(future.result().base_offset, batch)
+        else:
+            self.is_over(batch, error)
+
+    def is_over(self, batch: list[bytes], error: BaseException) -> bool:
+        """Every failed append says what is known of it."""
+        assert isinstance(error, ChronikError), error
+        assert error.durability in {"not_durable", "unknown"}, repr(error)
+        if error.durability == "not_durable":
+            self.ledger.refused(batch)
+        return not error.retriable
+
+    def produces(self) -> None:
+        """An idempotent producer: it sends the same again, in the next life too, until answered."""
+        log = self.log
+        assert log is not None
+        clock = self.node.environment.clock
+        for _ in range(20):
+            if self.unanswered is None:
+                self.unanswered = self.ledger.offer(self.rng.choice((1, 2)))
+            sent = self.unanswered
+            batch = RecordBatch.build(sent, producer_id=7, base_sequence=self.sequence)
+            try:
+                result = log.append(batch)
+            except ProducerSequenceError:
+                raise  # nothing but its own last batch is missing or there
+            except ChronikError:
+                return
+            self.ledger.acked(result.base_offset, sent)
+            self.unanswered = None
+            self.sequence += len(sent)
+            clock.sleep(self.rng.expovariate(20.0))
+
+    def reads(self) -> None:
+        """Reads here and there see what is known, and nothing that will not be."""
+        log = self.log
+        assert log is not None
+        clock = self.node.environment.clock
+        for _ in range(20):
+            try:
+                marks = log.watermarks
+                offset = self.rng.randint(marks.start, marks.committed)
+                found = log.read(offset, max_records=self.rng.randint(1, 30))
+                if offset < marks.committed:
+                    assert len(found) > 0
+                self.ledger.saw_all(offset, [record.value for record in found])
+            except OffsetOutOfRangeError:
+                if offset >= self.ledger.start_wished:
+                    raise
+            except UnavailableError:
+                if not self.bucket_failed:
+                    raise
+            except CorruptionError:
+                raise
+            except ChronikError:
+                return
+            clock.sleep(self.rng.expovariate(20.0))
+
+    def administers(self) -> None:
+        """Seals, drops, cursors, and the pipeline by hand beside the one in the background."""
+        log = self.log
+        assert log is not None
+        clock = self.node.environment.clock
+        for _ in range(12):
+            clock.sleep(self.rng.expovariate(8.0))
+            try:
+                self.rng.choice((self._seal, self._drop, self._cursor, self._pipeline))(log)
+            except OffsetOutOfRangeError:
+                raise
+            except ChronikError:
+                return
+
+    def _seal(self, log: PartitionLog) -> None:
+        log.seal()
+
+    def _drop(self, log: PartitionLog) -> None:
+        marks = log.watermarks
+        offset = self.rng.randint(marks.start, marks.start + (marks.committed - marks.start) // 2)
+        self.ledger.wish_start(offset)
+        log.drop_before(offset)
+        self.ledger.dropped(offset)
+
+    def _cursor(self, log: PartitionLog) -> None:
+        name = self.rng.choice("ab")
+        offset = self.rng.randint(0, log.watermarks.committed)
+        self.ledger.cursors_wished.setdefault(name, set()).add(offset)
+        log.cursor(name).commit(offset, reset=True)
+        self.ledger.cursors[name] = offset
+        self.ledger.cursors_wished[name] = set()
+
+    def _pipeline(self, log: PartitionLog) -> None:
+        log.run_pipeline_once()
+
+    # --- crashes that did not happen -------------------------------------------------------------
+
+    def look_at_image(self, mode: CrashMode) -> None:
+        """What a power loss now would leave is a log with everything that is known by now."""
+        image = self.node.disk.crashed(mode, self.rng)
+        env = Environment(fs=image, threads=MortalThreads())
+        config = self.config.replace(pipeline_enabled=False, accept_suspect=self.write_failed)
+        with LogStore.open("/data", object_store=URL, config=config, env=env) as store:
+            if store.topics():
+                self.ledger.check(store.partition("t"), learn=False)
+            else:
+                assert not self.ledger.known
+
+    # --- checks ----------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Everything that is known is there. It may be only in the bucket: that must answer."""
+        with contextlib.suppress(CrashError):
+            self.node.call(lambda: self.ledger.check(self.log))
+
+    def heal(self) -> None:
+        """No more faults: everything ends up where it belongs, once, and nothing else is left."""
+        self.node.clock_skew_seconds = 0.0
+        self.config = self.config.replace(pipeline_enabled=False)
+        self.end_life()
+        self.node.restart()
+        self.node.call(self.open)
+        self.node.call(self.settle)
+
+    def settle(self) -> None:
+        log = self.log
+        assert log is not None
+        self.ledger.check(log)
+        for _ in range(3):
+            batch = self.ledger.offer()
+            self.ledger.acked(log.append(batch).base_offset, batch)
+        log.seal()
+        clock = self.node.environment.clock
+        for _ in range(60):
+            clock.sleep(1200.0)  # clocks that were wrong by hours have left stamps
+            report = log.run_pipeline_once()
+            assert report.errors == (), report.errors
+            marks = log.watermarks
+            if report.idle and marks.tiered == marks.committed and not log._core.manifest.garbage:
+                break
+        else:
+            raise AssertionError(f"it does not come to rest: {log.status()}")
+        self.ledger.check(log)
+        check_bucket(self.bucket, log)
+        assert log._core.manifest.intents == (), log._core.manifest.intents
+        assert self.store is not None
+        self.store.close()
