@@ -1,0 +1,79 @@
+"""Open files are shared, bounded, and never closed under a user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.threads import SystemThreads
+from chronik_store.wal.descriptors import DescriptorCache
+
+Opens = Callable[..., Any]
+
+
+@pytest.fixture
+def cache(disk: SimulatedDisk) -> DescriptorCache:
+    for name in "abcdef":
+        disk.create(f"/{name}").close()
+    return DescriptorCache(disk, SystemThreads(), limit=2)
+
+
+def test_a_file_is_opened_once_and_kept(disk: SimulatedDisk, cache: DescriptorCache) -> None:
+    for _ in range(3):
+        with cache.use("/a") as first, cache.use("/a") as second:
+            assert first is second
+
+    assert disk.calls_by_operation["open"] == 1
+
+
+def test_no_more_than_the_limit_stay_open(disk: SimulatedDisk, cache: DescriptorCache) -> None:
+    for name in "abcdef":
+        with cache.use(f"/{name}"):
+            pass
+
+    assert sorted(disk.open_files) == ["/e", "/f"]
+
+
+def test_files_in_use_may_be_more_than_the_limit(
+    disk: SimulatedDisk, cache: DescriptorCache
+) -> None:
+    with cache.use("/a"), cache.use("/b"), cache.use("/c") as file:
+        assert len(disk.open_files) == 3
+        assert file.read_at(0, 1) == b""
+
+    assert len(disk.open_files) == 2
+
+
+def test_a_reader_does_not_take_the_writers_place(cache: DescriptorCache) -> None:
+    with cache.use("/a"):
+        with cache.use("/a", write=True) as writer:
+            writer.write_at(0, [b"x"])
+        with cache.use("/a") as reader:
+            assert reader.read_at(0, 1) == b"x"
+
+
+def test_a_forgotten_file_is_closed_with_its_last_use(
+    disk: SimulatedDisk, cache: DescriptorCache
+) -> None:
+    with cache.use("/a") as file:
+        cache.forget("/a")
+        assert file.read_at(0, 1) == b""
+        assert disk.open_files == ["/a"]
+
+    assert disk.open_files == []
+    cache.forget("/a")
+
+
+def test_many_idle_logs_hold_a_handful_of_descriptors(
+    disk: SimulatedDisk, open_wal: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = open_wal(disk, settings={"file_bytes": 4096})
+    for number in range(400):
+        owner.append(b"%d" % number * 1200)
+    assert len(owner.wal.files()) > 100
+
+    assert owner.live().keys() == set(range(1, 401))
+    assert len(disk.open_files) <= 65

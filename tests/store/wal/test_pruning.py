@@ -1,0 +1,114 @@
+"""Old files go front to back, never under a reader, never above what is committed."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chronik_store.errors import UnavailableError
+from chronik_store.testing.disk_faults import fail_next
+from chronik_store.testing.simulated_disk import SimulatedDisk
+
+Opens = Callable[..., Any]
+
+
+@pytest.fixture
+def owner(disk: SimulatedDisk, open_wal: Opens) -> Any:
+    """A log of eight entries in eight files."""
+    made = open_wal(disk, settings={"file_bytes": 1500}, tail_bytes=0)
+    for number in range(8):
+        made.append(values=[b"%d" % number * 1400])
+    return made
+
+
+def names(disk: SimulatedDisk) -> list[str]:
+    return [path for path in disk.paths("/data/wal") if path.endswith(".log")]
+
+
+def test_files_tell_what_they_hold(owner: Any) -> None:
+    files = owner.wal.files()
+
+    assert [(file.first_index, file.last_index) for file in files] == [(i, i) for i in range(1, 9)]
+    assert [file.records for file in files] == [1] * 8
+    assert [file.sealed for file in files] == [True] * 7 + [False]
+    assert all(file.size_bytes >= 1500 for file in files)
+
+
+def test_what_is_removed_is_gone_and_the_rest_is_as_it_was(
+    owner: Any, disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    files = owner.wal.files()
+    count, size = owner.wal.remove_files(files[2].seq)
+
+    assert (count, size) == (3, sum(file.size_bytes for file in files[:3]))
+    assert owner.wal.first_index == 4
+    assert owner.wal.base.index == 3
+    assert owner.wal.base.offset == 3
+    assert names(disk) == [file.path for file in files[3:]]
+    with pytest.raises(IndexError):
+        owner.wal.read(3, 3, 10)
+    manifest = replace(owner.folded.manifest, start_offset=3)
+    owner.folded = replace(owner.folded, manifest=manifest)
+    owner.wal.rotate()
+    owner.close()
+    assert open_wal(disk.another_process()).wal.base.index == 3
+
+
+def test_the_file_that_is_being_written_never_goes(owner: Any) -> None:
+    owner.wal.remove_files(1 << 40)
+
+    assert len(owner.wal.files()) == 1
+    assert owner.live().keys() == {8}
+    assert owner.append(b"goes on") == 9
+
+
+def test_what_is_not_committed_never_goes(owner: Any) -> None:
+    owner.wal.commit_mark = 5
+
+    with pytest.raises(AssertionError):
+        owner.wal.remove_files(owner.wal.files()[6].seq)
+
+
+def test_a_pinned_file_goes_when_the_pin_does(owner: Any, disk: SimulatedDisk) -> None:
+    files = owner.wal.files()
+    with owner.wal.pin(2):
+        count, _ = owner.wal.remove_files(files[3].seq)
+        assert count == 4
+        assert names(disk)[0] == files[1].path
+        owner.wal.remove_files(files[5].seq)
+        assert names(disk)[0] == files[1].path
+
+    assert names(disk)[0] == files[6].path
+
+
+def test_a_crash_between_removals_leaves_no_hole(open_wal: Opens) -> None:
+    for seed in range(12):
+        disk = SimulatedDisk(seed=seed)
+        owner = open_wal(disk, settings={"file_bytes": 1500})
+        for number in range(6):
+            owner.append(b"%d" % number * 1400)
+        images = []
+        disk.hook = lambda _n, op, _p, d=disk, i=images: (
+            i.append(d.crashed("any")) if op in {"remove", "sync_directory"} else None
+        )
+        owner.wal.remove_files(owner.wal.files()[3].seq)
+        disk.hook = None
+        for image in images:
+            found = open_wal(image).copy.entries.keys()
+            assert set(found) == set(range(min(found), 7))
+
+
+def test_a_disk_that_refuses_is_asked_again(owner: Any, disk: SimulatedDisk) -> None:
+    files = owner.wal.files()
+    disk.hook = fail_next("remove", errno.EIO)
+    with pytest.raises(UnavailableError):
+        owner.wal.remove_files(files[1].seq)
+    assert names(disk)[0] == files[0].path
+
+    owner.wal.remove_files(files[1].seq)
+
+    assert names(disk)[0] == files[2].path
