@@ -91,7 +91,7 @@ class Play:
                 self.acknowledged = event["end"]
                 if event["end"] >= max(1, self.lines // 2):
                     break
-            seconds = time.monotonic() - begun
+            rate = self.acknowledged / max(time.monotonic() - begun, 1e-9)
             self.killed_us = time.time_ns() // 1000
             child.kill()
             # What it had said before it died counts, too.
@@ -99,7 +99,6 @@ class Play:
                 self.acknowledged = event["end"]
         finally:
             _end(child)
-        rate = self.acknowledged / max(seconds, 1e-9)
         stage.claim("appended, synced and acknowledged", f"{rate:,.0f} lines/s",
                     holds=self.acknowledged > 0)  # fmt: skip
 
