@@ -129,6 +129,7 @@ def settle(disk: SimulatedDisk, open_wal: Opens) -> State:
     owner.close()
     again, then = recovered(disk, open_wal)
     again.services.close()
+    assert then.first == found.first
     assert then.matches(replace(found, entries=found.entries | {index: b"afterwards"}))
     return found
 

@@ -55,10 +55,10 @@ def torture(seed: int, open_wal: Opens, rounds: int) -> None:
     rng = random.Random(seed)
     disk = SimulatedDisk(seed=seed)
     disk.make_directories("/data/wal")  # A directory whose own name is lost takes all with it.
-    allowed = [State({})]
+    allowed, pruned = [State({})], 1
     for _ in range(rounds):
         disk.hook = fail_often(random.Random(rng.random()), FAULTS, errno.EIO)
-        history = History(allowed)
+        history = History(allowed, pruned=pruned)
         with suppress(LogPoisonedError, UnavailableError):
             history.owner, found = recovered(disk, open_wal)
             history.check(found)
@@ -67,7 +67,7 @@ def torture(seed: int, open_wal: Opens, rounds: int) -> None:
             history.states, history.acknowledged = [found], 0
             for _ in range(rng.randint(1, 25)):
                 step(history, rng)
-        allowed = history.states[history.acknowledged :]
+        allowed, pruned = history.states[history.acknowledged :], history.pruned
         if rng.random() < 0.5:
             disk = disk.kill()
             history.check(recovered(disk, open_wal)[1])

@@ -51,6 +51,8 @@ class History:
     states: list[State] = field(default_factory=lambda: [State({})])
     acknowledged: int = 0
     owner: Any = None
+    pruned: int = 1
+    """The log may begin here: what is below was pruned, or stands in a snapshot."""
 
     def add(self, state: State) -> None:
         self.states.append(state)
@@ -91,6 +93,7 @@ class History:
         with owner.wal.lock:
             seq, replaced = owner.wal.stage_snapshot(folded)
             if replaced:
+                self.pruned = max(self.pruned, index + 1)
                 self.add(replace(self.states[-1], entries={}, first=index + 1))
         self.lead(seq)
         with owner.wal.lock:
@@ -98,10 +101,15 @@ class History:
 
     def prune(self) -> None:
         wal = self.owner.wal
-        wal.remove_files(wal.files()[-1].seq - 1)
+        try:
+            wal.remove_files(wal.files()[-1].seq - 1)
+        finally:
+            self.pruned = max(self.pruned, wal.first_index)
 
     def check(self, found: State) -> None:
         allowed = self.states[self.acknowledged :]
+        first = max(self.pruned, *(state.first for state in allowed))
+        assert found.first <= first, f"{found} begins behind {first}"
         assert any(state.matches(found) for state in allowed), f"{found} is none of {allowed}"
 
 
