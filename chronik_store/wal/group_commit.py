@@ -195,10 +195,7 @@ class GroupCommit:
             if group is None or self.poisoned is not None:
                 self._leading = False
                 raise self.poisoned_error()
-            file = active.file
-            marks = Marks(
-                self.synced_seq, file.seq if file else 0, active.end, self._owner.commit_mark
-            )
+            marks = self._marks_locked()
             if group.new_file is None:
                 event = active.claim_locked(group.size_bytes)
         end = -1
@@ -267,10 +264,22 @@ class GroupCommit:
                 again, self._deliver_again = self._deliver_again, False
                 self._delivering = again
 
+    def _marks_locked(self) -> Marks:
+        """What is known to be on disk as this group is written.
+
+        In the first group of an open that is what recovery found sworn to, and no more: naming a
+        file that frames do not stand in would cut the next file off from the ones before it.
+        """
+        file, committed = self._active.file, self._owner.commit_mark
+        if file is not None:
+            return Marks(self.synced_seq, file.seq, self._active.end, committed)
+        file_seq, seq, position = self.previous_end or (0, 0, 0)
+        return Marks(seq, file_seq, position, committed)
+
     def _checkpoint(self, opening: NewFile, marks: Marks) -> Checkpoint:
         """The checkpoint of a new file: folded values from the owner, the rest as staged."""
         folds = opening.folds if opening.folds is not None else self._owner.checkpoint_source()
-        previous_end = self.previous_end
+        previous_end = None
         if marks.synced_file:
             previous_end = (marks.synced_file, marks.synced_seq, marks.synced_position)
         return replace(

@@ -35,7 +35,7 @@ from chronik_store.errors import (
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.memory import forget_memory_bucket
 from chronik_store.partition_log import PartitionLog
-from chronik_store.testing.crash import MortalThreads
+from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 
@@ -194,6 +194,10 @@ class PartitionLogModel(RuleBasedStateMachine):
         self.abandon(self.disk.kill())
 
     def abandon(self, disk: SimulatedDisk) -> None:
+        """The process is gone; closing what is left of it only ends its threads."""
+        assert self.store is not None
+        with contextlib.suppress(CrashError, ChronikError):
+            self.store.close()
         self.disk = disk
         self.open()
 
