@@ -179,26 +179,34 @@ class AsyncPartitionLog:
         self, records: Appendable, *, expected_offset: int | None = None
     ) -> AppendResult:
         """As `PartitionLog.append`; waits while the queue is full."""
+        return await (await self.enqueue(records, expected_offset=expected_offset))
+
+    async def enqueue(
+        self, records: Appendable, *, expected_offset: int | None = None
+    ) -> asyncio.Future[AppendResult]:
+        """As `append`, but returns once the records have their place in the queue. Whoever calls
+        it again only then has them appended in the order of the calls.
+        """
         log = self._log
         core = log._writable()
         batch = core.batching.batch(records)
-        if batch is None:
-            return log._empty_append()
         loop = asyncio.get_running_loop()
+        future: asyncio.Future[AppendResult] = loop.create_future()
+        if batch is None:
+            future.set_result(log._empty_append())
+            return future
         if self._sink is None:
             await self._pool.run(core.begin)  # the first append makes a file: not on the loop
         sink = self._sink
         if sink is None:  # asked again: another task may have come first meanwhile
             sink = self._sink = _LoopSink(loop)
-        future: asyncio.Future[AppendResult] = loop.create_future()
         while True:
             try:
                 core.appends.append_nowait(batch, expected_offset, sink, future)
-                break
+                return future
             except BackpressureError:
                 sink.room.clear()
                 await sink.room.wait()
-        return await future
 
     async def read(
         self,

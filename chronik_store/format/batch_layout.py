@@ -39,7 +39,7 @@ import struct
 from typing import Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
-from chronik_store.format.checksum import Buffer, checksum
+from chronik_store.format.checksum import Buffer, checksum, checksum_parts
 from chronik_store.format.compression import decompress
 from chronik_store.format.envelope import Kind, refuse
 
@@ -169,6 +169,21 @@ def _fault(header: BatchHeader) -> str:
     if body >= raw if codec else body != raw:
         return f"a body of {body} bytes for {raw} raw bytes"
     return ""
+
+
+def restamped(data: Buffer, header: BatchHeader) -> bytes:
+    """The batch `data` with other fields in its header, none of which moves a column.
+
+    ValueError when one is out of its range.
+    """
+    flags, codec, *fields = header
+    body = memoryview(data)[BATCH_HEADER_BYTES:]
+    try:
+        covered = FIELDS.pack(flags, codec, 0, *fields, 0)
+    except struct.error as error:
+        raise ValueError(f"record batch: {error}") from error
+    prefix = PREFIX.pack(BATCH.magic, BATCH.version, checksum_parts(covered, body))
+    return b"".join((prefix, covered, body))
 
 
 def peek(data: Buffer, *, path: str = "") -> tuple[int, int]:

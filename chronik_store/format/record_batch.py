@@ -18,6 +18,7 @@ from chronik_store.format.batch_layout import (
     HAS_TIMESTAMPS,
     BatchHeader,
     parse_header,
+    restamped,
 )
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.stored_batch import StoredBatch
@@ -164,6 +165,15 @@ class RecordBatch(_Slots):
         if verify:
             StoredBatch(data, 0, 0)
         return _make(data, header)
+
+    def with_producer(self, producer_id: int, epoch: int, base_sequence: int) -> RecordBatch:
+        """The same records under another producer, epoch and sequence (see `build`)."""
+        if not 0 <= base_sequence <= (1 << 63) - self.record_count:
+            raise ValueError(f"base_sequence {base_sequence} is not in [0, 2**63)")
+        header = self._header._replace(
+            producer_id=producer_id, producer_epoch=epoch, base_sequence=base_sequence
+        )
+        return _make(restamped(self.buffer, header), header)
 
     @classmethod
     def from_arrow(
