@@ -1,0 +1,126 @@
+"""What stands behind a server's handlers: one node alone, or one of a cluster.
+
+Place: between `handlers`, which call it, and `local_backend`, `raft_backend`, which are it.
+Promise: every method runs on the server's event loop and never blocks it; what fails raises a
+typed ChronikError, NotLeaderError naming the leader where another node must be asked. Invariant: a
+produce returns only once its records are acknowledged as asked; cancelling the wait never cancels
+the write.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from chronik_server.protocol.cluster import ClusterDescription, PartitionRole, StatusFound
+from chronik_server.protocol.data import (
+    Acks,
+    Consistency,
+    CursorPlace,
+    Fetched,
+    OffsetsFound,
+    Search,
+)
+from chronik_server.protocol.greeting import PeerIdentity
+from chronik_server.protocol.topics import CreateTopic, TopicDescription
+from chronik_store.format.checksum import Buffer
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import AppendResult, PipelineReport, SearchResult, TopicInfo
+
+
+class NodeIdentity(NamedTuple):
+    """Who this node is. `boot_id` is random in each start (protocol 9, 12)."""
+
+    cluster_id: str
+    node_id: str
+    node_uuid: str
+    boot_id: str
+
+
+class FetchOptions(NamedTuple):
+    """How much to read, and how long to wait for it."""
+
+    max_bytes: int
+    min_bytes: int
+    wait_seconds: float
+    consistency: Consistency
+
+
+class PartitionBackend(Protocol):
+    """One partition, as this node can serve it."""
+
+    async def produce(
+        self, batch: RecordBatch, acks: Acks, expected_offset: int | None
+    ) -> AppendResult:
+        """Append one batch; acks "none" returns once it is queued. Every error has a
+        `durability`.
+        """
+        ...
+
+    async def fetch(self, offset: int, options: FetchOptions) -> tuple[Fetched, list[Buffer]]:
+        """Entries of records from `offset` on, verbatim."""
+        ...
+
+    async def offsets(self, timestamp_us: int | None) -> OffsetsFound: ...
+    async def cursor(self, name: str) -> CursorPlace: ...
+    async def commit_cursor(self, name: str, next_offset: int, *, reset: bool) -> None: ...
+    async def delete_cursor(self, name: str) -> bool: ...
+    async def seal(self) -> int: ...
+    async def drop_before(self, offset: int) -> None: ...
+    def role(self) -> PartitionRole: ...
+
+
+class Check(NamedTuple):
+    """One thing that readiness asks: its name, and what is wrong with it (or "")."""
+
+    name: str
+    fault: str
+
+
+class Backend(Protocol):
+    """One node."""
+
+    @property
+    def identity(self) -> NodeIdentity: ...
+
+    async def start(self, address: str) -> None:
+        """Begin to work; `address` is what others reach this node at."""
+        ...
+
+    async def create_topic(self, request: CreateTopic) -> TopicDescription: ...
+    async def delete_topic(self, topic: str) -> None: ...
+    async def topics(self) -> tuple[TopicInfo, ...]: ...
+    async def describe_topic(self, topic: str) -> TopicDescription: ...
+
+    def known_partition(self, topic: str, partition: int) -> PartitionBackend | None:
+        """The partition if it is open already: the short way of every produce."""
+        ...
+
+    async def partition(self, topic: str, partition: int) -> PartitionBackend:
+        """The partition, opened if need be. TopicNotFoundError."""
+        ...
+
+    async def search(self, request: Search) -> SearchResult: ...
+    async def status(self, topic: str | None) -> StatusFound: ...
+    async def run_pipeline(self) -> PipelineReport: ...
+    async def describe_cluster(self) -> ClusterDescription: ...
+    async def add_node(self, node_id: str, address: str) -> None: ...
+    async def remove_node(self, node_id: str) -> None: ...
+    async def transfer_leader(self, topic: str, partition: int, to: str | None) -> None: ...
+
+    def greet(self, peer: PeerIdentity) -> PeerIdentity:
+        """Another node calls: what this one says of itself. UnauthenticatedError or
+        IdentityMismatchError refuse it.
+        """
+        ...
+
+    def told(self, peer: PeerIdentity, message: Any, payload: Buffer) -> None:
+        """A one-way message of a node that was greeted. Never raises, never blocks."""
+        ...
+
+    async def checks(self) -> tuple[Check, ...]:
+        """Is this node ready: WAL writable, caught up, bucket reachable."""
+        ...
+
+    async def close(self) -> None:
+        """Acknowledge what is in flight, hand over what is led, release everything."""
+        ...

@@ -1,0 +1,126 @@
+"""Settings of a server: one frozen value, checked once.
+
+Place: above `errors`, `tls`, `addresses`. Promise: an unusable value is a ConfigError that names
+it; argument over environment over default; secrets never appear in repr. Invariant: a listener
+that others than this machine can reach has TLS and asks for a token or a certificate, unless the
+configuration says `insecure` in so many words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chronik_server.addresses import Address, parse_address, parse_peers
+from chronik_server.tls import TlsOptions
+from chronik_store.errors import ConfigError
+from chronik_store.format.shape import NAME, ShapeError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything of a node but its log's own settings (`LogConfig`)."""
+
+    data_dir: str = "data"
+    node_id: str = "1"
+    listen: Address = Address("127.0.0.1", 7411)
+    advertise: Address | None = None
+    """What clients and nodes connect to; the listener's own address if unset."""
+    health_listen: Address | None = None
+    peers: tuple[tuple[str, Address], ...] = ()
+    """All nodes of a cluster by id, this one included; empty: a server of its own."""
+    tls: TlsOptions | None = None
+    auth_token: str | None = field(default=None, repr=False)
+    insecure: bool = False
+    # limits
+    frame_bytes_max: int = 72 * MIB
+    in_flight_requests_max: int = 4096
+    in_flight_bytes_max: int = 64 * MIB
+    """Of requests not yet answered on one connection; above it nothing more is read from it."""
+    connections_max: int = 10_000
+    greeting_seconds: float = 5.0
+    frame_seconds: float = 30.0
+    """A frame that has begun is whole after this, or its sender is hung up on."""
+    write_stall_seconds: float = 30.0
+    """A reader that takes nothing for so long is hung up on."""
+    idle_seconds: float = 300.0
+    shutdown_seconds: float = 10.0
+    worker_threads: int = 16
+
+    def __post_init__(self) -> None:
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} is {value!r}; it must be between {low} and {high}")
+        try:
+            NAME.unpack(self.node_id, "CHRONIK_NODE_ID")
+        except ShapeError as error:
+            raise ConfigError(str(error)) from error
+        if not self.node_id or "@" in self.node_id or "," in self.node_id:
+            raise ConfigError(f"CHRONIK_NODE_ID {self.node_id!r}: use a short name without @ or ,")
+        if self.peers and self.node_id not in dict(self.peers):
+            raise ConfigError(f"CHRONIK_PEERS does not name this node ({self.node_id!r})")
+
+    def check_exposure(self) -> None:
+        """ConfigError when a listener would serve strangers in the clear."""
+        if self.insecure or self.listen.is_loopback:
+            return
+        proves = self.auth_token is not None or (self.tls is not None and self.tls.ca is not None)
+        if self.tls is None or not proves:
+            raise ConfigError(
+                f"{self.listen} can be reached from other machines: set CHRONIK_TLS_CERT and "
+                "CHRONIK_TLS_KEY, and CHRONIK_AUTH_TOKEN or CHRONIK_TLS_CA (client certificates); "
+                "or listen on 127.0.0.1; or say --insecure where the network itself is trusted"
+            )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> ServerConfig:
+        """Settings from the environment; keyword arguments that are not None win."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for name, (target, parse) in ENVIRONMENT.items():
+            text = environ.get(name)
+            if text:
+                values[target] = parse(text)
+        values["tls"] = TlsOptions.from_env(environ)
+        values.update({name: value for name, value in arguments.items() if value is not None})
+        return cls(**values)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in {"0", "1", "true", "false", "yes", "no"}:
+        raise ConfigError(f"CHRONIK_INSECURE={text!r}: use true or false")
+    return text.lower() in {"1", "true", "yes"}
+
+
+ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "CHRONIK_DATA_DIR": ("data_dir", str),
+    "CHRONIK_NODE_ID": ("node_id", str),
+    "CHRONIK_LISTEN": ("listen", lambda text: parse_address(text, what="CHRONIK_LISTEN")),
+    "CHRONIK_ADVERTISE": ("advertise", lambda text: parse_address(text, what="CHRONIK_ADVERTISE")),
+    "CHRONIK_HEALTH_LISTEN": (
+        "health_listen",
+        lambda text: parse_address(text, what="CHRONIK_HEALTH_LISTEN"),
+    ),
+    "CHRONIK_PEERS": ("peers", parse_peers),
+    "CHRONIK_AUTH_TOKEN": ("auth_token", str),
+    "CHRONIK_INSECURE": ("insecure", _flag),
+}
+"""Beside these: CHRONIK_TLS_CERT, CHRONIK_TLS_KEY, CHRONIK_TLS_CA (`tls`)."""
+
+_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("frame_bytes_max", 64 << 10, (1 << 31) - 1),
+    ("in_flight_requests_max", 1, 1 << 20),
+    ("in_flight_bytes_max", 1 << 10, 1 << 40),
+    ("connections_max", 1, 1 << 20),
+    ("greeting_seconds", 0.01, 3600),
+    ("frame_seconds", 0.01, 3600),
+    ("write_stall_seconds", 0.01, 3600),
+    ("idle_seconds", 0.01, 1e9),
+    ("shutdown_seconds", 0, 3600),
+    ("worker_threads", 1, 1024),
+)

@@ -1,0 +1,182 @@
+"""One function for each verb: request and payload in, response and payload out.
+
+Place: between `session` (a connection's requests) and `backend` (what stands behind them).
+Promise: a batch is looked at no further than its header and checksum; everything else that is
+wrong with a request is a typed error. Invariant: no state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from chronik_server.backend import Backend, FetchOptions, PartitionBackend
+from chronik_server.protocol import cluster, data, greeting, topics
+from chronik_store.clock import Clock
+from chronik_store.errors import ConfigError, CorruptionError, RecordTooLargeError
+from chronik_store.format.batch_layout import verify_checksum
+from chronik_store.format.checksum import Buffer
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import SearchResult
+
+Answer = tuple[Any, Buffer]
+Handler = Callable[[Any, Buffer], Awaitable[Answer]]
+_NOTHING = b""
+
+
+class Handlers:
+    """The verbs of one node, by the class of their request."""
+
+    def __init__(self, backend: Backend, clock: Clock, *, batch_bytes_max: int) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._batch_bytes_max = batch_bytes_max
+        self.by_message: dict[type, Handler] = {
+            greeting.Ping: self._ping,
+            topics.CreateTopic: self._create_topic,
+            topics.DeleteTopic: self._delete_topic,
+            topics.ListTopics: self._list_topics,
+            topics.DescribeTopic: self._describe_topic,
+            data.Produce: self._produce,
+            data.Fetch: self._fetch,
+            data.Offsets: self._offsets,
+            data.GetCursor: self._get_cursor,
+            data.CommitCursor: self._commit_cursor,
+            data.DeleteCursor: self._delete_cursor,
+            data.Search: self._search,
+            cluster.Status: self._status,
+            cluster.Seal: self._seal,
+            cluster.DropBefore: self._drop_before,
+            cluster.RunPipeline: self._run_pipeline,
+            cluster.DescribeCluster: self._describe_cluster,
+            cluster.AddNode: self._add_node,
+            cluster.RemoveNode: self._remove_node,
+            cluster.TransferLeader: self._transfer_leader,
+        }
+
+    async def _partition(self, topic: str, partition: int) -> PartitionBackend:
+        known = self._backend.known_partition(topic, partition)
+        return known or await self._backend.partition(topic, partition)
+
+    # --- records ---------------------------------------------------------------------------------
+
+    async def _produce(self, request: data.Produce, payload: Buffer) -> Answer:
+        batch = self.admitted(payload)
+        partition = await self._partition(request.topic, request.partition)
+        result = await partition.produce(batch, request.acks, request.expected_offset)
+        return data.Produced(*result), _NOTHING
+
+    def admitted(self, payload: Buffer) -> RecordBatch:
+        """The batch that came as payload: its header and all its bytes are as they were sent.
+
+        RecordTooLargeError over the limit, also of what a compressed one unpacks to.
+        """
+        try:
+            batch = RecordBatch.from_buffer(payload, verify=False)
+            verify_checksum(payload)
+        except CorruptionError as error:
+            error.durability = "not_durable"
+            raise
+        size = max(batch.nbytes, batch.raw_bytes)
+        if size > self._batch_bytes_max:
+            raise RecordTooLargeError(
+                f"a batch of {size} bytes; this server takes {self._batch_bytes_max}",
+                size_bytes=size,
+                limit_bytes=self._batch_bytes_max,
+            )
+        return batch
+
+    async def _fetch(self, request: data.Fetch, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        options = FetchOptions(
+            request.max_bytes, request.min_bytes, request.wait_ms / 1000, request.consistency
+        )
+        found, buffers = await partition.fetch(request.offset, options)
+        return found, b"".join(buffers)
+
+    async def _offsets(self, request: data.Offsets, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        return await partition.offsets(request.timestamp_us), _NOTHING
+
+    async def _get_cursor(self, request: data.GetCursor, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        return await partition.cursor(request.name), _NOTHING
+
+    async def _commit_cursor(self, request: data.CommitCursor, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        await partition.commit_cursor(request.name, request.next_offset, reset=request.reset)
+        return topics.Done(), _NOTHING
+
+    async def _delete_cursor(self, request: data.DeleteCursor, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        return data.CursorDeleted(await partition.delete_cursor(request.name)), _NOTHING
+
+    async def _search(self, request: data.Search, _: Buffer) -> Answer:
+        return _searched(await self._backend.search(request))
+
+    # --- topics ----------------------------------------------------------------------------------
+
+    async def _create_topic(self, request: topics.CreateTopic, _: Buffer) -> Answer:
+        return await self._backend.create_topic(request), _NOTHING
+
+    async def _delete_topic(self, request: topics.DeleteTopic, _: Buffer) -> Answer:
+        await self._backend.delete_topic(request.topic)
+        return topics.Done(), _NOTHING
+
+    async def _list_topics(self, _: topics.ListTopics, __: Buffer) -> Answer:
+        return topics.Topics(await self._backend.topics()), _NOTHING
+
+    async def _describe_topic(self, request: topics.DescribeTopic, _: Buffer) -> Answer:
+        return await self._backend.describe_topic(request.topic), _NOTHING
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    async def _ping(self, _: greeting.Ping, __: Buffer) -> Answer:
+        return greeting.Pong(self._clock.time_us()), _NOTHING
+
+    async def _status(self, request: cluster.Status, _: Buffer) -> Answer:
+        return await self._backend.status(request.topic), _NOTHING
+
+    async def _seal(self, request: cluster.Seal, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        return cluster.Sealed(await partition.seal()), _NOTHING
+
+    async def _drop_before(self, request: cluster.DropBefore, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        await partition.drop_before(request.offset)
+        return topics.Done(), _NOTHING
+
+    async def _run_pipeline(self, _: cluster.RunPipeline, __: Buffer) -> Answer:
+        return cluster.PipelineRun(await self._backend.run_pipeline()), _NOTHING
+
+    async def _describe_cluster(self, _: cluster.DescribeCluster, __: Buffer) -> Answer:
+        return await self._backend.describe_cluster(), _NOTHING
+
+    async def _add_node(self, request: cluster.AddNode, _: Buffer) -> Answer:
+        if not request.node_id or not request.address:
+            raise ConfigError("a node has an id and an address")
+        await self._backend.add_node(request.node_id, request.address)
+        return topics.Done(), _NOTHING
+
+    async def _remove_node(self, request: cluster.RemoveNode, _: Buffer) -> Answer:
+        await self._backend.remove_node(request.node_id)
+        return topics.Done(), _NOTHING
+
+    async def _transfer_leader(self, request: cluster.TransferLeader, _: Buffer) -> Answer:
+        await self._backend.transfer_leader(request.topic, request.partition, request.to)
+        return topics.Done(), _NOTHING
+
+
+def _searched(result: SearchResult) -> Answer:
+    found = data.Searched(
+        total=result.total,
+        total_is_exact=result.total_is_exact,
+        elapsed_us=round(result.elapsed_seconds * 1_000_000),
+        hits=tuple(data.Hit(hit.partition, hit.offset, hit.score) for hit in result.hits),
+        coverage=result.coverage,
+        unknown_paths=result.unknown_paths,
+    )
+    if not result.hits:
+        return found, _NOTHING
+    batch = RecordBatch.from_records([hit.record for hit in result.hits])
+    return found, batch.buffer

@@ -1,0 +1,256 @@
+"""A server of one node: every partition of one data directory, its own quorum.
+
+Place: a `Backend` over `chronik_store.aio`. Promise: what the embedded library promises, over the
+wire; acks "leader" and "quorum" mean the same here. Invariant: the store is opened and closed by
+whoever made this; nothing here blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from typing import Any
+
+from chronik_server.backend import Check, FetchOptions, NodeIdentity
+from chronik_server.errors import UnauthenticatedError
+from chronik_server.partition_reads import PartitionReads
+from chronik_server.protocol.cluster import (
+    ClusterDescription,
+    NodeInfo,
+    PartitionRole,
+    StatusFound,
+)
+from chronik_server.protocol.data import Acks, CursorPlace, Fetched, OffsetsFound, Search
+from chronik_server.protocol.greeting import PeerIdentity
+from chronik_server.protocol.topics import CreateTopic, PartitionPlace, TopicDescription
+from chronik_store.aio import AsyncLogStore, AsyncPartitionLog
+from chronik_store.errors import ChronikError, ConfigError, TopicNotFoundError
+from chronik_store.format.checksum import Buffer
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import AppendResult, PipelineReport, SearchResult, TopicInfo
+
+logger = logging.getLogger("chronik_server.local")
+
+
+class LocalPartition:
+    """One partition of a store that is its own quorum."""
+
+    def __init__(
+        self, backend: LocalBackend, log: AsyncPartitionLog, topic: str, number: int
+    ) -> None:
+        self._backend = backend
+        self._log = log
+        self._reads = PartitionReads(log)
+        self._topic = topic
+        self._number = number
+        self._order = asyncio.Lock()
+
+    async def produce(
+        self, batch: RecordBatch, acks: Acks, expected_offset: int | None
+    ) -> AppendResult:
+        """See `PartitionBackend`."""
+        async with self._order:  # a producer's batches keep the order in which it sent them
+            future = await self._log.enqueue(batch, expected_offset=expected_offset)
+        if acks != "none":
+            return await future
+        future.add_done_callback(self._look_at)
+        return AppendResult(0, 0)
+
+    def _look_at(self, future: asyncio.Future[AppendResult]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            logger.warning("%s/%d: an append that nobody waits for failed: %s",
+                           self._topic, self._number, error)  # fmt: skip
+
+    async def fetch(self, offset: int, options: FetchOptions) -> tuple[Fetched, list[Buffer]]:
+        """See `PartitionBackend`."""
+        return await self._reads.fetch(offset, options)
+
+    async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
+        """See `PartitionBackend`."""
+        return await self._reads.offsets(timestamp_us)
+
+    async def cursor(self, name: str) -> CursorPlace:
+        """See `PartitionBackend`."""
+        return await self._reads.cursor(name)
+
+    async def commit_cursor(self, name: str, next_offset: int, *, reset: bool) -> None:
+        """See `PartitionBackend`."""
+        self._reads.check_committed(next_offset)
+        await self._log.cursor(name).commit(next_offset, reset=reset)
+
+    async def delete_cursor(self, name: str) -> bool:
+        """See `PartitionBackend`."""
+        cursor = self._log.cursor(name)
+        existed = cursor.committed_offset is not None
+        await cursor.delete()
+        return existed
+
+    async def seal(self) -> int:
+        """See `PartitionBackend`."""
+        return await self._log.seal()
+
+    async def drop_before(self, offset: int) -> None:
+        """See `PartitionBackend`."""
+        await self._log.drop_before(offset)
+
+    async def search(self, query: str, options: dict[str, Any]) -> SearchResult:
+        """Search this partition alone."""
+        return await self._log.search(query, **options)
+
+    def role(self) -> PartitionRole:
+        """A log that is its own quorum is always led here."""
+        return PartitionRole(self._topic, self._number, "leader", 0, self._backend.identity.node_id)
+
+
+class LocalBackend:
+    """A `Backend` over one embedded store."""
+
+    def __init__(self, store: AsyncLogStore, identity: NodeIdentity) -> None:
+        self._store = store
+        self.identity = identity
+        self._address = ""
+        self._partitions: dict[tuple[str, int], LocalPartition] = {}
+
+    async def start(self, address: str) -> None:
+        """See `Backend`."""
+        self._address = address
+
+    # --- topics ----------------------------------------------------------------------------------
+
+    async def create_topic(self, request: CreateTopic) -> TopicDescription:
+        """See `Backend`."""
+        if request.replicas not in {None, 1}:
+            raise ConfigError(f"replicas is {request.replicas}; a server of one node keeps one")
+        info = await self._store.create_topic(
+            request.topic, partitions=request.partitions, exist_ok=request.exist_ok
+        )
+        return self._described(info)
+
+    async def delete_topic(self, topic: str) -> None:
+        """See `Backend`."""
+        for key in [key for key in self._partitions if key[0] == topic]:
+            del self._partitions[key]
+        await self._store.delete_topic(topic)
+
+    async def topics(self) -> tuple[TopicInfo, ...]:
+        """See `Backend`."""
+        return await self._store.topics()
+
+    async def describe_topic(self, topic: str) -> TopicDescription:
+        """See `Backend`."""
+        return self._described(await self._info(topic))
+
+    async def _info(self, topic: str) -> TopicInfo:
+        for info in await self._store.topics():
+            if info.name == topic:
+                return info
+        raise TopicNotFoundError(f"no topic {topic!r} here; create it first", topic=topic)
+
+    def _described(self, info: TopicInfo) -> TopicDescription:
+        node = self.identity.node_id
+        places = tuple(
+            PartitionPlace(number, node, self._address or None, 0, (node,))
+            for number in range(info.partitions)
+        )
+        return TopicDescription(info.name, info.topic_id, places)
+
+    # --- partitions ------------------------------------------------------------------------------
+
+    def known_partition(self, topic: str, partition: int) -> LocalPartition | None:
+        """See `Backend`."""
+        return self._partitions.get((topic, partition))
+
+    async def partition(self, topic: str, partition: int) -> LocalPartition:
+        """See `Backend`."""
+        found = self._partitions.get((topic, partition))
+        if found is None:
+            log = await self._store.partition(topic, partition)
+            found = self._partitions.setdefault(
+                (topic, partition), LocalPartition(self, log, topic, partition)
+            )
+        return found
+
+    async def search(self, request: Search) -> SearchResult:
+        """See `Backend`."""
+        options = search_options(request)
+        if request.partition is None:
+            return await self._store.search(request.topic, request.query, **options)
+        found = await self.partition(request.topic, request.partition)
+        return await found.search(request.query, options)
+
+    # --- the node --------------------------------------------------------------------------------
+
+    async def status(self, topic: str | None) -> StatusFound:
+        """See `Backend`."""
+        status = await self._store.status()
+        parts = tuple(part for part in status.partitions if topic in {None, part.topic})
+        if topic is not None and not parts:
+            raise TopicNotFoundError(f"no topic {topic!r} here", topic=topic)
+        node = self.identity.node_id
+        roles = tuple(PartitionRole(p.topic, p.partition, "leader", 0, node) for p in parts)
+        return StatusFound(dataclasses.replace(status, partitions=parts), roles, node)
+
+    async def run_pipeline(self) -> PipelineReport:
+        """See `Backend`."""
+        return await self._store.run_pipeline_once()
+
+    async def describe_cluster(self) -> ClusterDescription:
+        """See `Backend`."""
+        cluster_id, node_id, node_uuid, _ = self.identity
+        nodes = (NodeInfo(node_id, self._address, node_uuid),)
+        return ClusterDescription(cluster_id, node_id, nodes, node_id)
+
+    async def add_node(self, node_id: str, address: str) -> None:
+        """See `Backend`."""
+        raise self._alone()
+
+    async def remove_node(self, node_id: str) -> None:
+        """See `Backend`."""
+        raise self._alone()
+
+    async def transfer_leader(self, topic: str, partition: int, to: str | None) -> None:
+        """See `Backend`."""
+        raise self._alone()
+
+    @staticmethod
+    def _alone() -> ConfigError:
+        return ConfigError("this server has a data directory of its own and is in no cluster")
+
+    def greet(self, peer: PeerIdentity) -> PeerIdentity:
+        """See `Backend`."""
+        raise UnauthenticatedError(f"this server is in no cluster; node {peer.node_id} called it")
+
+    def told(self, peer: PeerIdentity, message: Any, payload: Buffer) -> None:
+        """See `Backend`."""
+
+    async def checks(self) -> tuple[Check, ...]:
+        """See `Backend`."""
+        try:
+            status = await self._store.status()
+        except ChronikError as error:
+            return (Check("store", str(error)),)
+        faults = [f"{p.topic}/{p.partition}: {p.last_error}" for p in status.partitions
+                  if p.last_error is not None]  # fmt: skip
+        stuck = [fault for fault in faults if "poisoned" in fault]
+        tiering = [fault for fault in faults if "poisoned" not in fault]
+        return Check("wal", "; ".join(stuck)), Check("tiering", "; ".join(tiering))
+
+    async def close(self) -> None:
+        """See `Backend`."""
+        await self._store.close()
+
+
+def search_options(request: Search) -> dict[str, Any]:
+    """The keyword arguments of `PartitionLog.search` that a request means."""
+    deadline = request.deadline_ms
+    return {
+        "since": request.since_us,
+        "until": request.until_us,
+        "start": request.start,
+        "stop": request.stop,
+        "limit": request.limit,
+        "order": request.order,
+        "deadline_seconds": None if deadline is None else deadline / 1000,
+        "require_complete": request.require_complete,
+    }

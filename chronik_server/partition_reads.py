@@ -1,0 +1,90 @@
+"""The reading half of a partition, the same on one node and in a cluster.
+
+Place: under `local_backend` and `raft_backend`, over `chronik_store.aio`. Promise: only committed
+records are shown; entries go out verbatim, with the tier that gave them and how long it took.
+Invariant: a long poll holds no thread, only a place in the log's list of listeners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from chronik_server.backend import FetchOptions
+from chronik_server.protocol.data import CursorPlace, Fetched, OffsetsFound
+from chronik_store.aio import AsyncPartitionLog
+from chronik_store.errors import OffsetOutOfRangeError
+from chronik_store.format.checksum import Buffer
+from chronik_store.format.entry import pack_header
+from chronik_store.model import Tier
+
+
+class PartitionReads:
+    """Reads of one open log, on the event loop that opened it."""
+
+    def __init__(self, log: AsyncPartitionLog) -> None:
+        self.log = log
+
+    async def fetch(
+        self, offset: int, options: FetchOptions, *, staleness_ms: int | None = None
+    ) -> tuple[Fetched, list[Buffer]]:
+        """Entries from the one that holds `offset`; waits for `min_bytes` up to `wait_seconds`.
+
+        OffsetOutOfRangeError below the start and past the committed end.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + options.wait_seconds
+        following, tier, size, busy_seconds = offset, "none", 0, 0.0
+        buffers: list[Buffer] = []
+        while True:
+            begun = loop.time()
+            run = await self.log.read_entries(following, max_bytes=options.max_bytes - size)
+            busy_seconds += loop.time() - begun
+            for header, payload in run.entries:
+                buffers += (pack_header(header), payload)
+                size += header.entry_bytes
+                following = header.end_offset
+            if run.entries and tier == "none":
+                tier = run.tier
+            left = deadline - loop.time()
+            if size >= min(options.min_bytes, options.max_bytes) or left <= 0:
+                break
+            if not run.entries:
+                await self.log.wait_offset(following, left)
+        line = self.log.watermarks
+        found = Fetched(
+            next_offset=following,
+            start_offset=line.start,
+            committed_offset=max(line.committed, following),
+            tier=tier_of(tier),
+            elapsed_us=round(busy_seconds * 1_000_000),
+            staleness_ms=staleness_ms,
+        )
+        return found, buffers
+
+    async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
+        """The plot line, and the first offset at or after a time."""
+        offset = None
+        if timestamp_us is not None:
+            offset = await self.log.offset_for_timestamp(timestamp_us)
+        return OffsetsFound(self.log.watermarks, offset)
+
+    async def cursor(self, name: str) -> CursorPlace:
+        """Where a named reader stands."""
+        committed = self.log.cursor(name).committed_offset
+        return CursorPlace(committed, self.log.watermarks.start)
+
+    def check_committed(self, offset: int) -> None:
+        """OffsetOutOfRangeError past the committed end."""
+        line = self.log.watermarks
+        if offset > line.committed:
+            raise OffsetOutOfRangeError(
+                f"offset {offset} is outside [{line.start}, {line.committed}]",
+                offset=offset,
+                first_offset=line.start,
+                end_offset=line.committed,
+            )
+
+
+def tier_of(name: str) -> Tier:
+    """The name as a Tier; it comes from the read chain, which knows no others."""
+    return name  # type: ignore[return-value]

@@ -1,0 +1,95 @@
+"""The listener: connections in, sessions out, a clean end.
+
+Place: the top of the server; owns the socket, the sessions, the sweep that hangs up on the slow.
+Promise: `start` refuses to serve strangers in the clear (`ServerConfig.check_exposure`); `stop`
+takes no new request, sees appends through for up to `shutdown_seconds`, then closes everything,
+the backend last. Invariant: one event loop, and nothing on it blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import chronik_store
+from chronik_server.addresses import Address
+from chronik_server.backend import Backend
+from chronik_server.config import ServerConfig
+from chronik_server.handlers import Handlers
+from chronik_server.metrics import ServerMetrics
+from chronik_server.session import Session
+from chronik_store.clock import Clock
+from chronik_store.errors import ConfigError
+
+logger = logging.getLogger("chronik_server.server")
+
+SWEEP_SECONDS = 0.5
+BACKLOG = 1024
+
+
+class Server:
+    """One node's RPC. Make it, `start` it and `stop` it on one event loop."""
+
+    def __init__(
+        self, backend: Backend, config: ServerConfig, *, clock: Clock, batch_bytes_max: int
+    ) -> None:
+        self.backend = backend
+        self.config = config
+        self.metrics = ServerMetrics()
+        self.handlers = Handlers(backend, clock, batch_bytes_max=batch_bytes_max)
+        self.sessions: set[Session] = set()
+        self.software = f"chronik {chronik_store.__version__}"
+        self.stopping = False
+        self.loop: asyncio.AbstractEventLoop
+        self._listener: asyncio.Server | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def start(self) -> Address:
+        """Listen; returns the address (with the port that was free, if 0 was asked for).
+
+        ConfigError when the listener would be exposed or cannot be had.
+        """
+        config = self.config
+        config.check_exposure()
+        self.loop = asyncio.get_running_loop()
+        context = None if config.tls is None else config.tls.server_context()
+        try:
+            self._listener = await self.loop.create_server(
+                lambda: Session(self),
+                config.listen.host,
+                config.listen.port,
+                ssl=context,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {config.listen}: {error}") from error
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        address = Address(str(host), int(port))
+        await self.backend.start(str(config.advertise or address))
+        self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check_sessions)
+        logger.info("node %s listens on %s", config.node_id, address)
+        return address
+
+    def _check_sessions(self) -> None:
+        now = self.loop.time()
+        for session in list(self.sessions):
+            session.check(now)
+        self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check_sessions)
+
+    async def stop(self) -> None:
+        """Graceful, once. The backend is closed with it."""
+        if self.stopping:
+            return
+        self.stopping = True
+        if self._listener is not None:
+            self._listener.close()
+        tasks = [task for session in self.sessions for task in session.end_waits()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.config.shutdown_seconds)
+            await asyncio.sleep(0)  # what they answered is on its way to the sockets
+        for session in list(self.sessions):
+            session.end()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        await self.backend.close()
+        logger.info("node %s has stopped", self.config.node_id)

@@ -1,0 +1,321 @@
+"""One accepted connection: its requests run, its answers go out, its limits hold.
+
+Place: between a socket (asyncio) and `handlers`; the bytes are `protocol.connection`'s. Promise:
+every request gets exactly one answer, in any order, unless the connection ends first; no peer
+makes this side hold more than its limits say: a frame's size, bytes in flight (then nothing more
+is read), time to greet, time to finish a frame, time to take an answer. Invariant: an untyped
+error is logged with its traceback and answered as InternalError, never as success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from typing import TYPE_CHECKING, cast
+
+from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
+from chronik_server.protocol.connection import Connection, Limits
+from chronik_server.protocol.data import Produce
+from chronik_server.protocol.events import (
+    NO_REQUEST,
+    Closed,
+    Event,
+    Failure,
+    Request,
+    Response,
+    Told,
+    Unreadable,
+)
+from chronik_server.protocol.frames import VERSION
+from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
+from chronik_server.protocol.states import Side, State
+from chronik_server.protocol.verbs import Verb
+from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.format.checksum import Buffer
+
+if TYPE_CHECKING:
+    from chronik_server.server import Server
+
+logger = logging.getLogger("chronik_server.session")
+
+REQUEST_COST_BYTES = 512
+"""What a request weighs beside its payload."""
+
+
+class Session(asyncio.Protocol):
+    """One connection of a listener. Belongs to the server's event loop."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._config = server.config
+        limits = Limits(self._config.frame_bytes_max, self._config.in_flight_requests_max)
+        self._connection = Connection(Side.SERVER, limits)
+        self._transport: asyncio.Transport | None = None
+        self._peer: PeerIdentity | None = None
+        self._tasks: dict[asyncio.Task[None], Request | Told] = {}
+        self._in_flight_bytes = 0
+        self._out: list[Buffer] = []
+        self._reading = True
+        self._writable = True
+        now = server.loop.time()
+        self._heard = self._began = self._stalled_since = now
+        self._last_request_done = now
+
+    # --- asyncio's side --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accepted; within the number of connections or refused."""
+        self._transport = cast("asyncio.Transport", transport)
+        server = self._server
+        if len(server.sessions) >= self._config.connections_max:
+            server.metrics.refused.labels("connections").inc()
+            self._hang_up(
+                UnavailableError(f"{len(server.sessions)} connections are open, the most allowed")
+            )
+            return
+        server.sessions.add(self)
+        server.metrics.connections.inc()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever asked is gone: waits end, writes go on."""
+        if self in self._server.sessions:
+            self._server.sessions.discard(self)
+            self._server.metrics.connections.dec()
+        for task in self._tasks:
+            task.cancel()
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._heard = self._server.loop.time()
+        if not self._connection.pending_bytes:
+            self._began = self._heard
+        self._server.metrics.received_bytes.inc(len(data))
+        self._take(data)
+
+    def eof_received(self) -> None:
+        """The other side has hung up; asyncio closes the transport then."""
+        self._take(b"")
+
+    def pause_writing(self) -> None:
+        """The reader over there is slower than its answers: it asks nothing more for now."""
+        self._writable = False
+        self._stalled_since = self._server.loop.time()
+        self._steer()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writable = True
+        self._steer()
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        try:
+            events = self._connection.receive_data(data)
+            if events:
+                self._began = self._heard
+            for event in events:
+                self._on_event(event)
+        except ChronikError as error:
+            self._server.metrics.refused.labels("protocol").inc()
+            self._hang_up(error)
+        except Exception:
+            logger.exception("a connection failed")
+            self._abort()
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Request):
+            if event.verb is Verb.HELLO:
+                self._greet(event)
+            elif self._server.stopping:
+                self._send(
+                    Failure(
+                        event.request_id, UnavailableError("this node is stopping; ask another")
+                    )
+                )
+            else:
+                self._run(event)
+        elif isinstance(event, Told):
+            if self._peer is not None and event.verb is not Verb.PRODUCE:
+                self._server.backend.told(self._peer, event.message, event.payload)
+            elif event.verb is Verb.PRODUCE:
+                self._run(event)
+            else:
+                raise ProtocolError("only nodes say that")
+        elif isinstance(event, Unreadable):
+            self._send(Failure(event.request_id, event.error))
+        elif isinstance(event, Closed):
+            for task in self._tasks:
+                task.cancel()
+
+    def _greet(self, event: Request) -> None:
+        hello: Hello = event.message
+        config, identity = self._config, self._server.backend.identity
+        try:
+            if VERSION not in hello.versions:
+                raise ProtocolError(f"this server speaks version {VERSION} only")
+            if config.auth_token is not None and not hmac.compare_digest(
+                config.auth_token.encode(), (hello.token or "").encode()
+            ):
+                raise UnauthenticatedError("the token is missing or not the right one")
+            peer = None if hello.peer is None else self._server.backend.greet(hello.peer)
+        except ChronikError as error:
+            self._server.metrics.refused.labels("greeting").inc()
+            self._send(Failure(event.request_id, error))
+            self._close()
+            return
+        self._peer = hello.peer
+        welcome = Welcome(
+            version=VERSION,
+            software=self._server.software,
+            cluster_id=identity.cluster_id,
+            node_id=identity.node_id,
+            boot_id=identity.boot_id,
+            frame_bytes_max=config.frame_bytes_max,
+            in_flight_max=config.in_flight_requests_max,
+            peer=peer,
+        )
+        self._send(Response(event.request_id, welcome))
+
+    def _run(self, event: Request | Told) -> None:
+        self._in_flight_bytes += len(event.payload) + REQUEST_COST_BYTES
+        task = self._server.loop.create_task(self._answer(event))
+        self._tasks[task] = event
+        task.add_done_callback(self._done)
+        if self._reading and self._in_flight_bytes > self._config.in_flight_bytes_max:
+            self._steer()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        event = self._tasks.pop(task)
+        self._last_request_done = self._server.loop.time()
+        self._in_flight_bytes -= len(event.payload) + REQUEST_COST_BYTES
+        if not self._reading:
+            self._steer()
+
+    async def _answer(self, event: Request | Told) -> None:
+        loop, metrics = self._server.loop, self._server.metrics
+        begun = loop.time()
+        outcome: Response | Failure
+        number = event.request_id if isinstance(event, Request) else NO_REQUEST
+        try:
+            handler = self._server.handlers.by_message[type(event.message)]
+            message, payload = await handler(event.message, event.payload)
+            outcome = Response(number, message, payload)
+        except asyncio.CancelledError:
+            if self._transport is None or not self._server.stopping:
+                raise
+            outcome = Failure(number, UnavailableError("this node is stopping; ask another"))
+        except Exception as error:
+            if not isinstance(error, ChronikError):
+                logger.exception("%s failed", event.verb.name)
+            found = hide(error)
+            metrics.failures.labels(event.verb.name.lower(), code_of(found)).inc()
+            outcome = Failure(number, found)
+        count, seconds = metrics.by_verb[event.verb]
+        count.inc()
+        seconds.observe(loop.time() - begun)
+        if isinstance(event, Request):
+            self._send(outcome)
+
+    # --- answers ---------------------------------------------------------------------------------
+
+    def tell(self, message: Told) -> None:
+        """Say something one way to the node that called."""
+        self._send(message)
+
+    def _send(self, event: Response | Failure | Told) -> None:
+        """Queue an answer; what one turn of the loop produces goes out in one write."""
+        if self._transport is None or self._connection.state in {State.CLOSED, State.FAILED}:
+            return
+        try:
+            buffers = self._connection.send(event)
+        except ValueError as error:
+            # An answer that the wire cannot carry; the question is answered all the same.
+            assert isinstance(event, Response)
+            logger.exception("an answer does not fit")
+            buffers = self._connection.send(Failure(event.request_id, hide(error)))
+        if not self._out:
+            self._server.loop.call_soon(self._flush)
+        self._out += buffers
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            self._server.metrics.sent_bytes.inc(len(data))
+            self._transport.write(data)
+
+    # --- limits and the end ----------------------------------------------------------------------
+
+    def _steer(self) -> None:
+        """Read on only while answers go out and little enough is in flight."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        wanted = self._writable and self._in_flight_bytes <= self._config.in_flight_bytes_max
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._heard = self._began = self._server.loop.time()
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def check(self, now: float) -> None:
+        """Called about once a second: hang up on whoever is too slow."""
+        config = self._config
+        if not self._writable and now - self._stalled_since > config.write_stall_seconds:
+            self._server.metrics.refused.labels("stalled").inc()
+            self._abort()
+        elif self._connection.state in {State.NEW, State.GREETED}:
+            if now - self._began > config.greeting_seconds:
+                self._too_slow("greeting", config.greeting_seconds)
+        elif not self._reading:
+            return
+        elif self._connection.pending_bytes and now - self._began > config.frame_seconds:
+            self._too_slow("frame", config.frame_seconds)
+        elif (
+            not self._tasks
+            and now - max(self._heard, self._last_request_done) > config.idle_seconds
+        ):
+            self._server.metrics.refused.labels("idle").inc()
+            self._close()
+
+    def _too_slow(self, what: str, seconds: float) -> None:
+        self._server.metrics.refused.labels(what).inc()
+        self._hang_up(ProtocolError(f"a {what} was not finished within {seconds:g} s"))
+
+    def _hang_up(self, error: ChronikError) -> None:
+        """Say why, if it can still be said, and close."""
+        if self._transport is None:
+            return
+        # The state machine may be past saying anything; a last word needs none of it.
+        farewell = Connection(Side.SERVER).send(Failure(NO_REQUEST, error))
+        self._flush()
+        self._transport.write(b"".join(farewell))
+        self._close()
+
+    def _close(self) -> None:
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- stopping --------------------------------------------------------------------------------
+
+    def end_waits(self) -> list[asyncio.Task[None]]:
+        """The server stops: readers that only wait are told so; appends, which are returned, are
+        seen through.
+        """
+        for task, event in self._tasks.items():
+            if not isinstance(event.message, Produce):
+                task.cancel()
+        return list(self._tasks)
+
+    def end(self) -> None:
+        """The server has stopped: flush and close."""
+        self._close()
