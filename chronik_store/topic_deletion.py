@@ -14,9 +14,10 @@ import logging
 from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError
-from chronik_store.format.manifest_file import Manifest, decode_manifest_object
+from chronik_store.format.manifest_file import decode_manifest_object
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_assembly import LogAssembly
+from chronik_store.manifest.keys import named_keys
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import manifest_prefix, tombstone_key
 from chronik_store.store_bucket import StoreBucket
@@ -63,15 +64,6 @@ def delete_topic_data(
                 remove_tree(env, path)
     except OSError as error:
         raise disk_error(directory.path, "delete a topic in", error) from error
-
-
-def named_keys(manifest: Manifest) -> set[str]:
-    """Every object that this manifest says may exist: segments, bundles, garbage, intents."""
-    keys = {segment.key for segment in manifest.segments}
-    keys |= {segment.bundle.key for segment in manifest.segments if segment.bundle is not None}
-    keys |= {item.key for item in manifest.garbage}
-    keys |= {key for item in manifest.intents for key in item.keys}
-    return keys
 
 
 def _bucket_keys(store: ObjectStore, entry: TopicEntry) -> set[str]:

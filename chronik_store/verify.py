@@ -28,6 +28,7 @@ from chronik_store.format.manifest_file import (
 )
 from chronik_store.log_identity import LogIdentity, LogPaths
 from chronik_store.manifest.fold import check_manifest
+from chronik_store.manifest.keys import named_keys
 from chronik_store.model import Finding, Severity, VerifyReport
 from chronik_store.objectstore.base import ObjectInfo, ObjectNotFoundError, ObjectStore
 from chronik_store.objectstore.layout import (
@@ -304,7 +305,7 @@ def _check_published(check: _Check, manifest: Manifest, store: ObjectStore) -> N
 
 def _check_unnamed(check: _Check, manifest: Manifest, store: ObjectStore) -> None:
     """List what stands under the partition's prefixes and no manifest names."""
-    named = _names_of(manifest)
+    named = named_keys(manifest)
     who = (manifest.topic, manifest.partition)
     strangers: list[str] = []
     for prefix in (segments_prefix(*who), bundles_prefix(*who)):
@@ -318,12 +319,6 @@ def _check_unnamed(check: _Check, manifest: Manifest, store: ObjectStore) -> Non
             )
 
 
-def _names_of(manifest: Manifest) -> set[str]:
-    keys = {each.key for each in manifest.segments} | {each.key for each in manifest.garbage}
-    keys |= {each.bundle.key for each in manifest.segments if each.bundle is not None}
-    return keys | {key for each in manifest.intents for key in each.keys}
-
-
 def _names_of_other_logs(manifest: Manifest, store: ObjectStore) -> set[str]:
     """What the newest manifests of namesakes and predecessors name."""
     newest: dict[str, tuple[int, str]] = {}
@@ -333,7 +328,7 @@ def _names_of_other_logs(manifest: Manifest, store: ObjectStore) -> set[str]:
             newest[parsed.log_id] = (parsed.number, each.key)
     names: set[str] = set()
     for _, key in newest.values():
-        names |= _names_of(decode_manifest_object(store.get(key), path=key).manifest)
+        names |= named_keys(decode_manifest_object(store.get(key), path=key).manifest)
     return names
 
 

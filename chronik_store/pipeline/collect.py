@@ -15,6 +15,7 @@ from __future__ import annotations
 from chronik_store.format.control import Collected
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.lineage import PAGE, manifest_numbers
+from chronik_store.manifest.keys import announced_keys, live_keys
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline.turn import Turn
 
@@ -38,9 +39,7 @@ def collect(turn: Turn) -> None:
 
 def collectable(manifest: Manifest, now_us: int, garbage_seconds: float) -> list[str]:
     """Keys that may be deleted now, oldest first. Pure."""
-    alive = {segment.key for segment in manifest.segments}
-    alive |= {each.bundle.key for each in manifest.segments if each.bundle is not None}
-    alive |= {key for intent in manifest.intents for key in intent.keys}
+    alive = live_keys(manifest) | announced_keys(manifest)
     return [
         item.key
         for item in manifest.garbage

@@ -21,6 +21,7 @@ from chronik_store.format.manifest_file import (
     SegmentInfo,
 )
 from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.manifest.keys import live_keys
 from chronik_store.segment.reader import SegmentReader
 
 FIRST_NUMBER = 1
@@ -146,8 +147,7 @@ def _garbage(manifest: Manifest, index: int, now_us: int) -> tuple[GarbageItem, 
     Not the segments: an announced one may hold the only copy of records that were acknowledged.
     It stays where it is, named by the old log's last manifest. So does what was cut off.
     """
-    alive = {each.key for each in manifest.segments}
-    alive |= {each.bundle.key for each in manifest.segments if each.bundle is not None}
+    alive = live_keys(manifest)
     since = {each.key: each.since_us for each in manifest.garbage}
     for intent in manifest.intents:
         for key in intent.keys if intent.first_index == 0 else ():
