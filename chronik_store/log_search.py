@@ -15,12 +15,12 @@ from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
-from chronik_store.log_view import LogView, indexed_offset
+from chronik_store.log_view import LogView
 from chronik_store.model import Position, SearchResult, StoredRecord
 from chronik_store.read_chain import ReadChain
 from chronik_store.search.bundle_cache import BundleCache
 from chronik_store.search.query import check_query
-from chronik_store.search.searcher import BundleRef, SearchOptions, SearchPlan, execute
+from chronik_store.search.searcher import BundleRef, SearchOptions, SearchPlan, execute, unindexed
 from chronik_store.search.tail import TailIndex
 from chronik_store.search_scratch import SearchScratch
 from chronik_store.store_bucket import StoreBucket
@@ -101,16 +101,25 @@ class LogSearch:
         return execute(plan)
 
     def feed_tail(self, deadline_seconds: float) -> None:
-        """Index what was committed since, if this log has been searched before (protocol 19)."""
+        """Index what was committed since, if this log has been searched before (protocol 19).
+
+        Called behind commits by the store's background, so that the next search finds little to
+        do. Parts that a bundle has replaced are given up.
+        """
         covered = self._tail.covered()
         if not covered:
             return
-        manifest, committed = self._view.manifest, self._view.committed
-        self._tail.drop_below(indexed_offset(manifest))
-        end = max(covered[-1][1], manifest.start_offset)
-        if end < committed.offset:
+        committed, manifest = self._view.committed, self._view.manifest
+        refs = self._bundle_refs(manifest)
+        missing = unindexed(refs, self._bundles, manifest.start_offset, committed.offset)
+        self._tail.retain(missing)
+        reached = covered[-1][1]
+        if missing and reached < missing[-1][1]:
+            start = max(reached, missing[-1][0])
             deadline = self._env.clock.monotonic() + deadline_seconds
-            self._tail.feed(self._read_batches(committed, end, committed.offset), deadline=deadline)
+            self._tail.feed(
+                self._read_batches(committed, start, committed.offset), deadline=deadline
+            )
 
     def _bundle_refs(self, manifest: Manifest) -> list[BundleRef]:
         return [

@@ -20,6 +20,7 @@ from chronik_store.data_directory import DataDirectory, disk_error
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import (
+    ChronikError,
     ConfigError,
     CorruptionError,
     LogClosedError,
@@ -31,7 +32,6 @@ from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.model import (
-    LogStatus,
     PipelineReport,
     SearchResult,
     StoreStatus,
@@ -92,6 +92,7 @@ class LogStore:
             config,
             self._assembly,
             self._all_logs,
+            self._open_logs,
             self._finish_deletions,
             read_only=read_only,
         )
@@ -296,14 +297,22 @@ class LogStore:
             topic=str(topic),
         )
 
-    def _all_logs(self) -> list[PartitionLog]:
-        """Every partition, opened if need be."""
+    def _all_logs(self) -> list[PartitionLog | ChronikError]:
+        """Every partition, opened if need be, or why it cannot be."""
         entries = [each for each in self._directory.catalog.topics if each.state == "live"]
-        return [
-            self.partition(entry.name, partition)
-            for entry in entries
-            for partition in range(entry.partitions)
-        ]
+        found: list[PartitionLog | ChronikError] = []
+        for entry in entries:
+            for partition in range(entry.partitions):
+                try:
+                    found.append(self.partition(entry.name, partition))
+                except ChronikError as error:
+                    found.append(error)
+        return found
+
+    def _open_logs(self) -> list[PartitionLog]:
+        """The partitions that are open now."""
+        with self._lock:
+            return [log for log in self._logs.values() if log is not None]
 
     # --- all partitions --------------------------------------------------------------------------
 
@@ -345,7 +354,9 @@ class LogStore:
         self._check_open()
         usage = self._env.fs.usage(self._directory.path)
         cache = self._bucket.cache.stats()
-        statuses: tuple[LogStatus, ...] = tuple(log.status() for log in self._all_logs())
+        found = self._all_logs()
+        statuses = tuple(log.status() for log in found if isinstance(log, PartitionLog))
+        failures = tuple(str(error) for error in found if isinstance(error, ChronikError))
         return StoreStatus(
             path=self._directory.path,
             store_id=self._directory.store_id,
@@ -356,6 +367,7 @@ class LogStore:
             cache_memory_bytes=cache.memory_bytes,
             cache_disk_bytes=cache.disk_bytes,
             partitions=statuses,
+            unavailable=failures,
         )
 
     # --- life ------------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ class LogStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """A data directory at a glance."""
+    """A data directory at a glance. `unavailable`: why partitions could not be opened."""
 
     path: str
     store_id: str
@@ -375,6 +375,7 @@ class StoreStatus:
     cache_memory_bytes: int
     cache_disk_bytes: int
     partitions: tuple[LogStatus, ...]
+    unavailable: tuple[str, ...] = ()
 
 
 def to_us(time: dt.datetime | int) -> int:

@@ -27,6 +27,8 @@ logger = logging.getLogger("chronik_store.store")
 
 SWEAR_SECONDS = 0.1
 """How long a log must be quiet before its last group is sworn to for followers."""
+FEED_SECONDS = 0.25
+"""How long the tail index of a searched log is fed at a time."""
 
 
 class StoreTicker:
@@ -37,7 +39,8 @@ class StoreTicker:
         env: Environment,
         config: LogConfig,
         assembly: LogAssembly,
-        all_logs: Callable[[], list[PartitionLog]],
+        all_logs: Callable[[], list[PartitionLog | ChronikError]],
+        open_logs: Callable[[], list[PartitionLog]],
         finish_deletions: Callable[[], None],
         *,
         read_only: bool,
@@ -46,6 +49,7 @@ class StoreTicker:
         self._config = config
         self._assembly = assembly
         self._all_logs = all_logs
+        self._open_logs = open_logs
         self._finish_deletions = finish_deletions
         self._read_only = read_only
         self._wake = env.threads.condition()
@@ -72,16 +76,33 @@ class StoreTicker:
             self._assembly.on_sealed = lambda _core: runner.poke()
 
     def _cores(self) -> list[LogCore]:
+        for waits in self._deletions():
+            logger.warning("a deletion waits: %s", waits)
+        logs, failures = self._partitions()
+        for failure in failures:
+            # One partition that cannot be opened must not keep the others from their bucket.
+            logger.error("a partition is left out of the pipeline: %s", failure)
+        return logs
+
+    def _deletions(self) -> tuple[str, ...]:
         try:
             self._finish_deletions()
         except ChronikError as error:
-            logger.warning("a deletion waits: %s", error)
-        return [log._core for log in self._all_logs() if log._core is not None]
+            return (str(error),)
+        return ()
+
+    def _partitions(self) -> tuple[list[LogCore], list[ChronikError]]:
+        found = self._all_logs()
+        cores = [each._core for each in found if isinstance(each, PartitionLog)]
+        failures = [each for each in found if isinstance(each, ChronikError)]
+        return [core for core in cores if core is not None], failures
 
     def run_pipeline_once(self) -> PipelineReport:
-        """One bounded step for every partition."""
-        report = PipelineReport()
-        for core in self._cores():
+        """One bounded step for every partition; one that cannot be opened is an error in it."""
+        errors = self._deletions()
+        cores, failures = self._partitions()
+        report = PipelineReport(errors=(*errors, *(str(failure) for failure in failures)))
+        for core in cores:
             report = report + self._assembly.pipeline.run_once(core)
         return report
 
@@ -110,6 +131,17 @@ class StoreTicker:
                 waiting, self._unsworn = self._unsworn, {}
             for core in waiting.values():
                 self._swear(core)
+            for log in self._open_logs():
+                if log._core is not None and id(log._core) in waiting:
+                    self._feed(log)
+
+    @staticmethod
+    def _feed(log: PartitionLog) -> None:
+        try:
+            log._search.feed_tail(FEED_SECONDS)
+        except ChronikError as error:
+            # A search feeds what is missing by itself, and reports what it could not.
+            logger.info("the tail index of %r waits: %s", log, error)
 
     def _swear(self, core: LogCore) -> None:
         try:

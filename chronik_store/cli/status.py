@@ -49,15 +49,17 @@ def command(session: Session, topic: str | None, watch: bool, interval: float) -
         while True:
             status = store.status()
             parts = [part for part in status.partitions if topic in {None, part.topic}]
-            if topic is not None and not parts:
+            if topic is not None and not parts and not status.unavailable:
                 raise TopicNotFoundError(f"no topic {topic!r} in {status.path}", topic=topic)
             output = session.output
             if watch and output.terminal and not output.as_json:
                 output.text("\x1b[H\x1b[2J")
             _show(output, status, parts)
             output.flush()
+            for failure in status.unavailable:
+                say(f"chronik: error: {failure}")
             if not watch:
-                return exits.DONE
+                return exits.CORRUPTION if status.unavailable else exits.DONE
             session.clock.sleep(interval)
 
 
@@ -79,7 +81,7 @@ def _show(output: Output, status: StoreStatus, parts: list[LogStatus]) -> None:
     output.line(
         f"{status.path}  store {status.store_id[:8]}  {free} free  -> {status.object_store}"
     )
-    if not parts:
+    if not parts and not status.unavailable:
         say("chronik: no topics yet; `chronik produce NAME` makes one")
     for part in parts:
         _show_partition(output, part)

@@ -1,0 +1,54 @@
+"""Background work: one bad partition keeps nobody else from the bucket; tails are fed."""
+
+from __future__ import annotations
+
+import time
+
+import chronik_store as chronik
+
+CONFIG = chronik.LogConfig(pipeline_enabled=False)
+
+
+def damage(path):
+    files = sorted(path.glob("wal_*.log"))
+    data = bytearray(files[0].read_bytes())
+    data[40] ^= 0xFF
+    files[0].write_bytes(data)
+
+
+def test_a_damaged_partition_is_reported_and_the_others_go_on(tmp_path):
+    with chronik.LogStore.open(tmp_path / "d", config=CONFIG) as store:
+        store.create_topic("a", partitions=2)
+        for partition in range(2):
+            store.partition("a", partition).append([b"x"] * 10)
+    damage(tmp_path / "d" / "wal" / "a" / "0")
+    with chronik.LogStore.open(tmp_path / "d", config=CONFIG) as store:
+        store.partition("a", 1).seal()
+        report = store.run_pipeline_once()
+        assert (1, 1) == (report.uploaded, len(report.errors))
+        assert "chronik repair" in report.errors[0]
+        status = store.status()
+        assert ([1], 1) == ([each.partition for each in status.partitions], len(status.unavailable))
+
+
+def test_the_pipeline_runs_by_itself(tmp_path):
+    config = chronik.LogConfig(pipeline_interval_seconds=0.05, segment_bytes=1000)
+    with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=config) as log:
+        log.append([b"x" * 100] * 20)
+        deadline = time.monotonic() + 30
+        while log.watermarks.indexed < 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert 20 == log.watermarks.indexed
+        assert "object_store" == log.read(0).tier
+
+
+def test_the_tail_index_of_a_searched_log_follows_its_appends(tmp_path):
+    with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as log:
+        log.append(b"needle one")
+        assert 1 == log.search("needle").total
+        log.append(b"needle two")
+        deadline = time.monotonic() + 30
+        while log._search._tail.document_count < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert 2 == log._search._tail.document_count
+        assert 2 == log.search("needle").total
