@@ -74,9 +74,18 @@ class PipelineRunner:
 
     def _loop(self) -> None:
         while self._pause():
-            busy = list(self._partitions())
+            busy = self._open_now()
             while busy:
                 busy = [each for each in busy if self._run(each)]
+
+    def _open_now(self) -> list[Partition]:
+        try:
+            return list(self._partitions())
+        except ChronikError as error:
+            _log.warning("the pipeline waits: %s", error)
+        except Exception:  # noqa: BLE001 (the loop outlives a defect of whoever lists partitions)
+            _log.exception("the pipeline waits: the partitions cannot be listed")
+        return []
 
     def _pause(self) -> bool:
         """Sleep until the next round is due or wanted; False when closed."""

@@ -106,3 +106,21 @@ def test_nothing_runs_after_close() -> None:
     runner.start()
     runner.poke()
     assert calls.seen == []
+
+
+@pytest.mark.parametrize("error", [UnavailableError("forked"), ZeroDivisionError("a defect")])
+def test_the_loop_survives_a_list_of_partitions_that_cannot_be_made(error: Exception) -> None:
+    calls = Calls(PipelineReport())
+    lists: list[Any] = [error, [partition("a")]]
+
+    def partitions() -> list[Any]:
+        found = lists.pop(0) if lists else []
+        if isinstance(found, Exception):
+            raise found
+        return list(found)
+
+    runner = PipelineRunner(Environment(), calls, partitions, 0.01)
+    runner.start()
+    assert calls.idle.wait(5)
+    runner.close()
+    assert calls.seen == ["a"]
