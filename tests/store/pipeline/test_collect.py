@@ -36,6 +36,7 @@ def test_a_dropped_segment_goes_after_publication_and_grace(kit: Any) -> None:
 
 
 def test_unpublished_garbage_stays(kit: Any) -> None:
+    """Known bug 35."""
     world, process = dropped(kit)
     process.bucket.fail["put"] = kit.lost
     world.clock.advance(1000)
@@ -44,6 +45,7 @@ def test_unpublished_garbage_stays(kit: Any) -> None:
 
 
 def test_a_failed_delete_is_tried_again_and_takes_nothing_off_the_list(kit: Any) -> None:
+    """Known bug 20."""
     world, process = dropped(kit)
     world.clock.advance(101)
     process.bucket.fail["delete"] = kit.lost
@@ -56,6 +58,7 @@ def test_a_failed_delete_is_tried_again_and_takes_nothing_off_the_list(kit: Any)
 
 @pytest.mark.parametrize("moment", ["crash_before", "crash_after"])
 def test_a_crash_around_the_delete_leaves_nothing_behind(kit: Any, moment: str) -> None:
+    """Protocol 18, S2."""
     world, process = dropped(kit)
     process.drain()
     world.clock.advance(101)
@@ -92,6 +95,7 @@ def test_what_an_intent_names_again_is_alive_whatever_the_list_says() -> None:
 
 
 def test_an_announced_upload_that_its_term_never_finished_is_collected(kit: Any) -> None:
+    """Protocol 18, S3; known bug 36."""
     world = kit.World()
     process = world.open()
     process.append(5)

@@ -47,6 +47,7 @@ def test_a_segment_is_indexed_in_the_run_that_uploads_it(make: Any) -> None:
 
 
 def test_switched_off_it_stands_still_and_holds_nothing_up(make: Any) -> None:
+    """Protocol 7, S4."""
     world = make(indexing_enabled=False)
     process = world.open()
     process.append(5)
@@ -198,6 +199,7 @@ def quick_bundle(batches: Any, *, fs: Any, directory: str, **_options: Any) -> A
 def test_every_crash_point_ends_with_one_listed_bundle_for_each_segment(
     kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Protocol 8, S5."""
     import chronik_store.pipeline.index as index_room
 
     monkeypatch.setattr(index_room, "build_bundle", quick_bundle)

@@ -27,6 +27,7 @@ def local_files(world: Any) -> list[str]:
 
 
 def test_records_leave_the_wal_only_after_published(kit: Any) -> None:
+    """Protocol 5, S2; known bug 26."""
     world = kit.World()
     process = world.open()
     process.append(5)
@@ -74,6 +75,7 @@ def test_a_small_file_or_two_is_all_that_stays_of_an_idle_log(kit: Any) -> None:
 
 
 def test_control_entries_behind_the_last_segment_stay_for_the_next_one(kit: Any) -> None:
+    """Decision 0002."""
     world, process = tiered(kit)
     next_index = process.manifest.next.index
     assert world.files[0].first_index <= next_index + 1
@@ -131,6 +133,7 @@ def test_local_segments_wait_for_their_index(kit: Any, monkeypatch: pytest.Monke
 
 
 def test_a_dropped_prefix_leaves_the_disk_once_the_drop_is_published(kit: Any) -> None:
+    """Protocol 7, S3; known bug 13."""
     world = kit.World()
     process = world.open()
     process.append(5)
@@ -201,6 +204,7 @@ def test_a_hole_in_the_coverage_is_an_assertion(segments: tuple[Any, ...], start
 
 
 def test_a_checkpoint_that_lags_supersedes_nothing_and_is_not_made_in_vain(kit: Any) -> None:
+    """Protocol 1, S2."""
     world = kit.World()
     process = world.open()
     world.commit_lag = 3

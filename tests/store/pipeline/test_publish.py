@@ -86,6 +86,7 @@ def claim(world: Any, kit: Any, number: int) -> None:
 
 
 def test_a_successor_fences_this_log_for_good(kit: Any) -> None:
+    """Protocol 5, S3; known bug 19."""
     world, process = tiered(kit)
     claim(world, kit, 2)
     process.append(5)
@@ -128,6 +129,7 @@ def copy_of(world: Any, kit: Any) -> Any:
 
 
 def test_of_two_copies_of_a_log_the_slower_one_is_fenced(kit: Any) -> None:
+    """Protocol 5, S1."""
     world, process = tiered(kit)
     twin = copy_of(world, kit)
     other = twin.open()
@@ -143,6 +145,7 @@ def test_of_two_copies_of_a_log_the_slower_one_is_fenced(kit: Any) -> None:
 
 
 def test_a_copy_that_is_many_numbers_behind_is_fenced_before_its_first_put(kit: Any) -> None:
+    """Protocol 11."""
     world, process = tiered(kit)
     twin = copy_of(world, kit)
     for _ in range(3):
@@ -158,6 +161,7 @@ def test_a_copy_that_is_many_numbers_behind_is_fenced_before_its_first_put(kit: 
 def test_a_collected_number_cannot_be_taken_by_a_sleeper(
     kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Known bug 32."""
     monkeypatch.setattr("chronik_store.pipeline.collect.MANIFESTS_KEPT", 4)
     world, process = tiered(kit)
     twin = copy_of(world, kit)
@@ -209,6 +213,7 @@ def test_a_damaged_manifest_is_an_error_and_no_fence(kit: Any) -> None:
 def test_old_numbers_are_swept_and_the_newest_stay(
     kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Protocol 5, S4."""
     assert collect.MANIFESTS_KEPT == 64
     monkeypatch.setattr(collect, "MANIFESTS_KEPT", 4)
     world, _ = tiered(kit, runs=10)
@@ -219,6 +224,7 @@ def test_old_numbers_are_swept_and_the_newest_stay(
 def test_producers_are_as_of_the_tiered_end_not_newer(
     kit: Any, monkeypatch: pytest.MonkeyPatch, drop_all: bool
 ) -> None:
+    """Protocol 2."""
     world = kit.World()
     process = world.open()
     process.append(5)

@@ -18,6 +18,7 @@ def tiered(kit: Any, segments: int = 4, **config: Any) -> tuple[Any, Any]:
 
 
 def test_size_keeps_the_newest_segments_within_the_limit(kit: Any) -> None:
+    """Listed segments count, nothing else (known bug 22)."""
     _, process = tiered(kit)
     process.drain()
     size = process.manifest.segments[0].size_bytes
@@ -28,6 +29,7 @@ def test_size_keeps_the_newest_segments_within_the_limit(kit: Any) -> None:
 
 
 def test_a_stalled_upload_holds_the_start_back(kit: Any) -> None:
+    """Protocol 18, S1."""
     world, process = tiered(kit, retention_bytes=0, retention_seconds=0.0)
     process.bucket.fail["put"] = lambda key: kit.lost(key) if "segments" in key else None
     world.clock.advance(HOUR)
@@ -40,6 +42,7 @@ def test_a_stalled_upload_holds_the_start_back(kit: Any) -> None:
 
 
 def test_an_upload_goes_on_after_retention_emptied_the_bucket(kit: Any) -> None:
+    """Known bug 7 of the field notes."""
     world, process = tiered(kit, retention_bytes=0, garbage_seconds=0.0)
     process.drain()
     assert world.ranges_in_bucket() == []

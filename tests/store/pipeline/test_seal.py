@@ -37,6 +37,7 @@ def test_a_segment_is_due_by_size_or_age_and_only_with_records(
 
 
 def test_an_idle_log_writes_no_entry_however_long_it_idles(kit: Any) -> None:
+    """Protocol 7, S2."""
     world = kit.World()
     process = world.open()
     process.append(1)

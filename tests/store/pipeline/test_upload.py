@@ -53,6 +53,7 @@ def ready(kit: Any, segments: int = 1, **config: Any) -> tuple[Any, Any]:
 
 
 def test_an_outage_stalls_the_first_segment_and_nothing_overtakes_it(kit: Any) -> None:
+    """Known bug 25."""
     world, process = ready(kit, segments=3)
     first = "segments/t/0/" + f"{0:020}"
     process.bucket.fail["put"] = lambda key: kit.lost(key) if key.startswith(first) else None
@@ -80,6 +81,7 @@ def test_an_outage_costs_one_intent_and_one_local_file(kit: Any) -> None:
 
 
 def test_a_lost_reply_ends_in_adoption_not_in_a_second_object(kit: Any) -> None:
+    """Known bug 34."""
     world, process = ready(kit)
     replies = iter([kit.lost("")])
     process.bucket.fail["reply"] = lambda _key: next(replies, None)
@@ -92,6 +94,7 @@ def test_a_lost_reply_ends_in_adoption_not_in_a_second_object(kit: Any) -> None:
 
 
 def test_every_key_is_named_in_the_log_before_its_first_put(kit: Any) -> None:
+    """Protocol 18."""
     world, process = ready(kit, segments=2)
     seen: list[str] = []
 
@@ -107,6 +110,7 @@ def test_every_key_is_named_in_the_log_before_its_first_put(kit: Any) -> None:
 
 
 def test_a_new_leader_derives_the_same_key_and_adopts_the_object(kit: Any) -> None:
+    """Protocol 8, S1; known bug 28."""
     world, process = ready(kit)
     process.bucket.fail["reply"] = kit.lost
     process.run()
@@ -125,6 +129,7 @@ def test_losing_the_lead_in_front_of_the_put_puts_nothing(kit: Any) -> None:
 
 
 def test_losing_the_lead_during_the_put_proposes_nothing(kit: Any) -> None:
+    """Protocol 8, S4; known bug 2."""
     world, process = ready(kit)
     process.bucket.fail["reply"] = lambda _key: setattr(process, "leads", None)
     entries = len(world.entries)
@@ -257,3 +262,26 @@ def test_a_full_disk_and_a_bucket_that_is_away_keep_everything(kit: Any) -> None
     process.bucket.fail.clear()
     process.drain()
     assert world.ranges_in_bucket() == [(0, 5)]
+
+
+def test_a_prefix_dropped_during_the_put_leaves_a_named_object_and_no_error(kit: Any) -> None:
+    """Protocol 8, S3; known bug 9."""
+    from chronik_store.format.control import DropPrefix
+
+    world, process = ready(kit, segments=2)
+
+    def drop(key: str) -> None:
+        if key.startswith("segments/") and process.manifest.start_offset == 0:
+            drop_to_5 = DropPrefix(offset=5, reason="test", clock_us=0)
+            process.propose(drop_to_5, term=world.term)
+
+    process.bucket.fail["reply"] = drop
+    process.drain()
+    assert [each.base_offset for each in process.manifest.segments] == [5]
+    assert set(world.object_keys("segments/")) <= world.named()
+    last = world.open()
+    last.append(5)
+    last.drain()
+    world.clock.advance(101)
+    last.drain()
+    assert world.ranges_in_bucket() == [(5, 10), (10, 15)]
