@@ -163,17 +163,20 @@ def select_chain(openings: list[Opening]) -> Chain:
 
 def _missing(openings: list[Opening], oldest: Opening, newest: Opening) -> str:
     """What shows that files before `oldest` are lost, not pruned; "" if nothing does."""
-    if any(opening.seq < oldest.previous for opening in openings):
-        return f"file {oldest.previous}, which {oldest.path} continues, is missing"
     assert oldest.checkpoint is not None
     assert newest.checkpoint is not None
-    base, manifest = oldest.checkpoint.base, newest.checkpoint.manifest
-    covered = max(manifest.next.offset, manifest.start_offset)
+    base, checkpoint = oldest.checkpoint.base, newest.checkpoint
+    covered = max(checkpoint.manifest.next.offset, checkpoint.manifest.start_offset)
     if base.offset > covered:
         return (
             f"{oldest.path} starts at offset {base.offset}, and no segment holds offsets "
             f"{covered} to {base.offset}: the file before it is missing"
         )
+    # Where a checkpoint stands for all that is missing, it was pruned; a file before it that is
+    # there was pruned, too, and its removal did not reach the disk.
+    superseded = min(checkpoint.manifest_folded_to, checkpoint.producers_folded_to)
+    if base.index > superseded and any(opening.seq < oldest.previous for opening in openings):
+        return f"file {oldest.previous}, which {oldest.path} continues, is missing"
     return ""
 
 
