@@ -7,7 +7,7 @@ comes back in the same order; what did not survive was never acknowledged; what 
 damaged is named, never silently cut. Invariant: bytes are never rewritten; one group is in flight
 per WAL; a failed write or sync ends the WAL for good.
 
-    wal            the face: recover, start, stage, lead, prune, close; readable: its reading half
+    wal            the face: recover, start, lead, prune, close; stageable, readable: its halves
     staging        what is to be written next, in `seq` order
     group_commit   who writes, who waits; group: a group's bytes; durable: what that makes durable
     active_file    the file being written, and the zeros ahead of it

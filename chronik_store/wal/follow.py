@@ -9,8 +9,6 @@ the log's lock, some at a time; no call to the disk is made under it.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from chronik_store.environment import Environment
 from chronik_store.threads import Lock
 from chronik_store.wal.chain import Opening, list_files, read_opening
@@ -24,22 +22,23 @@ def follow(
 ) -> bool:
     """Replay what has come since; True if anything has. OSError as it comes."""
     before = found.replay.last_seq
+    if found.suspect:
+        return False  # What stands behind damage is not for a reader to judge.
     seqs, _ = list_files(env.fs, directory)
     current = found.file
     newer = _continuation(env, directory, identity, seqs, current)
     # A file that the writer's next open has made anew is not continued: its content is in that one.
     continued = not newer or (current is not None and newer[0].previous == current.seq)
+    good = True
     if current is not None and current.seq in seqs and continued:
-        with suppress(FileNotFoundError):
-            _replay(env, current, newer[0] if newer else None, found, lock, found.position)
+        good = _replay(env, current, newer[0] if newer else None, found, lock, found.position)
     for place, opening in enumerate(newer):
-        if found.verdict == "suspect":
+        if not good:
             break
         with lock:
             current = found.file = open_file(opening, found.replay)
         following = newer[place + 1] if place + 1 < len(newer) else None
-        with suppress(FileNotFoundError):
-            _replay(env, current, following, found, lock, current.origin)
+        good = _replay(env, current, following, found, lock, current.origin)
     with lock:
         _drop_vanished(found, set(seqs))
     return found.replay.last_seq > before
@@ -52,16 +51,19 @@ def _replay(
     found: Recovered,
     lock: Lock,
     start: int,
-) -> None:
-    """The rest of one file. FileNotFoundError when the writer has pruned it: then the next file's
+) -> bool:
+    """The rest of one file; False when damage ends it. If the writer has pruned it, the next file's
     checkpoint takes the log up from there.
     """
-    handle = env.fs.open(file.path)
+    try:
+        handle = env.fs.open(file.path)
+    except FileNotFoundError:
+        return True
     try:
         size = handle.size()
         with lock:
             file.size = size
-        replay_file(handle, file, following, found, live=True, start=start, lock=lock)
+        return replay_file(handle, file, following, found, live=True, start=start, lock=lock)
     finally:
         handle.close()
 

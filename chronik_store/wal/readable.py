@@ -62,9 +62,11 @@ class ReadableWal:
         """Replay what a live writer has added since `recover(read_only=True)` or the last call;
         True if there was something. The replayer is called with the lock held.
 
-        One call at a time. CorruptionError when damage shows; UnavailableError.
+        One call at a time. CorruptionError when new damage shows (once: what is good stays
+        readable); UnavailableError.
         """
         found = self._recovered
+        damaged = found.suspect
         try:
             news = follow(self._env, self.directory, self._identity, found, self.lock)
         except OSError as error:
@@ -77,7 +79,7 @@ class ReadableWal:
             self.recovery = found.report()
             if replay.checkpoint is not None:
                 self.log_id = replay.checkpoint.log_id
-        if found.verdict == "suspect":
+        if found.suspect and not damaged:
             raise CorruptionError("; ".join(found.findings), path=self.directory)
         return news
 

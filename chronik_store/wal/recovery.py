@@ -47,6 +47,11 @@ class Recovered:
     temporaries: list[str] = field(default_factory=list)
 
     @property
+    def suspect(self) -> bool:
+        """Acknowledged entries may be missing."""
+        return self.verdict == "suspect"
+
+    @property
     def unproved(self) -> LogFile | None:
         """The last file, if no frame swears to it: its name may not be durable. All that it holds
         is among what is copied, and the next file takes its place.

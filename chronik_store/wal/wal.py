@@ -17,94 +17,35 @@ frame swears that it was synced: with the next append, a MARK, or the writer's c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     CorruptionError,
-    LogClosedError,
-    ReadOnlyError,
     UnavailableError,
 )
 from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.entry import Entry, EntryHeader, pack_header
+from chronik_store.format.entry import Entry, pack_header
 from chronik_store.format.frame import (
     FrameKind,
-    encode_hard_state,
-    encode_suspect,
-    encode_truncate,
-    frame_bytes,
 )
-from chronik_store.fs.base import Buffer
 from chronik_store.threads import Lock
 from chronik_store.wal import recovery
-from chronik_store.wal.active_file import ActiveFile, file_path
 from chronik_store.wal.entry_table import LogFile
-from chronik_store.wal.group_commit import GroupCommit
-from chronik_store.wal.readable import ReadableWal
-from chronik_store.wal.recovery import Recovered
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import Replayer, WalIdentity, WalSettings
-from chronik_store.wal.staging import Staging
+from chronik_store.wal.stageable import StageableWal
 
 logger = logging.getLogger("chronik_store.wal")
 
-_ENTRY = int(FrameKind.ENTRY)
-_HARD_STATE = int(FrameKind.HARD_STATE)
-_TRUNCATE = int(FrameKind.TRUNCATE)
 _MARK = int(FrameKind.MARK)
-_SUSPECT = int(FrameKind.SUSPECT)
 _EVERYTHING = 1 << 62
 
 
-class Wal(ReadableWal):
+class Wal(StageableWal):
     """The WAL of one partition. Thread-safe.
 
     Staging methods want `lock` held by the caller and do no I/O; all others want it free.
     """
-
-    def __init__(
-        self,
-        env: Environment,
-        directory: str,
-        quarantine: str,
-        identity: WalIdentity,
-        settings: WalSettings,
-        services: WalServices,
-        lock: Lock,
-        recovered: Recovered,
-        *,
-        read_only: bool,
-    ) -> None:
-        super().__init__(env, directory, quarantine, identity, services, lock, recovered)
-        replay = recovered.replay
-        suspect = replay.suspect or recovered.verdict == "suspect"
-        self._settings = settings
-        self._read_only = read_only
-        self._started = False
-        self._tail_reported = 0
-        self._closed = False
-        self._staging = Staging(recovered.last_seq, replay.hard_state, suspect=suspect)
-        self.commit_mark = self.recovery_commit_index
-        self.checkpoint_source: Callable[[], Checkpoint] = _no_checkpoint
-        self.on_durable: Callable[[], None] = _nothing
-        self.on_synced: Callable[[], None] = _nothing
-        self.on_failed: Callable[[BaseException], None] = _ignore
-        self._active = ActiveFile(
-            env, directory, identity, settings, services, lock, self._fill_failed
-        )
-        self._commit = GroupCommit(
-            threads=env.threads,
-            lock=lock,
-            group_bytes=settings.group_bytes,
-            staging=self._staging,
-            durable=self._durable,
-            services=services,
-            directory=directory,
-            active=self._active,
-            owner=self,
-        )
-        self._commit.previous_end = replay.sworn if replay.sworn[0] else None
 
     # --- open ------------------------------------------------------------------------------------
 
@@ -158,8 +99,12 @@ class Wal(ReadableWal):
         Its checkpoint carries the owner's folded values; what no mark swears to is copied into the
         file and synced with it, since bytes that were read are not known to be on disk. Base, hard
         state, suspicion and previous_end are the WAL's own (a log without files takes `base` from
-        here). LogPoisonedError when the disk fails; then nothing has changed.
+        here). LogPoisonedError when the disk fails; then nothing has changed on it. Once per WAL.
         """
+        if self._started:
+            if self.poisoned is not None:
+                raise self._commit.poisoned_error()
+            raise AssertionError("started twice")
         replay = self._recovered.replay
         table = self._table
         if replay.checkpoint is None:
@@ -198,6 +143,7 @@ class Wal(ReadableWal):
             self._drop(unproved)
         copied = sum(entry.header.entry_bytes for entry in entries)
         self.recovery = self._recovered.report(copied)
+        replay.checkpoint = None  # Its manifest may be large, and the owner has folded it.
 
     def _drop(self, file: LogFile) -> None:
         """A file that is wholly in the new one goes at once, so that idle logs that are opened
@@ -210,118 +156,6 @@ class Wal(ReadableWal):
             self._pruner.work()
         except UnavailableError as error:
             logger.warning("%s; it goes with the next files that are pruned", error)
-
-    # --- stage: the caller holds the lock --------------------------------------------------------
-
-    def stage_entry(self, header_bytes: bytes, header: EntryHeader, payload: Buffer) -> int:
-        """Append an entry; returns its seq. `header_bytes` is the encoded header; the payload must
-        not change any more. ValueError unless it is the next in index and offset.
-
-        All stage methods: LogPoisonedError, LogClosedError, ReadOnlyError (never started).
-        """
-        self._check_stageable()
-        self._make_room(frame_bytes(len(header_bytes) + len(payload)))
-        return self._put_entry(header_bytes, header, payload)
-
-    def stage_hard_state(self, term: int, vote: str) -> int:
-        """Record term and vote ("": none)."""
-        payload = encode_hard_state(term, vote)
-        seq = self._put(_HARD_STATE, payload)
-        self._staging.hard_state = (term, vote)
-        return seq
-
-    def stage_suspect(self, flag: bool) -> int:
-        """Set or clear suspicion (protocol 9); cleared for good once this seq is synced."""
-        seq = self._put(_SUSPECT, encode_suspect(flag))
-        self._staging.suspect = flag
-        return seq
-
-    def stage_mark(self) -> int:
-        """A frame that swears to all that is synced when it is written, for read-only followers."""
-        return self._put(_MARK, b"")
-
-    def stage_truncate(self, index: int) -> int:
-        """Entries at or above `index` are gone, at once and for good.
-
-        Never below what is committed (AssertionError). Below the current file's first entry it
-        is the checkpoint of a new file that says so: each file then knows its own base, whatever
-        is pruned before it.
-        """
-        self._check_stageable()
-        table = self._table
-        if index <= self.commit_mark:
-            raise AssertionError(f"truncation to {index}, but {self.commit_mark} is committed")
-        if index > table.last_index:
-            return self._staging.last_seq
-        table.truncate(index)
-        self._tail.truncate(index)
-        self._durable.truncate(table.position_after(index - 1))
-        if index <= self._staging.file_base_index:
-            return self._stage_file(None)
-        return self._put(_TRUNCATE, encode_truncate(index))
-
-    def stage_rotation(self, checkpoint: Checkpoint | None = None) -> int:
-        """The next frame opens a new file, with this checkpoint's folded values (None: the owner
-        is asked when it is written). The file is there when the seq is synced.
-        """
-        self._check_stageable()
-        return self._stage_file(checkpoint)
-
-    def stage_snapshot(self, checkpoint: Checkpoint) -> tuple[int, bool]:
-        """Install a snapshot that stands for `checkpoint.base` (protocol 1, 2): (seq, replaced).
-
-        Replaced: the log is empty behind the base, its old files are superseded once the seq is
-        synced. Not replaced: our entry at the base matches (then the suffix stays where it is,
-        only the folded values are recorded), or the base is committed here already.
-        """
-        self._check_stageable()
-        base, table = checkpoint.base, self._table
-        if base.index <= self.commit_mark:
-            return self._stage_file(None), False
-        if base.index <= table.last_index and table.term(base.index) == base.term:
-            return self._stage_file(checkpoint), False
-        floor = table.position_after(max(self.commit_mark, table.base.index))
-        table.reset(base)
-        self._tail.restart(base.index + 1)
-        self._durable.restart(floor)
-        seq = self._stage_file(checkpoint)
-        self._durable.stage(seq, base.index + 1, base.offset)
-        return seq, True
-
-    def _put_entry(self, header_bytes: bytes, header: EntryHeader, payload: Buffer) -> int:
-        staging, table = self._staging, self._table
-        table.append(header, staging.end, frame_bytes(len(header_bytes) + len(payload)))
-        seq = staging.add(_ENTRY, header_bytes, payload)
-        self._tail.append(header, payload)
-        self._durable.stage(seq, table.last_index + 1, table.end_offset)
-        return seq
-
-    def _put(self, kind: int, payload: bytes) -> int:
-        self._check_stageable()
-        self._make_room(frame_bytes(len(payload)))
-        return self._staging.add(kind, b"", payload)
-
-    def _make_room(self, size_bytes: int) -> None:
-        """Rotate if the current file is full; one larger frame still fits into an empty one."""
-        end = self._staging.end
-        if end and end + size_bytes > self._settings.file_bytes:
-            self._stage_file(None)
-
-    def _stage_file(self, folds: Checkpoint | None) -> int:
-        staging, table = self._staging, self._table
-        seq = staging.last_seq + 1
-        file = LogFile(seq, file_path(self.directory, seq), table.last_index)
-        staging.add_file(file, table.last(), folds)
-        table.files.append(file)
-        return seq
-
-    def _check_stageable(self) -> None:
-        if self._commit.poisoned is not None:
-            raise self._commit.poisoned_error(durability="not_durable")
-        if self._closed:
-            raise LogClosedError("this log is closed; open it again", durability="not_durable")
-        if not self._started:
-            raise ReadOnlyError(f"the WAL in {self.directory} was not opened for writing")
 
     # --- commit ----------------------------------------------------------------------------------
 
@@ -350,36 +184,6 @@ class Wal(ReadableWal):
             seq, replaced = self.stage_snapshot(checkpoint)
         self.lead(seq)
         return replaced
-
-    @property
-    def synced_seq(self) -> int:
-        """Every frame up to here is on disk; never goes back."""
-        return self._commit.synced_seq
-
-    @property
-    def last_seq(self) -> int:
-        """The seq of the frame staged last."""
-        return self._staging.last_seq
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes staged and not yet taken by a group."""
-        return self._staging.pending_bytes
-
-    @property
-    def poisoned(self) -> BaseException | None:
-        """What ended this WAL, if anything did."""
-        return self._commit.poisoned
-
-    @property
-    def hard_state(self) -> tuple[int, str]:
-        """(term, vote) as staged last."""
-        return self._staging.hard_state
-
-    @property
-    def suspect(self) -> bool:
-        """Acknowledged entries may have been lost here (protocol 9); as staged last."""
-        return self._staging.suspect
 
     # --- memory, files, end ----------------------------------------------------------------------
 
@@ -450,18 +254,3 @@ class Wal(ReadableWal):
 
     def _size_locked(self, file: LogFile) -> int:
         return self._active.size_locked() if file is self._active.file else file.size
-
-    def _fill_failed(self, cause: BaseException) -> None:
-        self._commit.poison(cause)
-
-
-def _nothing() -> None:
-    """No owner is listening."""
-
-
-def _ignore(_cause: BaseException) -> None:
-    """No owner is listening."""
-
-
-def _no_checkpoint() -> Checkpoint:
-    raise AssertionError("the owner must set checkpoint_source before the WAL rotates")

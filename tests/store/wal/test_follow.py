@@ -136,6 +136,8 @@ def test_damage_below_a_mark_is_reported(pair: tuple[Any, Any], disk: SimulatedD
 
     with pytest.raises(CorruptionError):
         reader.wal.refresh()
+    assert not reader.wal.refresh()
+    assert payloads(reader) == {1: b"first"}
 
 
 def test_a_reader_stages_nothing_and_writes_nothing(

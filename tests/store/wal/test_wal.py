@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from chronik_store.errors import LogClosedError, OffsetOutOfRangeError, ReadOnlyError
+from chronik_store.format.manifest_file import LogBase
 from chronik_store.model import Position
 
 Opens = Callable[..., Any]
@@ -88,3 +90,31 @@ def test_nothing_is_staged_before_start_or_after_close(open_wal: Opens) -> None:
     with pytest.raises(LogClosedError):
         owner.stage(b"x")
     owner.close()
+
+
+def test_a_log_is_started_once(open_wal: Opens) -> None:
+    owner = open_wal()
+    owner.append(b"x")
+
+    with pytest.raises(AssertionError, match="twice"):
+        owner.start()
+
+
+def test_opening_an_idle_log_again_and_again_leaves_one_file(open_wal: Opens) -> None:
+    owner = open_wal()
+    owner.close()
+    for _ in range(5):
+        owner = open_wal()
+        owner.close()
+
+    assert len(owner.wal.files()) == 1
+
+
+def test_a_log_without_files_begins_where_its_checkpoint_says(open_wal: Opens) -> None:
+    owner = open_wal(start=False)
+    owner.folded = replace(owner.folded, base=LogBase(40, 3, 100, 7), committed_index=40)
+    owner.start()
+
+    assert (owner.wal.first_index, owner.wal.end_offset) == (41, 100)
+    assert owner.wal.durable == Position(41, 100)
+    assert owner.append(values=[b"a"]) == 41
