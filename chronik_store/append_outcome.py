@@ -23,34 +23,13 @@ class Sink(Protocol):
 
 
 class PendingAppend:
-    """Staged; resolved once with `result` or `error`."""
+    """Staged at a place that no thread waits for; resolved once with `result` or `error`."""
 
-    __slots__ = (
-        "base_offset",
-        "duplicate",
-        "end_offset",
-        "error",
-        "index",
-        "result",
-        "seq",
-        "sink",
-        "token",
-    )
+    __slots__ = ("error", "index", "place", "result", "sink", "token")
 
-    def __init__(
-        self,
-        index: int,
-        base_offset: int,
-        end_offset: int,
-        seq: int,
-        sink: Sink | None,
-        token: object,
-    ) -> None:
+    def __init__(self, index: int, place: AppendResult, sink: Sink, token: object) -> None:
         self.index = index
-        self.base_offset = base_offset
-        self.end_offset = end_offset
-        self.duplicate = False
-        self.seq = seq
+        self.place = place
         self.sink = sink
         self.token = token
         self.result: AppendResult | None = None
@@ -63,9 +42,7 @@ def deliver(outcomes: list[PendingAppend]) -> None:
     for pending in outcomes:
         by_sink.setdefault(id(pending.sink), []).append(pending)
     for group in by_sink.values():
-        sink = group[0].sink
-        assert sink is not None
-        sink.deliver(group)
+        group[0].sink.deliver(group)
 
 
 class FutureSink:

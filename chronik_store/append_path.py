@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from chronik_store.append_outcome import PendingAppend, Sink
 from chronik_store.errors import BackpressureError, ChronikError, OffsetConflictError
 from chronik_store.format.control import Seal
-from chronik_store.format.entry import EntryKind, decode_entry_header, encode_entry_header
+from chronik_store.format.entry import EntryKind, new_entry_header
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult
 
@@ -45,13 +45,16 @@ class AppendPath:
         wal = self._wal
         if wal.pending_bytes > self._queue_bytes_max:
             wal.lead(wal.last_seq)
-        pending = self._stage_append(batch, expected_offset, None, None)
-        wal.lead(pending.seq)
-        return self._outcome(pending)
+        now_us = self._core.env.clock.time_us()
+        with self._lock:
+            index, seq, place = self._stage_locked(batch, expected_offset, now_us)
+        wal.lead(seq)
+        assert index < self._core.committed.index, "an embedded log commits what is durable"
+        return place
 
     def append_nowait(
         self, batch: RecordBatch, expected_offset: int | None, sink: Sink, token: object
-    ) -> PendingAppend:
+    ) -> None:
         """Stage one batch; its outcome is delivered to `sink`. BackpressureError when full."""
         self._admit(batch)
         if self._wal.pending_bytes > self._queue_bytes_max:
@@ -59,105 +62,78 @@ class AppendPath:
                 f"{self._wal.pending_bytes} bytes wait for the disk (queue_bytes_max is "
                 f"{self._queue_bytes_max}); append again after some have been acknowledged"
             )
-        pending = self._stage_append(batch, expected_offset, sink, token)
-        if pending.result is not None:
-            sink.deliver([pending])
+        core = self._core
+        now_us = core.env.clock.time_us()
+        with self._lock:
+            index, _, place = self._stage_locked(batch, expected_offset, now_us)
+            pending = PendingAppend(index, place, sink, token)
+            if index < core.committed.index:
+                pending.result = place
+            elif place.duplicate:
+                # Waiters stand in index order; a duplicate joins behind those of its original.
+                position = len(core.waiters)
+                while position and core.waiters[position - 1].index > index:
+                    position -= 1
+                core.waiters.insert(position, pending)
+            else:
+                core.waiters.append(pending)
+        if pending.result is None:
+            core.committer.notify(self._wal)
         else:
-            self._core.committer.notify(self._wal)
-        return pending
+            sink.deliver([pending])
 
     def _admit(self, batch: RecordBatch) -> None:
-        """What must be known before the lock is taken: this process, room on the disk, a file.
+        """What must be known before the lock is taken: room on the disk, a file.
 
         Nothing is staged yet: whatever fails here, this batch is not on disk.
         """
         core = self._core
         try:
-            core.check_open()
-            core.guard.admit(batch.nbytes)
+            core.guard.admit(len(batch.buffer))
             if not core.started and not core.read_only:
+                core.check_open()
                 core.begin()
         except ChronikError as error:
             error.durability = "not_durable"
             raise
 
-    def _stage_append(
-        self,
-        batch: RecordBatch,
-        expected_offset: int | None,
-        sink: Sink | None,
-        token: object,
-    ) -> PendingAppend:
-        now_us = self._core.env.clock.time_us()
-        wal = self._wal
-        state = self._core.state
-        with self._lock:
-            self._core.check_writable_locked()
-            base_offset = wal.end_offset
-            if expected_offset is not None and expected_offset != base_offset:
-                raise OffsetConflictError(
-                    f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
-                    "read what was appended in between, then decide again",
-                    expected_offset=expected_offset,
-                    end_offset=base_offset,
-                )
-            if batch.producer_id:
-                original = self._duplicate_locked(batch, sink, token)
-                if original is not None:
-                    return original
-            self._core.control.lead_locked()
-            count = batch.record_count
-            high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
-            timestamp_us = max(state.last_timestamp_us, min(high_us, now_us + self._max_future_us))
-            index = wal.last_index + 1
-            encoded = encode_entry_header(
-                RECORDS, state.term, index, base_offset, count, timestamp_us, batch.buffer
+    def _stage_locked(
+        self, batch: RecordBatch, expected_offset: int | None, now_us: int
+    ) -> tuple[int, int, AppendResult]:
+        """Stage a batch: (its index, the seq that makes it durable, its place). A duplicate has
+        them from its original.
+        """
+        core, wal = self._core, self._wal
+        state = core.state
+        core.check_writable_locked()
+        base_offset = wal.end_offset
+        if expected_offset is not None and expected_offset != base_offset:
+            raise OffsetConflictError(
+                f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
+                "read what was appended in between, then decide again",
+                expected_offset=expected_offset,
+                end_offset=base_offset,
             )
-            header = decode_entry_header(encoded)
-            seq = wal.stage_entry(encoded, header, batch.buffer)
-            state.note_records(header, batch, now_us)
-            pending = PendingAppend(index, base_offset, base_offset + count, seq, sink, token)
-            self._core.waiters.append(pending)
-            self._core.known_commit = max(self._core.known_commit, index)
-            if state.open_bytes >= self._segment_bytes and not state.seal_waits:
-                # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
-                seal = Seal(state.manifest.open_first_index, "size", now_us)
-                self._core.control.stage_locked(seal)
-        return pending
-
-    def _duplicate_locked(
-        self, batch: RecordBatch, sink: Sink | None, token: object
-    ) -> PendingAppend | None:
-        """A retried batch shares the outcome of its original (protocol 3)."""
-        original = self._core.state.producers.check(
-            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.record_count
+        if batch.producer_id:
+            original = state.producers.check(
+                batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.record_count
+            )
+            if original is not None:  # A retried batch shares its outcome (protocol 3).
+                seq = 0 if original.index < core.committed.index else wal.last_seq
+                place = AppendResult(original.base_offset, original.end_offset, duplicate=True)
+                return original.index, seq, place
+        core.control.lead_locked()
+        high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
+        timestamp_us = max(state.last_timestamp_us, min(high_us, now_us + self._max_future_us))
+        index, count = wal.last_index + 1, batch.record_count
+        encoded, header = new_entry_header(
+            RECORDS, state.term, index, base_offset, count, timestamp_us, batch.buffer
         )
-        if original is None:
-            return None
-        pending = PendingAppend(
-            original.index,
-            original.base_offset,
-            original.end_offset,
-            self._wal.last_seq,
-            sink,
-            token,
-        )
-        pending.duplicate = True
-        if original.index < self._core.committed.index:
-            pending.result = AppendResult(original.base_offset, original.end_offset, True)
-            pending.seq = 0
-        else:
-            # Waiters stand in index order; a duplicate joins behind those of its original.
-            position = len(self._core.waiters)
-            while position and self._core.waiters[position - 1].index > original.index:
-                position -= 1
-            self._core.waiters.insert(position, pending)
-        return pending
-
-    @staticmethod
-    def _outcome(pending: PendingAppend) -> AppendResult:
-        """The outcome of an append whose group is on disk: `committed` has moved with it."""
-        if pending.error is not None:
-            raise pending.error
-        assert pending.result is not None, "an embedded log commits what is durable"
-        return pending.result
+        seq = wal.stage_entry(encoded, header, batch.buffer)
+        state.note_records(header, batch, now_us)
+        core.known_commit = max(core.known_commit, index)
+        if state.open_bytes >= self._segment_bytes and not state.seal_waits:
+            # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
+            seal = Seal(state.manifest.open_first_index, "size", now_us)
+            core.control.stage_locked(seal)
+        return index, seq, AppendResult(base_offset, base_offset + count)

@@ -39,10 +39,10 @@ class Batching:
             items = _items(records)
             if not items:
                 return None
-            batch = RecordBatch.from_records(
-                items, now_us=self._clock.time_us(), compression=self._compression
-            )
-        if batch.nbytes > self._batch_bytes_max:
+            # One record is never half timed: what has no time gets that of its append.
+            now_us = None if len(items) == 1 else self._clock.time_us()
+            batch = RecordBatch.from_records(items, now_us=now_us, compression=self._compression)
+        if len(batch.buffer) > self._batch_bytes_max:
             raise RecordTooLargeError(
                 f"the batch has {batch.nbytes} bytes, batch_bytes_max is {self._batch_bytes_max}: "
                 "append it in parts",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from chronik_store.errors import UnavailableError
 from chronik_store.format.control import Command, Noop, Seal
-from chronik_store.format.entry import decode_entry_header, encode_entry_header
+from chronik_store.format.entry import new_entry_header
 from chronik_store.log_identity import LOCAL_OWNER
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class ControlPath:
         state = self._core.state
         payload = command.encode()
         index = wal.last_index + 1
-        encoded = encode_entry_header(
+        encoded, header = new_entry_header(
             int(command.KIND),
             state.term,
             index,
@@ -103,7 +103,6 @@ class ControlPath:
             state.last_timestamp_us,
             payload,
         )
-        header = decode_entry_header(encoded)
         seq = wal.stage_entry(encoded, header, payload)
         state.note_command(header, command)
         self._core.known_commit = max(self._core.known_commit, index)

@@ -42,7 +42,7 @@ from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
 from chronik_store.log_status import status_of
 from chronik_store.manifest.state import FoldedState, OpenSegment
-from chronik_store.model import AppendResult, LogStatus, Position, RecoveryReport
+from chronik_store.model import LogStatus, Position, RecoveryReport
 from chronik_store.wal.wal import Wal
 
 if TYPE_CHECKING:
@@ -221,11 +221,8 @@ class LogCore:
         waiters = self.waiters
         while waiters and waiters[0].index < position.index:
             pending = waiters.popleft()
-            pending.result = AppendResult(
-                pending.base_offset, pending.end_offset, pending.duplicate
-            )
-            if pending.sink is not None:
-                self._resolved.append(pending)
+            pending.result = pending.place
+            self._resolved.append(pending)
 
     def _on_synced(self) -> None:
         """A group is on disk (called by whoever led it, without the lock, one at a time)."""
@@ -259,7 +256,7 @@ class LogCore:
             self.waiters.clear()
             for pending in failed:
                 pending.error = self.poisoned_error()
-        deliver([pending for pending in failed if pending.sink is not None])
+        deliver(failed)
         self.watch.tell()
         if self.replica is not None:
             self.replica.on_failed(error)

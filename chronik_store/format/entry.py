@@ -115,16 +115,31 @@ def encode_entry_header(
 
     ValueError when a field is out of its range, or no records come with RECORDS.
     """
-    fields = (kind, record_count, term, index, base_offset, timestamp_us, len(payload), 0)
-    fault = _fault(kind, term, index, base_offset, record_count, len(payload))
+    return new_entry_header(kind, term, index, base_offset, record_count, timestamp_us, payload)[0]
+
+
+def new_entry_header(
+    kind: int,
+    term: int,
+    index: int,
+    base_offset: int,
+    record_count: int,
+    timestamp_us: int,
+    payload: Buffer,
+) -> tuple[bytes, EntryHeader]:
+    """As `encode_entry_header`, and what decoding those bytes would give."""
+    size = len(payload)
+    fault = _fault(kind, term, index, base_offset, record_count, size)
     if fault:
         raise ValueError(f"entry {index}: {fault}")
     try:
-        covered = _FIELDS.pack(*fields)
+        covered = _FIELDS.pack(kind, record_count, term, index, base_offset, timestamp_us, size, 0)
     except struct.error as error:
         raise ValueError(f"entry {index}: {error}") from error
-    head = payload[:BATCH_HEADER_BYTES] if kind == _RECORDS else payload
-    return _PREFIX.pack(ENTRY.magic, ENTRY.version, checksum(covered + head)) + covered
+    digest = checksum(covered + (payload[:BATCH_HEADER_BYTES] if kind == _RECORDS else payload))
+    return _PREFIX.pack(ENTRY.magic, ENTRY.version, digest) + covered, _make(
+        (kind, term, index, base_offset, record_count, timestamp_us, size, digest)
+    )
 
 
 def pack_header(header: EntryHeader) -> bytes:

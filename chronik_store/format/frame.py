@@ -150,7 +150,8 @@ def encode_frame_header(
     header, for other kinds the whole payload. The counts of zeros are cut to their maxima.
     ValueError when a field is out of its range.
     """
-    sectors, tail = min(zero_sectors, ZERO_SECTORS_MAX), min(zero_tail, ZERO_TAIL_MAX)
+    sectors = min(ZERO_SECTORS_MAX, zero_sectors)
+    tail = min(ZERO_TAIL_MAX, zero_tail)
     parity = _parity(sectors, tail)
     try:
         fields = _FIELDS.pack(
@@ -195,7 +196,8 @@ def decode_frame(data: memoryview, position: int, *, file_id: int) -> FrameHeade
 
 def peek_frame(data: memoryview, position: int) -> FrameHeader | None:
     """What a header says whose magic, version, own position and parity stand; nothing else is
-    verified."""
+    verified.
+    """
     try:
         fields = _HEADER.unpack_from(data, position)
     except struct.error:
