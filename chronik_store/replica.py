@@ -82,6 +82,16 @@ class Replica:
         return self._wal.last_term
 
     @property
+    def last_ticket(self) -> int:
+        """Covers everything that was changed until now."""
+        return self._wal.last_seq
+
+    @property
+    def synced_ticket(self) -> int:
+        """Everything up to this ticket is durable."""
+        return self._wal.synced_seq
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes that wait for this node's disk."""
         return self._wal.pending_bytes

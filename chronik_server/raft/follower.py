@@ -1,0 +1,214 @@
+"""The follower: it takes entries, votes, and asks around before it disturbs anybody.
+
+Place: a role over raftos's. Promise: entries are acknowledged when they are durable, never more of
+them than were compared with the leader's log; a vote is repeated to the same candidate and given to
+no other. Invariant: pre-vote is a state of this role (protocol 13): the term is raised only when a
+quorum would vote for us, so an isolated node does not inflate it.
+
+Its one timer is not reset by messages: it looks, when it fires, at when the leader was last heard,
+by its entries or by its node's beats (protocol 15), and waits on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chronik_server.raft.liveness import NEVER
+from chronik_server.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    InstallSnapshot,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+    TimeoutNow,
+)
+from chronik_server.raft.raftos_skeleton import Follower, RoleTimer
+from chronik_server.raft.received import Received
+from chronik_server.raft.role_base import RoleBase
+
+if TYPE_CHECKING:
+    from chronik_server.raft.group import RaftGroup
+
+
+class FollowerRole(Follower, RoleBase):
+    """See the module. One object per spell of following."""
+
+    def __init__(self, state: RaftGroup) -> None:
+        super().__init__(state)
+        self.base_at = self.loop.time()
+        self.patience = state.draw_patience()
+        self.leader_heard_at = NEVER
+        self.asking = False
+        self.grants: set[str] = set()
+        self.roll: dict[str, PreVoteResponse] = {}
+        self.election_timer = RoleTimer(self.election_interval, self.start_election)
+
+    def init_storage(self) -> None:
+        """Term and vote are what they are: raftos forgets the vote here (defects 1, 2)."""
+
+    # --- the timer -------------------------------------------------------------------------------
+
+    def election_interval(self) -> float:
+        """Seconds until there is something to look at."""
+        return max(0.001, self._deadline() - self.loop.time())
+
+    def _deadline(self) -> float:
+        return max(self.base_at, self._leader_heard()) + self.patience
+
+    def _leader_heard(self) -> float:
+        group = self.group
+        beaten = group.node.liveness.confirmed_at(group.leader, group.group_id, group.term)
+        return max(self.leader_heard_at, beaten)
+
+    def start_election(self) -> None:
+        """Raftos's timer fired: ask around, if nobody was heard and we may."""
+        group = self.group
+        if self.loop.time() < self._deadline():
+            return
+        self._wait_on()
+        if group.may_ask() and group.node.pacer.admit():
+            group.set_leader(None)
+            self.ask()
+
+    def _wait_on(self) -> None:
+        self.base_at = self.loop.time()
+        self.patience = self.group.draw_patience()
+
+    def heard_leader(self, leader: str) -> None:
+        """A message of the leader of this term."""
+        self.group.set_leader(leader)
+        self.leader_heard_at = self.loop.time()
+        self.asking = False
+
+    def is_sticky(self) -> bool:
+        """The leader was heard within the least election timeout."""
+        least = self.group.node.settings.election_seconds_min
+        return self.loop.time() - self._leader_heard() < least
+
+    # --- pre-vote --------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """Would a quorum vote for us? Nothing is recorded anywhere."""
+        group = self.group
+        self.asking = True
+        self.grants = {group.id}
+        self.roll = {}
+        term, index = group.log.position()
+        for voter in group.voters:
+            if voter != group.id:
+                group.send(PreVote(group.term, index, term), voter)
+        self._count()
+
+    def on_receive_pre_vote_response(self, data: Received[PreVoteResponse]) -> None:
+        """An answer to `ask`."""
+        if self.asking and data.sender in self.group.voters:
+            self.roll[data.sender] = data.message
+            if data.message.granted:
+                self.grants.add(data.sender)
+            self._count()
+
+    def _count(self) -> None:
+        group = self.group
+        suspect = group.replica.suspect
+        if suspect and not self._leads_roll_call():
+            return
+        if not suspect and not group.is_majority(len(self.grants & set(group.voters))):
+            return
+        highest = max((each.term for each in self.roll.values()), default=0)
+        if highest > group.term:
+            # A lone candidate of the past is ahead of us; its log was not (it granted, or lost).
+            group.storage.update({"term": highest, "voted_for": None})
+        group.campaign(amnesty=suspect)
+
+    def _leads_roll_call(self) -> bool:
+        """All voters answered, all are suspect, and none has more than we (protocol 9)."""
+        group = self.group
+        others = [voter for voter in group.voters if voter != group.id]
+        answers = [(name, self.roll[name]) for name in others if name in self.roll]
+        if len(answers) < len(others) or not all(each.is_suspect for _, each in answers):
+            return False
+        best = max(((a.last_log_term, a.last_log_index, n) for n, a in answers), default=None)
+        return best is None or (*group.log.position(), group.id) > best
+
+    def on_receive_pre_vote(self, data: Received[PreVote]) -> None:
+        """Somebody asks."""
+        granted = not self.is_sticky() and not self.group.replica.suspect
+        self.answer_pre_vote(data, may_grant=granted)
+
+    # --- votes -----------------------------------------------------------------------------------
+
+    def on_receive_request_vote(self, data: Received[RequestVote]) -> None:
+        """Vote by raftos's rule, once per term; say it again to the one who has the vote."""
+        group, message = self.group, data.message
+        refused = group.replica.suspect != message.amnesty
+        before = group.storage.voted_for
+        if before == data.sender:
+            group.send(RequestVoteResponse(group.term, vote_granted=True), data.sender)
+        elif before is not None or refused or message.candidate_id != data.sender:
+            group.send(RequestVoteResponse(group.term, vote_granted=False), data.sender)
+        else:
+            super().on_receive_request_vote(data)
+        if group.storage.voted_for == data.sender:
+            self._wait_on()
+            self.asking = False
+
+    def on_receive_timeout_now(self, data: Received[TimeoutNow]) -> None:
+        """The leader hands over to us: no asking around."""
+        if data.sender == self.group.leader and self.group.may_ask():
+            self.group.campaign(transfer=True)
+
+    # --- entries ---------------------------------------------------------------------------------
+
+    def on_receive_append_entries(self, data: Received[AppendEntries]) -> None:
+        """Paper figure 2; the answer leaves when what it speaks of is durable."""
+        group, message = self.group, data.message
+        self.heard_leader(message.leader_id)
+        appended = group.replica.append_entries(
+            message.prev_log_index, message.prev_log_term, message.entries
+        )
+        if appended.conflict is not None:
+            self._acknowledge(data, 0, hint=appended.conflict)
+            return
+        matched = appended.last_index
+        ticket = appended.ticket
+        if not message.entries:
+            # Says only what is durable already: a beat never waits for a slow disk (protocol 13).
+            ticket = 0
+            group.note_commit(min(message.commit_index, matched))
+            matched = min(matched, group.replica.durable_index)
+        else:
+            group.note_commit(min(message.commit_index, matched))
+        if group.replica.suspect and 0 < message.trusted_index <= matched:
+            ticket = max(ticket, appended.ticket, group.replica.set_suspect(False))
+        self._acknowledge(data, matched, ticket=ticket)
+
+    def on_receive_install_snapshot(self, data: Received[InstallSnapshot]) -> None:
+        """Begin behind the leader's manifest."""
+        group, message = self.group, data.message
+        self.heard_leader(message.leader_id)
+        ticket = group.replica.install_snapshot(message.snapshot)
+        self._acknowledge(data, message.snapshot.base.index, ticket=ticket)
+
+    def _acknowledge(
+        self,
+        data: Received[AppendEntries] | Received[InstallSnapshot],
+        matched: int,
+        *,
+        ticket: int = 0,
+        hint: tuple[int, int | None] | None = None,
+    ) -> None:
+        message = data.message
+        prev = message.prev_log_index if isinstance(message, AppendEntries) else 0
+        response = AppendEntriesResponse(
+            term=self.group.term,
+            success=hint is None,
+            match_index=matched,
+            request_id=message.request_id,
+            prev_log_index=prev,
+            hint_index=0 if hint is None else hint[0],
+            hint_term=0 if hint is None else hint[1] or 0,
+            is_suspect=self.group.replica.suspect,
+        )
+        self.group.send(response, data.sender, ticket)

@@ -1,0 +1,348 @@
+"""The leader: it orders entries, counts who holds them, and gives up when nobody answers.
+
+Place: a role over raftos's. Promise: an index is committed when a majority of the voters of its
+group holds it durably, this node included only once its own disk has it, and only by counting an
+entry of this term (paper 5.4.2); its first entry is a NOOP. Invariant: nothing is ever sent in a
+term that this object did not win: it checks that it is current, and it lives for one term.
+
+While there is something to tell, a beat repeats it; an idle group keeps one timer, which asks
+whether a quorum still answers (protocol 15).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from chronik_server.raft.consensus import Payload, PeerStatus, Proposed
+from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
+from chronik_server.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    PreVote,
+    RequestVote,
+    RequestVoteResponse,
+)
+from chronik_server.raft.proposals import Proposals
+from chronik_server.raft.raftos_skeleton import Leader, RoleTimer
+from chronik_server.raft.received import Received
+from chronik_server.raft.replication import Replication
+from chronik_server.raft.role_base import RoleBase
+from chronik_server.raft.transfer import Transfer
+from chronik_store.errors import BackpressureError
+from chronik_store.format.control import Members, Noop
+from chronik_store.format.record_batch import RecordBatch
+
+if TYPE_CHECKING:
+    from chronik_server.raft.group import RaftGroup
+
+CONTROL_BYTES = 256
+"""What a control entry counts for in the queue."""
+
+
+class _Read(NamedTuple):
+    request_id: int
+    index: int  # type: ignore[assignment]
+    future: asyncio.Future[int]
+
+
+class LeaderRole(Leader, RoleBase):
+    """See the module. One object per term led."""
+
+    def __init__(self, state: RaftGroup) -> None:
+        super().__init__(state)
+        settings = state.node.settings
+        self.heartbeat_timer = RoleTimer(settings.heartbeat_seconds, self.heartbeat)
+        self.step_down_timer = RoleTimer(settings.check_quorum_seconds, self.check_quorum)
+        self.replication = Replication(self, state)
+        self.proposals = Proposals(self.loop)
+        self.transfer = Transfer(self, state)
+        self.commit_index = state.replica.commit_index
+        self.noop_index = 0
+        self.amnesty = state.amnesty
+        self._reads: deque[_Read] = deque()
+        self._pumping = False
+        self._reading = False
+        self._telling: asyncio.TimerHandle | None = None
+
+    # --- raftos's frame --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Raftos prepares, beats and arms the timers; then the term's first entry."""
+        super().start()
+        if self.group.replica.suspect:
+            # By the roll call of all voters this log is the group's (protocol 9).
+            self.group.replica.set_suspect(False)
+        staged = self.group.replica.propose(self.group.term, [Noop()])
+        self.noop_index = staged.index
+        self.kick()
+
+    def stop(self) -> None:
+        """Deposed, or the group ends."""
+        super().stop()
+        if self._telling is not None:
+            self._telling.cancel()
+        self.proposals.abandon("leadership ended", None)
+        reads, self._reads = self._reads, deque()
+        for read in reads:
+            if not read.future.done():
+                read.future.set_exception(
+                    OutcomeUnknownError("leadership ended before a quorum confirmed the read")
+                )
+        self.transfer.ended()
+
+    def init_log(self) -> None:
+        """Raftos's next_index and match_index are `replication.peers` here."""
+        self.replication.sync_peers()
+
+    def heartbeat(self) -> None:
+        """A round of beats; none while the group is idle."""
+        if self.noop_index and self.is_idle():
+            self.heartbeat_timer.stop()
+            return
+        super().heartbeat()
+        self.response_map.clear()  # raftos's lease; ours is what each peer answered last
+
+    def append_entries(self, destination: str | None = None) -> asyncio.Future[None]:
+        """Raftos's heartbeat ends here; it wants something to await."""
+        if self.is_current:
+            for peer in [destination] if destination else list(self.replication.peers):
+                self.replication.send(peer, beat=True)
+        done: asyncio.Future[None] = self.loop.create_future()
+        done.set_result(None)
+        return done
+
+    def is_idle(self) -> bool:
+        """Every peer that is alive has everything, knows it, and nobody waits for a round."""
+        last = self.group.replica.last_index
+        if self._reads or self.commit_index < last or self.transfer.is_under_way:
+            return False
+        return all(
+            (each.match_index == last and each.commit_sent == self.commit_index)
+            or not self.group.node.liveness.is_up(peer)
+            for peer, each in self.replication.peers.items()
+        )
+
+    # --- propose ---------------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """An entry of this term is committed, and nobody is about to take over."""
+        return 0 < self.noop_index <= self.commit_index and not self.transfer.is_under_way
+
+    @property
+    def trusted_index(self) -> int:
+        """A suspect follower that matches up to here is whole again (protocol 9)."""
+        if self.amnesty:
+            return self.noop_index
+        return self.commit_index if 0 < self.noop_index <= self.commit_index else 0
+
+    def propose(self, payloads: Sequence[Payload]) -> asyncio.Future[Proposed]:
+        """See `Consensus.propose`."""
+        group = self.group
+        if self.transfer.is_under_way:
+            raise NotLeaderError(
+                "leadership is being handed over; ask again in a moment", leader=None
+            )
+        size = sum(p.nbytes if isinstance(p, RecordBatch) else CONTROL_BYTES for p in payloads)
+        limit = group.node.settings.queue_bytes
+        if self.proposals.bytes and self.proposals.bytes + size > limit:
+            raise BackpressureError(
+                f"{self.proposals.bytes} bytes wait for a quorum (queue_bytes is {limit}); "
+                "append again after some have been acknowledged"
+            )
+        staged = group.replica.propose(group.term, payloads)
+        future = self.proposals.wait(staged, size)
+        if staged.index <= group.replica.commit_index:
+            self.proposals.committed(group.replica.commit_index, group.replica.term)
+        self.kick()
+        return future
+
+    def kick(self) -> None:
+        """There is news for the peers; told once per turn of the loop."""
+        if not self.heartbeat_timer.is_active:
+            self.heartbeat_timer.start()
+        if not self._pumping:
+            self._pumping = True
+            self.loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if not self.is_current:
+            return
+        self.replication.sync_peers()
+        self.replication.send_all()
+        self.group.replica.when_synced(
+            self.group.replica.last_ticket, self.guarded(self.update_commit_index)
+        )
+
+    # --- commit ----------------------------------------------------------------------------------
+
+    def on_receive_append_entries_response(self, data: Received[AppendEntriesResponse]) -> None:
+        """A peer has answered."""
+        peer = data.sender
+        if peer not in self.replication.peers:
+            return
+        if self.replication.answered(peer, data.message):
+            self.update_commit_index()
+            self.transfer.peer_moved(peer)
+        if self.is_current and peer in self.replication.peers:
+            self._settle_reads()
+            self.replication.send(peer)
+
+    def update_commit_index(self) -> None:
+        """Count who holds what; raftos's way of doing so is defect 18."""
+        group, replica = self.group, self.group.replica
+        held = sorted(self._held(voter) for voter in group.voters)
+        index = held[(len(held) - 1) // 2] if held else 0
+        if index > self.commit_index and replica.term(index) == group.term:
+            self.commit_index = index
+            self._tell_soon()
+        group.note_commit(self.commit_index)
+        if self.is_current:
+            self._follow_members()
+            self._settle_reads()
+
+    def _held(self, voter: str) -> int:
+        if voter == self.group.id:
+            return self.group.replica.durable_index
+        progress = self.replication.peers.get(voter)
+        return 0 if progress is None or progress.is_suspect else progress.match_index
+
+    def _tell_soon(self) -> None:
+        """Followers of a group without more entries learn of the commit, too."""
+        if self._telling is None:
+            self._telling = self.loop.call_later(
+                self.group.node.settings.commit_notice_seconds, self._tell
+            )
+
+    def _tell(self) -> None:
+        self._telling = None
+        if self.is_current:
+            for peer, progress in self.replication.peers.items():
+                if progress.commit_sent < self.commit_index:
+                    self.replication.send(peer, beat=True)
+
+    def committed(self, index: int) -> None:
+        """`committed` has moved here: answer whom it concerns."""
+        self.proposals.committed(index, self.group.replica.term)
+
+    # --- members ---------------------------------------------------------------------------------
+
+    def _follow_members(self) -> None:
+        """The log must name the members; a leader that it dropped leads until that commits."""
+        group = self.group
+        if not self.is_ready:
+            return
+        named = group.replica.members
+        if named is None:
+            group.replica.propose(group.term, [group.members])
+            self.kick()
+        elif named[0] <= self.commit_index and group.id not in group.voters:
+            group.to_follower()
+
+    def change_members(self, members: Members) -> asyncio.Future[Proposed]:
+        """See `Consensus.change_members`; what may change is checked by the group."""
+        named = self.group.replica.members
+        if not self.is_ready or named is None or named[0] > self.commit_index:
+            raise BackpressureError(
+                "a change of members is pending, or this leader has not committed anything yet; "
+                "ask again when it has"
+            )
+        future = self.propose([members])
+        self.replication.sync_peers()
+        return future
+
+    # --- reads, quorum ---------------------------------------------------------------------------
+
+    def read_barrier(self) -> asyncio.Future[int]:
+        """Read index: a round of beats that starts after the read proves the leader."""
+        future: asyncio.Future[int] = self.loop.create_future()
+        index = max(self.commit_index, self.noop_index)
+        self._reads.append(_Read(self.request_id + 1, index, future))
+        if not self._reading:
+            self._reading = True
+            self.loop.call_soon(self._read_round)
+        return future
+
+    def _read_round(self) -> None:
+        self._reading = False
+        if self.is_current:
+            if not self.heartbeat_timer.is_active:
+                self.heartbeat_timer.start()
+            super().heartbeat()
+            self.response_map.clear()
+            self._settle_reads()
+
+    def _settle_reads(self) -> None:
+        if not self._reads:
+            return
+        rounds = sorted(self._round(voter) for voter in self.group.voters)
+        confirmed = rounds[(len(rounds) - 1) // 2]
+        here = self.group.replica.commit_index
+        while self._reads and self._reads[0].request_id <= confirmed:
+            if self._reads[0].index > min(here, self.commit_index):
+                return
+            read = self._reads.popleft()
+            if not read.future.done():
+                read.future.set_result(read.index)
+
+    def _round(self, voter: str) -> int:
+        if voter == self.group.id:
+            return self.request_id
+        progress = self.replication.peers.get(voter)
+        return 0 if progress is None else progress.request_id
+
+    def has_quorum(self) -> bool:
+        """A majority answered this leader, or this node's beats, within the time that it has."""
+        group, node = self.group, self.group.node
+        since = self.loop.time() - node.settings.check_quorum_seconds
+        alive = 0
+        for voter in group.voters:
+            progress = self.replication.peers.get(voter)
+            if voter == group.id:
+                alive += 1
+            elif progress is not None:
+                alive += max(progress.heard_at, node.liveness.acked_at(voter)) >= since
+        return group.is_majority(alive)
+
+    def check_quorum(self) -> None:
+        """Raftos's step-down timer fired."""
+        if not self.has_quorum():
+            self.group.to_follower()
+
+    # --- others who would lead -------------------------------------------------------------------
+
+    def on_receive_pre_vote(self, data: Received[PreVote]) -> None:
+        """Refused while a quorum answers; the asker is told that it has a leader, or tells us that
+        its term is above ours.
+        """
+        self.answer_pre_vote(data, may_grant=not self.has_quorum())
+        if data.sender in self.replication.peers:
+            self.replication.send(data.sender, beat=True)
+
+    def on_receive_request_vote(self, data: Received[RequestVote]) -> None:
+        """Of our own term, which we won."""
+        self.group.send(RequestVoteResponse(self.group.term, vote_granted=False), data.sender)
+
+    def on_receive_append_entries(self, data: Received[AppendEntries]) -> None:
+        """Two leaders in one term: somebody's hard state was lost."""
+        raise AssertionError(f"{data.sender} leads term {self.group.term}, and so do we")
+
+    on_receive_install_snapshot = on_receive_append_entries
+
+    def peers_status(self) -> tuple[PeerStatus, ...]:
+        """For `status`."""
+        return tuple(
+            PeerStatus(
+                peer,
+                each.match_index,
+                each.next_index,
+                str(each.mode),
+                self.group.node.liveness.is_up(peer),
+                each.is_suspect,
+            )
+            for peer, each in sorted(self.replication.peers.items())
+        )

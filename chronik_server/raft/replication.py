@@ -1,0 +1,207 @@
+"""The sending half of a leader: entries, beats and snapshots towards each peer.
+
+Place: under the leader role. Promise: a peer gets what it lacks, in order, in batches, up to a
+window ahead of its answers; entries that are not in memory are read in a worker, never on the event
+loop. Invariant: what a peer has acknowledged moves only by its answers; everything else about it is
+a guess that a beat corrects.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from chronik_server.raft.messages import AppendEntries, AppendEntriesResponse, InstallSnapshot
+from chronik_server.raft.progress import Mode, PeerProgress
+from chronik_store.errors import ChronikError
+from chronik_store.format.entry import Entry
+from chronik_store.replica import Snapshot
+
+if TYPE_CHECKING:
+    from chronik_server.raft.group import RaftGroup
+    from chronik_server.raft.leader import LeaderRole
+
+logger = logging.getLogger("chronik_server.raft")
+
+
+class Replication:
+    """One leader's peers. Not thread-safe: the event loop's."""
+
+    def __init__(self, leader: LeaderRole, group: RaftGroup) -> None:
+        self._leader = leader
+        self._group = group
+        self._replica = group.replica
+        self._settings = group.node.settings
+        self.peers: dict[str, PeerProgress] = {}
+
+    def sync_peers(self) -> None:
+        """Follow the members in force."""
+        now = self._leader.loop.time()
+        wanted = self._group.peers
+        for peer in wanted:
+            if peer not in self.peers:
+                self.peers[peer] = PeerProgress(self._replica.last_index + 1, now)
+        for peer in [each for each in self.peers if each not in wanted]:
+            del self.peers[peer]
+
+    def reset(self, peer: str) -> None:
+        """The peer's process is a new one: nothing that it said before counts."""
+        progress = self.peers.get(peer)
+        if progress is not None:
+            progress.reset(self._replica.last_index + 1)
+
+    def lost_connection(self, peer: str) -> None:
+        """What was in flight is void."""
+        progress = self.peers.get(peer)
+        if progress is not None and progress.mode is not Mode.SNAPSHOT:
+            progress.retry()
+
+    # --- send ------------------------------------------------------------------------------------
+
+    def send_all(self, *, beat: bool = False) -> None:
+        """Towards every peer."""
+        for peer in self.peers:
+            self.send(peer, beat=beat)
+
+    def send(self, peer: str, *, beat: bool = False) -> None:
+        """What the peer lacks, as far as its window goes; with `beat` something in any case."""
+        progress = self.peers[peer]
+        now = self._leader.loop.time()
+        if beat and progress.is_stalled(now, 2 * self._settings.heartbeat_seconds):
+            progress.retry()
+        if beat and progress.mode is Mode.PROBE:
+            progress.probe_sent = False
+        if progress.mode is Mode.SNAPSHOT:
+            if now - progress.snapshot_sent_at > self._settings.snapshot_retry_seconds:
+                self._send_snapshot(peer)
+            elif beat:
+                self._send_entries(peer, self._replica.first_index, ())
+            return
+        while True:
+            next_index = progress.next_index
+            if next_index < self._replica.first_index:
+                self._send_snapshot(peer)
+                return
+            entries: Sequence[Entry] = ()
+            if next_index <= self._replica.last_index and progress.may_send(self._settings):
+                if next_index < self._replica.tail_first_index:
+                    self._read(peer, next_index)
+                else:
+                    entries = self._replica.entries(next_index, self._settings.batch_bytes)
+            if not entries and not beat:
+                return
+            self._send_entries(peer, next_index, entries)
+            if not entries:
+                return
+            beat = False
+
+    def _send_entries(self, peer: str, next_index: int, entries: Sequence[Entry]) -> None:
+        leader, progress = self._leader, self.peers[peer]
+        message = AppendEntries(
+            term=self._group.term,
+            leader_id=self._group.id,
+            prev_log_index=next_index - 1,
+            prev_log_term=self._replica.term(next_index - 1),
+            commit_index=leader.commit_index,
+            trusted_index=leader.trusted_index,
+            request_id=leader.request_id,
+            entries=tuple(entries),
+        )
+        progress.commit_sent = leader.commit_index
+        if entries:
+            size = sum(entry.header.entry_bytes for entry in entries)
+            progress.sent(next_index, entries[-1].header.index, size, leader.loop.time())
+        self._group.send(message, peer)
+
+    def _read(self, peer: str, next_index: int) -> None:
+        """Entries that only the disk has; a worker reads them."""
+        progress = self.peers[peer]
+        progress.is_reading = True
+        self._group.node.offload(
+            partial(self._replica.entries, next_index, self._settings.batch_bytes),
+            partial(self._read_done, peer, progress.epoch, next_index),
+        )
+
+    def _read_done(
+        self, peer: str, epoch: int, next_index: int, read: Sequence[Entry] | BaseException
+    ) -> None:
+        progress = self.peers.get(peer)
+        if progress is None or not self._leader.is_current:
+            return
+        progress.is_reading = False
+        if isinstance(read, IndexError):
+            self._send_snapshot(peer)  # pruned meanwhile
+        elif isinstance(read, BaseException):
+            logger.warning("%s: entry %d cannot be read: %s", self._group, next_index, read)
+        elif progress.epoch == epoch and progress.next_index == next_index:
+            self._send_entries(peer, next_index, read)
+            self.send(peer)
+        else:
+            self.send(peer)
+
+    # --- snapshots -------------------------------------------------------------------------------
+
+    def _send_snapshot(self, peer: str) -> None:
+        progress = self.peers[peer]
+        if progress.is_reading:
+            return
+        progress.is_reading = True
+        self._group.node.offload(
+            self._group.snapshot_source, partial(self._snapshot_made, peer, progress.epoch)
+        )
+
+    def _snapshot_made(self, peer: str, epoch: int, made: Snapshot | BaseException) -> None:
+        progress = self.peers.get(peer)
+        if progress is None or not self._leader.is_current:
+            return
+        progress.is_reading = False
+        if isinstance(made, ChronikError):
+            logger.warning("%s: no snapshot for %s yet: %s", self._group, peer, made)
+            return
+        if isinstance(made, BaseException):
+            raise made
+        if progress.epoch != epoch:
+            return  # the peer has moved while the snapshot was made: the next beat looks again
+        progress.await_snapshot(made.base.index, self._leader.loop.time())
+        message = InstallSnapshot(self._group.term, self._group.id, self._leader.request_id, made)
+        self._group.send(message, peer)
+
+    # --- answers ---------------------------------------------------------------------------------
+
+    def answered(self, peer: str, response: AppendEntriesResponse) -> bool:
+        """Take an answer into account. True: the peer holds more than was known."""
+        progress = self.peers[peer]
+        now = self._leader.loop.time()
+        progress.heard_at = now
+        progress.request_id = max(progress.request_id, response.request_id)
+        progress.is_suspect = response.is_suspect
+        if response.success:
+            news = progress.matched(response.match_index, now)
+            waited_for = progress.snapshot_index
+            if progress.mode is Mode.PROBE or (
+                progress.mode is Mode.SNAPSHOT and progress.match_index >= waited_for
+            ):
+                progress.replicate()
+                progress.next_index = max(response.prev_log_index, progress.match_index) + 1
+            return news
+        prev = response.prev_log_index
+        ahead = progress.mode is Mode.REPLICATE and prev > progress.match_index
+        probed = progress.mode is Mode.PROBE and prev == progress.next_index - 1
+        if ahead or probed:
+            progress.probe(self._agreeing_index(response))
+        return False
+
+    def _agreeing_index(self, response: AppendEntriesResponse) -> int:
+        """The next index to try after a conflict: whole terms are skipped (paper 5.3)."""
+        prev, replica = response.prev_log_index, self._replica
+        index = response.hint_index
+        if response.hint_term:
+            low = replica.first_index - 1
+            span = range(low, min(prev, replica.last_index) + 1)
+            last = low + bisect_right(span, response.hint_term, key=replica.term) - 1
+            if last >= low and replica.term(last) == response.hint_term:
+                index = last + 1
+        return max(1, min(index, prev))
