@@ -8,14 +8,12 @@ that it names.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-
 from chronik_store import fork_guard
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, LogClosedError, TopicNotFoundError
-from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
+from chronik_store.errors import LogClosedError, TopicNotFoundError
+from chronik_store.format.manifest_file import Manifest, ManifestObject
+from chronik_store.lineage import lineage_of
 from chronik_store.log_search import LogSearch
 from chronik_store.log_view import watermarks_of
 from chronik_store.model import (
@@ -24,11 +22,9 @@ from chronik_store.model import (
     RecoveryReport,
     VerifyReport,
 )
-from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
+from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import (
     check_topic_name,
-    manifest_prefix,
-    parse_manifest_key,
 )
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
@@ -37,11 +33,6 @@ from chronik_store.search.bundle_cache import BundleCache
 from chronik_store.search_scratch import SearchScratch
 from chronik_store.segment.footers import FooterCache
 from chronik_store.store_bucket import StoreBucket
-
-logger = logging.getLogger("chronik_store.bucket")
-
-LIST_AGAIN = 5
-"""A listed manifest may be collected before it is read: list again, this often."""
 
 
 def open_bucket(
@@ -120,14 +111,14 @@ class BucketView:
         self._number, self._object = self._newest()
 
     def _newest(self) -> tuple[int, ManifestObject]:
-        found = newest_manifest(self._store, self._topic, self._partition)
-        if found is None:
+        head = lineage_of(self._store, self._topic, self._partition).head
+        if head is None:
             raise TopicNotFoundError(
                 f"{self._store.url} holds no manifest of {self._topic}/{self._partition}: check "
                 "topic and prefix; a log appears here once its first segment is published",
                 topic=self._topic,
             )
-        return found
+        return head.number, head.object
 
     @property
     def manifest(self) -> Manifest:
@@ -221,66 +212,3 @@ class BucketView:
     def close(self) -> None:
         """Refuse further calls."""
         self._closed = True
-
-
-def newest_manifest(
-    store: ObjectStore, topic: str, partition: int
-) -> tuple[int, ManifestObject] | None:
-    """(number, object) of the log that is in force: the newest of the last successor, or None.
-
-    CorruptionError when two logs claim the partition and neither names the other.
-    """
-    for _ in range(LIST_AGAIN):
-        newest = _newest_numbers(store, topic, partition)
-        try:
-            objects = {
-                log_id: (number, decode_manifest_object(store.get(key), path=key))
-                for log_id, (number, key) in newest.items()
-            }
-        except ObjectNotFoundError:
-            continue  # collected between LIST and GET: a newer one exists
-        return _in_force(objects, topic, partition)
-    raise CorruptionError(
-        f"the newest manifest of {topic}/{partition} in {store.url} is listed but not there; run "
-        "`chronik verify --bucket`",
-        path=manifest_prefix(topic, partition),
-    )
-
-
-def _newest_numbers(store: ObjectStore, topic: str, partition: int) -> dict[str, tuple[int, str]]:
-    newest: dict[str, tuple[int, str]] = {}
-    for key in _manifest_keys(store, manifest_prefix(topic, partition)):
-        parsed = parse_manifest_key(key)
-        if parsed is not None and parsed.number > newest.get(parsed.log_id, (0, ""))[0]:
-            newest[parsed.log_id] = (parsed.number, key)
-    return newest
-
-
-def _manifest_keys(store: ObjectStore, prefix: str) -> Iterator[str]:
-    after = ""
-    while page := store.list(prefix, start_after=after):
-        yield from (info.key for info in page)
-        after = page[-1].key
-
-
-def _in_force(
-    objects: dict[str, tuple[int, ManifestObject]], topic: str, partition: int
-) -> tuple[int, ManifestObject] | None:
-    heirs = {each.successor for _, each in objects.values() if each.successor}
-    live = {
-        log_id: found
-        for log_id, found in objects.items()
-        if found[1].successor is None or found[1].successor not in objects
-    }
-    # A claim whose successor has published nothing yet: the old manifest is still all there is.
-    if len(live) > 1 and heirs & live.keys():
-        live = {log_id: found for log_id, found in live.items() if log_id in heirs}
-    if not live:
-        return None
-    if len(live) > 1:
-        raise CorruptionError(
-            f"{sorted(live)} all claim {topic}/{partition} and none names another: two stores "
-            "wrote under one prefix; keep one with `chronik restore`",
-            path=manifest_prefix(topic, partition),
-        )
-    return next(iter(live.values()))

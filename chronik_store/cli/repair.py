@@ -1,70 +1,68 @@
-"""`chronik repair`: what can be saved of a damaged WAL, and, when told to, saving it.
+"""`chronik repair`: what is wrong with a write-ahead log, and, when told to, mending it.
 
-Place: a verb. Promise: without --apply nothing is changed. With it, each partition goes on from
-the last entry that is proved; the damaged file is kept in quarantine, not deleted. Damage in the
-bucket is not for this verb: nothing here could bring those bytes back.
+Place: a verb over `chronik_store.repair`. Promise: without --apply nothing is changed, and what
+would be done is said with its cost. With it, damaged files are moved into quarantine, never
+deleted. Damage in the bucket is not for this verb: nothing here could bring those bytes back.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import click
 
 from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
-from chronik_store.cli.session import Session, lanes_of
+from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import say
-from chronik_store.errors import CorruptionError
-from chronik_store.log_store import LogStore
-from chronik_store.model import RecoveryReport
+from chronik_store.errors import ConfigError
+from chronik_store.repair import PartitionRepair, apply_repair, plan_repair
+
+_ACTIONS = {
+    "none": "nothing to do",
+    "set_aside": "the damage lies in files that the bucket covers: set aside, nothing is lost",
+    "go_on": "goes on behind the last good entry; what stood behind it is given up",
+    "restore": "the bucket has more than the disk: `chronik restore` into a new directory",
+}
 
 
 @verb("repair", "chronik repair", "chronik repair --apply", "chronik repair --json")
-@click.option("--apply", is_flag=True, help="Go on from what is proved; give up the rest.")
+@click.option("--apply", is_flag=True, help="Do it; without, only say what would be done.")
 @pass_session
 def command(session: Session, apply: bool) -> int:
-    """Show what a damaged write-ahead log still holds; with --apply, go on from there.
+    """Show what is wrong with the write-ahead logs and what can be done; --apply does it.
 
-    A log that a power cut merely tore needs no repair: it opens by itself. If the bucket has more
-    than the disk, `chronik restore` into a new directory gives back more than this does.
+    A log that a power cut merely tore needs no repair: it opens by itself.
     """
-    if not apply:
-        with session.reading_store(accept_suspect=True) as store:
-            damaged = _report(session, store)
-        if damaged:
-            say(f"{damaged} damaged, nothing changed; `chronik repair --apply` goes on from there")
-        return exits.NOTHING if damaged else exits.DONE
-    with session.writing_store(accept_suspect=True, pipeline_enabled=False) as store:
-        damaged = _report(session, store)
-    say(f"{damaged} repaired" if damaged else "nothing to repair")
-    return exits.DONE
+    if session.in_bucket or not Path(session.directory).is_dir():
+        raise ConfigError(f"{session.directory!r} is no data directory: give one with -d")
+    repair = apply_repair if apply else plan_repair
+    plan = repair(session.directory, config=session.config(pipeline_enabled=False))
+    for each in plan:
+        _show(session, each)
+    damaged = [each for each in plan if each.action != "none"]
+    left = [each for each in damaged if not apply or each.action == "restore"]
+    if not damaged:
+        say("nothing to repair")
+    elif apply:
+        say(f"{len(damaged) - len(left)} repaired, {len(left)} left")
+    else:
+        say(f"{len(damaged)} damaged, nothing changed; `chronik repair --apply` does the above")
+    return exits.NOTHING if left else exits.DONE
 
 
-def _report(session: Session, store: LogStore) -> int:
-    damaged = 0
-    for info in store.topics():
-        for number in range(info.partitions):
-            try:
-                ((_, log),) = lanes_of(store, info.name, number)
-            except CorruptionError as error:
-                session.output.line(f"{info.name}/{number}: {error}")
-                damaged += 1
-                continue
-            damaged += log.recovery.verdict == "suspect"
-            _show(session, f"{info.name}/{number}", log.recovery)
-    return damaged
-
-
-def _show(session: Session, name: str, report: RecoveryReport) -> None:
+def _show(session: Session, each: PartitionRepair) -> None:
     output = session.output
     if output.as_json:
-        output.json({"partition": name} | dataclasses.asdict(report))
+        output.json(dataclasses.asdict(each))
         return
-    style = "31" if report.verdict == "suspect" else "32"
+    style = "32" if each.action == "none" else "31"
     output.line(
-        f"{name}: {output.styled(report.verdict, style)}, {report.files} files, "
-        f"{report.entries} entries, end {report.end_offset}, committed {report.committed_offset}"
+        f"{each.topic}/{each.partition}: {output.styled(each.verdict, style)}, "
+        f"{_ACTIONS[each.action]}; ends at {each.end_offset}, in the bucket to {each.tiered_offset}"
     )
-    for finding in report.findings:
+    for finding in each.findings:
         output.line(f"  {finding}")
+    for name in each.files:
+        output.line(f"  to quarantine: {name}")
