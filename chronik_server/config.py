@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chronik_server.addresses import Address, parse_address, parse_peers
+from chronik_server.addresses import DEFAULT_PORT, Address, parse_address, parse_peers
 from chronik_server.tls import TlsOptions
 from chronik_store.errors import ConfigError
 from chronik_store.format.shape import NAME, ShapeError
 
 MIB = 1 << 20
+DEFAULT_LISTEN = Address("127.0.0.1", DEFAULT_PORT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class ServerConfig:
 
     data_dir: str = "data"
     node_id: str = "1"
-    listen: Address = Address("127.0.0.1", 7411)
+    listen: Address = DEFAULT_LISTEN
     advertise: Address | None = None
     """What clients and nodes connect to; the listener's own address if unset."""
     health_listen: Address | None = None

@@ -226,6 +226,7 @@ STORE_STATUS: Final = Optioned(
         "cache_memory_bytes": UINT63,
         "cache_disk_bytes": UINT63,
         "partitions": TupleOf(LOG_STATUS, 1 << 20),
+        "unavailable": _LINES,
     },
 )
 _COUNTS: Final = (

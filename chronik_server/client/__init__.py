@@ -1,0 +1,36 @@
+"""Clients of a Chronik server or cluster: `AsyncClient`, and `Client` for programs without asyncio.
+
+    from chronik_server.client import Client
+
+    with Client("127.0.0.1:7411") as client:
+        client.create_topic("events", exist_ok=True)
+        client.append("events", [b"first", b"second"])
+        for record in client.read("events", 0):
+            print(record.offset, record.value)
+
+Place: beside the server's handlers, over `protocol`. Promise: loading this loads no part of the
+storage engine, only the values and the batch format that go over the wire.
+
+    async_client, blocking      the two faces        producer, consumer     what keeps state
+    outgoing                    batches on their way, none twice
+    routing                     whom to ask, and when again
+    channel                     one connection
+"""
+
+from chronik_server.client.async_client import AsyncClient
+from chronik_server.client.blocking import Client, Consumer, Producer
+from chronik_server.client.consumer import AsyncConsumer, Consumed
+from chronik_server.client.options import ClientOptions
+from chronik_server.client.producer import AsyncProducer, Placed
+
+__all__ = [
+    "AsyncClient",
+    "AsyncConsumer",
+    "AsyncProducer",
+    "Client",
+    "ClientOptions",
+    "Consumed",
+    "Consumer",
+    "Placed",
+    "Producer",
+]

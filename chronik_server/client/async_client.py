@@ -1,0 +1,386 @@
+"""The client for asyncio: the verbs of a cluster, under the names of the embedded library.
+
+Place: the face of `client`, over `routing`. Promise: results, errors and their meaning are those
+of `chronik_store`; any reachable node is enough to begin; a call follows the leader and is
+repeated where that can do no harm. An error of the server is never returned as success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+from chronik_server.addresses import Address
+from chronik_server.client.consumer import AsyncConsumer, Start
+from chronik_server.client.fetching import records_of
+from chronik_server.client.options import ClientOptions, parse_servers
+from chronik_server.client.outgoing import OutgoingLane
+from chronik_server.client.producer import AsyncProducer
+from chronik_server.client.routing import Lane, Router
+from chronik_server.errors import ConnectionLostError, UnknownOutcomeError
+from chronik_server.protocol import cluster, data
+from chronik_server.protocol.greeting import Ping, Pong
+from chronik_server.protocol.topics import (
+    CreateTopic,
+    DeleteTopic,
+    DescribeTopic,
+    ListTopics,
+    TopicDescription,
+    Topics,
+)
+from chronik_store.batching import Appendable, Batching
+from chronik_store.clock import Clock, Entropy, SystemClock, SystemEntropy
+from chronik_store.config import LogConfig
+from chronik_store.errors import ConfigError
+from chronik_store.format.record_batch import RecordBatch, StoredBatch
+from chronik_store.model import (
+    AppendResult,
+    FetchResult,
+    PipelineReport,
+    SearchHit,
+    SearchResult,
+    TopicInfo,
+    Watermarks,
+    to_us,
+)
+
+
+LANES_MAX = 32
+"""So many producers, of WINDOW batches in flight each, serve the overlapping calls of `append`."""
+
+
+class AsyncClient:
+    """A client of one cluster (or of one server). Belongs to the event loop that first uses it.
+
+    servers: "host:port,host:port" or addresses; any nodes of the cluster.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[Address],
+        *,
+        options: ClientOptions = ClientOptions(),  # noqa: B008 (frozen)
+        clock: Clock | None = None,
+        entropy: Entropy | None = None,
+    ) -> None:
+        addresses = parse_servers(servers) if isinstance(servers, str) else tuple(servers)
+        self.router = Router(addresses, options, clock or SystemClock(), entropy or SystemEntropy())
+        self._batching = Batching(LogConfig(), self.router.clock)
+        self._lanes: dict[tuple[Lane, data.Acks], list[OutgoingLane]] = {}
+
+    # --- topics ----------------------------------------------------------------------------------
+
+    async def create_topic(
+        self, name: str, *, partitions: int = 1, exist_ok: bool = False, replicas: int | None = None
+    ) -> TopicDescription:
+        """Create a topic; durable when it returns. TopicExistsError if it is there."""
+        message = CreateTopic(name, partitions, exist_ok, replicas)
+        answer = await self.router.ask_any(message, repeatable=exist_ok)
+        self.router.forget(name)
+        return cast("TopicDescription", answer.message)
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic with all its records, on every node and in the bucket."""
+        await self.router.ask_any(DeleteTopic(name), repeatable=False)
+        self.router.forget(name)
+
+    async def topics(self) -> tuple[TopicInfo, ...]:
+        """The topics, by name."""
+        found: Topics = (await self.router.ask_any(ListTopics())).message
+        return found.topics
+
+    async def describe_topic(self, name: str) -> TopicDescription:
+        """A topic's partitions and who leads them, as far as the answering node knows."""
+        answer = await self.router.ask_any(DescribeTopic(name))
+        return cast("TopicDescription", answer.message)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    async def append(
+        self,
+        topic: str,
+        records: Appendable,
+        *,
+        partition: int = 0,
+        expected_offset: int | None = None,
+        acks: data.Acks = "quorum",
+    ) -> AppendResult:
+        """Append records as one batch, all or nothing; returns when a quorum has them on disk.
+
+        Failed attempts are repeated without storing anything twice. With `expected_offset`
+        nothing is repeated whose outcome is unknown: UnknownOutcomeError then.
+        """
+        batch = self._batching.batch(records)
+        lane = (topic, partition)
+        if batch is None:
+            end = (await self.watermarks(topic, partition=partition)).committed
+            return AppendResult(end, end)
+        if expected_offset is not None:
+            return await self._append_at(lane, batch, expected_offset, acks)
+        # A wait that is given up takes nothing back.
+        return await asyncio.shield(self._free_lane(lane, acks).submit(batch))
+
+    def _free_lane(self, lane: Lane, acks: data.Acks) -> OutgoingLane:
+        """Calls that overlap have no order among them: each finds a lane that is not full."""
+        lanes = self._lanes.setdefault((lane, acks), [])
+        for sender in lanes:
+            if not sender.is_full:
+                return sender
+        if len(lanes) < LANES_MAX:
+            lanes.append(OutgoingLane(self.router, lane, acks))
+            return lanes[-1]
+        return min(lanes, key=lambda sender: sender.queued_bytes)
+
+    async def _append_at(
+        self, lane: Lane, batch: RecordBatch, expected_offset: int, acks: data.Acks
+    ) -> AppendResult:
+        if acks == "none":
+            raise ConfigError('expected_offset needs an answer: use acks "leader" or "quorum"')
+        message = data.Produce(lane[0], lane[1], acks, expected_offset)
+        try:
+            answer = await self.router.ask_leader(lane, message, batch.buffer, repeatable=False)
+        except ConnectionLostError as error:
+            raise UnknownOutcomeError(
+                f"the answer to a compare-and-append at {expected_offset} was lost; read "
+                "the end of the log to see what became of it"
+            ) from error
+        found: data.Produced = answer.message
+        return AppendResult(found.base_offset, found.end_offset, found.duplicate)
+
+    async def producer(
+        self,
+        topic: str,
+        *,
+        acks: data.Acks = "quorum",
+        linger_seconds: float = 0.005,
+        batch_bytes: int = 256 << 10,
+        buffer_bytes: int = 64 << 20,
+        compression: Literal["none", "zstd"] = "none",
+    ) -> AsyncProducer:
+        """A producer for all partitions of a topic: batches, lingers, partitions by key."""
+        described = await self.describe_topic(topic)
+        return AsyncProducer(
+            self.router,
+            topic,
+            len(described.partitions),
+            acks=acks,
+            linger_seconds=linger_seconds,
+            batch_bytes=batch_bytes,
+            buffer_bytes=buffer_bytes,
+            compression=compression,
+        )
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def read(
+        self,
+        topic: str,
+        offset: int,
+        *,
+        partition: int = 0,
+        max_records: int = 1000,
+        max_bytes: int = 1 << 20,
+        min_bytes: int = 1,
+        wait_seconds: float = 0.0,
+        consistency: data.Consistency = "committed",
+    ) -> FetchResult:
+        """As `PartitionLog.read`: committed records from `offset` on, waiting for `min_bytes`."""
+        wait_ms = int(wait_seconds * 1000)
+        question = data.Fetch(topic, partition, offset, max_bytes, min_bytes, wait_ms, consistency)
+        answer = await self.router.ask_leader(
+            (topic, partition),
+            question,
+            timeout_seconds=self.router.options.request_seconds + wait_seconds,
+        )
+        found: data.Fetched = answer.message
+        records = tuple(records_of(answer.payload, offset, max_records))
+        following = records[-1].offset + 1 if records else offset
+        return FetchResult(records, following, found.tier, found.elapsed_us / 1_000_000)
+
+    async def consumer(
+        self,
+        topic: str,
+        *,
+        partitions: Sequence[int] | None = None,
+        start: Start = "earliest",
+        since: dt.datetime | int | None = None,
+        cursor: str | None = None,
+        follow: bool = False,
+        fetch_bytes: int = 1 << 20,
+        wait_seconds: float = 5.0,
+    ) -> AsyncConsumer:
+        """A consumer of some or all partitions of a topic: reads ahead, follows, has a cursor."""
+        if partitions is None:
+            partitions = range(len((await self.describe_topic(topic)).partitions))
+        return AsyncConsumer(
+            self.router,
+            topic,
+            partitions,
+            start=start,
+            since_us=None if since is None else to_us(since),
+            cursor=cursor,
+            follow=follow,
+            fetch_bytes=fetch_bytes,
+            wait_seconds=wait_seconds,
+        )
+
+    async def watermarks(self, topic: str, *, partition: int = 0) -> Watermarks:
+        """The plot line of a partition, at its leader."""
+        found = await self._offsets(topic, partition, None)
+        return found.watermarks
+
+    async def offset_for_timestamp(
+        self, topic: str, time: dt.datetime | int, *, partition: int = 0
+    ) -> int | None:
+        """As `PartitionLog.offset_for_timestamp`."""
+        return (await self._offsets(topic, partition, to_us(time))).offset
+
+    async def _offsets(self, topic: str, partition: int, time_us: int | None) -> data.OffsetsFound:
+        question = data.Offsets(topic, partition, time_us)
+        answer = await self.router.ask_leader((topic, partition), question)
+        return cast("data.OffsetsFound", answer.message)
+
+    async def search(
+        self,
+        topic: str,
+        query: str,
+        *,
+        partition: int | None = None,
+        since: dt.datetime | int | None = None,
+        until: dt.datetime | int | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        limit: int = 10,
+        order: data.Order = "newest",
+        deadline_seconds: float | None = None,
+        require_complete: bool = False,
+    ) -> SearchResult:
+        """As `LogStore.search`: all partitions merged, or one."""
+        question = data.Search(
+            topic,
+            query,
+            partition,
+            None if since is None else to_us(since),
+            None if until is None else to_us(until),
+            start,
+            stop,
+            limit,
+            order,
+            None if deadline_seconds is None else int(deadline_seconds * 1000),
+            require_complete,
+        )
+        answer = await self.router.ask_any(question)
+        return _search_result(topic, answer.message, answer.payload)
+
+    # --- cursors ---------------------------------------------------------------------------------
+
+    async def cursor_offset(self, topic: str, name: str, *, partition: int = 0) -> int | None:
+        """Where a named reader stands; None if it was never committed."""
+        question = data.GetCursor(topic, partition, name)
+        found: data.CursorPlace = (
+            await self.router.ask_leader((topic, partition), question)
+        ).message
+        return found.offset
+
+    async def commit_cursor(
+        self, topic: str, name: str, next_offset: int, *, partition: int = 0, reset: bool = False
+    ) -> None:
+        """As `Cursor.commit`: durable, and replicated, when it returns."""
+        message = data.CommitCursor(topic, partition, name, next_offset, reset)
+        await self.router.ask_leader((topic, partition), message)
+
+    async def delete_cursor(self, topic: str, name: str, *, partition: int = 0) -> bool:
+        """Forget a cursor; False if there was none."""
+        message = data.DeleteCursor(topic, partition, name)
+        found: data.CursorDeleted = (
+            await self.router.ask_leader((topic, partition), message)
+        ).message
+        return found.existed
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    async def seal(self, topic: str, *, partition: int = 0) -> int:
+        """As `PartitionLog.seal`."""
+        answer = await self.router.ask_leader((topic, partition), cluster.Seal(topic, partition))
+        return cast("cluster.Sealed", answer.message).offset
+
+    async def drop_before(self, topic: str, offset: int, *, partition: int = 0) -> None:
+        """As `PartitionLog.drop_before`."""
+        message = cluster.DropBefore(topic, partition, offset)
+        await self.router.ask_leader((topic, partition), message)
+
+    async def run_pipeline_once(self) -> PipelineReport:
+        """One pipeline step on some node, for what it leads."""
+        found: cluster.PipelineRun = (await self.router.ask_any(cluster.RunPipeline())).message
+        return found.report
+
+    async def status(self, topic: str | None = None) -> cluster.StatusFound:
+        """What one node says of itself and of its partitions."""
+        answer = await self.router.ask_any(cluster.Status(topic))
+        return cast("cluster.StatusFound", answer.message)
+
+    async def cluster(self) -> cluster.ClusterDescription:
+        """The nodes."""
+        answer = await self.router.ask_any(cluster.DescribeCluster())
+        return cast("cluster.ClusterDescription", answer.message)
+
+    async def add_node(self, node_id: str, address: str) -> None:
+        """Let a node join."""
+        await self.router.ask_any(cluster.AddNode(node_id, address))
+
+    async def remove_node(self, node_id: str) -> None:
+        """Let a node leave."""
+        await self.router.ask_any(cluster.RemoveNode(node_id))
+
+    async def transfer_leader(
+        self, topic: str, *, partition: int = 0, to: str | None = None
+    ) -> None:
+        """Hand a partition's leadership over."""
+        message = cluster.TransferLeader(topic, partition, to)
+        await self.router.ask_leader((topic, partition), message, repeatable=False)
+
+    async def ping(self) -> int:
+        """Some node's wall clock, microseconds since 1970 UTC."""
+        found: Pong = (await self.router.ask_any(Ping())).message
+        return found.time_us
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """See appends through, then hang up. Idempotent."""
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                await lane.close()
+        await self.router.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _search_result(topic: str, found: data.Searched, payload: Any) -> SearchResult:
+    records = StoredBatch(payload, 0, 0).records() if found.hits else []
+    hits = []
+    for hit, record in zip(found.hits, records, strict=True):
+        placed = type(record)(
+            record.value, record.key, record.timestamp_us, record.headers, hit.offset
+        )
+        hits.append(SearchHit(placed, hit.offset, hit.score, topic, hit.partition))
+    return SearchResult(
+        hits=tuple(hits),
+        total=found.total,
+        total_is_exact=found.total_is_exact,
+        coverage=found.coverage,
+        unknown_paths=found.unknown_paths,
+        elapsed_seconds=found.elapsed_us / 1_000_000,
+    )

@@ -1,0 +1,241 @@
+"""The client for programs without asyncio: the same calls, blocking.
+
+Place: over the asyncio faces, which do everything. Promise: same names, arguments, results, errors;
+thread-safe. Invariant: one background thread with one event loop per client; it ends with `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from chronik_server.addresses import Address
+from chronik_server.client.async_client import AsyncClient
+from chronik_server.client.consumer import AsyncConsumer, Consumed
+from chronik_server.client.options import ClientOptions
+from chronik_server.client.producer import AsyncProducer, Placed
+from chronik_store.errors import LogClosedError
+from chronik_store.model import Record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="chronik-client", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run to its end; Ctrl-C gives up the wait and cancels the call."""
+        if not self._thread.is_alive():
+            call.close()
+            raise LogClosedError("this client is closed; make another")
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the thread. Idempotent."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+def _twin(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Client, P], T]:
+    """The blocking twin of a method: same arguments, same result."""
+
+    def call(self: Client, /, *arguments: P.args, **options: P.kwargs) -> T:
+        return self._loop.run(method(self._client, *arguments, **options))
+
+    call.__name__ = method.__name__
+    call.__qualname__ = f"Client.{method.__name__}"
+    call.__doc__ = f"As `AsyncClient.{method.__name__}`."
+    return call
+
+
+class Client:
+    """`AsyncClient`, blocking. Thread-safe. A context manager."""
+
+    def __init__(
+        self,
+        servers: str | Sequence[Address],
+        *,
+        options: ClientOptions = ClientOptions(),  # noqa: B008 (frozen)
+    ) -> None:
+        self._loop = _Loop()
+        try:
+            self._client = self._loop.run(self._make(servers, options))
+        except BaseException:
+            self._loop.stop()
+            raise
+
+    @staticmethod
+    async def _make(servers: str | Sequence[Address], options: ClientOptions) -> AsyncClient:
+        return AsyncClient(servers, options=options)
+
+    create_topic = _twin(AsyncClient.create_topic)
+    delete_topic = _twin(AsyncClient.delete_topic)
+    topics = _twin(AsyncClient.topics)
+    describe_topic = _twin(AsyncClient.describe_topic)
+    append = _twin(AsyncClient.append)
+    read = _twin(AsyncClient.read)
+    watermarks = _twin(AsyncClient.watermarks)
+    offset_for_timestamp = _twin(AsyncClient.offset_for_timestamp)
+    search = _twin(AsyncClient.search)
+    cursor_offset = _twin(AsyncClient.cursor_offset)
+    commit_cursor = _twin(AsyncClient.commit_cursor)
+    delete_cursor = _twin(AsyncClient.delete_cursor)
+    seal = _twin(AsyncClient.seal)
+    drop_before = _twin(AsyncClient.drop_before)
+    run_pipeline_once = _twin(AsyncClient.run_pipeline_once)
+    status = _twin(AsyncClient.status)
+    cluster = _twin(AsyncClient.cluster)
+    add_node = _twin(AsyncClient.add_node)
+    remove_node = _twin(AsyncClient.remove_node)
+    transfer_leader = _twin(AsyncClient.transfer_leader)
+    ping = _twin(AsyncClient.ping)
+    _producer = _twin(AsyncClient.producer)
+    _consumer = _twin(AsyncClient.consumer)
+
+    def producer(self, topic: str, **options: Any) -> Producer:
+        """As `AsyncClient.producer`."""
+        return Producer(self._loop, self._producer(topic, **options))
+
+    def consumer(self, topic: str, **options: Any) -> Consumer:
+        """As `AsyncClient.consumer`."""
+        return Consumer(self._loop, self._consumer(topic, **options))
+
+    def close(self) -> None:
+        """See appends through, hang up, end the thread. Idempotent."""
+        try:
+            self._loop.run(self._client.close())
+        except LogClosedError:
+            return
+        self._loop.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Producer:
+    """`AsyncProducer`, blocking. Thread-safe. A context manager that flushes."""
+
+    def __init__(self, loop: _Loop, producer: AsyncProducer) -> None:
+        self._loop = loop
+        self._producer = producer
+
+    def append(
+        self, value: bytes | Record, key: bytes | None = None, *, partition: int | None = None
+    ) -> concurrent.futures.Future[Placed]:
+        """Queue one record; the future gets its place. Blocks while the buffer is full."""
+        placed: concurrent.futures.Future[Placed] = concurrent.futures.Future()
+        placed.set_running_or_notify_cancel()
+        self._loop.run(self._queue(placed, value, key, partition))
+        return placed
+
+    async def _queue(
+        self,
+        placed: concurrent.futures.Future[Placed],
+        value: bytes | Record,
+        key: bytes | None,
+        partition: int | None,
+    ) -> None:
+        future = await self._producer.enqueue(value, key, partition=partition)
+
+        def done(future: asyncio.Future[Placed]) -> None:
+            error = future.exception()
+            if error is not None:
+                placed.set_exception(error)
+            else:
+                placed.set_result(future.result())
+
+        future.add_done_callback(done)
+
+    def flush(self) -> None:
+        """Return when everything given so far has its outcome."""
+        self._loop.run(self._producer.flush())
+
+    def close(self) -> None:
+        """Flush, then take nothing more. Idempotent."""
+        self._loop.run(self._producer.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Consumer:
+    """`AsyncConsumer`, blocking: iterate it. For one thread at a time. A context manager."""
+
+    def __init__(self, loop: _Loop, consumer: AsyncConsumer) -> None:
+        self._loop = loop
+        self._consumer = consumer
+        self._items = aiter(consumer)
+
+    def __iter__(self) -> Iterator[Consumed]:
+        while True:
+            try:
+                yield self._loop.run(self._next())
+            except StopAsyncIteration:
+                return
+
+    async def _next(self) -> Consumed:
+        return await anext(self._items)
+
+    def positions(self) -> dict[int, int]:
+        """As `AsyncConsumer.positions`."""
+        return self._consumer.positions()
+
+    def seek(self, partition: int, offset: int) -> None:
+        """As `AsyncConsumer.seek`."""
+        self._loop.run(self._consumer.seek(partition, offset))
+
+    def commit(self) -> None:
+        """As `AsyncConsumer.commit`."""
+        self._loop.run(self._consumer.commit())
+
+    def close(self) -> None:
+        """As `AsyncConsumer.close`."""
+        self._loop.run(self._consumer.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,223 @@
+"""One connection to one node: many questions in flight, each answered once.
+
+Place: under `routing`; the bytes are `protocol.connection`'s. Promise: `ask` ends with the answer,
+with the typed error that the node sent, or with ConnectionLostError, after `request_seconds` at
+the latest. Invariant: after a loss the channel stays lost: whoever wants another opens one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from chronik_server.addresses import Address
+from chronik_server.client.options import ClientOptions
+from chronik_server.errors import ConnectionLostError, ProtocolError
+from chronik_server.protocol.connection import Connection, Limits
+from chronik_server.protocol.events import (
+    NO_REQUEST,
+    Closed,
+    Event,
+    Failure,
+    Request,
+    Response,
+    Told,
+)
+from chronik_server.protocol.frames import VERSION
+from chronik_server.protocol.greeting import Hello, Welcome
+from chronik_server.protocol.states import Side, State
+from chronik_server.protocol.table import VERB_OF
+from chronik_store.errors import ChronikError, RecordTooLargeError
+from chronik_store.format.checksum import Buffer
+
+SOFTWARE = "chronik python client"
+
+
+class Channel(asyncio.Protocol):
+    """A connection that has been greeted. Belongs to the event loop that opened it."""
+
+    def __init__(self, address: Address, options: ClientOptions) -> None:
+        self.address = address
+        self.welcome: Welcome | None = None
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._connection = Connection(Side.CLIENT, Limits(options.frame_bytes_max, 1 << 20))
+        self._transport: asyncio.Transport | None = None
+        self._waiting: dict[int, asyncio.Future[Response]] = {}
+        self._lost: ChronikError | None = None
+        self._out: list[Buffer] = []
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @classmethod
+    async def open(cls, address: Address, options: ClientOptions) -> Channel:
+        """Connect and greet. ConnectionLostError, or what the node says against it."""
+        loop = asyncio.get_running_loop()
+        context = None if options.tls is None else options.tls.client_context()
+        try:
+            async with asyncio.timeout(options.connect_seconds):
+                _, channel = await loop.create_connection(
+                    lambda: cls(address, options), address.host, address.port, ssl=context
+                )
+        except (OSError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {options.connect_seconds:g} s"
+            raise ConnectionLostError(f"cannot connect to {address}: {reason}") from error
+        hello = Hello((VERSION,), SOFTWARE, options.token)
+        try:
+            answer = await channel.ask(hello, timeout_seconds=options.connect_seconds)
+        except BaseException:
+            channel.close()
+            raise
+        channel.welcomed(answer.message)
+        return channel
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """The node has said who it is and what it takes."""
+        self.welcome = welcome
+        self._connection.set_peer_limit(welcome.frame_bytes_max)
+
+    @property
+    def is_lost(self) -> bool:
+        """Nothing can be asked here any more."""
+        return self._lost is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Questions without an answer yet."""
+        return len(self._waiting)
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    async def ask(
+        self, message: Any, payload: Buffer = b"", *, timeout_seconds: float | None = None
+    ) -> Response:
+        """One question, one answer. Typed errors of the node are raised as they are."""
+        future = self.post(message, payload)
+        if timeout_seconds is None:
+            timeout_seconds = self._options.request_seconds
+        timer = self._loop.call_later(timeout_seconds, self.give_up, timeout_seconds)
+        try:
+            if not self._room.is_set():
+                await self._room.wait()
+            return await future
+        finally:
+            timer.cancel()
+
+    def post(self, message: Any, payload: Buffer = b"") -> asyncio.Future[Response]:
+        """Send now, in order; the future gets the answer. Errors of sending are in it too."""
+        future: asyncio.Future[Response] = self._loop.create_future()
+        if self._lost is not None:
+            future.set_exception(self._lost)
+            return future
+        number = self._connection.next_request_id()
+        request = Request(number, VERB_OF[type(message)], message, payload)
+        try:
+            self._write(request)
+        except ValueError as error:
+            future.set_exception(_too_large(error, len(payload)))
+            return future
+        self._waiting[number] = future
+        return future
+
+    def tell(self, message: Any, payload: Buffer = b"") -> None:
+        """Say something that is not answered; lost with the connection, silently."""
+        if self._lost is None:
+            self._write(Told(VERB_OF[type(message)], message, payload))
+
+    async def drained(self) -> None:
+        """Return when the connection takes more: for those who only tell."""
+        await self._room.wait()
+
+    def _write(self, event: Request | Told) -> None:
+        buffers = self._connection.send(event)
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out += buffers
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and out:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    # --- asyncio's side --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        try:
+            for event in self._connection.receive_data(data):
+                self._on_event(event)
+        except ChronikError as error:
+            self._lose(error)
+
+    def eof_received(self) -> None:
+        """The node has hung up."""
+        self.data_received(b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing comes any more."""
+        self._lose(ConnectionLostError(f"the connection to {self.address} was lost: {exc}"))
+
+    def pause_writing(self) -> None:
+        """The node is slower than the questions."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._room.set()
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Response):
+            future = self._waiting.pop(event.request_id)
+            if not future.done():
+                future.set_result(event)
+        elif isinstance(event, Failure) and event.request_id != NO_REQUEST:
+            future = self._waiting.pop(event.request_id)
+            if not future.done():
+                future.set_exception(event.error)
+        elif isinstance(event, Failure):
+            self._lose(event.error)
+        elif isinstance(event, Closed):
+            self._lose(ConnectionLostError(f"{self.address} has closed the connection"))
+        else:
+            self._lose(ProtocolError(f"{self.address} said what only a client says"))
+
+    def give_up(self, seconds: float) -> None:
+        """An answer is late: half-open, paused or stuck, the connection is of no more use."""
+        self._lose(ConnectionLostError(f"{self.address} has not answered for {seconds:g} s"))
+
+    def _lose(self, error: ChronikError) -> None:
+        if self._lost is None:
+            self._lost = error
+            self._room.set()
+            waiting, self._waiting = self._waiting, {}
+            for future in waiting.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # marked as seen: its waiter may be gone
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Hang up; what is unanswered fails as ConnectionLostError."""
+        self._flush()
+        if self._lost is None and self._transport is not None:
+            self._transport.close()
+        self._connection.state = State.CLOSED
+        self._lose_quietly()
+
+    def _lose_quietly(self) -> None:
+        if self._lost is None:
+            self._lost = ConnectionLostError(f"the connection to {self.address} is closed")
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(self._lost)
+                future.exception()
+
+
+def _too_large(error: ValueError, size_bytes: int) -> ChronikError:
+    return RecordTooLargeError(f"cannot be sent: {error}", size_bytes=size_bytes, limit_bytes=0)

@@ -1,0 +1,48 @@
+"""How a client connects, proves who it is, waits and tries again.
+
+Place: the lowest part of `client`. Promise: secrets never appear in repr. Invariant: every wait of
+a client has an end that stands here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chronik_server.addresses import Address, parse_address
+from chronik_server.tls import TlsOptions
+from chronik_store.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """Seconds, and secrets. retry_seconds: how long a call goes on trying what may be tried
+    again; then it raises what it met last.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    tls: TlsOptions | None = None
+    connect_seconds: float = 5.0
+    request_seconds: float = 30.0
+    """Without an answer for so long the connection counts as lost."""
+    retry_seconds: float = 30.0
+    backoff_seconds: float = 0.02
+    """The first pause; it doubles, with jitter, up to `backoff_seconds_max`."""
+    backoff_seconds_max: float = 1.0
+    frame_bytes_max: int = 1 << 30
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> ClientOptions:
+        """CHRONIK_AUTH_TOKEN and CHRONIK_TLS_*."""
+        environ = os.environ if environ is None else environ
+        token = environ.get("CHRONIK_AUTH_TOKEN") or None
+        return cls(token=token, tls=TlsOptions.from_env(environ))
+
+
+def parse_servers(text: str) -> tuple[Address, ...]:
+    """`host:port,host:port`: any nodes of one cluster."""
+    found = tuple(parse_address(part, what="a server") for part in text.split(",") if part.strip())
+    if not found:
+        raise ConfigError("no server is named: write HOST:PORT, or several with commas between")
+    return found

@@ -1,0 +1,246 @@
+"""One partition's batches on their way: in order, several in flight, none twice, none lost in
+silence.
+
+Place: under `producer` and the client's `append`, over `routing`. Promise: each batch ends with
+where it is, or with an error whose `durability` is true: "not_durable" only when no attempt can
+have stored it. Invariant: at most WINDOW batches are unanswered, so the log, which remembers as
+many of each producer, recognises every repetition; a batch is repeated under the sequence it was
+first sent with, unless it is certain that it was never stored.
+
+How it goes on after a failure (protocol 3):
+
+    may be asked again               wait, then send everything unanswered again, in order
+    refused for good                 that batch fails; those behind it were not taken either (their
+                                     sequences do not follow): new epoch, from sequence 0
+    the log has forgotten us         the same, if this batch was never sent before; else its
+                                     outcome is unknown, and is said to be
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from chronik_server.client.channel import Channel
+from chronik_server.client.routing import HINTS_IN_A_ROW, Backoff, Lane, Router
+from chronik_server.errors import InternalError, UnknownOutcomeError
+from chronik_server.protocol.data import Acks, Produce, Produced
+from chronik_server.protocol.events import Response
+from chronik_store.errors import ChronikError, LogClosedError, ProducerSequenceError
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import AppendResult
+
+WINDOW = 5
+
+
+class Outgoing:
+    """A batch on its way. `uncertain`: an attempt of it may have been stored."""
+
+    __slots__ = ("answer", "batch", "channel", "future", "sequence", "stamped", "uncertain")
+
+    def __init__(self, batch: RecordBatch, future: asyncio.Future[AppendResult]) -> None:
+        self.batch = batch
+        self.future = future
+        self.sequence = 0
+        self.stamped: RecordBatch = batch
+        self.uncertain = False
+        self.answer: asyncio.Future[Response] | None = None
+        self.channel: Channel | None = None
+
+
+class OutgoingLane:
+    """The batches of one producer for one partition. Belongs to one event loop."""
+
+    def __init__(self, router: Router, lane: Lane, acks: Acks) -> None:
+        self._router = router
+        self._lane = lane
+        self._message = Produce(lane[0], lane[1], acks)
+        self._producer_id = int.from_bytes(router.entropy.token_bytes(8), "little") | 1
+        self._epoch = 0
+        self._next_sequence = 0
+        self._queue: deque[Outgoing] = deque()
+        self._flight: deque[Outgoing] = deque()
+        self._runner: asyncio.Task[None] | None = None
+        self._closed = False
+        self.queued_bytes = 0
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when `queued_bytes` has become less."""
+
+    @property
+    def is_full(self) -> bool:
+        """Another batch would have to wait."""
+        return len(self._flight) + len(self._queue) >= WINDOW
+
+    def submit(self, batch: RecordBatch) -> asyncio.Future[AppendResult]:
+        """Queue a batch; the future gets where it is. Cancelling it never takes it back."""
+        future: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(
+                LogClosedError("this producer is closed", durability="not_durable")
+            )
+            return future
+        self._queue.append(Outgoing(batch, future))
+        self.queued_bytes += batch.nbytes
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run())
+            self._runner.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, runner: asyncio.Task[None]) -> None:
+        """The loop ends when nothing is left; if it ends otherwise, nobody waits for ever."""
+        error = None if runner.cancelled() else runner.exception()
+        for outgoing in (*self._flight, *self._queue):
+            outgoing.uncertain = True
+            self._fail(outgoing, InternalError(f"the producer's loop ended: {error!r}"))
+        self._flight.clear()
+        self._queue.clear()
+
+    # --- the loop of a lane ----------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        backoff: Backoff | None = None
+        hints = 0
+        while self._queue or self._flight:
+            try:
+                await self._send()
+                response = await self._settle_head()
+            except ChronikError as error:
+                hinted = self._router.note_failure(self._lane, error)
+                hints = hints + 1 if hinted else 0
+                await self._all_answered()
+                if backoff is None:
+                    backoff = Backoff(self._router.options, self._router.entropy)
+                if self._refused(error, backoff):
+                    backoff = None
+                elif not 0 < hints <= HINTS_IN_A_ROW:
+                    await backoff.wait()
+            else:
+                backoff, hints = None, 0
+                self._succeed(self._flight.popleft(), response)
+
+    async def _send(self) -> None:
+        """Post what is unanswered and was not posted since the last failure, then fill up."""
+        unposted = [each for each in self._flight if each.answer is None]
+        while self._queue and len(self._flight) < WINDOW:
+            outgoing = self._queue.popleft()
+            self._stamp(outgoing)
+            self._flight.append(outgoing)
+            unposted.append(outgoing)
+        if not unposted:
+            return
+        channel = await self._router.leader_channel(self._lane)
+        for outgoing in unposted:
+            if self._message.acks == "none":
+                channel.tell(self._message, outgoing.stamped.buffer)
+            else:
+                outgoing.channel = channel
+                outgoing.answer = channel.post(self._message, outgoing.stamped.buffer)
+        if self._message.acks == "none":
+            await channel.drained()
+
+    async def _settle_head(self) -> Produced | None:
+        head = self._flight[0]
+        if head.answer is None or head.channel is None:
+            return None
+        seconds = self._router.options.request_seconds
+        done, _ = await asyncio.wait((head.answer,), timeout=seconds)
+        if not done:
+            head.channel.give_up(seconds)
+        produced: Produced = (await head.answer).message
+        return produced
+
+    async def _all_answered(self) -> None:
+        """After a failure: let the others' answers come, keep what they say."""
+        answers = [each.answer for each in self._flight if each.answer is not None]
+        await asyncio.gather(*answers, return_exceptions=True)
+        for outgoing in self._flight:
+            answer, outgoing.answer = outgoing.answer, None
+            if answer is None or answer.cancelled():
+                continue
+            error = answer.exception()
+            if error is None:
+                outgoing.uncertain = True  # stored; repeating it gives the same answer
+            elif isinstance(error, ChronikError) and error.durability != "not_durable":
+                outgoing.uncertain = True
+
+    def _refused(self, error: ChronikError, backoff: Backoff) -> bool:
+        """The head is refused for good, or the time is up: fail it, and put the rest in order.
+
+        False: everything is to be sent again as it was.
+        """
+        head = self._flight[0] if self._flight else self._queue[0]
+        forgotten = isinstance(error, ProducerSequenceError)
+        again = error.retriable or error.durability == "unknown"
+        if again and not backoff.is_over:
+            return False
+        if not self._flight:
+            self._fail(self._queue.popleft(), error)
+            return True
+        if not forgotten or head.uncertain:
+            self._fail(self._flight.popleft(), error)
+        if forgotten or not head.uncertain or not again:
+            self._new_epoch(error)
+        return True
+
+    def _new_epoch(self, error: ChronikError) -> None:
+        """Those behind a batch that was not taken were not taken either: number them anew."""
+        self._epoch += 1
+        self._next_sequence = 0
+        rest, self._flight = self._flight, deque()
+        for outgoing in rest:
+            if outgoing.uncertain:
+                self._fail(outgoing, error)
+            else:
+                self._stamp(outgoing)
+                self._flight.append(outgoing)
+
+    def _stamp(self, outgoing: Outgoing) -> None:
+        outgoing.sequence = self._next_sequence
+        self._next_sequence += outgoing.batch.record_count
+        if self._message.acks != "none":
+            outgoing.stamped = outgoing.batch.with_producer(
+                self._producer_id, self._epoch, outgoing.sequence
+            )
+
+    # --- outcomes --------------------------------------------------------------------------------
+
+    def _succeed(self, outgoing: Outgoing, produced: Produced | None) -> None:
+        self._release(outgoing)
+        if not outgoing.future.done():
+            if produced is None:
+                outgoing.future.set_result(AppendResult(-1, -1))
+            else:
+                outgoing.future.set_result(
+                    AppendResult(produced.base_offset, produced.end_offset, produced.duplicate)
+                )
+
+    def _fail(self, outgoing: Outgoing, error: ChronikError) -> None:
+        self._release(outgoing)
+        found: ChronikError = error
+        if outgoing.uncertain and error.durability != "unknown":
+            found = UnknownOutcomeError(
+                f"a batch for {self._lane[0]}/{self._lane[1]} was sent and not answered; whether "
+                f"it is stored is not known ({error})"
+            )
+            found.__cause__ = error
+        elif not outgoing.uncertain:
+            found.durability = "not_durable"
+        if not outgoing.future.done():
+            outgoing.future.set_exception(found)
+
+    def _release(self, outgoing: Outgoing) -> None:
+        self.queued_bytes -= outgoing.batch.nbytes
+        self.on_room()
+
+    async def flush(self) -> None:
+        """Return when everything submitted so far has its outcome."""
+        pending = [each.future for each in (*self._flight, *self._queue)]
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Flush, then take nothing more."""
+        await self.flush()
+        self._closed = True
+        if self._runner is not None:
+            await asyncio.gather(self._runner, return_exceptions=True)

@@ -1,0 +1,227 @@
+"""The producer: many records in, few batches out, each acknowledged once.
+
+Place: a face of the client, over `outgoing`. Promise: a record's future gets its place when a
+quorum has it on disk (or what `acks` says); failed attempts are repeated without storing anything
+twice. Invariant: not more than `buffer_bytes` wait here; records of one partition keep the order
+in which they were given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+from chronik_server.client.outgoing import OutgoingLane
+from chronik_server.client.partitioning import partition_of
+from chronik_server.client.routing import Router
+from chronik_server.protocol.data import Acks
+from chronik_store.errors import BackpressureError, LogClosedError, TopicNotFoundError
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import AppendResult, Record
+
+RECORD_COST_BYTES = 64
+"""What a waiting record weighs beside its bytes."""
+
+
+class Placed(NamedTuple):
+    """Where a record is. offset -1 with acks "none": nobody said."""
+
+    partition: int
+    offset: int
+
+
+class _Gathering:
+    """Records of one partition that wait for company."""
+
+    __slots__ = ("futures", "records", "size_bytes", "timer")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.futures: list[asyncio.Future[Placed]] = []
+        self.size_bytes = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class AsyncProducer:
+    """Made by `AsyncClient.producer`; `async with` flushes and closes it.
+
+    linger_seconds: how long a record waits for company. batch_bytes: a batch that big goes at
+    once. buffer_bytes: what may wait here unacknowledged before `append` waits and
+    `append_nowait` raises BackpressureError.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        topic: str,
+        partitions: int,
+        *,
+        acks: Acks = "quorum",
+        linger_seconds: float = 0.005,
+        batch_bytes: int = 256 << 10,
+        buffer_bytes: int = 64 << 20,
+        compression: Literal["none", "zstd"] = "none",
+    ) -> None:
+        self.topic = topic
+        self.partitions = partitions
+        self._router = router
+        self._acks: Acks = acks
+        self._linger_seconds = linger_seconds
+        self._batch_bytes = batch_bytes
+        self._buffer_bytes = buffer_bytes
+        self._compression: Literal["none", "zstd"] = compression
+        self._loop = asyncio.get_running_loop()
+        self._gathering: dict[int, _Gathering] = {}
+        self._lanes: dict[int, OutgoingLane] = {}
+        self._room = asyncio.Event()
+        self._gathered_bytes = 0
+        self._turn = 0
+        self._closed = False
+
+    async def append(
+        self,
+        value: bytes | Record,
+        key: bytes | None = None,
+        *,
+        partition: int | None = None,
+    ) -> Placed:
+        """Append one record and wait until it is acknowledged. Waits while the buffer is full."""
+        return await (await self.enqueue(value, key, partition=partition))
+
+    async def enqueue(
+        self,
+        value: bytes | Record,
+        key: bytes | None = None,
+        *,
+        partition: int | None = None,
+    ) -> asyncio.Future[Placed]:
+        """As `append`, but returns once the record has its place in the queue."""
+        while True:
+            try:
+                return self.append_nowait(value, key, partition=partition)
+            except BackpressureError:
+                self._room.clear()
+                await self._room.wait()
+
+    def append_nowait(
+        self,
+        value: bytes | Record,
+        key: bytes | None = None,
+        *,
+        partition: int | None = None,
+    ) -> asyncio.Future[Placed]:
+        """Queue one record; the future gets its place. BackpressureError when the buffer is full.
+
+        partition None: by the key (see `partitioning`), or any if it has none.
+        """
+        if self._closed:
+            raise LogClosedError("this producer is closed", durability="not_durable")
+        record = value if isinstance(value, Record) else Record(value, key)
+        if self.buffered_bytes > self._buffer_bytes:
+            raise BackpressureError(
+                f"{self.buffered_bytes} bytes wait for their acknowledgement (buffer_bytes is "
+                f"{self._buffer_bytes})"
+            )
+        number = self._choose(record) if partition is None else partition
+        if not 0 <= number < self.partitions:
+            raise TopicNotFoundError(
+                f"topic {self.topic!r} has partitions 0 to {self.partitions - 1}, not {number}",
+                topic=self.topic,
+            )
+        gathering = self._gathering.get(number)
+        if gathering is None:
+            gathering = self._gathering[number] = _Gathering()
+            gathering.timer = self._loop.call_later(self._linger_seconds, self._dispatch, number)
+        future: asyncio.Future[Placed] = self._loop.create_future()
+        size = len(record.value) + len(record.key or b"") + RECORD_COST_BYTES
+        gathering.records.append(record)
+        gathering.futures.append(future)
+        gathering.size_bytes += size
+        self._gathered_bytes += size
+        if gathering.size_bytes >= self._batch_bytes:
+            self._dispatch(number)
+        return future
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What waits here for its acknowledgement."""
+        return self._gathered_bytes + sum(lane.queued_bytes for lane in self._lanes.values())
+
+    def _choose(self, record: Record) -> int:
+        if record.key is not None:
+            return partition_of(record.key, self.partitions)
+        return self._turn % self.partitions
+
+    def _dispatch(self, number: int) -> None:
+        """Make a batch of what has gathered for a partition and send it off."""
+        gathering = self._gathering.pop(number, None)
+        if gathering is None:
+            return
+        assert gathering.timer is not None
+        gathering.timer.cancel()
+        self._turn += 1
+        self._gathered_bytes -= gathering.size_bytes
+        futures = gathering.futures
+        try:
+            batch = RecordBatch.from_records(
+                gathering.records,
+                now_us=self._router.clock.time_us(),
+                compression=self._compression,
+            )
+        except (TypeError, ValueError) as error:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        outcome = self._lane(number).submit(batch)
+        outcome.add_done_callback(lambda done: _hand_out(number, done, futures))
+
+    def _lane(self, number: int) -> OutgoingLane:
+        lane = self._lanes.get(number)
+        if lane is None:
+            lane = self._lanes[number] = OutgoingLane(
+                self._router, (self.topic, number), self._acks
+            )
+            lane.on_room = self._room.set
+        return lane
+
+    async def flush(self) -> None:
+        """Return when everything given so far has its outcome; errors are in the futures."""
+        for number in list(self._gathering):
+            self._dispatch(number)
+        await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
+
+    async def close(self) -> None:
+        """Flush, then take nothing more. Idempotent."""
+        await self.flush()
+        self._closed = True
+        for lane in self._lanes.values():
+            await lane.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _hand_out(
+    partition: int, done: asyncio.Future[AppendResult], futures: list[asyncio.Future[Placed]]
+) -> None:
+    """Tell each record of a batch its place, or what became of all of them."""
+    error = done.exception()
+    if error is not None:
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+        return
+    base = done.result().base_offset
+    for place, future in enumerate(futures):
+        if not future.done():
+            future.set_result(Placed(partition, base + place if base >= 0 else -1))

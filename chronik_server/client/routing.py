@@ -1,0 +1,219 @@
+"""Which node to ask: any, or the one that leads a partition; and when to ask again.
+
+Place: under the faces of the client, over `channel`. Promise: a call that may be repeated is
+repeated, with growing pauses, until it is granted, refused for good, or `retry_seconds` are over;
+a node that is not the leader says who is, and is believed once. Invariant: one channel per
+address; what is remembered of leaders is a hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from chronik_server.addresses import Address, parse_address
+from chronik_server.client.channel import Channel
+from chronik_server.client.options import ClientOptions
+from chronik_server.errors import ConnectionLostError, NotLeaderError
+from chronik_server.protocol.events import Response
+from chronik_server.protocol.topics import DescribeTopic, TopicDescription
+from chronik_store.clock import Clock, Entropy
+from chronik_store.errors import ChronikError, ConfigError, LogClosedError
+from chronik_store.format.checksum import Buffer
+
+logger = logging.getLogger("chronik_server.client")
+
+HINTS_IN_A_ROW: Final = 3
+"""So many nodes in a row may name another leader before the client pauses."""
+Lane = tuple[str, int]
+"""(topic, partition)"""
+
+
+class Backoff:
+    """Pauses that double, with jitter, and an end. One for each call."""
+
+    def __init__(self, options: ClientOptions, entropy: Entropy) -> None:
+        self._next = options.backoff_seconds
+        self._max = options.backoff_seconds_max
+        self._entropy = entropy
+        self._deadline = asyncio.get_running_loop().time() + options.retry_seconds
+
+    async def pause(self, error: ChronikError) -> None:
+        """Wait before the next attempt; raises `error` when the time is up."""
+        if self.is_over:
+            raise error
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Wait before the next attempt, which may be the last."""
+        left = max(0.0, self._deadline - asyncio.get_running_loop().time())
+        await asyncio.sleep(min(left, self._next * self._entropy.uniform(0.5, 1.0)))
+        self._next = min(2 * self._next, self._max)
+
+    @property
+    def is_over(self) -> bool:
+        """No attempt may follow."""
+        return asyncio.get_running_loop().time() >= self._deadline
+
+
+class Router:
+    """The channels and leader hints of one client. Belongs to one event loop."""
+
+    def __init__(
+        self, servers: Sequence[Address], options: ClientOptions, clock: Clock, entropy: Entropy
+    ) -> None:
+        if not servers:
+            raise ConfigError("a client needs the address of at least one node")
+        self.options = options
+        self.clock = clock
+        self.entropy = entropy
+        self._servers = list(dict.fromkeys(servers))
+        self._channels: dict[Address, asyncio.Task[Channel]] = {}
+        self._leaders: dict[Lane, Address] = {}
+        self._closed = False
+        self._turn = 0
+
+    # --- channels --------------------------------------------------------------------------------
+
+    async def channel(self, address: Address) -> Channel:
+        """The open channel to a node. Several callers share one attempt to connect."""
+        if self._closed:
+            raise LogClosedError("this client is closed; make another")
+        task = self._channels.get(address)
+        if task is None or (task.done() and (_failed(task) or task.result().is_lost)):
+            task = asyncio.create_task(Channel.open(address, self.options))
+            self._channels[address] = task
+        return await asyncio.shield(task)
+
+    async def any_channel(self) -> Channel:
+        """A channel to some node: an open one if there is, else the first that can be reached.
+
+        Raises the last node's error when none can be.
+        """
+        for task in self._channels.values():
+            if task.done() and not _failed(task) and not task.result().is_lost:
+                return task.result()
+        last: ChronikError | None = None
+        addresses = list(dict.fromkeys((*self._servers, *self._leaders.values())))
+        turn, self._turn = self._turn, self._turn + 1
+        for number in range(len(addresses)):
+            try:
+                return await self.channel(addresses[(turn + number) % len(addresses)])
+            except ChronikError as error:
+                last = error
+        assert last is not None
+        raise last
+
+    async def leader_channel(self, lane: Lane) -> Channel:
+        """A channel to the node that leads a partition, as far as anybody knows."""
+        address = self._leaders.get(lane)
+        if address is None:
+            address = await self._find_leader(lane)
+        if address is None:
+            return await self.any_channel()  # it says NotLeader, or whom to ask
+        try:
+            return await self.channel(address)
+        except ConnectionLostError:
+            self._leaders.pop(lane, None)
+            raise
+
+    async def _find_leader(self, lane: Lane) -> Address | None:
+        topic, partition = lane
+        channel = await self.any_channel()
+        found: TopicDescription = (await channel.ask(DescribeTopic(topic))).message
+        for place in found.partitions:
+            if place.address is not None:
+                self._leaders[topic, place.partition] = parse_address(place.address)
+        return self._leaders.get((topic, partition))
+
+    def note_failure(self, lane: Lane, error: ChronikError) -> bool:
+        """Learn from an error; True if it named another leader to ask at once."""
+        if isinstance(error, NotLeaderError) and error.address is not None:
+            address = parse_address(error.address)
+            changed = self._leaders.get(lane) != address
+            self._leaders[lane] = address
+            return changed
+        if isinstance(error, (NotLeaderError, ConnectionLostError)):
+            self._leaders.pop(lane, None)
+        return False
+
+    def forget(self, topic: str) -> None:
+        """A topic was created or deleted: what was known of it is no more."""
+        for lane in [lane for lane in self._leaders if lane[0] == topic]:
+            del self._leaders[lane]
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    async def ask_any(self, message: Any, *, repeatable: bool = True) -> Response:
+        """Ask some node; it answers itself, or names who can.
+
+        repeatable: asking twice does no harm; else only what certainly was not done is repeated.
+        """
+        lane = ("", 0)
+        return await self._ask(lane, message, b"", repeatable=repeatable, leader=False)
+
+    async def ask_leader(
+        self,
+        lane: Lane,
+        message: Any,
+        payload: Buffer = b"",
+        *,
+        repeatable: bool = True,
+        timeout_seconds: float | None = None,
+    ) -> Response:
+        """Ask the leader of a partition, wherever it moves."""
+        return await self._ask(
+            lane, message, payload,
+            repeatable=repeatable, leader=True, timeout_seconds=timeout_seconds,
+        )  # fmt: skip
+
+    async def _ask(
+        self,
+        lane: Lane,
+        message: Any,
+        payload: Buffer,
+        *,
+        repeatable: bool,
+        leader: bool,
+        timeout_seconds: float | None = None,
+    ) -> Response:
+        backoff = Backoff(self.options, self.entropy)
+        hints = 0
+        while True:
+            asked = False
+            try:
+                named = leader or lane in self._leaders
+                channel = await (self.leader_channel(lane) if named else self.any_channel())
+                asked = True
+                return await channel.ask(message, payload, timeout_seconds=timeout_seconds)
+            except ChronikError as error:
+                if not error.retriable or (asked and not repeatable and may_have_happened(error)):
+                    raise
+                hinted = self.note_failure(lane, error)
+                hints = hints + 1 if hinted else 0
+                if not 0 < hints <= HINTS_IN_A_ROW:
+                    await backoff.pause(error)
+                logger.debug("asking again: %s", error)
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        self._closed = True
+        tasks, self._channels = list(self._channels.values()), {}
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+            elif not _failed(task):
+                task.result().close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+
+
+def may_have_happened(error: ChronikError) -> bool:
+    """The request may have been carried out although it failed."""
+    return error.durability != "not_durable" and isinstance(error, ConnectionLostError)
+
+
+def _failed(task: asyncio.Task[Channel]) -> bool:
+    return task.cancelled() or task.exception() is not None
