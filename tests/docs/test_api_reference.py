@@ -1,0 +1,32 @@
+"""docs/reference/api.md is what tools/api_reference.py makes of the docstrings today."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+
+import chronik_store as chronik
+from tests.docs.pages import ROOT
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("api_reference", ROOT / "tools/api_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_source_says(tool: ModuleType) -> None:
+    assert tool.PAGE.read_text() == tool.page(), "stale: run `python tools/api_reference.py`"
+
+
+def test_every_public_name_has_a_place(tool: ModuleType) -> None:
+    public = {name for name in chronik.__all__ if name != "aio"}
+    errors = {name for name in public if name.endswith("Error")}
+
+    assert public - errors == tool.described()
