@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import click
@@ -24,23 +24,28 @@ from chronik_store.cli.terminal import say
 from chronik_store.errors import ChronikError
 
 VERBS: dict[str, str] = {
-    "produce": "produce",
-    "consume": "consume",
-    "search": "search",
-    "status": "status",
-    "topic": "topics",
-    "cursor": "cursors",
-    "export": "export",
-    "verify": "checks",
-    "repair": "repair",
-    "restore": "recovery",
-    "rebuild-index": "rebuilding",
-    "inspect": "inspection",
-    "doctor": "doctor",
-    "demo": "demo.command",
-    "bench": "bench",
+    "produce": ".produce",
+    "consume": ".consume",
+    "search": ".search",
+    "status": ".status",
+    "topic": ".topics",
+    "cursor": ".cursors",
+    "export": ".export",
+    "verify": ".checks",
+    "repair": ".repair",
+    "restore": ".recovery",
+    "rebuild-index": ".rebuilding",
+    "inspect": ".inspection",
+    "doctor": ".doctor",
+    "demo": ".demo.command",
+    "bench": ".bench",
 }
-"""Verb -> module of this package. The module's attribute `command` is the click command."""
+"""Verb -> module, relative to this package. The module's attribute `command` is the click command.
+The server adds its own verbs here, and `remote_session`, before it calls `run`.
+"""
+
+remote_session: Callable[[str, bool], Session] | None = None
+"""What -s means: (HOST:PORT, as_json) -> a session whose stores are at that server."""
 
 EPILOG = """\b
 Exit codes: 0 done, 1 nothing matched or findings, 2 usage, 3 unavailable, 4 corruption,
@@ -59,7 +64,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"{__package__}.{VERBS[cmd_name]}")
+        module = importlib.import_module(VERBS[cmd_name], __package__)
         command: click.Command = module.command
         return command
 
@@ -111,6 +116,14 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="The data directory; verbs that read a topic also take a bucket's URL.",
 )
 @click.option(
+    "-s",
+    "--server",
+    metavar="HOST:PORT",
+    envvar="CHRONIK_SERVER",
+    show_envvar=True,
+    help="Ask a server instead of a directory; several nodes with commas between.",
+)
+@click.option(
     "--object-store",
     metavar="URL",
     help="Where old data goes: file:///..., s3://bucket/prefix. Default: what the "
@@ -128,7 +141,12 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.pass_context
 def chronik(
-    ctx: click.Context, data_dir: str, object_store: str | None, as_json: bool, verbose: bool
+    ctx: click.Context,
+    data_dir: str,
+    server: str | None,
+    object_store: str | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """A durable, tiered, searchable partition log.
 
@@ -141,7 +159,32 @@ def chronik(
     from chronik_store.cli.logs import configure
 
     configure(verbose=verbose)
-    ctx.obj = Session(directory=data_dir, object_store=object_store, as_json=as_json)
+    ctx.obj = _session(ctx, data_dir, server, object_store, as_json=as_json)
+
+
+def _session(
+    ctx: click.Context,
+    data_dir: str,
+    server: str | None,
+    object_store: str | None,
+    *,
+    as_json: bool,
+) -> Session:
+    """A server's session if one is named; a directory named on the command line beats a server
+    that only the environment names.
+    """
+    said = {
+        name
+        for name in ("data_dir", "server")
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if said == {"data_dir", "server"}:
+        raise click.UsageError("-d and -s exclude each other")
+    if server is None or "data_dir" in said:
+        return Session(directory=data_dir, object_store=object_store, as_json=as_json)
+    if remote_session is None:
+        raise click.UsageError('-s needs the extra `server`: pip install "chronik[server]"')
+    return remote_session(server, as_json)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
