@@ -32,8 +32,8 @@ logger = logging.getLogger("chronik_store.wal")
 class CommitOwner(Protocol):
     """The WAL, as group commit sees it: what to put into checkpoints and marks, whom to tell.
 
-    on_durable runs with the lock held, when `durable` has moved; on_synced after each group,
-    on_failed once, both without it.
+    checkpoint_source runs with the lock held, when a file is about to be made; on_durable, too,
+    when `durable` has moved; on_synced after each group, on_failed once, both without it.
     """
 
     commit_mark: int
@@ -190,6 +190,7 @@ class GroupCommit:
         """
         active = self._active
         event = None
+        checkpoint: Checkpoint | None = None
         with self._lock:
             group = self.staging.take(self._group_bytes)
             if group is None or self.poisoned is not None:
@@ -198,13 +199,15 @@ class GroupCommit:
             marks = self._marks_locked()
             if group.new_file is None:
                 event = active.claim_locked(group.size_bytes)
+            else:
+                checkpoint = self._checkpoint_locked(group.new_file, marks)
         end = -1
         if event is not None:
             event.wait()
-        if group.new_file is None:
+        if checkpoint is None:
             active.write(group, marks)
         else:
-            end = active.create(group, self._checkpoint(group.new_file, marks), marks)
+            end = active.create(group, checkpoint, marks)
         return self._settle(group, marks, end, own_seq)
 
     def _settle(self, group: Group, marks: Marks, end: int, own_seq: int) -> bool:
@@ -276,7 +279,7 @@ class GroupCommit:
         file_seq, seq, position = self.previous_end or (0, 0, 0)
         return Marks(seq, file_seq, position, committed)
 
-    def _checkpoint(self, opening: NewFile, marks: Marks) -> Checkpoint:
+    def _checkpoint_locked(self, opening: NewFile, marks: Marks) -> Checkpoint:
         """The checkpoint of a new file: folded values from the owner, the rest as staged."""
         folds = opening.folds if opening.folds is not None else self._owner.checkpoint_source()
         previous_end = None

@@ -152,6 +152,9 @@ class StageableWal(ReadableWal):
             return self._stage_file(None), False
         if base.index <= table.last_index and table.term(base.index) == base.term:
             return self._stage_file(checkpoint), False
+        if self._staging.lacks_folds:
+            # Files staged before it are of the old log; what the owner folds is soon the new one's.
+            self._staging.give_folds(self.checkpoint_source())
         floor = table.position_after(max(self.commit_mark, table.base.index))
         table.reset(base)
         self._tail.restart(base.index + 1)

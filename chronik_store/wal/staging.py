@@ -10,7 +10,7 @@ suspicion) is what the frames before it make of it, no earlier and no later. Not
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.frame import FrameKind, frame_bytes
@@ -108,6 +108,18 @@ class Staging:
         self.file_base_index = base.index
         self.end = 0
         return file.seq
+
+    @property
+    def lacks_folds(self) -> bool:
+        """A staged file still waits to ask its owner for the folded values."""
+        return any(opening.folds is None for opening in self._new_files)
+
+    def give_folds(self, folds: Checkpoint) -> None:
+        """Give staged files what is folded now, before it becomes something else."""
+        self._new_files = deque(
+            opening if opening.folds is not None else replace(opening, folds=folds)
+            for opening in self._new_files
+        )
 
     def take(self, limit_bytes: int) -> Group | None:
         """The next group: everything pending up to `limit_bytes` (at least one frame) that goes
