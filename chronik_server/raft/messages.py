@@ -5,9 +5,9 @@
                           InstallSnapshot: the snapshot's checkpoint
 
 Place: between the roles and the RPC room, which frames and encodes. Promise: entries travel as they
-lie in the log; nothing is copied to encode them. Invariant: `decode` raises CorruptionError and
-nothing else; each entry is still to be proved by `Replica.append_entries`. A message does not say
-who sent it: the transport does.
+lie in the log; nothing is copied to encode them. Invariant: `decode` raises CorruptionError or
+FutureVersionError and nothing else; each entry is still to be proved by `Replica.append_entries`.
+A message does not say who sent it: the transport does.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def encode(message: Message) -> tuple[dict[str, Any], tuple[Buffer, ...]]:
 
 
 def decode(header: Mapping[str, Any], payload: Buffer) -> Message:
-    """The message. CorruptionError when it is malformed in any way."""
+    """The message. CorruptionError when it is malformed in any way; FutureVersionError."""
     kind = header.get("kind")
     known = _FIELDS.get(kind) if isinstance(kind, str) else None
     if known is None or not isinstance(kind, str):

@@ -23,7 +23,7 @@ from chronik_server.raft.raftos_consensus import RaftosConsensus
 from chronik_server.raft.settings import RaftSettings
 from chronik_server.raft.transport import NODE_TO_NODE, Transport
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, LogClosedError, LogPoisonedError
+from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
 from chronik_store.replica import Replica, Snapshot
 
@@ -142,10 +142,9 @@ class RaftNode:
         self.liveness.watch(sender)
         try:
             consensus.raft.receive(sender, message)
-        except CorruptionError as error:
-            # Damaged on its way, or in the sender's memory: it will come again.
-            logger.warning("%s: dropped %s of %s: %s", group_id, message.KIND, sender, error)
-        except (LogPoisonedError, LogClosedError) as error:
+        except ChronikError as error:
+            # Damaged on its way (then it will come again), of another log, or our disk is gone,
+            # which `on_poisoned` tells.
             logger.warning("%s: dropped %s of %s: %s", group_id, message.KIND, sender, error)
         except AssertionError as error:
             self.fail(group_id, error)
