@@ -1,13 +1,18 @@
 """The entry point of the `chronik` command.
 
-Place: `[project.scripts]` and `python -m chronik_server` call `main`. Today it runs the embedded
-verbs of `chronik_store.cli`. Promise: without the extra `cli` it says in one line what to install.
+Place: `[project.scripts]` and `python -m chronik_server` call `main`, which adds the server's verbs
+and `-s` to the embedded ones of `chronik_store.cli`. Promise: without the extra `cli` it says in
+one line what to install; without the extra `server` the embedded verbs are all there.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chronik_store.cli.session import Session
 
 
 def main() -> None:
@@ -20,9 +25,27 @@ def main() -> None:
             f'chronik: the command line needs {", ".join(missing)}: pip install "chronik[cli]"\n'
         )
         raise SystemExit(2)
-    from chronik_store.cli.main import run
+    from chronik_store.cli import main as embedded
 
-    raise SystemExit(run())
+    if not missing_for_server():
+        embedded.VERBS.update(VERBS)
+        embedded.remote_session = _remote_session
+    raise SystemExit(embedded.run())
+
+
+VERBS = {"serve": "chronik_server.cli_serve"}
+"""The server's own verbs: name -> module, loaded when it is called."""
+
+
+def missing_for_server() -> list[str]:
+    """What the extra `server` would bring and is not there."""
+    return [name for name in ("prometheus_client",) if not importlib.util.find_spec(name)]
+
+
+def _remote_session(server: str, as_json: bool) -> Session:
+    from chronik_server.cli_remote import session
+
+    return session(server, as_json)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,6 @@ from chronik_store.model import (
     to_us,
 )
 
-
 LANES_MAX = 32
 """So many producers, of WINDOW batches in flight each, serve the overlapping calls of `append`."""
 
@@ -68,7 +67,7 @@ class AsyncClient:
     ) -> None:
         addresses = parse_servers(servers) if isinstance(servers, str) else tuple(servers)
         self.router = Router(addresses, options, clock or SystemClock(), entropy or SystemEntropy())
-        self._batching = Batching(LogConfig(), self.router.clock)
+        self.batching = Batching(LogConfig(), self.router.clock)
         self._lanes: dict[tuple[Lane, data.Acks], list[OutgoingLane]] = {}
 
     # --- topics ----------------------------------------------------------------------------------
@@ -113,7 +112,7 @@ class AsyncClient:
         Failed attempts are repeated without storing anything twice. With `expected_offset`
         nothing is repeated whose outcome is unknown: UnknownOutcomeError then.
         """
-        batch = self._batching.batch(records)
+        batch = self.batching.batch(records)
         lane = (topic, partition)
         if batch is None:
             end = (await self.watermarks(topic, partition=partition)).committed

@@ -17,9 +17,13 @@ from chronik_server.addresses import Address
 from chronik_server.client.async_client import AsyncClient
 from chronik_server.client.consumer import AsyncConsumer, Consumed
 from chronik_server.client.options import ClientOptions
+from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.producer import AsyncProducer, Placed
+from chronik_server.client.routing import Lane
+from chronik_store.batching import Appendable
 from chronik_store.errors import LogClosedError
-from chronik_store.model import Record
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import AppendResult, Record
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +50,10 @@ class _Loop:
         except BaseException:
             future.cancel()
             raise
+
+    def start(self, call: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start it; calls start in the order in which they were made."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop)
 
     def stop(self) -> None:
         """End the thread. Idempotent."""
@@ -116,6 +124,10 @@ class Client:
     def producer(self, topic: str, **options: Any) -> Producer:
         """As `AsyncClient.producer`."""
         return Producer(self._loop, self._producer(topic, **options))
+
+    def appender(self, topic: str, *, partition: int = 0) -> Appender:
+        """Batches for one partition, in order, several in flight."""
+        return Appender(self._loop, self._client, (topic, partition))
 
     def consumer(self, topic: str, **options: Any) -> Consumer:
         """As `AsyncClient.consumer`."""
@@ -193,6 +205,30 @@ class Producer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Appender:
+    """Batches of one partition in the order of the calls, several in flight. Thread-safe."""
+
+    def __init__(self, loop: _Loop, client: AsyncClient, lane: Lane) -> None:
+        self._loop = loop
+        self._client = client
+        self._sender = loop.run(self._make(client, lane))
+
+    @staticmethod
+    async def _make(client: AsyncClient, lane: Lane) -> OutgoingLane:
+        return OutgoingLane(client.router, lane, "quorum")
+
+    def append_nowait(self, records: Appendable) -> concurrent.futures.Future[AppendResult]:
+        """Queue one batch; the future gets where it is. RecordTooLargeError, ValueError."""
+        batch = self._client.batching.batch(records)
+        if batch is None:
+            raise ValueError("a batch holds at least one record")
+
+        async def submit(batch: RecordBatch) -> AppendResult:
+            return await self._sender.submit(batch)
+
+        return self._loop.start(submit(batch))
 
 
 class Consumer:

@@ -1,0 +1,239 @@
+"""`-s HOST:PORT`: the embedded verbs, unchanged, over a server.
+
+Place: between `chronik_store.cli`, whose verbs call a store and its logs, and `client`, which asks
+a server. Promise: each verb takes the same flags and prints the same as with a directory. What has
+no meaning over the wire (`verify`, `repair`, `export` of a file's bytes) says so. Invariant: this
+is a face: names and arguments of `LogStore` and `PartitionLog`, no behaviour of its own.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from chronik_server.client import Client, ClientOptions
+from chronik_server.client.blocking import Appender
+from chronik_store.batching import Appendable
+from chronik_store.cli.session import Lanes, Session, lanes_of
+from chronik_store.errors import BackpressureError, ConfigError, TopicNotFoundError
+from chronik_store.log_store import LogStore
+from chronik_store.model import (
+    AppendResult,
+    FetchResult,
+    LogStatus,
+    SearchResult,
+    StoredRecord,
+    StoreStatus,
+    TopicInfo,
+    Watermarks,
+)
+
+IN_FLIGHT_MAX = 16
+RETRY_SECONDS = 10.0
+"""A person waits: shorter than a program's client."""
+FOLLOW_SECONDS = 1.0
+SCAN_RECORDS = 10_000
+
+
+def _needs_directory(name: str) -> ConfigError:
+    return ConfigError(
+        f"{name!r} looks at files and works on a data directory only: run the verb on the node, "
+        "with -d DIR"
+    )
+
+
+class RemoteCursor:
+    """`Cursor` over a server."""
+
+    def __init__(self, log: RemoteLog, name: str) -> None:
+        self._log = log
+        self.name = name
+
+    @property
+    def committed_offset(self) -> int | None:
+        """As `Cursor.committed_offset`."""
+        log = self._log
+        return log.client.cursor_offset(log.topic, self.name, partition=log.partition)
+
+    @property
+    def offset(self) -> int:
+        """As `Cursor.offset`."""
+        committed = self.committed_offset
+        return self._log.watermarks.start if committed is None else committed
+
+    def commit(self, next_offset: int, *, reset: bool = False) -> None:
+        """As `Cursor.commit`."""
+        log = self._log
+        log.client.commit_cursor(
+            log.topic, self.name, next_offset, partition=log.partition, reset=reset
+        )
+
+    def delete(self) -> None:
+        """As `Cursor.delete`."""
+        log = self._log
+        log.client.delete_cursor(log.topic, self.name, partition=log.partition)
+
+
+class RemoteLog:
+    """`PartitionLog` over a server, as far as verbs use it."""
+
+    def __init__(self, client: Client, topic: str, partition: int) -> None:
+        self.client = client
+        self.topic = topic
+        self.partition = partition
+        self._appender: Appender | None = None
+        self._in_flight: deque[concurrent.futures.Future[AppendResult]] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        raise _needs_directory(name)
+
+    def append_nowait(self, records: Appendable) -> concurrent.futures.Future[AppendResult]:
+        """As `PartitionLog.append_nowait`; appends of one log keep their order."""
+        while self._in_flight and self._in_flight[0].done():
+            self._in_flight.popleft()
+        if len(self._in_flight) >= IN_FLIGHT_MAX:
+            raise BackpressureError(f"{IN_FLIGHT_MAX} batches are on their way")
+        if self._appender is None:
+            self._appender = self.client.appender(self.topic, partition=self.partition)
+        future = self._appender.append_nowait(records)
+        self._in_flight.append(future)
+        return future
+
+    def read(self, offset: int, **options: Any) -> FetchResult:
+        """As `PartitionLog.read`."""
+        return self.client.read(self.topic, offset, partition=self.partition, **options)
+
+    def scan(
+        self, start: int | None = None, stop: int | None = None, *, follow: bool = False
+    ) -> Iterator[StoredRecord]:
+        """As `PartitionLog.scan`."""
+        line = self.watermarks
+        offset = line.start if start is None else start
+        end = line.committed if stop is None and not follow else stop
+        while end is None or offset < end:
+            count = SCAN_RECORDS if end is None else min(SCAN_RECORDS, end - offset)
+            wait = FOLLOW_SECONDS if follow else 0.0
+            found = self.read(offset, max_records=count, max_bytes=4 << 20, wait_seconds=wait)
+            yield from found
+            if not found.records and not follow:
+                return
+            offset = found.next_offset
+
+    def search(self, query: str, **options: Any) -> SearchResult:
+        """As `PartitionLog.search`."""
+        return self.client.search(self.topic, query, partition=self.partition, **options)
+
+    def offset_for_timestamp(self, time: int) -> int | None:
+        """As `PartitionLog.offset_for_timestamp`."""
+        return self.client.offset_for_timestamp(self.topic, time, partition=self.partition)
+
+    def cursor(self, name: str) -> RemoteCursor:
+        """As `PartitionLog.cursor`."""
+        return RemoteCursor(self, name)
+
+    @property
+    def watermarks(self) -> Watermarks:
+        """As `PartitionLog.watermarks`."""
+        return self.client.watermarks(self.topic, partition=self.partition)
+
+    def status(self) -> LogStatus:
+        """As `PartitionLog.status`, of the node that answers."""
+        for part in self.client.status(self.topic).store.partitions:
+            if part.partition == self.partition:
+                return part
+        raise TopicNotFoundError(
+            f"no partition {self.partition} of {self.topic!r} there", topic=self.topic
+        )
+
+
+class RemoteStore:
+    """`LogStore` over a server, as far as verbs use it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        raise _needs_directory(name)
+
+    def topics(self) -> tuple[TopicInfo, ...]:
+        """As `LogStore.topics`."""
+        return self._client.topics()
+
+    def create_topic(self, name: str, *, partitions: int = 1, exist_ok: bool = False) -> TopicInfo:
+        """As `LogStore.create_topic`."""
+        found = self._client.create_topic(name, partitions=partitions, exist_ok=exist_ok)
+        return TopicInfo(found.topic, found.topic_id, len(found.partitions))
+
+    def delete_topic(self, name: str) -> None:
+        """As `LogStore.delete_topic`."""
+        self._client.delete_topic(name)
+
+    def partition(self, topic: str, partition: int = 0) -> RemoteLog:
+        """As `LogStore.partition`."""
+        described = self._client.describe_topic(topic)
+        if partition >= len(described.partitions):
+            raise TopicNotFoundError(
+                f"topic {topic!r} has partitions 0 to {len(described.partitions) - 1}, not "
+                f"{partition}",
+                topic=topic,
+            )
+        return RemoteLog(self._client, topic, partition)
+
+    def status(self) -> StoreStatus:
+        """As `LogStore.status`, of the node that answers; its partitions' `notes` say their
+        role.
+        """
+        found = self._client.status()
+        roles = {(role.topic, role.partition): role for role in found.roles}
+        parts = []
+        for part in found.store.partitions:
+            role = roles.get((part.topic, part.partition))
+            if role is not None and role.role != "leader":
+                note = f"{role.role} here; leader: {role.leader or 'none'}"
+                part = replace(part, notes=(note, *part.notes))  # noqa: PLW2901
+            parts.append(part)
+        return replace(found.store, partitions=tuple(parts))
+
+
+@dataclass
+class RemoteSession(Session):
+    """A run of the command line whose stores are at a server."""
+
+    server: str = ""
+
+    @contextmanager
+    def _store(self) -> Iterator[LogStore]:
+        with Client(
+            self.server, options=replace(ClientOptions.from_env(), retry_seconds=RETRY_SECONDS)
+        ) as client:
+            # A face with the names that verbs use; what it lacks, no verb for -s asks for.
+            yield cast("LogStore", RemoteStore(client))
+
+    @contextmanager
+    def reading_store(self, **_: Any) -> Iterator[LogStore]:
+        """The store at the server."""
+        with self._store() as store:
+            yield store
+
+    @contextmanager
+    def writing_store(self, **_: Any) -> Iterator[LogStore]:
+        """The store at the server."""
+        with self._store() as store:
+            yield store
+
+    @contextmanager
+    def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:
+        """One partition of a topic, or all of them."""
+        with self._store() as store:
+            yield lanes_of(store, topic, partition)
+
+
+def session(server: str, as_json: bool) -> Session:
+    """What `-s` means; `main.remote_session`."""
+    if not server:
+        raise ConfigError("-s: name a server, HOST:PORT")
+    return RemoteSession(as_json=as_json, server=server)

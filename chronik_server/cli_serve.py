@@ -1,0 +1,97 @@
+"""`chronik serve`: one node, in the foreground.
+
+Place: a verb. Promise: the address it listens on is the first line on stdout (with --json an
+object), so that a script that asked for port 0 can read it; SIGTERM and Ctrl-C stop it
+gracefully. Exit 0 when it stopped as asked, 2 for a setting that cannot be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from chronik_server.addresses import parse_address, parse_peers
+from chronik_server.config import ServerConfig
+from chronik_server.health import Health
+from chronik_server.node import open_backend
+from chronik_server.running import run
+from chronik_server.server import Server
+from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.session import Session
+from chronik_store.clock import SystemClock
+from chronik_store.config import LogConfig
+
+
+@verb(
+    "serve",
+    "chronik serve",
+    "chronik -d /var/lib/chronik serve --listen 127.0.0.1:7411 --health 127.0.0.1:7412",
+    "CHRONIK_AUTH_TOKEN=... CHRONIK_TLS_CERT=... CHRONIK_TLS_KEY=... "
+    "chronik serve --listen 0.0.0.0:7411",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Where clients connect. [CHRONIK_LISTEN]")
+@click.option("--advertise", metavar="HOST:PORT", help="What they connect to. [CHRONIK_ADVERTISE]")
+@click.option(
+    "--health", metavar="HOST:PORT", help="/live /ready /metrics. [CHRONIK_HEALTH_LISTEN]"
+)
+@click.option("--node-id", metavar="ID", help="This node's name. [CHRONIK_NODE_ID]")
+@click.option(
+    "--peers", metavar="ID@HOST:PORT,...", help="All nodes of the cluster. [CHRONIK_PEERS]"
+)
+@click.option("--insecure", is_flag=True, help="Listen to other machines without TLS and a token.")
+@pass_session
+def command(session: Session, /, **options: Any) -> int:
+    """Serve the data directory: alone, or as a node of a cluster."""
+    from chronik_server import logs
+
+    config = config_of(session, options)
+    config.check_exposure()
+    logs.configure(node_id=config.node_id, verbose=False)
+    return run(lambda stop: serve(session, config, session.config(), stop))
+
+
+def config_of(session: Session, options: dict[str, Any]) -> ServerConfig:
+    """The server's settings: flags over environment over defaults."""
+
+    def address(name: str) -> Any:
+        return None if options[name] is None else parse_address(options[name], what=f"--{name}")
+
+    return ServerConfig.from_env(
+        data_dir=session.directory,
+        listen=address("listen"),
+        advertise=address("advertise"),
+        health_listen=address("health"),
+        node_id=options["node_id"],
+        peers=None if options["peers"] is None else parse_peers(options["peers"]),
+        insecure=options["insecure"] or None,
+    )
+
+
+async def serve(
+    session: Session, config: ServerConfig, log_config: LogConfig, stop: asyncio.Event
+) -> int:
+    """Run one node until `stop`."""
+    backend = await open_backend(config, log_config, stop)
+    server = Server(
+        backend, config, clock=SystemClock(), batch_bytes_max=log_config.batch_bytes_max
+    )
+    health = Health(server, asyncio.get_running_loop())
+    try:
+        address = await server.start()
+        found = {"node_id": config.node_id, "listen": str(address), "health": None}
+        if config.health_listen is not None:
+            found["health"] = str(health.start(config.health_listen))
+        if session.as_json:
+            session.output.json(found)
+        else:
+            session.output.line(f"node {config.node_id} listens on {address}")
+        session.output.flush()
+        sys.stdout.flush()
+        await stop.wait()
+    finally:
+        health.stop()
+        await server.stop()
+    return 0

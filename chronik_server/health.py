@@ -1,0 +1,105 @@
+"""/live, /ready and /metrics over plain HTTP, for whoever watches the process.
+
+Place: beside `server`, in a thread of its own, so that a stuck event loop is seen and not shared.
+Promise: /live is 200 while the event loop answers; /ready is 200 while every check of the backend
+holds, else 503 with the reasons; /metrics is prometheus_client's own page. Invariant: nothing here
+changes anything, and no secret is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from chronik_server.addresses import Address
+from chronik_server.backend import Check
+from chronik_server.server import Server
+from chronik_store.errors import ConfigError
+
+ANSWER_SECONDS = 5.0
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base's name)
+        """Probes come every second: nothing is logged of them."""
+
+
+class _Listener(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class Health:
+    """The HTTP side of one server."""
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._metrics = server.metrics.wsgi()
+        self._listener: WSGIServer | None = None
+
+    def start(self, address: Address) -> Address:
+        """Listen; returns the address with its port. ConfigError when it cannot be had."""
+        try:
+            self._listener = make_server(
+                address.host, address.port, self.application, _Listener, _Handler
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {address}: {error}") from error
+        threading.Thread(
+            target=self._listener.serve_forever, name="chronik-health", daemon=True
+        ).start()
+        return Address(address.host, self._listener.server_port)
+
+    def stop(self) -> None:
+        """Stop listening. Idempotent."""
+        if self._listener is not None:
+            self._listener.shutdown()
+            self._listener.server_close()
+            self._listener = None
+
+    def application(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        """WSGI."""
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            return self._metrics(environ, start)
+        if path == "/live":
+            return _answer(start, [Check("event loop", self._loop_fault())])
+        if path == "/ready":
+            return _answer(start, self._checks())
+        start("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"/live /ready /metrics\n"]
+
+    def _loop_fault(self) -> str:
+        answered: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._loop.call_soon_threadsafe(answered.set_result, None)
+        try:
+            answered.result(ANSWER_SECONDS)
+        except TimeoutError:
+            return f"no answer within {ANSWER_SECONDS:g} s"
+        return ""
+
+    def _checks(self) -> list[Check]:
+        if self._server.stopping:
+            return [Check("server", "is stopping")]
+        asked = asyncio.run_coroutine_threadsafe(self._server.backend.checks(), self._loop)
+        try:
+            return list(asked.result(ANSWER_SECONDS))
+        except TimeoutError:
+            asked.cancel()
+            return [Check("server", f"no answer within {ANSWER_SECONDS:g} s")]
+
+
+def _answer(start: StartResponse, checks: list[Check]) -> list[bytes]:
+    faults = [check for check in checks if check.fault]
+    start("503 Service Unavailable" if faults else "200 OK", [("Content-Type", "application/json")])
+    found = {check.name: check.fault or "ok" for check in checks}
+    return [json.dumps(found).encode() + b"\n"]
