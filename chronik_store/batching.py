@@ -36,7 +36,7 @@ class Batching:
         if type(records) is RecordBatch:
             batch = records
         else:
-            items = _items(records)
+            items = items_of(records)
             if not items:
                 return None
             # One record is never half timed: what has no time gets that of its append.
@@ -60,7 +60,7 @@ class Batching:
         return batch
 
 
-def _items(records: Any) -> list[Record | bytes]:
+def items_of(records: Any) -> list[Record | bytes]:
     """The records to append; what each of them is, `RecordBatch` checks."""
     if isinstance(records, (bytes, Record)):
         return [records]

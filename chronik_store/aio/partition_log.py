@@ -1,0 +1,243 @@
+"""`PartitionLog` for asyncio.
+
+Place: over `partition_log`, with `appends` for the way in. Promise and invariant: see the room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import functools
+import os
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+from chronik_store.aio.appends import LoopAppends
+from chronik_store.aio.cursor import AsyncCursor
+from chronik_store.aio.offloop import Opening, Pool
+from chronik_store.batching import Appendable
+from chronik_store.config import LogConfig
+from chronik_store.format.record_batch import StoredBatch
+from chronik_store.model import (
+    AppendResult,
+    FetchResult,
+    LogStatus,
+    PipelineReport,
+    RecoveryReport,
+    SearchResult,
+    StoredRecord,
+    VerifyReport,
+    Watermarks,
+)
+from chronik_store.partition_log import PartitionLog
+from chronik_store.read_chain import EntryRun
+
+SCAN_RECORDS = 1000
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(event.set)
+
+
+class AsyncPartitionLog:
+    """`PartitionLog` for asyncio. Use it from the loop that opened it."""
+
+    def __init__(self, log: PartitionLog, pool: Pool | None = None) -> None:
+        self._log = log
+        self._owns_pool = pool is None
+        self._pool = Pool() if pool is None else pool
+        self._appends: LoopAppends | None = None
+        self._moved: asyncio.Event | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        topic: str,
+        partition: int = 0,
+        object_store: str | None = None,
+        config: LogConfig = LogConfig(),  # noqa: B008 (frozen)
+        read_only: bool = False,
+    ) -> Opening[AsyncPartitionLog]:
+        """As `PartitionLog.open`; await it or use `async with`."""
+
+        def opener() -> AsyncPartitionLog:
+            return cls(
+                PartitionLog.open(
+                    path,
+                    topic=topic,
+                    partition=partition,
+                    object_store=object_store,
+                    config=config,
+                    read_only=read_only,
+                )
+            )
+
+        return Opening(opener, AsyncPartitionLog.close)
+
+    async def append(
+        self, records: Appendable, *, expected_offset: int | None = None
+    ) -> AppendResult:
+        """As `PartitionLog.append`; waits while the queue is full.
+
+        Small appends of one turn of the loop share a batch: each is still whole and contiguous,
+        in the order of the calls.
+        """
+        appends = self._appends
+        if appends is not None and expected_offset is None and type(records) is bytes:
+            future = appends.gather(records)
+            if future is not None:
+                return await future
+        return await (await self.enqueue(records, expected_offset=expected_offset))
+
+    async def enqueue(
+        self, records: Appendable, *, expected_offset: int | None = None
+    ) -> asyncio.Future[AppendResult]:
+        """As `append`, but returns once the records have their place in the queue. Whoever calls
+        it again only then has them appended in the order of the calls.
+        """
+        log = self._log
+        core = log._writable()
+        appends = self._appends
+        if appends is None:
+            await self._pool.run(core.begin)  # the first append makes a file: not on the loop
+            appends = self._appends  # asked again: another task may have come first meanwhile
+            if appends is None:
+                appends = self._appends = LoopAppends(core, asyncio.get_running_loop())
+        return await appends.enqueue(records, expected_offset)
+
+    async def drain(self) -> None:
+        """Return when nothing waits here for its place in the log's own queue."""
+        if self._appends is not None:
+            await self._appends.drain()
+
+    async def read(
+        self,
+        offset: int,
+        *,
+        max_records: int = 1000,
+        max_bytes: int = 1 << 20,
+        wait_seconds: float = 0.0,
+    ) -> FetchResult:
+        """As `PartitionLog.read`. Records in the memory tail are answered without a thread."""
+        log = self._log
+        if wait_seconds > 0 and type(offset) is int:
+            await self.wait_offset(offset, wait_seconds)
+        if log._is_hot(offset):
+            return log.read(offset, max_records=max_records, max_bytes=max_bytes)
+        return await self._pool.run(log.read, offset, max_records=max_records, max_bytes=max_bytes)
+
+    async def read_entries(self, offset: int, *, max_bytes: int = 1 << 20) -> EntryRun:
+        """As `PartitionLog.read_entries`. Entries in the memory tail need no thread."""
+        log = self._log
+        if log._is_hot(offset):
+            return log.read_entries(offset, max_bytes=max_bytes)
+        return await self._pool.run(log.read_entries, offset, max_bytes=max_bytes)
+
+    async def wait_offset(self, offset: int, wait_seconds: float) -> None:
+        """Return when a record at `offset` is committed, or the time is up."""
+        log = self._log
+        if log._core is None or log._core.read_only:
+            await self._pool.run(log._view.wait_offset, offset, wait_seconds)
+            return
+        core, loop = log._core, asyncio.get_running_loop()
+        if self._moved is None:
+            moved = self._moved = asyncio.Event()
+            core.watch.add_listener(functools.partial(_wake, loop, moved))
+        deadline = loop.time() + wait_seconds
+        while core.committed.offset <= offset and (left := deadline - loop.time()) > 0:
+            self._moved.clear()
+            if core.committed.offset > offset:
+                return
+            try:
+                async with asyncio.timeout(left):
+                    await self._moved.wait()
+            except TimeoutError:
+                return
+
+    async def read_batches(
+        self, offset: int, *, max_bytes: int = 1 << 20
+    ) -> AsyncIterator[StoredBatch]:
+        """As `PartitionLog.read_batches`."""
+        batches = await self._pool.run(self._log.read_batches, offset, max_bytes=max_bytes)
+        while (batch := await self._pool.run(next, batches, None)) is not None:
+            yield batch
+
+    async def scan(
+        self, start: int | None = None, stop: int | None = None, *, follow: bool = False
+    ) -> AsyncIterator[StoredRecord]:
+        """As `PartitionLog.scan`."""
+        log = self._log
+        offset = log._manifest().start_offset if start is None else start
+        while stop is None or offset < stop:
+            wait_seconds = 1.0 if follow else 0.0
+            count = SCAN_RECORDS if stop is None else min(SCAN_RECORDS, stop - offset)
+            found = await self.read(offset, max_records=count, wait_seconds=wait_seconds)
+            for record in found.records:
+                yield record
+            if not found.records and not follow:
+                return
+            offset = found.next_offset
+
+    async def search(self, query: str, **options: Any) -> SearchResult:
+        """As `PartitionLog.search`."""
+        return await self._pool.run(self._log.search, query, **options)
+
+    async def offset_for_timestamp(self, time: dt.datetime | int) -> int | None:
+        """As `PartitionLog.offset_for_timestamp`."""
+        return await self._pool.run(self._log.offset_for_timestamp, time)
+
+    def cursor(self, name: str) -> AsyncCursor:
+        """As `PartitionLog.cursor`."""
+        return AsyncCursor(self, self._log.cursor(name), self._pool)
+
+    async def drop_before(self, offset: int) -> None:
+        """As `PartitionLog.drop_before`."""
+        await self._pool.run(self._log.drop_before, offset)
+
+    async def seal(self) -> int:
+        """As `PartitionLog.seal`."""
+        return await self._pool.run(self._log.seal)
+
+    async def run_pipeline_once(self) -> PipelineReport:
+        """As `PartitionLog.run_pipeline_once`."""
+        return await self._pool.run(self._log.run_pipeline_once)
+
+    async def verify(self, *, bucket: bool = False, deep: bool = False) -> VerifyReport:
+        """As `PartitionLog.verify`."""
+        return await self._pool.run(self._log.verify, bucket=bucket, deep=deep)
+
+    @property
+    def watermarks(self) -> Watermarks:
+        """As `PartitionLog.watermarks`."""
+        return self._log.watermarks
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """As `PartitionLog.recovery`."""
+        return self._log.recovery
+
+    async def status(self) -> LogStatus:
+        """As `PartitionLog.status`."""
+        return await self._pool.run(self._log.status)
+
+    async def close(self) -> None:
+        """Acknowledge what is in flight, then release everything. Idempotent."""
+        await self.drain()
+        if self._owns_pool:
+            await self._pool.run(self._log.close)
+            self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
