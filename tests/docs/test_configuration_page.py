@@ -1,0 +1,105 @@
+"""docs/configuration.md against the code: names, defaults and bounds of each setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chronik_store import config
+from chronik_store.config import LogConfig, S3Options
+from tests.docs.pages import DOCS
+
+TEXT = (DOCS / "configuration.md").read_text()
+SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+BY_HAND = {
+    "CHRONIK_DATA_DIR",
+    "OBJECT_STORE_BACKEND",
+    "LOCAL_STORAGE_PATH",
+    "S3_BUCKET",
+    "S3_PREFIX",
+}
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE)
+    assert found is not None, title
+    return found[1]
+
+
+ENVIRONMENT = {row[0].strip("`"): row for row in rows(section("Environment"))}
+SETTINGS = {row[0].strip("`"): row for row in rows(section("Settings"))}
+S3 = {row[0].strip("`"): row for row in rows(section("S3"))}
+
+
+def value(text: str) -> Any:
+    """What a cell of the page means."""
+    text = text.strip("`")
+    words = {"none": None, "on": True, "off": False, "S3Options()": S3Options()}
+    if text in words:
+        return words[text]
+    number, _, unit = text.partition(" ")
+    if unit in SIZES:
+        return int(number) * SIZES[unit]
+    return float(number) if re.fullmatch(r"[0-9.]+", text) else text
+
+
+def test_each_variable_is_documented_and_each_documented_one_is_read() -> None:
+    assert {*config.ENVIRONMENT, *BY_HAND} == set(ENVIRONMENT)
+
+
+@pytest.mark.parametrize("name", config.ENVIRONMENT)
+def test_a_variable_sets_the_field_that_the_page_says(name: str) -> None:
+    target, parse = config.ENVIRONMENT[name]
+    _, default, sets, _ = ENVIRONMENT[name]
+    here = S3Options() if target.startswith("s3.") else LogConfig()
+
+    assert f"`{target}`" == sets
+    shown = None if default == "none" else parse(default.strip("`"))
+    assert getattr(here, target.removeprefix("s3.")) == shown
+
+
+def test_each_field_has_a_row() -> None:
+    assert {each.name for each in dataclasses.fields(LogConfig)} == set(SETTINGS)
+    assert {each.name for each in dataclasses.fields(S3Options)} == set(S3)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_row_has_the_default_and_the_unit(name: str) -> None:
+    _, unit, default, _, effect = SETTINGS[name]
+    ending = re.search(r"_(bytes|seconds)(_max)?$", name)
+    # In `code` it is the word "none", not the absence of a value.
+    shown = default.strip("`") if name in config._CHOICES else value(default)
+
+    assert (ending[1] if ending else "") == unit
+    assert getattr(LogConfig(), name) == shown
+    assert effect
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_row_has_the_bounds(name: str) -> None:
+    bounds = {low_high[0]: low_high[1:] for low_high in config._BOUNDS}
+    shown = SETTINGS[name][3]
+    if name in config._CHOICES:
+        assert tuple(re.findall(r"`(\w+)`", shown)) == config._CHOICES[name]
+    elif name not in bounds:
+        assert shown == ""
+    elif shown.endswith(" or more"):
+        assert (value(shown.removesuffix(" or more")), float("inf")) == bounds[name]
+    else:
+        low, high = shown.split(" to ")
+        assert (value(low), value(high)) == bounds[name]
+
+
+@pytest.mark.parametrize("name", S3)
+def test_a_row_of_s3_has_the_default(name: str) -> None:
+    assert getattr(S3Options(), name) == value(S3[name][2])
