@@ -170,8 +170,10 @@ class RaftGroup(State):
         return self.leader
 
     def may_ask(self) -> bool:
-        """Learners never start elections; suspect nodes ask only for a roll call."""
-        return self.id in self.voters
+        """Learners never start elections, nor does a node whose disk still owes the last term:
+        it would raise the term again and again without ever being heard.
+        """
+        return self.id in self.voters and self.storage.ticket <= self.replica.synced_ticket
 
     # --- roles -----------------------------------------------------------------------------------
 

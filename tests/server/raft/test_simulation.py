@@ -23,7 +23,7 @@ HOSTILE: dict[str, Any] = {
     "repeat": 0.03,
     "late": 0.1,
     "delays": (0.001, 0.002, 0.005, 0.01, 0.03),
-    "disk_delays": (0.001, 0.002, 0.005, 0.03),
+    "disk_delays": (0.001, 0.002, 0.005, 0.03, 0.1),
 }
 
 
@@ -77,6 +77,9 @@ async def nemesis(world: World, end: float) -> None:
             world.crash(name)
         elif dice < 0.45:
             world.crash_in_disk_call(name, rng.randint(1, 6))
+        elif dice < 0.52:
+            for each in world.names:  # the power goes
+                world.crash(each, rng.choice(["lost", "any"]))
         elif dice < 0.7:
             some = rng.sample(world.names, rng.randint(1, len(world.names) // 2))
             one_way = rng.random() < 0.3
