@@ -109,7 +109,7 @@ class LogCore:
         wal.on_durable = self._advance_locked
         wal.on_synced = self._on_synced
         wal.on_failed = self._on_failed
-        wal.checkpoint_source = self.checkpoint
+        wal.checkpoint_source = self.checkpoint_locked
 
     # --- start -----------------------------------------------------------------------------------
 
@@ -172,10 +172,13 @@ class LogCore:
         self._on_moved()
 
     def jump_locked(self, base: Position) -> None:
-        """A snapshot was installed: everything below `base` is committed without being here."""
+        """A snapshot was installed: everything below `base` is committed without being here.
+
+        The mark in frames follows once it is durable: frames written before it may be all that a
+        crash leaves, and what they find at these indexes was never committed.
+        """
         self.known_commit = max(self.known_commit, base.index - 1)
         self._committed = max(self._committed, base)
-        self.wal.commit_mark = self._committed.index - 1
 
     def request_commit(self) -> None:
         """Have the committer's threads write what is staged."""
@@ -213,11 +216,11 @@ class LogCore:
         durable = wal.durable
         index = self.known_commit
         position = durable if index >= durable.index - 1 else wal.position_after(index)
+        wal.commit_mark = max(wal.commit_mark, position.index - 1)
         if position.index <= self._committed.index:
             return
         self.state.commit(position.index - 1)
         self._committed = position
-        wal.commit_mark = position.index - 1
         waiters = self.waiters
         while waiters and waiters[0].index < position.index:
             pending = waiters.popleft()
@@ -325,11 +328,15 @@ class LogCore:
     def checkpoint(self) -> Checkpoint:
         """Folded committed state for a new WAL file; the WAL fills in what is its own."""
         with self._lock:
-            return self.state.checkpoint(
-                committed_index=self._committed.index - 1,
-                owner=self.identity.owner,
-                boot_id=self.boot_id,
-            )
+            return self.checkpoint_locked()
+
+    def checkpoint_locked(self) -> Checkpoint:
+        """The same for the WAL, which holds the lock when it asks."""
+        return self.state.checkpoint(
+            committed_index=self._committed.index - 1,
+            owner=self.identity.owner,
+            boot_id=self.boot_id,
+        )
 
     def note_error(self, stage: str, error: BaseException | None) -> None:
         """Remembered for `status`; None clears what that stage had noted."""
