@@ -173,3 +173,22 @@ def test_the_old_files_are_the_log_until_the_snapshot_is_on_disk(
     again = open_wal(disk.crash(mode))
 
     assert again.copy.entries.keys() == {1}
+
+
+def test_a_file_staged_before_a_snapshot_says_what_was_folded_then(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk, commits=False)
+    owner.append(b"not committed")
+    with owner.wal.lock:
+        rotation = owner.wal.stage_rotation()
+        installed = snapshot(owner, 10, 2, 0)
+        owner.wal.stage_snapshot(installed)
+        owner.folded = installed
+
+    owner.wal.lead(rotation)
+    again = open_wal(disk.kill(), start=False)
+
+    assert [c.manifest_folded_to for c in again.copy.checkpoints][:2] == [0, 0]
+    if again.wal.base.index == 0:
+        assert again.wal.recovery_commit_index == 0
