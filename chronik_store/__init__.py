@@ -78,10 +78,12 @@ from chronik_store.model import (
 )
 from chronik_store.partition_log import PartitionLog
 
+# Not on first use: loading the room `restore` would then hide its function of the same name.
+from chronik_store.restore import restore
+
 if TYPE_CHECKING:
     from chronik_store import aio
     from chronik_store.replica import Replica
-    from chronik_store.restore import restore
 
 __version__ = "0.1.0"
 
@@ -140,15 +142,13 @@ __all__ = [
 
 logging.getLogger("chronik_store").addHandler(logging.NullHandler())
 
-_LAZY = {"Replica": "chronik_store.replica", "restore": "chronik_store.restore"}
-
 
 def __getattr__(name: str) -> Any:
-    """`aio` loads asyncio, `restore` and `Replica` are rarely needed: imported when asked for."""
-    import importlib  # noqa: PLC0415
+    """`aio` loads asyncio, `Replica` is rarely needed: imported when asked for."""
+    import importlib
 
     if name == "aio":
         return importlib.import_module("chronik_store.aio")
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "Replica":
+        return importlib.import_module("chronik_store.replica").Replica
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

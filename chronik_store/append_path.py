@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chronik_store.append_outcome import PendingAppend, Sink
+from chronik_store.arguments import check_offset
 from chronik_store.errors import BackpressureError, ChronikError, OffsetConflictError
 from chronik_store.format.control import Seal
 from chronik_store.format.entry import EntryKind, new_entry_header
@@ -108,6 +109,7 @@ class AppendPath:
         core.check_writable_locked()
         base_offset = wal.end_offset
         if expected_offset is not None and expected_offset != base_offset:
+            check_offset(expected_offset, "expected_offset")
             raise OffsetConflictError(
                 f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
                 "read what was appended in between, then decide again",

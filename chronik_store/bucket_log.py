@@ -9,6 +9,7 @@ that it names.
 from __future__ import annotations
 
 from chronik_store import fork_guard
+from chronik_store.arguments import check_partition
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
 from chronik_store.errors import LogClosedError, TopicNotFoundError
@@ -51,6 +52,7 @@ def open_bucket(
     """
     env = Environment() if env is None else env
     check_topic_name(topic)
+    check_partition(partition)
     store = open_object_store(url, env=env, s3=config.s3, read_only=True)
     bucket = StoreBucket(env, config, store, store_id=None, owner="reader", cache_directory=None)
     try:

@@ -76,6 +76,11 @@ class LogConfig:
     object_store: str | None = None
 
     def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            value, allowed = getattr(self, each.name), _TYPES.get(str(each.type))
+            if allowed is not None and type(value) not in allowed:
+                # Without the value: it may be a secret in the wrong place.
+                raise ConfigError(f"{each.name} must be {each.type}, not {type(value).__name__}")
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -85,9 +90,9 @@ class LogConfig:
                 f"record_bytes_max ({self.record_bytes_max}) is over batch_bytes_max "
                 f"({self.batch_bytes_max}); raise the latter"
             )
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; use one of {allowed}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; use one of {choices}")
 
     def replace(self, **changes: Any) -> LogConfig:
         """A copy with some settings changed, checked again."""
@@ -181,6 +186,16 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
 S3_PREFIX make up the URL; CHRONIK_DATA_DIR and the server's variables are read by the CLI."""
 
 _INF = float("inf")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "bool": (bool,),
+    "str | None": (str, type(None)),
+    "S3Options": (S3Options,),
+}
+"""By annotation: a flag that is "false", or half a byte, is a mistake and no setting."""
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("wal_file_bytes", 4 * KIB, 4 * GIB),
     ("batch_bytes_max", 1 * KIB, 256 * MIB),
@@ -188,7 +203,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("queue_bytes_max", 1 * KIB, 4 * GIB),
     ("group_bytes_max", 4 * KIB, 1 * GIB),
     ("tail_bytes_max", 0, 64 * GIB),
-    ("max_future_seconds", 0, _INF),
+    ("max_future_seconds", 0, 1e9),  # in microseconds it must fit an index timestamp
     ("producers_max", 1, 200_000),  # five batches of each stand in every checkpoint
     ("cursors_max", 1, 10_000_000),
     ("commit_threads", 1, 64),

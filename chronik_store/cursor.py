@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from chronik_store.arguments import check_offset
 from chronik_store.errors import ConfigError, OffsetConflictError
 from chronik_store.format.control import CursorSet
 from chronik_store.format.record_batch import StoredBatch
@@ -27,7 +28,7 @@ class Cursor:
     def __init__(self, log: PartitionLog, name: str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"a cursor's name is a str, not {type(name).__name__}")
-        if not name or len(name.encode()) > NAME_BYTES_MAX or not name.isprintable():
+        if not name or not name.isprintable() or len(name.encode()) > NAME_BYTES_MAX:
             raise ConfigError(
                 f"cursor name {name!r}: use 1 to {NAME_BYTES_MAX} bytes of printable text"
             )
@@ -35,19 +36,26 @@ class Cursor:
         self.name = name
 
     def __repr__(self) -> str:
-        return f"Cursor({self.name!r}, offset={self.offset})"
+        return f"Cursor({self.name!r}, offset={self._position()})"
 
     @property
     def committed_offset(self) -> int | None:
         """The offset last committed, or None if this name was never committed."""
-        return dict(self._log._manifest().cursors).get(self.name)
+        self._log._view.check_open()
+        return self._committed()
 
     @property
     def offset(self) -> int:
         """Where reading goes on: the committed offset, else the log's start."""
-        committed = self.committed_offset
-        start = self._log._manifest().start_offset
-        return start if committed is None else committed
+        self._log._view.check_open()
+        return self._position()
+
+    def _committed(self) -> int | None:
+        return dict(self._log._manifest().cursors).get(self.name)
+
+    def _position(self) -> int:
+        committed = self._committed()
+        return self._log._manifest().start_offset if committed is None else committed
 
     def records(self, *, follow: bool = False) -> Iterator[StoredRecord]:
         """Records from `offset` on. Committing while iterating does not move the iterator."""
@@ -63,7 +71,8 @@ class Cursor:
         OffsetConflictError when that would move the cursor back and `reset` is not set;
         OffsetOutOfRangeError past the committed end.
         """
-        self._log._check_offset(next_offset, "next_offset")
+        self._log._writable()
+        check_offset(next_offset, "next_offset")
         current = self.committed_offset
         if current is not None and next_offset < current and not reset:
             raise OffsetConflictError(
@@ -82,5 +91,6 @@ class Cursor:
 
     def delete(self) -> None:
         """Forget the position. Durable when it returns; no error if there is none."""
+        self._log._writable()
         if self.committed_offset is not None:
             self._log._propose(CursorSet(self.name, None, True))

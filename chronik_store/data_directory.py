@@ -40,6 +40,14 @@ LOCK_NAME, STORE_NAME, TOPICS_NAME = "LOCK", "STORE", "TOPICS"
 DIRECTORIES = ("wal", "segments", "cache", "scratch", "quarantine")
 
 
+def absolute_path(path: str | os.PathLike[str]) -> str:
+    """The path of a data directory as the rooms below know it. ConfigError if it can be none."""
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise ConfigError(f"{text!r} cannot be a data directory: give the path of a directory")
+    return os.path.abspath(text)  # noqa: PTH100 (paths are strings below here)
+
+
 def disk_error(path: str, doing: str, error: OSError) -> ChronikError:
     """The typed error for a failed call on the data directory."""
     import errno
@@ -152,6 +160,15 @@ class DataDirectory:
         topics = self._read(TOPICS_NAME)
         if topics is not None:
             self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
+        elif next(self.env.fs.walk(f"{self.path}/wal"), None) is not None:
+            # An empty list here would let a new topic take the place of what is there.
+            raise CorruptionError(
+                f"{self.path} has WAL files but no {TOPICS_NAME} file: restore that file from a "
+                "copy, or the directory from the bucket (chronik restore)",
+                path=f"{self.path}/{TOPICS_NAME}",
+            )
+        elif not self.read_only:
+            self.write(TOPICS_NAME, self.catalog.encode())
 
     def _create(self, url: str | None, owner: str) -> StoreIdentity:
         identity = StoreIdentity(

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
+from chronik_store import fork_guard
 from chronik_store.append_outcome import FUTURES
+from chronik_store.arguments import check_count, check_offset, check_partition, check_seconds
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
@@ -76,6 +78,7 @@ class PartitionLog:
         self._verify = verify
         self._on_close = on_close
         self._closed = False
+        self._fork_generation = fork_guard.generation()
 
     @classmethod
     def open(
@@ -97,6 +100,7 @@ class PartitionLog:
         """
         from chronik_store.log_store import LogStore
 
+        check_partition(partition)
         store = LogStore.open(path, object_store=object_store, config=config, read_only=read_only)
         try:
             if not read_only:
@@ -153,7 +157,7 @@ class PartitionLog:
         OffsetOutOfRangeError past the committed end.
         """
         self._writable()
-        self._check_offset(offset, "offset")
+        check_offset(offset, "offset")
         if offset > self._view.committed.offset:
             self._out_of_range(offset)
         if offset > self._manifest().start_offset:
@@ -200,9 +204,11 @@ class PartitionLog:
         view = self._view
         view.check_open()
         if type(offset) is not int or offset < 0:
-            self._check_offset(offset, "offset")
-        if max_records < 1 or max_bytes < 1:
-            raise ValueError("max_records and max_bytes must be at least 1")
+            check_offset(offset, "offset")
+        check_count(max_records, "max_records")
+        check_count(max_bytes, "max_bytes")
+        if wait_seconds:
+            check_seconds(wait_seconds, "wait_seconds")
         limit = view.committed
         if offset >= limit.offset:
             limit = self._wait_for(offset, wait_seconds)
@@ -227,7 +233,8 @@ class PartitionLog:
         """
         view = self._view
         view.check_open()
-        self._check_offset(offset, "offset")
+        check_offset(offset, "offset")
+        check_count(max_bytes, "max_bytes")
         if offset > view.refresh().offset:
             self._out_of_range(offset)
         return self._chain.scan_batches(offset, limit=lambda: view.committed, chunk_bytes=max_bytes)
@@ -250,9 +257,9 @@ class PartitionLog:
         view.check_open()
         if start is None:
             start = self._manifest().start_offset
-        self._check_offset(start, "start")
+        check_offset(start, "start")
         if stop is not None:
-            self._check_offset(stop, "stop")
+            check_offset(stop, "stop")
         if start > view.refresh().offset:
             self._out_of_range(start)
         wait = self._follow if follow else None
@@ -300,6 +307,9 @@ class PartitionLog:
         QueryError when the query cannot be answered as written.
         """
         self._view.check_open()
+        for name, bound in (("start", start), ("stop", stop)):
+            if bound is not None:
+                check_offset(bound, name)
         return self._search.search(
             query,
             since_us=None if since is None else to_us(since),
@@ -363,8 +373,11 @@ class PartitionLog:
         return self._verify(bucket, deep)
 
     def close(self) -> None:
-        """Acknowledge what is in flight, then release everything. Idempotent."""
-        if not self._closed:
+        """Acknowledge what is in flight, then release everything. Idempotent.
+
+        In a forked child nothing is done: it is all the parent's.
+        """
+        if not self._closed and self._fork_generation == fork_guard.generation():
             self._closed = True
             self._on_close()
 
@@ -421,18 +434,6 @@ class PartitionLog:
 
     def _propose(self, command: Command) -> None:
         self._writable().propose(command)
-
-    @staticmethod
-    def _check_offset(offset: object, name: str) -> None:
-        if type(offset) is not int:
-            raise TypeError(f"{name} must be an int, not {type(offset).__name__}")
-        if offset < 0:
-            raise OffsetOutOfRangeError(
-                f"{name} {offset} is negative; offsets begin at 0",
-                offset=offset,
-                first_offset=0,
-                end_offset=0,
-            )
 
     def _out_of_range(self, offset: int) -> NoReturn:
         start, end = self._manifest().start_offset, self._view.committed.offset

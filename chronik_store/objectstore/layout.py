@@ -79,6 +79,8 @@ class TombstoneKey(NamedTuple):
 
 def check_topic_name(topic: str) -> str:
     """The name itself, if it can stand in a key and a path; else ConfigError."""
+    if not isinstance(topic, str):
+        raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
     if not _TOPIC_NAME.fullmatch(topic) or topic in {".", ".."}:
         raise ConfigError(
             f"topic name {topic[:210]!r} is not usable: 1 to {TOPIC_NAME_BYTES_MAX} of A-Z a-z "

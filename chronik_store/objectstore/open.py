@@ -54,6 +54,8 @@ def open_object_store(
         if default_path is None:
             raise ConfigError(f"no object store given; use one of {SCHEMES}")
         return _local(default_path, env, read_only=read_only)
+    if not isinstance(url, str):
+        raise TypeError(f"an object store is given as a URL in a str, not {type(url).__name__}")
     match = _URL.fullmatch(url)
     if match is None:
         raise ConfigError(f"object store {_shown(url)} is not a URL; use one of {SCHEMES}")

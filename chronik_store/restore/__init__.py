@@ -27,6 +27,7 @@ from chronik_store.data_directory import (
     STORE_NAME,
     TOPICS_NAME,
     DataDirectory,
+    absolute_path,
     disk_error,
     remove_tree,
 )
@@ -99,7 +100,7 @@ def restore(
         UnavailableError, AccessDeniedError, CorruptionError, FutureVersionError, DiskFullError.
     """
     env = Environment() if env is None else env
-    absolute = os.path.abspath(os.fspath(path))  # noqa: PTH100 (paths are strings below here)
+    absolute = absolute_path(path)
     if until_offset is not None and until_offset < 0:
         raise ConfigError(f"until_offset is {until_offset}; it must not be negative")
     store = open_object_store(url, env=env, s3=config.s3)

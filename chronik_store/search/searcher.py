@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
+from chronik_store.arguments import check_seconds
 from chronik_store.clock import Clock
 from chronik_store.errors import (
     ChronikError,
@@ -60,12 +61,12 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise ValueError(f"order is {self.order!r}; use one of {', '.join(get_args(Order))}")
+        if type(self.limit) is not int:
+            raise TypeError(f"limit must be an int, not {type(self.limit).__name__}")
         if not 0 <= self.limit <= LIMIT_MAX:
             raise ValueError(f"limit is {self.limit}; it must be between 0 and {LIMIT_MAX}")
-        if self.deadline_seconds is not None and not self.deadline_seconds >= 0:
-            raise ValueError(
-                f"deadline_seconds is {self.deadline_seconds}; it must not be negative"
-            )
+        if self.deadline_seconds is not None:
+            check_seconds(self.deadline_seconds, "deadline_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
