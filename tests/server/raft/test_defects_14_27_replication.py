@@ -206,7 +206,8 @@ def test_26_a_follower_with_a_longer_log_does_not_lead_the_leader_past_its_own()
         alone.run(0.2)
 
         progress = role_of(alone.node).replication.peers["n2"]
-        assert (3, 4) == (progress.match_index, progress.next_index)
+        assert 3 == progress.match_index
+        assert progress.next_index <= alone.replica.last_index + 1
 
 
 def test_27_a_read_waits_for_a_round_that_began_after_it():
