@@ -28,6 +28,8 @@ from chronik_store.errors import FutureVersionError
 from chronik_store.format.checksum import Buffer, checksum, checksum_parts
 
 VERSION: Final = 1
+VERSION_MAX: Final = 31
+"""No version will be above it: what is above is text of another protocol."""
 FRAME_HEAD_BYTES: Final = 20
 HEADER_BYTES_MAX: Final = 16 << 20
 FRAME_BYTES_MAX: Final = (1 << 31) - 1
@@ -121,7 +123,7 @@ class FrameDecoder:
         """
         size, version, kind, _, _, header_bytes, _ = _HEAD.unpack_from(self._buffer, at)
         if version != VERSION:
-            if version > VERSION and size < FRAME_BYTES_MAX:
+            if VERSION < version <= VERSION_MAX:
                 raise FutureVersionError(
                     f"a frame of version {version}; this side speaks {VERSION}",
                     found=version,

@@ -43,7 +43,10 @@ class Optioned(Generic[T]):
         for name, shape in self.fields.items():
             part = getattr(value, name)
             if part != self._defaults[name]:
-                packed[name] = shape.pack(part)
+                try:
+                    packed[name] = shape.pack(part)
+                except ShapeError as error:
+                    raise ShapeError(f"{type(value).__name__}.{name}: {error}") from None
         return packed
 
     def unpack(self, item: Any, what: str) -> T:

@@ -1,0 +1,214 @@
+"""The connection without its socket: what may happen when, and what bytes can do to it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chronik_server.errors import LocalProtocolError, ProtocolError
+from chronik_server.protocol import data, greeting
+from chronik_server.protocol.connection import GREETING_BYTES_MAX, Connection, Limits
+from chronik_server.protocol.events import Closed, Failure, Request, Response, Told, Unreadable
+from chronik_server.protocol.frames import FrameKind, encode_frame
+from chronik_server.protocol.states import TRANSITIONS, Move, Side, State, moves_of
+from chronik_server.protocol.verbs import Verb
+from chronik_store.errors import ChronikError, FutureVersionError, UnavailableError
+from tests.server.protocol.samples import BOOT_ID, SAMPLES, encode, opened
+
+WELCOME = greeting.Welcome(1, "s", "c", "1", BOOT_ID, 1 << 20, 64)
+
+
+def raw(connection: Connection, event: Request | Response | Failure | Told) -> bytes:
+    return b"".join(bytes(part) for part in connection.send(event))
+
+
+def greeted(limits: Limits = Limits()) -> tuple[Connection, Connection]:
+    client, server = Connection(Side.CLIENT, limits), Connection(Side.SERVER, limits)
+    server.receive_data(raw(client, Request(1, Verb.HELLO, greeting.Hello((1,)))))
+    client.receive_data(raw(server, Response(1, WELCOME)))
+    return client, server
+
+
+def test_requests_are_answered_in_any_order() -> None:
+    client, server = greeted()
+    first = Request(2, Verb.PING, greeting.Ping())
+    second = Request(3, Verb.PRODUCE, data.Produce("t"), b"batch")
+
+    assert [first, second] == server.receive_data(raw(client, first) + raw(client, second))
+
+    answers = [Response(3, data.Produced(0, 1)), Response(2, greeting.Pong(5))]
+    sent = b"".join(raw(server, answer) for answer in answers)
+    assert answers == [event for byte in sent for event in client.receive_data(bytes((byte,)))]
+    assert {} == client.in_flight == server.in_flight
+
+
+def test_nothing_comes_before_the_greeting() -> None:
+    client, _ = greeted()
+    server = Connection(Side.SERVER)
+
+    with pytest.raises(ProtocolError, match="request came while new"):
+        server.receive_data(raw(client, Request(5, Verb.PING, greeting.Ping())))
+    assert State.FAILED is server.state
+    assert [] == server.receive_data(b"anything")
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("move", Move)
+def test_a_pair_outside_the_table_is_refused(side: Side, state: State, move: Move) -> None:
+    connection = Connection(side)
+    connection.state = state
+    if (state, move) in moves_of(side):
+        connection._depart(move)
+        assert TRANSITIONS[state, move] is connection.state
+    else:
+        with pytest.raises(LocalProtocolError):
+            connection._depart(move)
+        assert state is connection.state
+
+
+def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
+    client, server = greeted()
+    server.in_flight[9] = Verb.PING
+
+    with pytest.raises(ProtocolError, match="nobody asked"):
+        client.receive_data(raw(server, Response(9, greeting.Pong(1))))
+
+
+def test_a_request_id_may_be_used_again_only_when_answered() -> None:
+    client, server = greeted()
+    sent = raw(client, Request(2, Verb.PING, greeting.Ping()))
+    server.receive_data(sent)
+
+    with pytest.raises(LocalProtocolError):
+        client.send(Request(2, Verb.PING, greeting.Ping()))
+    with pytest.raises(ProtocolError, match="in use"):
+        server.receive_data(sent)
+
+
+def test_more_requests_than_allowed_end_the_connection() -> None:
+    client, server = greeted(Limits(in_flight_max=2))
+    sent = [raw(client, Request(n, Verb.PING, greeting.Ping())) for n in (2, 3, 4)]
+    server.receive_data(sent[0] + sent[1])
+
+    with pytest.raises(ProtocolError, match="in flight"):
+        server.receive_data(sent[2])
+
+
+def test_an_unknown_verb_or_field_costs_one_request_only() -> None:
+    """A newer client finds out what an older server can do, and goes on."""
+    _, server = greeted()
+    unknown = encode_frame(FrameKind.REQUEST, 999, 7, b"\xa0")
+    broken = encode_frame(FrameKind.REQUEST, Verb.FETCH, 8, b"\xa1\x65topic\x01")
+    newer = encode_frame(FrameKind.REQUEST, Verb.PING, 9, b"\xa1\x63new\x01")
+
+    found = server.receive_data(unknown + broken + newer)
+
+    assert [7, 8] == [e.request_id for e in found[:2] if isinstance(e, Unreadable)]
+    assert Request(9, Verb.PING, greeting.Ping()) == found[2]
+    assert b"" != raw(server, Failure(7, ProtocolError("unknown")))
+
+
+def test_a_frame_before_the_greeting_is_small() -> None:
+    """Who has proved nothing gets no memory; the length alone is enough to refuse."""
+    head = encode_frame(FrameKind.REQUEST, Verb.HELLO, 1, b"\xa0", GREETING_BYTES_MAX)
+
+    with pytest.raises(ProtocolError, match="at most"):
+        Connection(Side.SERVER).receive_data(head[:20])
+
+
+def test_a_frame_over_the_limit_is_refused_by_its_head() -> None:
+    _, server = greeted(Limits(frame_bytes_max=1 << 16))
+    head = encode_frame(FrameKind.REQUEST, Verb.PRODUCE, 2, b"\xa0", 1 << 16)
+
+    with pytest.raises(ProtocolError, match="at most"):
+        server.receive_data(head[:20])
+    assert server.pending_bytes <= 20
+
+
+def test_other_protocols_and_newer_versions_are_told_apart() -> None:
+    with pytest.raises(ProtocolError, match="not Chronik"):
+        Connection(Side.SERVER).receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    frame = bytearray(encode_frame(FrameKind.REQUEST, Verb.HELLO, 1, b"\xa0"))
+    frame[4] = 2
+    with pytest.raises(FutureVersionError):
+        Connection(Side.SERVER).receive_data(bytes(frame))
+
+
+def test_hanging_up_in_a_frame_is_seen() -> None:
+    client, server = greeted()
+    sent = raw(client, Request(2, Verb.PING, greeting.Ping()))
+
+    assert [] == server.receive_data(sent[:-1])
+    assert [Closed(cut=True)] == server.receive_data(b"")
+    assert [Closed(cut=False)] == client.receive_data(b"")
+
+
+def test_a_token_is_never_shown() -> None:
+    assert "secret" not in repr(greeting.Hello((1,), "x", token="secret"))
+
+
+def test_a_value_that_does_not_fit_changes_nothing() -> None:
+    client, _ = greeted()
+    client.set_peer_limit(100)
+
+    with pytest.raises(ValueError, match="takes 100"):
+        client.send(Request(2, Verb.PRODUCE, data.Produce("t"), b"x" * 100))
+    with pytest.raises(ValueError, match="partition"):
+        client.send(Request(2, Verb.FETCH, data.Fetch("t", -1)))
+    assert {} == client.in_flight
+
+
+@given(st.lists(st.binary(max_size=200), max_size=8))
+def test_any_bytes_are_events_or_a_typed_error(chunks: list[bytes]) -> None:
+    for greeted_first in (False, True):
+        server = opened(Side.SERVER, greeted=greeted_first)
+        try:
+            for chunk in chunks:
+                server.receive_data(chunk)
+        except ChronikError:
+            assert State.FAILED is server.state
+        assert server.pending_bytes <= 1600
+
+
+@given(st.data())
+def test_a_damaged_frame_never_gives_another_message(data: st.DataObject) -> None:
+    """Flips, cuts and repeats of good frames: an error, or what was sent, never something else."""
+    sample = data.draw(st.sampled_from([s for s in SAMPLES if s.side is Side.CLIENT]))
+    frame = bytearray(encode(sample))
+    place = data.draw(st.integers(0, len(frame) - 1))
+    frame[place] ^= data.draw(st.integers(1, 255))
+    server = opened(Side.SERVER, greeted=sample.name != "hello")
+    try:
+        found = server.receive_data(bytes(frame))
+    except ChronikError:
+        return
+    header_end = 20 + int.from_bytes(frame[12:16], "little")
+    for event in found:
+        assert isinstance(event, (Request, Told))
+        assert place >= header_end, "only a payload's flip may pass: it has its own checksum"
+        assert sample.event.message == event.message  # type: ignore[union-attr]
+
+
+@given(st.binary(max_size=64))
+def test_any_header_is_read_or_refused_for_every_verb(header: bytes) -> None:
+    for verb in Verb:
+        server = opened(Side.SERVER)
+        frame = encode_frame(FrameKind.REQUEST, verb, 5, header)
+        try:
+            (event,) = server.receive_data(frame)
+        except ProtocolError:
+            assert verb is Verb.HELLO
+            continue
+        assert isinstance(event, (Request, Unreadable))
+
+
+def test_the_error_of_a_whole_connection_reaches_the_client() -> None:
+    client, _ = greeted()
+    farewell = Connection(Side.SERVER)
+
+    (event,) = client.receive_data(raw(farewell, Failure(0, UnavailableError("full"))))
+
+    assert isinstance(event, Failure)
+    assert State.CLOSED is client.state

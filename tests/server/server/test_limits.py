@@ -1,0 +1,378 @@
+"""What a stranger, a broken program or a slow network can do to a server: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from chronik_server.addresses import Address
+from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.config import ServerConfig
+from chronik_server.errors import ConnectionLostError, UnauthenticatedError
+from chronik_server.health import Health
+from chronik_server.protocol import data, greeting
+from chronik_server.protocol.connection import Connection
+from chronik_server.protocol.events import Closed, Event, Failure, Request, Response
+from chronik_server.protocol.frames import FrameKind, encode_frame
+from chronik_server.protocol.states import Side
+from chronik_server.protocol.verbs import Verb
+from chronik_server.tls import TlsOptions
+from chronik_store.errors import ChronikError, ConfigError, CorruptionError, UnavailableError
+from chronik_store.format.record_batch import RecordBatch
+from tests.server.serving import QUICK, connected, run, serving
+
+
+class Raw:
+    """A client that says what it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.connection = Connection(Side.CLIENT)
+
+    @classmethod
+    async def open(cls, address: str, *, greet: bool = True) -> Raw:
+        host, _, port = address.rpartition(":")
+        raw = cls(*await asyncio.open_connection(host, int(port)))
+        if greet:
+            raw.say(Request(1, Verb.HELLO, greeting.Hello((1,))))
+            (answer,) = await raw.hear()
+            assert isinstance(answer, Response)
+        return raw
+
+    def say(self, event: Request) -> None:
+        self.writer.write(b"".join(bytes(part) for part in self.connection.send(event)))
+
+    async def hear(self) -> list[Event]:
+        while True:
+            events = self.connection.receive_data(await self.reader.read(1 << 16))
+            if events:
+                return events
+
+    async def last_word(self) -> ChronikError:
+        """The server's farewell, after which it has hung up."""
+        events = []
+        while not events or not isinstance(events[-1], Closed):
+            chunk = await self.reader.read(1 << 16)
+            found = self.connection.receive_data(chunk)
+            events += found
+            if not chunk:
+                break
+        failures = [event.error for event in events if isinstance(event, Failure)]
+        self.writer.close()
+        return failures[-1]
+
+
+async def is_alive(address: str) -> bool:
+    async with AsyncClient(address, options=QUICK) as client:
+        return await client.ping() > 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 4,
+        b"\xff" * 40,
+        encode_frame(FrameKind.REQUEST, Verb.PING, 1, b"\xa0"),
+        encode_frame(FrameKind.RESPONSE, Verb.HELLO, 1, b"\xa0"),
+        encode_frame(FrameKind.REQUEST, Verb.HELLO, 1, b"\xa0", 1 << 20),
+    ],
+)
+def test_a_malformed_greeting_is_answered_and_hung_up_on(tmp_path: Path, said: bytes) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (server, address):
+            raw = await Raw.open(address, greet=False)
+            raw.writer.write(said)
+            await raw.reader.read(-1)
+            raw.writer.close()
+            assert await is_alive(address)
+            await asyncio.sleep(0.05)
+            assert not server.sessions
+
+    run(main())
+
+
+def test_an_oversized_frame_is_refused_before_it_has_come(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, frame_bytes_max=1 << 20) as (_, address):
+            raw = await Raw.open(address)
+            head = encode_frame(FrameKind.REQUEST, Verb.PRODUCE, 2, b"\xa0", 1 << 30)
+            raw.writer.write(head[:20])
+            assert "at most" in str(await raw.last_word())
+
+    run(main())
+
+
+def test_who_never_greets_or_never_finishes_a_frame_is_hung_up_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = {"greeting_seconds": 0.2, "frame_seconds": 0.2}
+        async with serving(tmp_path, **settings) as (server, address):
+            silent = await Raw.open(address, greet=False)
+            slow = await Raw.open(address)
+            slow.writer.write(encode_frame(FrameKind.REQUEST, Verb.PING, 2, b"\xa0")[:7])
+            assert "greeting" in str(await asyncio.wait_for(silent.last_word(), 3))
+            assert "frame" in str(await asyncio.wait_for(slow.last_word(), 3))
+            await asyncio.sleep(0.05)
+            assert not server.sessions
+
+    run(main())
+
+
+def test_an_idle_connection_ends_and_its_client_does_not_notice(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, idle_seconds=0.2) as (server, client):
+            await client.ping()
+            await asyncio.sleep(1.2)
+            assert not server.sessions
+            assert 0 < await client.ping()
+
+    run(main())
+
+
+def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = {"write_stall_seconds": 0.3}
+        async with connected(tmp_path, **settings) as (server, client):
+            await client.create_topic("events")
+            for _ in range(4):
+                await client.append("events", b"x" * (4 << 20))
+            raw = await Raw.open(str(client.router._servers[0]))
+            fetch = data.Fetch("events", 0, 0, max_bytes=64 << 20)
+            for number in range(2, 12):
+                raw.say(Request(number, Verb.FETCH, fetch))
+            await asyncio.sleep(2)
+            assert 1 == len(server.sessions)
+            raw.writer.transport.abort()
+
+    run(main())
+
+
+def test_connections_above_the_limit_are_told_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, connections_max=2) as (_, address):
+            first, second = await Raw.open(address), await Raw.open(address)
+            third = await Raw.open(address, greet=False)
+            error = await third.last_word()
+            assert isinstance(error, UnavailableError)
+            assert error.retriable
+            for raw in (first, second):
+                raw.writer.close()
+            await asyncio.sleep(0.05)
+            assert await is_alive(address)
+
+    run(main())
+
+
+def test_bytes_in_flight_stop_the_reading_not_the_answers(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, in_flight_bytes_max=20_000) as (_, client):
+            await client.create_topic("events")
+            results = await asyncio.gather(
+                *(client.append("events", b"x" * 9000) for _ in range(50))
+            )
+            assert set(range(50)) == {result.base_offset for result in results}
+
+    run(main())
+
+
+def test_a_damaged_batch_is_refused_at_the_door(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            raw = await Raw.open(str(client.router._servers[0]))
+            batch = bytearray(RecordBatch.build([b"hello"]).buffer)
+            for number, damage in enumerate((0, 20, len(batch) - 1), 2):
+                flipped = bytes(batch[:damage]) + bytes((batch[damage] ^ 1,)) + batch[damage + 1 :]
+                raw.say(Request(number, Verb.PRODUCE, data.Produce("events"), flipped))
+                (event,) = await raw.hear()
+                assert isinstance(event, Failure)
+                assert isinstance(event.error, CorruptionError)
+                assert "not_durable" == event.error.durability
+            raw.say(Request(9, Verb.PRODUCE, data.Produce("events"), b""))
+            (event,) = await raw.hear()
+            assert isinstance(event, Failure)
+            assert 0 == (await client.watermarks("events")).end
+            raw.writer.close()
+
+    run(main())
+
+
+def test_a_half_open_connection_is_noticed_by_the_client(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            server = Connection(Side.SERVER)
+            while not server.receive_data(await reader.read(1000)):
+                pass
+            welcome = greeting.Welcome(1, "s", "c", "1", "0" * 32, 1 << 20, 9)
+            writer.write(b"".join(bytes(p) for p in server.send(Response(1, welcome))))
+            await asyncio.sleep(5)
+            writer.close()
+
+        listener = await asyncio.start_server(mute, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        options = ClientOptions(request_seconds=0.2, retry_seconds=0.3)
+        async with AsyncClient(f"127.0.0.1:{port}", options=options) as client:
+            with pytest.raises(ConnectionLostError, match="not answered"):
+                await client.ping()
+        listener.close()
+
+    run(main())
+
+
+def test_stopping_sees_appends_through_and_ends_waits(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, options=ClientOptions(retry_seconds=0.1)) as (
+            server,
+            client,
+        ):
+            await client.create_topic("events")
+            waiting = asyncio.create_task(client.read("events", 0, wait_seconds=20))
+            await asyncio.sleep(0.05)
+            begun = asyncio.get_running_loop().time()
+            await server.stop()
+            assert asyncio.get_running_loop().time() - begun < 3
+            with pytest.raises(UnavailableError):
+                await waiting
+
+    run(main())
+
+
+def test_a_defect_of_the_server_is_never_success(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+
+            async def broken(*_: object) -> object:
+                raise RuntimeError("a defect")
+
+            await client.create_topic("events")
+            server.handlers.by_message[data.Offsets] = broken  # type: ignore[assignment]
+            with pytest.raises(ChronikError) as caught:
+                await client.watermarks("events")
+            assert ("InternalError", "unknown") == (
+                type(caught.value).__name__,
+                caught.value.durability,
+            )
+
+    run(main())
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::", "10.1.2.3", "example.org"])
+def test_strangers_are_not_served_in_the_clear(listen: str) -> None:
+    with pytest.raises(ConfigError, match="CHRONIK_TLS_CERT"):
+        ServerConfig(listen=Address(listen, 7411)).check_exposure()
+    with pytest.raises(ConfigError, match="CHRONIK_AUTH_TOKEN"):
+        tls = TlsOptions(certificate="c", key="k")
+        ServerConfig(listen=Address(listen, 7411), tls=tls).check_exposure()
+    with pytest.raises(ConfigError):
+        ServerConfig(listen=Address(listen, 7411), auth_token="t").check_exposure()
+    ServerConfig(listen=Address(listen, 7411), tls=tls, auth_token="t").check_exposure()
+    mutual = TlsOptions(certificate="c", key="k", ca="a")
+    ServerConfig(listen=Address(listen, 7411), tls=mutual).check_exposure()
+    ServerConfig(listen=Address(listen, 7411), insecure=True).check_exposure()
+
+
+def test_settings_come_from_the_environment_and_hide_secrets() -> None:
+    environ = {
+        "CHRONIK_LISTEN": "127.0.0.1:9",
+        "CHRONIK_NODE_ID": "b",
+        "CHRONIK_PEERS": "a@h1:1,b@h2:2",
+        "CHRONIK_AUTH_TOKEN": "hunter2",
+        "CHRONIK_TLS_CA": "/ca",
+    }
+    config = ServerConfig.from_env(environ, node_id="a")
+
+    assert (Address("127.0.0.1", 9), "a") == (config.listen, config.node_id)
+    assert (("a", Address("h1", 1)), ("b", Address("h2", 2))) == config.peers
+    assert TlsOptions(ca="/ca") == config.tls
+    assert "hunter2" not in repr(config)
+    for bad in ({"CHRONIK_LISTEN": "x:y"}, {"CHRONIK_PEERS": "a"}, {"CHRONIK_INSECURE": "maybe"}):
+        with pytest.raises(ConfigError):
+            ServerConfig.from_env(bad)
+
+
+def certificates(directory: Path) -> dict[str, str]:
+    """A CA, a server certificate for 127.0.0.1, and a client certificate."""
+    names = {}
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
+
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2")  # fmt: skip
+    for name in ("server", "client"):
+        (directory / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile",
+                f"{name}.ext")  # fmt: skip
+        names[f"{name}.pem"] = str(directory / f"{name}.pem")
+        names[f"{name}.key"] = str(directory / f"{name}.key")
+    return {**names, "ca.pem": str(directory / "ca.pem")}
+
+
+def test_tls_asks_for_a_certificate_of_the_ca_and_a_token(tmp_path: Path) -> None:
+    files = certificates(tmp_path)
+    server_tls = TlsOptions(
+        certificate=files["server.pem"], key=files["server.key"], ca=files["ca.pem"]
+    )
+    client_tls = TlsOptions(
+        certificate=files["client.pem"], key=files["client.key"], ca=files["ca.pem"]
+    )
+
+    async def ask(address: str, tls: TlsOptions | None, token: str | None) -> object:
+        options = ClientOptions(tls=tls, token=token, retry_seconds=0.1, connect_seconds=2)
+        async with AsyncClient(address, options=options) as client:
+            return await client.topics()
+
+    async def main() -> None:
+        async with serving(tmp_path / "d", tls=server_tls, auth_token="t") as (_, address):
+            assert () == await ask(address, client_tls, "t")
+            with pytest.raises(UnauthenticatedError):
+                await ask(address, client_tls, None)
+            with pytest.raises(ChronikError):
+                await ask(address, TlsOptions(ca=files["ca.pem"]), "t")
+            with pytest.raises(ChronikError):
+                await ask(address, None, "t")
+            with pytest.raises(ConnectionLostError, match="certificate"):
+                await ask(address, TlsOptions(), "t")
+
+    run(main())
+    with pytest.raises(ConfigError, match=r"nothing\.pem"):
+        TlsOptions(certificate="nothing.pem", key="nothing.key").server_context()
+    assert ssl.TLSVersion.TLSv1_2 == client_tls.client_context().minimum_version
+
+
+def test_health_says_what_is(tmp_path: Path) -> None:
+    def get(url: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b"x")
+            health = Health(server, asyncio.get_running_loop())
+            base = f"http://{health.start(Address('127.0.0.1', 0))}"
+            assert (200, '{"event loop": "ok"}\n') == await asyncio.to_thread(get, base + "/live")
+            assert 200 == (await asyncio.to_thread(get, base + "/ready"))[0]
+            page = (await asyncio.to_thread(get, base + "/metrics"))[1]
+            assert 'chronik_requests_total{verb="produce"} 1.0' in page
+            assert "chronik_connections 1.0" in page
+            assert 404 == (await asyncio.to_thread(get, base + "/secret"))[0]
+            server.stopping = True
+            assert 503 == (await asyncio.to_thread(get, base + "/ready"))[0]
+            server.stopping = False
+            await asyncio.to_thread(health.stop)
+
+    run(main())
