@@ -90,11 +90,6 @@ class LogAssembly:
         core.begin()
         core.close()
 
-    def clear(self, paths: LogPaths) -> None:
-        """Remove what a creation left behind that no catalog names."""
-        for path in (paths.wal, paths.segments, paths.scratch):
-            remove_tree(self._env, path)
-
     def open(
         self,
         entry: TopicEntry,

@@ -264,12 +264,14 @@ class LogCore:
         if self.replica is not None:
             self.replica.on_failed(error)
 
-    def poisoned_error(self) -> LogPoisonedError:
+    def poisoned_error(self, durability: Durability = "unknown") -> LogPoisonedError:
+        """What an append gets once a write or sync has failed: in flight then, or made later."""
         cause = self.wal.poisoned
         return LogPoisonedError(
             f"a write or sync of {self.paths.wal} failed ({cause!r}); what was in flight may or "
             "may not be on disk: close the log and open it again, then read its end",
             cause=cause,
+            durability=durability,
         )
 
     # --- state -----------------------------------------------------------------------------------
@@ -396,7 +398,7 @@ class LogCore:
                 "this log was opened read-only; open it with read_only=False to append"
             )
         if self.wal.poisoned is not None:
-            raise self.poisoned_error()
+            raise self.poisoned_error("not_durable")
         if self.identity.owner != LOCAL_OWNER:
             raise NotReplicatedError(
                 f"this log belongs to {self.identity.owner}: append through the cluster's leader",

@@ -15,36 +15,29 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from chronik_store import fork_guard
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import DataDirectory, disk_error
+from chronik_store.data_directory import DataDirectory, absolute_path
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
-    ConfigError,
     CorruptionError,
     LogClosedError,
     ReadOnlyError,
-    TopicExistsError,
     TopicNotFoundError,
 )
-from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
+from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.log_identity import LOCAL_OWNER
-from chronik_store.model import (
-    PipelineReport,
-    SearchResult,
-    StoreStatus,
-    TopicInfo,
-)
-from chronik_store.objectstore.layout import check_topic_name
+from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
 from chronik_store.search.searcher import merge_results
 from chronik_store.search_scratch import SearchScratch
 from chronik_store.store_bucket import StoreBucket
 from chronik_store.store_ticker import StoreTicker
-from chronik_store.topic_deletion import delete_topic_data
+from chronik_store.topic_changes import TopicChanges
 
 logger = logging.getLogger("chronik_store.store")
 
@@ -69,8 +62,8 @@ class LogStore:
         self._read_only = read_only
         self._lock = env.threads.condition()
         self._logs: dict[tuple[str, int], PartitionLog | None] = {}
-        self._changing = False
         self._closed = False
+        self._fork_generation = fork_guard.generation()
         guard = DiskGuard(
             env.fs,
             env.clock,
@@ -87,13 +80,14 @@ class LogStore:
             owner=owner,
             scratch=SearchScratch(env.fs, None if read_only else f"{directory.path}/scratch"),
         )
+        self._topics = TopicChanges(env, directory, bucket, self._assembly, self._forget)
         self._ticker = StoreTicker(
             env,
             config,
             self._assembly,
             self._all_logs,
             self._open_logs,
-            self._finish_deletions,
+            self._topics.finish_deletions,
             read_only=read_only,
         )
 
@@ -116,7 +110,7 @@ class LogStore:
         CorruptionError, ReadOnlyError, UnavailableError.
         """
         env = Environment() if env is None else env
-        absolute = os.path.abspath(os.fspath(path))  # noqa: PTH100 (paths are strings below here)
+        absolute = absolute_path(path)
         url = object_store if object_store is not None else config.object_store
         if url is not None:
             open_object_store(url, env=env, s3=config.s3, read_only=True).close()
@@ -162,40 +156,7 @@ class LogStore:
         name that cannot stand in a path.
         """
         self._check_writable()
-        check_topic_name(name)
-        if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
-            raise ConfigError(f"partitions is {partitions!r}; use 1 to {PARTITIONS_MAX}")
-        with self._changes():
-            entry = self._directory.topic(name)
-            if entry is not None and not exist_ok:
-                raise TopicExistsError(
-                    f"topic {name!r} exists with {entry.partitions} partitions; pass "
-                    "exist_ok=True to use it",
-                    topic=name,
-                )
-            if entry is None:
-                topic_id = self._env.entropy.token_bytes(16).hex()
-                self._clear_leftovers(name)
-                first = 0
-            else:
-                topic_id, first = entry.topic_id, entry.partitions
-            wanted = TopicEntry(name, topic_id, max(first, partitions), "live")
-            if wanted != entry:
-                self._create_partitions(wanted, first)
-                self._directory.put_topic(wanted)
-        return _info(wanted)
-
-    def _create_partitions(self, entry: TopicEntry, first: int) -> None:
-        try:
-            for partition in range(first, entry.partitions):
-                paths = self._directory.paths(entry.name, partition)
-                self._assembly.create(entry, partition, paths)
-        except OSError as error:
-            raise disk_error(self._directory.path, "create a topic in", error) from error
-
-    def _clear_leftovers(self, name: str) -> None:
-        """A creation that a crash cut short left directories that no catalog names."""
-        self._assembly.clear(self._directory.paths(name, 0))
+        return _info(self._topics.create(name, partitions, exist_ok=exist_ok))
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with all its records, here and in the bucket.
@@ -204,22 +165,7 @@ class LogStore:
         not answer are deleted by the pipeline later.
         """
         self._check_writable()
-        with self._changes():
-            entry = self._directory.topic(name)
-            if entry is None:
-                raise self._not_found(name)
-            self._directory.put_topic(entry._replace(state="deleting"))
-            for partition in range(entry.partitions):
-                self._forget(name, partition)
-        self._finish_deletions()
-
-    def _finish_deletions(self) -> None:
-        """Carry deletions to their end: bucket, directories, list. Raises what stops it."""
-        for entry in self._directory.catalog.topics:
-            if entry.state == "deleting":
-                delete_topic_data(self._env, self._directory, self._bucket, self._assembly, entry)
-                with self._changes():
-                    self._directory.forget_topic(entry.topic_id)
+        self._topics.delete(name, self._not_found)
 
     def topics(self) -> tuple[TopicInfo, ...]:
         """The topics, by name."""
@@ -318,6 +264,7 @@ class LogStore:
 
     def search(self, topic: str, query: str, **options: Any) -> SearchResult:
         """Search all partitions of a topic and merge; options as in `PartitionLog.search`."""
+        self._check_open()
         entry = self._entry(topic)
         started = self._env.clock.monotonic()
         results = [
@@ -372,10 +319,8 @@ class LogStore:
 
     # --- life ------------------------------------------------------------------------------------
 
-    def _changes(self) -> _Changes:
-        return _Changes(self)
-
     def _check_open(self) -> None:
+        fork_guard.check(self._fork_generation)
         if self._closed:
             raise LogClosedError(f"the store {self._directory.path} is closed; open it again")
 
@@ -388,6 +333,8 @@ class LogStore:
 
     def close(self) -> None:
         """Stop background work, acknowledge what is in flight, release the lock. Idempotent."""
+        if self._fork_generation != fork_guard.generation():
+            return  # it is all the parent's
         with self._lock:
             if self._closed:
                 return
@@ -424,26 +371,6 @@ class LogStore:
 
     def __repr__(self) -> str:
         return f"<LogStore {self._directory.path} {'closed' if self._closed else 'open'}>"
-
-
-class _Changes:
-    """One topic change at a time, without holding a lock over its I/O."""
-
-    def __init__(self, store: LogStore) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
-        store = self._store
-        with store._lock:
-            while store._changing:
-                store._lock.wait(1.0)
-            store._changing = True
-
-    def __exit__(self, *_: object) -> None:
-        store = self._store
-        with store._lock:
-            store._changing = False
-            store._lock.notify_all()
 
 
 def _info(entry: TopicEntry) -> TopicInfo:

@@ -13,13 +13,13 @@ import logging
 
 from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError
+from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import decode_manifest_object
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.manifest.keys import named_keys
 from chronik_store.objectstore.base import ObjectStore
-from chronik_store.objectstore.layout import manifest_prefix, tombstone_key
+from chronik_store.objectstore.layout import STORE_KEY, manifest_prefix, tombstone_key
 from chronik_store.store_bucket import StoreBucket
 
 logger = logging.getLogger("chronik_store.topics")
@@ -36,20 +36,29 @@ def delete_topic_data(
 ) -> None:
     """Delete a topic's objects and directories. Raises what stands in the way; repeatable."""
     keys: set[str] = set()
-    tiered = False
+    published = unsure = False
     for partition in range(entry.partitions):
         paths = directory.paths(entry.name, partition)
-        if assembly.has_wal(paths):
+        if not assembly.has_wal(paths):
+            unsure = True  # lost, or removed by a deletion that was cut short: ask the bucket
+        else:
             try:
                 manifest = assembly.read_manifest(entry, partition, paths)
             except CorruptionError as error:
+                unsure = True
                 logger.warning(
                     "deleting %s/%s by its bucket manifests: %s", entry.name, partition, error
                 )
             else:
                 keys |= named_keys(manifest)
-                tiered = tiered or manifest.published_number > 0 or bool(named_keys(manifest))
-    if tiered and bucket.check_identity():
+                published = published or manifest.published_number > 0
+    claimed = (published or unsure or bool(keys)) and bucket.check_identity()
+    if published and not claimed:
+        raise UnavailableError(
+            f"{bucket.store.url} holds no {STORE_KEY} object, though topic {entry.name} was "
+            "published there: is this the bucket? Its objects are deleted when it is back"
+        )
+    if claimed:
         keys |= _bucket_keys(bucket.store, entry)
         bucket.store.put_if_absent(
             tombstone_key(entry.name, entry.topic_id), entry.topic_id.encode()

@@ -235,3 +235,54 @@ def test_secrets_show_nowhere(tmp_path):
         shown = f"{config!r} {store!r} {store.status()!r} {store.partition('a').status()!r}"
     stored = b"".join(path.read_bytes() for path in (tmp_path / "d").rglob("*") if path.is_file())
     assert not re.search(r"AKIASECRET|hush-hush", shown + stored.decode("latin-1"))
+
+
+def test_a_lost_list_of_topics_is_damage_and_nothing_takes_the_place_of_what_is_there(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a")
+        store.partition("a").append([b"x"] * 3)
+    topics = (tmp_path / "d" / "TOPICS").read_bytes()
+    (tmp_path / "d" / "TOPICS").unlink()
+    for read_only in (False, True):
+        with pytest.raises(chronik.CorruptionError, match="TOPICS"):
+            open_store(tmp_path / "d", read_only=read_only)
+    (tmp_path / "d" / "TOPICS").write_bytes(topics)
+    with open_store(tmp_path / "d") as store:
+        assert 3 == store.partition("a").watermarks.end
+
+
+def test_what_no_list_names_is_set_aside_not_deleted(tmp_path):
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a")
+        empty = (tmp_path / "d" / "TOPICS").read_bytes()
+        store.create_topic("b")
+        store.partition("b").append(b"precious")
+    (tmp_path / "d" / "TOPICS").write_bytes(empty)
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("b")
+        assert 0 == store.partition("b").watermarks.end
+    kept = list((tmp_path / "d" / "quarantine").rglob("wal_*.log"))
+    assert any(b"precious" in path.read_bytes() for path in kept)
+
+
+def test_protocol_6_a_deletion_in_an_outage_is_finished_later_and_first(tmp_path):
+    bucket = tmp_path / "d" / "object_store"
+    with open_store(tmp_path / "d") as store:
+        store.create_topic("a")
+        store.partition("a").append([b"old"] * 10)
+        store.partition("a").seal()
+        store.run_pipeline_once()
+        bucket.rename(tmp_path / "away")
+        bucket.write_bytes(b"")  # the bucket does not answer
+        store.delete_topic("a")
+        with pytest.raises(chronik.TopicNotFoundError):
+            store.partition("a")
+        with pytest.raises(chronik.ChronikError):
+            store.create_topic("a")
+        assert store.run_pipeline_once().errors
+        bucket.unlink()
+        (tmp_path / "away").rename(bucket)
+        store.create_topic("a")
+        store.partition("a").append(b"new")
+        assert () == store.run_pipeline_once().errors
+        assert [] == list(bucket.rglob("*.seg"))

@@ -1,0 +1,129 @@
+"""Creating and deleting topics: one change at a time, each durable when it returns.
+
+Place: part of `log_store`. Promise: a topic is listed only after all its partitions have a durable
+WAL; a deleted one is gone for every reader once it is marked, and its data follows (protocol 6).
+Nothing that no catalog names is deleted: what stands in a new topic's way is set aside whole.
+Invariant: no lock is held over the I/O of a change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from chronik_store.data_directory import DataDirectory, disk_error
+from chronik_store.environment import Environment
+from chronik_store.errors import ConfigError, TopicExistsError, TopicNotFoundError, UnavailableError
+from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
+from chronik_store.log_assembly import LogAssembly
+from chronik_store.objectstore.layout import check_topic_name
+from chronik_store.store_bucket import StoreBucket
+from chronik_store.topic_deletion import delete_topic_data
+
+logger = logging.getLogger("chronik_store.topics")
+
+
+class TopicChanges:
+    """The topics of one store. Thread-safe.
+
+    forget: closes a partition that is open, before its topic goes.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        directory: DataDirectory,
+        bucket: StoreBucket,
+        assembly: LogAssembly,
+        forget: Callable[[str, int], None],
+    ) -> None:
+        self._env = env
+        self._directory = directory
+        self._bucket = bucket
+        self._assembly = assembly
+        self._forget = forget
+        self._turn = env.threads.condition()
+        self._changing = False
+
+    def __enter__(self) -> None:
+        """Wait for the change under way; the turn is a flag, so that its I/O holds no lock."""
+        with self._turn:
+            while self._changing:
+                self._turn.wait(1.0)
+            self._changing = True
+
+    def __exit__(self, *_: object) -> None:
+        with self._turn:
+            self._changing = False
+            self._turn.notify_all()
+
+    def create(self, name: str, partitions: int, *, exist_ok: bool) -> TopicEntry:
+        """Create a topic, or add partitions to it. See `LogStore.create_topic`."""
+        check_topic_name(name)
+        if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
+            raise ConfigError(f"partitions is {partitions!r}; use 1 to {PARTITIONS_MAX}")
+        if any(each.name == name and each.state == "deleting" for each in self._topics()):
+            # Its directories carry the same name: they must be gone first.
+            self.finish_deletions()
+        with self:
+            entry = self._directory.topic(name)
+            if entry is not None and not exist_ok:
+                raise TopicExistsError(
+                    f"topic {name!r} exists with {entry.partitions} partitions; pass "
+                    "exist_ok=True to use it",
+                    topic=name,
+                )
+            first = 0 if entry is None else entry.partitions
+            topic_id = self._env.entropy.token_bytes(16).hex() if entry is None else entry.topic_id
+            wanted = TopicEntry(name, topic_id, max(first, partitions), "live")
+            if wanted != entry:
+                self._create_partitions(wanted, first)
+                self._directory.put_topic(wanted)
+        return wanted
+
+    def _create_partitions(self, entry: TopicEntry, first: int) -> None:
+        try:
+            for partition in range(first, entry.partitions):
+                paths = self._directory.paths(entry.name, partition)
+                if self._assembly.has_wal(paths):
+                    # Of a creation that a crash cut short, or of a list that was lost: keep it.
+                    self._set_aside(paths.wal, f"{paths.quarantine}/unlisted-{entry.topic_id}")
+                self._assembly.create(entry, partition, paths)
+        except OSError as error:
+            raise disk_error(self._directory.path, "create a topic in", error) from error
+
+    def _set_aside(self, source: str, target: str) -> None:
+        fs = self._env.fs
+        fs.make_directories(target)
+        for name in fs.list(source):
+            fs.rename(f"{source}/{name}", f"{target}/{name}")
+        fs.sync_directory(target)
+        fs.sync_directory(source)
+        logger.warning("%s was not listed in TOPICS; its files are in %s now", source, target)
+
+    def delete(self, name: str, not_found: Callable[[str], TopicNotFoundError]) -> None:
+        """Mark the topic, then carry the deletion out as far as the bucket lets it."""
+        with self:
+            entry = self._directory.topic(name)
+            if entry is None:
+                raise not_found(name)
+            self._directory.put_topic(entry._replace(state="deleting"))
+            for partition in range(entry.partitions):
+                self._forget(name, partition)
+        try:
+            self.finish_deletions()
+        except UnavailableError as error:
+            logger.warning("topic %s is deleted; its objects wait for the bucket: %s", name, error)
+
+    def finish_deletions(self) -> None:
+        """Carry deletions to their end: bucket, directories, list. Raises what stops it."""
+        for entry in self._topics():
+            if entry.state == "deleting":
+                with self:
+                    delete_topic_data(
+                        self._env, self._directory, self._bucket, self._assembly, entry
+                    )
+                    self._directory.forget_topic(entry.topic_id)
+
+    def _topics(self) -> tuple[TopicEntry, ...]:
+        return self._directory.catalog.topics
