@@ -172,14 +172,15 @@ class Replication:
     # --- answers ---------------------------------------------------------------------------------
 
     def answered(self, peer: str, response: AppendEntriesResponse) -> bool:
-        """Take an answer into account. True: the peer holds more than was known."""
+        """Take an answer into account. True: more of what the peer holds counts than before."""
         progress = self.peers[peer]
         now = self._leader.loop.time()
         progress.heard_at = now
         progress.request_id = max(progress.request_id, response.request_id)
+        recovered = progress.is_suspect and not response.is_suspect
         progress.is_suspect = response.is_suspect
         if response.success:
-            news = progress.matched(response.match_index, now)
+            news = progress.matched(response.match_index, now) or recovered
             waited_for = progress.snapshot_index
             if progress.mode is Mode.PROBE or (
                 progress.mode is Mode.SNAPSHOT and progress.match_index >= waited_for
@@ -192,7 +193,7 @@ class Replication:
         probed = progress.mode is Mode.PROBE and prev == progress.next_index - 1
         if ahead or probed:
             progress.probe(self._agreeing_index(response))
-        return False
+        return recovered
 
     def _agreeing_index(self, response: AppendEntriesResponse) -> int:
         """The next index to try after a conflict: whole terms are skipped (paper 5.3)."""
