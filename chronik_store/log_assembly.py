@@ -157,7 +157,9 @@ class LogAssembly:
             paths.wal,
             WalIdentity(entry.name, partition, entry.topic_id, self._owner, log_id),
             WalSettings(
-                file_bytes=self._config.wal_file_bytes, group_bytes=self._config.group_bytes_max
+                file_bytes=self._config.wal_file_bytes,
+                group_bytes=self._config.group_bytes_max,
+                fill_keep_free_bytes=self._config.disk_throttle_bytes,
             ),
             state,
             services=self._services,

@@ -9,6 +9,7 @@ own, since a write error is reported once per descriptor and must not be taken f
 
 from __future__ import annotations
 
+import errno
 from typing import Protocol
 
 from chronik_store.commit.rounds import Rounds
@@ -41,8 +42,16 @@ class Filler:
         self._rounds.close()
 
 
-def write_zeros(fs: FileSystem, path: str, start: int, end: int) -> None:
-    """Make [start, end) of an existing file durable zeros. OSError as it comes."""
+def write_zeros(
+    fs: FileSystem, path: str, start: int, end: int, *, keep_free_bytes: int = 0
+) -> None:
+    """Make [start, end) of an existing file durable zeros. OSError as it comes.
+
+    ENOSPC, and nothing written, if less than `keep_free_bytes` would be free: what comes after
+    the zeros (a rotation, a control entry) needs that room more.
+    """
+    if keep_free_bytes and fs.usage(path).free_bytes - (end - start) < keep_free_bytes:
+        raise OSError(errno.ENOSPC, "the room left is kept for appends", path)
     file = fs.open(path, write=True)
     try:
         while start < end:

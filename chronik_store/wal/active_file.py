@@ -163,7 +163,8 @@ class ActiveFile:
             self._filling = region
         failure: OSError | None = None
         try:
-            write_zeros(self._env.fs, file.path, *region)
+            keep_free_bytes = self._settings.fill_keep_free_bytes
+            write_zeros(self._env.fs, file.path, *region, keep_free_bytes=keep_free_bytes)
         except OSError as error:
             failure = error
         with self._lock:

@@ -31,12 +31,14 @@ class WalSettings:
     """file_bytes: where a file is rotated (one larger group still fits). group_bytes: the most
     that one write takes, a single larger frame excepted. fill_bytes_min/max: chunks of zeros
     written ahead, doubling with the write rate; max 0 switches filling off.
+    fill_keep_free_bytes: no zeros are written that would leave less free on the disk.
     """
 
     file_bytes: int = 64 * MIB
     group_bytes: int = 8 * MIB
     fill_bytes_min: int = 64 * KIB
     fill_bytes_max: int = 16 * MIB
+    fill_keep_free_bytes: int = 0
 
 
 class WalFileInfo(NamedTuple):
