@@ -76,6 +76,7 @@ def test_19_a_leader_begins_with_an_entry_of_its_own():
     with Alone(terms=[1]) as alone:
         alone.lead()
 
+        assert 2 == alone.replica.last_index
         assert EntryKind.NOOP == alone.replica.entries(2, 1)[0].header.kind
         assert alone.sent(AppendEntries)[-1].entries[-1].header.kind == EntryKind.NOOP
 
