@@ -163,6 +163,15 @@ class CorruptionError(ChronikError):
         self.path = path
         self.offset_range = offset_range
 
+    def __str__(self) -> str:
+        """The message, with the path where it does not say it itself, and a way on."""
+        text = str(self.args[0])
+        if self.path and self.path not in text:
+            text = f"{self.path}: {text}"
+        if "chronik " in text:
+            return text
+        return f"{text}; `chronik verify` and `chronik repair` tell what can be done"
+
 
 class FutureVersionError(ChronikError):
     """Written by a newer Chronik. Upgrade; nothing was changed."""

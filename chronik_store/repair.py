@@ -169,6 +169,14 @@ class _Patient:
         seqs, _ = list_files(self._env.fs, self._paths.wal)
         openings = [read_opening(self._env.fs, self._paths.wal, seq, self._who) for seq in seqs]
         found, manifest = self._recover(self._env.fs)
+        if not seqs:
+            # The topic is listed, so its WAL existed: lost, not new. Its log id went with it.
+            found.verdict = "suspect"
+            found.findings.append(f"{self._paths.wal} has no WAL file, though the topic is listed")
+            head = lineage_of(self._store, self._topic.name, self._partition).head
+            return self._repair(
+                "restore", found, 0, head.object.manifest.next.offset if head else 0
+            )
         number, tiered = self._bucket_end(manifest)
         report = found.report()
         if found.verdict != "suspect":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +237,16 @@ def test_a_crash_at_any_call_of_a_repair_loses_no_file_and_is_finished_by_the_ne
         left: list[Any] = [disk.peek(path) for path in disk.paths("/data")]
         for content in contents:
             assert any(each[: len(content)] == content for each in left), f"call {call}"
+
+
+def test_a_lost_wal_directory_is_for_restore(tmp_path: Path) -> None:
+    config = LogConfig(pipeline_enabled=False)
+    with LogStore.open(tmp_path / "d", config=config) as store:
+        store.create_topic("t")
+        store.partition("t").append([b"x"] * 5)
+        store.partition("t").seal()
+        assert store.run_pipeline_once().errors == ()
+    for path in (tmp_path / "d" / "wal" / "t" / "0").iterdir():
+        path.unlink()
+    (each,) = plan_repair(tmp_path / "d", config=config)
+    assert ("suspect", "restore", 5) == (each.verdict, each.action, each.tiered_offset)
