@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from chronik_store.environment import Environment
 from chronik_store.errors import (
@@ -62,6 +64,15 @@ def disk_error(path: str, doing: str, error: OSError) -> ChronikError:
     return UnavailableError(f"{message}; check the disk")
 
 
+@contextmanager
+def disk_errors(path: str, doing: str) -> Iterator[None]:
+    """Within this, a failed call on the data directory is raised as its typed error."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(path, doing, error) from error
+
+
 class DataDirectory:
     """An opened data directory. Not thread-safe: `LogStore` serialises changes."""
 
@@ -75,16 +86,24 @@ class DataDirectory:
 
     @classmethod
     def open(
-        cls, env: Environment, path: str, *, url: str | None, read_only: bool, owner: str
+        cls,
+        env: Environment,
+        path: str,
+        *,
+        url: str | None,
+        read_only: bool,
+        owner: str,
+        store_id: str | None = None,
     ) -> DataDirectory:
         """Lock (unless read-only), check or create the identity, load the topics.
 
         url: the object store asked for, without secrets; None takes what the directory has.
+        store_id: of a new directory; None makes one. The nodes of a cluster share theirs.
         """
         directory = cls(env, path, read_only=read_only)
         try:
             directory._prepare()
-            directory._load(url, owner)
+            directory._load(url, owner, store_id)
         except OSError as error:
             directory.close()
             raise disk_error(path, "open", error) from error
@@ -144,7 +163,7 @@ class DataDirectory:
             host=host,
         )
 
-    def _load(self, url: str | None, owner: str) -> None:
+    def _load(self, url: str | None, owner: str, store_id: str | None) -> None:
         data = self._read(STORE_NAME)
         if data is None:
             if self.env.fs.exists(f"{self.path}/{TOPICS_NAME}"):
@@ -153,7 +172,7 @@ class DataDirectory:
                     "from the bucket (chronik restore)",
                     path=f"{self.path}/{STORE_NAME}",
                 )
-            self.identity = self._create(url, owner)
+            self.identity = self._create(url, owner, store_id)
         else:
             self.identity = decode_store_identity(data, path=f"{self.path}/{STORE_NAME}")
             self._check(self.identity, url)
@@ -170,10 +189,10 @@ class DataDirectory:
         elif not self.read_only:
             self.write(TOPICS_NAME, self.catalog.encode())
 
-    def _create(self, url: str | None, owner: str) -> StoreIdentity:
+    def _create(self, url: str | None, owner: str, store_id: str | None) -> StoreIdentity:
         identity = StoreIdentity(
             format_version=FORMAT_VERSION,
-            store_id=self.env.entropy.token_bytes(16).hex(),
+            store_id=store_id or self.env.entropy.token_bytes(16).hex(),
             url=url,
             created_us=self.env.clock.time_us(),
             owner=owner,
@@ -209,6 +228,12 @@ class DataDirectory:
         return self.identity.url
 
     @property
+    def owner(self) -> str:
+        """LOCAL_OWNER, or the cluster node that the directory was created for."""
+        assert self.identity is not None
+        return self.identity.owner
+
+    @property
     def foreign_owner(self) -> str | None:
         """The cluster node that owns the directory, or None when it is an embedded one."""
         assert self.identity is not None
@@ -242,13 +267,15 @@ class DataDirectory:
 
     def reload(self) -> None:
         """Read-only: the list as it is now."""
-        topics = self._read(TOPICS_NAME)
+        with disk_errors(self.path, "read the topics of"):
+            topics = self._read(TOPICS_NAME)
         if topics is not None:
             self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
 
     def _replace_catalog(self, topics: list[TopicEntry]) -> None:
         catalog = TopicCatalog(tuple(topics))
-        self.write(TOPICS_NAME, catalog.encode())
+        with disk_errors(self.path, "write the topics of"):
+            self.write(TOPICS_NAME, catalog.encode())
         self.catalog = catalog
 
     def write(self, name: str, data: bytes) -> None:
@@ -279,9 +306,10 @@ class DataDirectory:
 
     def close(self) -> None:
         """Release the lock. Idempotent."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with disk_errors(self.path, "release the lock of"):
+                lock.release()
 
 
 def remove_tree(env: Environment, path: str) -> None:

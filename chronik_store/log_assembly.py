@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import disk_error, remove_tree
+from chronik_store.data_directory import disk_error, disk_errors, remove_tree
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.format.manifest_file import Manifest
@@ -24,6 +24,7 @@ from chronik_store.model import VerifyReport
 from chronik_store.partition_log import PartitionLog
 from chronik_store.pipeline import ByteBudget, Pipeline, SteadyTime, Tiering
 from chronik_store.read_chain import ReadChain
+from chronik_store.replica import Replica
 from chronik_store.search.bundle_cache import BundleCache
 from chronik_store.search_scratch import SearchScratch
 from chronik_store.segment.footers import FooterCache
@@ -61,6 +62,8 @@ class LogAssembly:
         self._scratch = scratch
         self._bundles = BundleCache(scratch.fs, scratch.bundles, env.threads)
         self._footers = FooterCache(env.threads)
+        self.dispatch: Callable[[Callable[[], None]], None] | None = None
+        """How a replica's callbacks reach its owner; None: logs of no cluster."""
         self.on_unsworn: Callable[[LogCore], None] = _ignore
         self.on_sealed: Callable[[LogCore], None] = _ignore
         self.pipeline = Pipeline(
@@ -80,13 +83,21 @@ class LogAssembly:
     def has_wal(self, paths: LogPaths) -> bool:
         """There is at least one WAL file."""
         fs = self._env.fs
-        return fs.exists(paths.wal) and any(name.endswith(".log") for name in fs.list(paths.wal))
+        with disk_errors(paths.wal, "look into"):
+            found = fs.list(paths.wal) if fs.exists(paths.wal) else []
+        return any(name.endswith(".log") for name in found)
 
-    def create(self, entry: TopicEntry, partition: int, paths: LogPaths) -> None:
-        """Make the directories of a new partition and its first WAL file, durably."""
+    def create(
+        self, entry: TopicEntry, partition: int, paths: LogPaths, *, log_id: str | None = None
+    ) -> None:
+        """Make the directories of a new partition and its first WAL file, durably.
+
+        log_id: of a log that a cluster owns; None makes one.
+        """
         for path in (paths.wal, paths.segments):
             self._env.fs.make_directories(path)
-        core = self._core(entry, partition, paths, log_id=self._env.entropy.token_bytes(16).hex())
+        fresh = self._env.entropy.token_bytes(16).hex() if log_id is None else log_id
+        core = self._core(entry, partition, paths, log_id=fresh)
         core.begin()
         core.close()
 
@@ -108,6 +119,8 @@ class LogAssembly:
             core.start()
         except OSError as error:
             raise disk_error(paths.wal, "open", error) from error
+        if self.dispatch is not None:
+            core.replica = Replica(core, self.dispatch)
         local = LocalSegments(self._env.fs, paths.segments)
         chain = ReadChain(
             wal=core.wal,
@@ -165,7 +178,8 @@ class LogAssembly:
             services=self._services,
             quarantine=paths.quarantine,
             read_only=self._read_only,
-            accept_suspect=self._config.accept_suspect,
+            # A node of a cluster rejoins without a vote; alone, somebody must decide (protocol 9).
+            accept_suspect=self._config.accept_suspect or self.dispatch is not None,
         )
         identity = LogIdentity(
             entry.name, partition, entry.topic_id, state.manifest.log_id, self._owner

@@ -6,8 +6,10 @@ in the notes. Invariant: byte counts are of local files, as they are now.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from chronik_store.data_directory import disk_errors
 from chronik_store.log_view import watermarks_of
 from chronik_store.model import LogStatus
 
@@ -54,7 +56,11 @@ def _notes(core: LogCore) -> tuple[str, ...]:
 
 
 def _directory_bytes(core: LogCore) -> int:
+    """Of the local segment files; one that the pipeline removes meanwhile does not count."""
     fs, path = core.env.fs, core.paths.segments
-    if not fs.exists(path):
-        return 0
-    return sum(fs.stat(f"{path}/{name}").size_bytes for name in fs.list(path))
+    total = 0
+    with disk_errors(path, "look into"):
+        for name in fs.list(path) if fs.exists(path) else []:
+            with suppress(FileNotFoundError):
+                total += fs.stat(f"{path}/{name}").size_bytes
+    return total

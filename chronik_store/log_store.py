@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from chronik_store import fork_guard
-from chronik_store.config import LogConfig
-from chronik_store.data_directory import DataDirectory, absolute_path
+from chronik_store.config import LogConfig, check_config
+from chronik_store.data_directory import DataDirectory, absolute_path, disk_errors
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import (
@@ -109,18 +109,40 @@ class LogStore:
         Errors: ConfigError, DirectoryLockedError, IdentityMismatchError, FutureVersionError,
         CorruptionError, ReadOnlyError, UnavailableError.
         """
-        env = Environment() if env is None else env
+        return cls._open_as(
+            LOCAL_OWNER,
+            None,
+            path,
+            object_store=object_store,
+            config=config,
+            read_only=read_only,
+            env=Environment() if env is None else env,
+        )
+
+    @classmethod
+    def _open_as(
+        cls,
+        owner: str,
+        store_id: str | None,
+        path: str | os.PathLike[str],
+        *,
+        object_store: str | None,
+        config: LogConfig,
+        read_only: bool,
+        env: Environment,
+    ) -> LogStore:
+        """See `open`; and `replicated`, which opens as a node of a cluster."""
+        check_config(config)
         absolute = absolute_path(path)
         url = object_store if object_store is not None else config.object_store
         if url is not None:
             open_object_store(url, env=env, s3=config.s3, read_only=True).close()
         directory = DataDirectory.open(
-            env, absolute, url=url, read_only=read_only, owner=LOCAL_OWNER
+            env, absolute, url=url, read_only=read_only, owner=owner, store_id=store_id
         )
         try:
-            owner = directory.foreign_owner
             # A cluster's directory is read-only for everybody else (protocol 11).
-            read_only = read_only or owner is not None
+            read_only = read_only or directory.owner != owner
             store = open_object_store(
                 directory.url,
                 env=env,
@@ -133,14 +155,12 @@ class LogStore:
                 config,
                 store,
                 store_id=directory.store_id,
-                owner=owner or LOCAL_OWNER,
+                owner=directory.owner,
                 cache_directory=None if read_only else f"{absolute}/cache",
             )
             if not read_only:
                 bucket.check_identity_if_reachable()
-            opened = cls(
-                env, config, directory, bucket, read_only=read_only, owner=owner or LOCAL_OWNER
-            )
+            opened = cls(env, config, directory, bucket, read_only=read_only, owner=directory.owner)
         except BaseException:
             directory.close()
             raise
@@ -183,7 +203,7 @@ class LogStore:
         self._check_open()
         key = (topic, partition)
         log = self._logs.get(key)
-        if log is not None:
+        if log is not None and type(partition) is int:
             return log
         entry = self._entry(topic)
         if type(partition) is not int or not 0 <= partition < entry.partitions:
@@ -299,7 +319,8 @@ class LogStore:
     def status(self) -> StoreStatus:
         """The directory and all its partitions at a glance."""
         self._check_open()
-        usage = self._env.fs.usage(self._directory.path)
+        with disk_errors(self._directory.path, "look at"):
+            usage = self._env.fs.usage(self._directory.path)
         cache = self._bucket.cache.stats()
         found = self._all_logs()
         statuses = tuple(log.status() for log in found if isinstance(log, PartitionLog))

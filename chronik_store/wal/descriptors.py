@@ -8,12 +8,15 @@ and sync happen within one use.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from chronik_store.fs.base import File, FileSystem
 from chronik_store.threads import Threads
+
+logger = logging.getLogger("chronik_store.wal")
 
 
 class Lent:
@@ -52,7 +55,7 @@ class DescriptorCache:
             lent = Lent(file, write=True)
             replaced = self._put(path, lent)
         if replaced is not None:
-            replaced.close()
+            _close(replaced)
         self.give_back(lent)
 
     def forget(self, path: str) -> None:
@@ -64,7 +67,7 @@ class DescriptorCache:
             found.stale = True
             if found.users:
                 return
-        found.file.close()
+        _close(found.file)
 
     @property
     def open_files(self) -> int:
@@ -88,7 +91,7 @@ class DescriptorCache:
         with self._lock:
             replaced = self._put(path, lent)
         if replaced is not None:
-            replaced.close()
+            _close(replaced)
         return lent
 
     def _put(self, path: str, lent: Lent) -> File | None:
@@ -115,10 +118,18 @@ class DescriptorCache:
             elif len(self._open) > self._limit:
                 closing += self._evict()
         for file in closing:
-            file.close()
+            _close(file)
 
     def _evict(self) -> list[File]:
         """Take idle files out, least recently used first, down to the limit. Lock held."""
         idle = [path for path, held in self._open.items() if not held.users]
         surplus = idle[: len(self._open) - self._limit]
         return [self._open.pop(path).file for path in surplus]
+
+
+def _close(file: File) -> None:
+    """Release a descriptor. What had to be on disk was synced before: a failure loses nothing."""
+    try:
+        file.close()
+    except OSError as error:
+        logger.warning("closing %s failed: %s", file.path, error)
