@@ -73,6 +73,7 @@ def buckets_of(machines: Callable[[Any], ObjectStore]) -> Iterator[None]:
     with (
         mock.patch("chronik_store.log_store.open_object_store", open_store),
         mock.patch("chronik_store.bucket_log.open_object_store", open_store),
+        mock.patch("chronik_store.restore.open_object_store", open_store),
         # Nobody searches here, and who is killed tidies nothing up.
         mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value="/nonexistent"),
     ):

@@ -1,0 +1,119 @@
+"""Topics that come and go, and a restore, with the power gone or a call failing at any point."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from chronik_store.environment import Environment
+from chronik_store.errors import ChronikError
+from chronik_store.objectstore.layout import parse_segment_key
+from chronik_store.restore import restore
+from chronik_store.testing.crash import MortalThreads
+from tests.crash.harness import (
+    _LIVES,
+    CONFIG,
+    MODES,
+    URL,
+    Life,
+    buckets_of,
+    close_quietly,
+    crash_points,
+)
+from tests.crash.test_every_crash_point import uploaded
+
+
+def delete_and_create(life: Life) -> None:
+    """A namesake right after a deletion (protocol 6)."""
+    life.store.delete_topic("t")
+    life.store.create_topic("t")
+
+
+def check_topic(life: Life) -> None:
+    """It is there whole, or gone whole; a namesake has nothing of it; nothing is left behind."""
+    life.open_store()
+    with life.store:
+        if life.store.topics():
+            log = life.store.partition("t")
+            if log.watermarks.end:
+                life.ledger.check(log)
+                assert log.verify(bucket=True, deep=True).findings == ()
+                life.store.delete_topic("t")
+            else:
+                assert list(log.scan()) == []
+                life.store.delete_topic("t")
+        life.store.run_pipeline_once()
+        life.store.create_topic("t")
+        log = life.store.partition("t")
+        assert (0, 0) == (log.watermarks.start, log.watermarks.end)
+        assert log.append(b"first").base_offset == 0
+    objects = [info.key for info in life.bucket.list("", limit=10_000)]
+    assert [] == [key for key in objects if parse_segment_key(key) is not None]
+
+
+def run(act, check, *, every: int) -> int:
+    points = 0
+    with buckets_of(lambda env: _LIVES[env.fs].bucket_for(env)):
+        for at, life in crash_points(uploaded, act):
+            close_quietly(life)
+            points += 1
+            if at % every:
+                continue
+            after = life.fails(MODES[at // every % len(MODES)])
+            try:
+                check(after)
+            except BaseException as error:
+                error.add_note(f"crash point {at}, {MODES[at // every % len(MODES)]}")
+                raise
+            finally:
+                close_quietly(after)
+    return points
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_power_may_fail_at_any_call_of_a_deletion(every: int) -> None:
+    assert run(delete_and_create, check_topic, every=every) > 30
+
+
+def take_over(life: Life) -> None:
+    """Another directory takes the bucket over; the first stays open until then."""
+    env = Environment(fs=life.disk, threads=MortalThreads())
+    restore(URL, "/new", config=CONFIG, env=env)
+
+
+def check_restored(life: Life) -> None:
+    """The next run of the same restore ends well, with all that the bucket held; the old is fenced.
+
+    What the old directory alone has stays readable there.
+    """
+    life.knows(life.disk)
+    env = Environment(fs=life.disk, threads=MortalThreads())
+    if not life.disk.exists("/new/STORE"):  # the last of its files: then it was done
+        restore(URL, "/new", config=CONFIG, env=env)
+    life.path = "/new"
+    life.open()
+    with life.store:
+        records = {record.offset: record.value for record in life.log.scan()}
+        assert records == {at: life.ledger.known[at] for at in range(len(records))}
+        assert len(records) == 14
+        assert life.log.append(b"mine").base_offset == 14
+        life.log.seal()
+        life.drain()
+        assert life.log.verify(bucket=True, deep=True).findings == ()
+    life.path = "/data"
+    life.open()
+    with life.store:
+        life.ledger.check(life.log)
+        life.log.append(b"theirs")
+        life.log.seal()
+        with contextlib.suppress(ChronikError):
+            life.log.run_pipeline_once()
+        life.log.run_pipeline_once()
+        assert life.log.status().fenced
+        assert "theirs" in str(list(life.log.scan())[-1].value)
+
+
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_power_may_fail_at_any_call_of_a_restore(every: int) -> None:
+    assert run(take_over, check_restored, every=every) > 30
