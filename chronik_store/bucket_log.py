@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from chronik_store import fork_guard
 from chronik_store.arguments import check_partition
-from chronik_store.config import LogConfig
+from chronik_store.config import LogConfig, check_config
 from chronik_store.environment import Environment
 from chronik_store.errors import LogClosedError, TopicNotFoundError
 from chronik_store.format.manifest_file import Manifest, ManifestObject
@@ -53,6 +53,7 @@ def open_bucket(
     env = Environment() if env is None else env
     check_topic_name(topic)
     check_partition(partition)
+    check_config(config)
     store = open_object_store(url, env=env, s3=config.s3, read_only=True)
     bucket = StoreBucket(env, config, store, store_id=None, owner="reader", cache_directory=None)
     try:

@@ -125,6 +125,12 @@ class LogConfig:
         return cls(**values)
 
 
+def check_config(config: object) -> None:
+    """TypeError unless it is a LogConfig."""
+    if not isinstance(config, LogConfig):
+        raise TypeError(f"config must be a LogConfig, not {config!r:.100}")
+
+
 def object_store_url(environ: Mapping[str, str]) -> str | None:
     """The object-store URL that OBJECT_STORE_BACKEND and its companions spell, or None."""
     backend = environ.get("OBJECT_STORE_BACKEND") or None

@@ -27,6 +27,8 @@ SMALL_BYTES = 1 << 14
 """A larger record goes alone: its batch costs little beside it."""
 FEW_RECORDS = 8
 """An append of more records than this is worth its own batch."""
+RECORD_BYTES = 16
+"""What a record takes in a batch beside its value and key, at most."""
 LOOK_AGAIN_SECONDS = 0.005
 
 Future = asyncio.Future[AppendResult]
@@ -42,7 +44,12 @@ class LoopAppends:
         self._loop = loop
         limits = core.config
         self._small_bytes = min(SMALL_BYTES, limits.record_bytes_max)
-        self._together_bytes = min(TOGETHER_BYTES, limits.queue_bytes_max, limits.batch_bytes_max)
+        # A shared batch stays within the limit that each of its appends keeps: half of it, and the
+        # append that goes over that, which is at most a quarter; the rest is for the header.
+        self._alone_bytes = limits.batch_bytes_max // 4
+        self._together_bytes = min(
+            TOGETHER_BYTES, limits.queue_bytes_max, limits.batch_bytes_max // 2
+        )
         self._records: list[Record | bytes] = []
         self._shares: list[Share] = []
         self._bytes = 0
@@ -56,8 +63,8 @@ class LoopAppends:
 
     def gather(self, value: bytes) -> Future | None:
         """Queue one small value until this turn ends; None: it has to go through `enqueue`."""
-        size = len(value)
-        if size > self._small_bytes or self._full:
+        size = len(value) + RECORD_BYTES
+        if len(value) > self._small_bytes or size > self._alone_bytes or self._full:
             return None
         future: Future = self._loop.create_future()
         self._records.append(value)
@@ -119,8 +126,8 @@ class LoopAppends:
             size = len(value) + len(key or b"")
             if size > self._small_bytes:
                 return None
-            total += size
-        return total
+            total += size + RECORD_BYTES
+        return total if total <= self._alone_bytes else None
 
     def _gathered(self, size: int) -> None:
         self._bytes += size

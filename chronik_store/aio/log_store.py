@@ -80,8 +80,9 @@ class AsyncLogStore:
         """As `LogStore.close`."""
         for face in self._faces.values():
             await face.drain()
-        await self._pool.run(self._store.close)
-        self._pool.close()
+        if self._pool.alive:
+            await self._pool.run(self._store.close)
+            self._pool.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,6 +13,9 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from chronik_store import fork_guard
+from chronik_store.errors import LogClosedError
+
 T = TypeVar("T")
 POOL_THREADS = 8
 
@@ -52,13 +55,24 @@ class Pool:
         self._executor = concurrent.futures.ThreadPoolExecutor(
             POOL_THREADS, thread_name_prefix="chronik-aio"
         )
+        self._closed = False
+        self._fork_generation = fork_guard.generation()
+
+    @property
+    def alive(self) -> bool:
+        """False once closed, and in a forked child, where there is nothing to close."""
+        return not self._closed and self._fork_generation == fork_guard.generation()
 
     async def run(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call in a pool thread. Cancelling gives up the wait only."""
+        """Call in a pool thread. Cancelling gives up the wait only. Raises LogClosedError."""
+        fork_guard.check(self._fork_generation)  # a forked child has the pool without its threads
+        if self._closed:
+            raise LogClosedError("this log is closed; open it again")
         loop = asyncio.get_running_loop()
         call = functools.partial(function, *args, **options)
         return await loop.run_in_executor(self._executor, call)
 
     def close(self) -> None:
         """Let running calls end by themselves."""
+        self._closed = True
         self._executor.shutdown(wait=False)

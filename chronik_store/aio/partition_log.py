@@ -16,9 +16,11 @@ from typing import Any, Self
 from chronik_store.aio.appends import LoopAppends
 from chronik_store.aio.cursor import AsyncCursor
 from chronik_store.aio.offloop import Opening, Pool
+from chronik_store.arguments import check_offset, check_seconds
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.format.record_batch import StoredBatch
+from chronik_store.log_core import LogCore
 from chronik_store.model import (
     AppendResult,
     FetchResult,
@@ -49,6 +51,7 @@ class AsyncPartitionLog:
         self._owns_pool = pool is None
         self._pool = Pool() if pool is None else pool
         self._appends: LoopAppends | None = None
+        self._beginning: asyncio.Future[None] | None = None
         self._moved: asyncio.Event | None = None
 
     @classmethod
@@ -86,6 +89,7 @@ class AsyncPartitionLog:
         Small appends of one turn of the loop share a batch: each is still whole and contiguous,
         in the order of the calls.
         """
+        self._log._writable()
         appends = self._appends
         if appends is not None and expected_offset is None and type(records) is bytes:
             future = appends.gather(records)
@@ -103,11 +107,24 @@ class AsyncPartitionLog:
         core = log._writable()
         appends = self._appends
         if appends is None:
-            await self._pool.run(core.begin)  # the first append makes a file: not on the loop
-            appends = self._appends  # asked again: another task may have come first meanwhile
-            if appends is None:
-                appends = self._appends = LoopAppends(core, asyncio.get_running_loop())
+            appends = await self._begin(core)
         return await appends.enqueue(records, expected_offset)
+
+    async def _begin(self, core: LogCore) -> LoopAppends:
+        """The first append makes a file: away from the loop, and once. Those who come meanwhile
+        wait for the same future, which lets them go on in the order of their calls.
+        """
+        beginning = self._beginning
+        if beginning is None:
+            beginning = self._beginning = asyncio.ensure_future(self._pool.run(core.begin))
+        try:
+            await asyncio.shield(beginning)
+        finally:
+            if beginning.done() and self._beginning is beginning:
+                self._beginning = None
+        if self._appends is None:
+            self._appends = LoopAppends(core, asyncio.get_running_loop())
+        return self._appends
 
     async def drain(self) -> None:
         """Return when nothing waits here for its place in the log's own queue."""
@@ -124,8 +141,11 @@ class AsyncPartitionLog:
     ) -> FetchResult:
         """As `PartitionLog.read`. Records in the memory tail are answered without a thread."""
         log = self._log
-        if wait_seconds > 0 and type(offset) is int:
-            await self.wait_offset(offset, wait_seconds)
+        if wait_seconds:
+            check_seconds(wait_seconds, "wait_seconds")
+            log._view.check_open()
+            if type(offset) is int:
+                await self.wait_offset(offset, wait_seconds)
         if log._is_hot(offset):
             return log.read(offset, max_records=max_records, max_bytes=max_bytes)
         return await self._pool.run(log.read, offset, max_records=max_records, max_bytes=max_bytes)
@@ -171,7 +191,11 @@ class AsyncPartitionLog:
     ) -> AsyncIterator[StoredRecord]:
         """As `PartitionLog.scan`."""
         log = self._log
+        log._view.check_open()
         offset = log._manifest().start_offset if start is None else start
+        check_offset(offset, "start")
+        if stop is not None:
+            check_offset(stop, "stop")
         while stop is None or offset < stop:
             wait_seconds = 1.0 if follow else 0.0
             count = SCAN_RECORDS if stop is None else min(SCAN_RECORDS, stop - offset)
@@ -226,6 +250,8 @@ class AsyncPartitionLog:
 
     async def close(self) -> None:
         """Acknowledge what is in flight, then release everything. Idempotent."""
+        if not self._pool.alive:
+            return
         await self.drain()
         if self._owns_pool:
             await self._pool.run(self._log.close)
