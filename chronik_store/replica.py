@@ -13,7 +13,6 @@ A reply to a peer may leave only after the tickets of the frames that it speaks 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ from chronik_store.errors import (
     CorruptionError,
     FencedError,
     IdentityMismatchError,
+    OffsetConflictError,
     UnavailableError,
 )
 from chronik_store.format.control import Command, Members, Seal
@@ -37,6 +37,7 @@ from chronik_store.format.entry import (
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import Position
+from chronik_store.replica_tickets import TicketQueue
 from chronik_store.replica_values import Appended, Arrived, Conflict, Snapshot, Staged, arrive
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ class Replica:
         self._wal = core.wal
         self._lock = core.wal.lock
         self._dispatch = dispatch
-        self._callbacks: deque[tuple[int, Callable[[], None]]] = deque()
-        self._dispatching = False
+        self._tickets = TicketQueue(core.wal.lock, lambda: core.wal.synced_seq, dispatch)
         self.on_poisoned: Callable[[BaseException], None] = _nobody
         """Dispatched once when a write or sync failed; nothing more will become durable."""
 
@@ -125,6 +125,11 @@ class Replica:
         """Term of an entry, or of the snapshot's last one. IndexError when not known here."""
         with self._lock:
             return self._wal.term(index)
+
+    def known_term(self, index: int) -> int:
+        """Term of an entry, 0 when it is below everything held here."""
+        with self._lock:
+            return self._wal.term(index) if index >= self._wal.base.index else 0
 
     def entries(self, first_index: int, max_bytes: int) -> list[Entry]:
         """Entries from `first_index` on, verbatim: memory first, then files (then it reads the
@@ -215,12 +220,19 @@ class Replica:
         if isinstance(content, Seal):
             self._wal.stage_rotation()  # a file that ends with a segment can go with it
 
-    def propose(self, term: int, payloads: Sequence[RecordBatch | Command]) -> Staged:
+    def propose(
+        self,
+        term: int,
+        payloads: Sequence[RecordBatch | Command],
+        *,
+        expected_offset: int | None = None,
+    ) -> Staged:
         """Append entries of the leader's own term, one for each payload, in order, all or none.
 
         A batch of an idempotent producer comes alone; a duplicate stages nothing and shares the
-        outcome of its original (protocol 3). ProducerSequenceError, FencedError; LogPoisonedError
-        and LogClosedError as `Wal.stage_entry`. Nothing was staged then.
+        outcome of its original (protocol 3). expected_offset: only if the log ends there, else
+        OffsetConflictError. ProducerSequenceError, FencedError; LogPoisonedError and
+        LogClosedError as `Wal.stage_entry`. Nothing was staged then.
         """
         now_us = self._core.env.clock.time_us()
         state, wal = self._core.state, self._wal
@@ -238,6 +250,13 @@ class Replica:
                             duplicate=True,
                         )
             base_offset = wal.end_offset
+            if expected_offset is not None and expected_offset != base_offset:
+                raise OffsetConflictError(
+                    f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
+                    "read what was appended in between, then decide again",
+                    expected_offset=expected_offset,
+                    end_offset=base_offset,
+                )
             for payload in payloads:
                 self._stage_own_locked(payload, now_us)
             staged = Staged(wal.last_seq, wal.last_index, base_offset, wal.end_offset)
@@ -325,34 +344,11 @@ class Replica:
 
         Not called when the log is poisoned: `on_poisoned` is, and the process ends.
         """
-        with self._lock:
-            position = len(self._callbacks)
-            while position and self._callbacks[position - 1][0] > ticket:
-                position -= 1
-            self._callbacks.insert(position, (ticket, callback))
-            if ticket > self._wal.synced_seq:
-                return
-        self.on_synced()
+        self._tickets.wait(ticket, callback)
 
     def on_synced(self) -> None:
-        """The core calls this after each group, without the lock.
-
-        Only one thread dispatches at a time, and looks again before it leaves it: so callbacks
-        keep the order of their tickets whatever threads they become due in.
-        """
-        mine = False
-        while True:
-            ready: list[Callable[[], None]] = []
-            with self._lock:
-                if self._dispatching and not mine:
-                    return
-                synced = self._wal.synced_seq
-                while self._callbacks and self._callbacks[0][0] <= synced:
-                    ready.append(self._callbacks.popleft()[1])
-                self._dispatching = mine = bool(ready)
-            if not ready:
-                return
-            self._dispatch(partial(_run_all, ready))  # one wake-up of the loop for all of them
+        """The core calls this after each group, without the lock."""
+        self._tickets.dispatch_ready()
 
     def on_failed(self, error: BaseException) -> None:
         """The core calls this once when the log is poisoned, without the lock."""
@@ -420,11 +416,6 @@ class Replica:
         else:
             core.request_commit()
         return ticket
-
-
-def _run_all(callbacks: Sequence[Callable[[], None]]) -> None:
-    for callback in callbacks:
-        callback()
 
 
 def _nobody(_error: BaseException) -> None:

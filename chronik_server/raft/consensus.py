@@ -35,7 +35,8 @@ class Role(StrEnum):
 class Proposed(NamedTuple):
     """Committed: `index` of the last entry, offsets [base_offset, end_offset) of all records.
 
-    duplicate: a retry of an idempotent producer; these are its original's places.
+    duplicate: a retry of an idempotent producer; these are its original's places (term 0: so old
+    that this log does not know it any more).
     """
 
     index: int  # type: ignore[assignment]
@@ -112,12 +113,18 @@ class Consensus(Protocol):
         ...
 
     def propose(
-        self, payloads: Sequence[Payload], *, term: int | None = None
+        self,
+        payloads: Sequence[Payload],
+        *,
+        term: int | None = None,
+        expected_offset: int | None = None,
     ) -> asyncio.Future[Proposed]:
-        """Append entries, in order, all or none. `term`: only if it is still the current one.
+        """Append entries, in order, all or none. `term`: only if it is still the current one;
+        `expected_offset`: only if the log, tail included, ends there.
 
         Raises at once, with nothing staged: NotLeaderError, BackpressureError, FencedError,
-        ProducerSequenceError, LogPoisonedError. The future: Proposed, or OutcomeUnknownError.
+        OffsetConflictError, ProducerSequenceError, LogPoisonedError. The future: Proposed, or
+        OutcomeUnknownError.
         """
         ...
 

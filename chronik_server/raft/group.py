@@ -111,6 +111,7 @@ class RaftGroup(State):
             super().stop()
             self.is_running = False
             self.node.liveness.claim(self.group_id, 0)
+            self._tell_role()
 
     @property
     def role(self) -> Role:
@@ -199,6 +200,9 @@ class RaftGroup(State):
         leads = role is LeaderRole
         self.node.liveness.claim(self.group_id, self.term if leads else 0)
         logger.debug("%s: %s in term %d", self, self.role, self.term)
+        self._tell_role()
+
+    def _tell_role(self) -> None:
         for callback in self.on_role:
             callback(self.role, self.term)
 

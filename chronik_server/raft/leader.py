@@ -139,7 +139,9 @@ class LeaderRole(Leader, RoleBase):
             return self.noop_index
         return self.commit_index if 0 < self.noop_index <= self.commit_index else 0
 
-    def propose(self, payloads: Sequence[Payload]) -> asyncio.Future[Proposed]:
+    def propose(
+        self, payloads: Sequence[Payload], expected_offset: int | None = None
+    ) -> asyncio.Future[Proposed]:
         """See `Consensus.propose`."""
         group = self.group
         if self.transfer.is_under_way:
@@ -153,10 +155,10 @@ class LeaderRole(Leader, RoleBase):
                 f"{self.proposals.bytes} bytes wait for a quorum (queue_bytes is {limit}); "
                 "append again after some have been acknowledged"
             )
-        staged = group.replica.propose(group.term, payloads)
+        staged = group.replica.propose(group.term, payloads, expected_offset=expected_offset)
         future = self.proposals.wait(staged, size)
         if staged.index <= group.replica.commit_index:
-            self.proposals.committed(group.replica.commit_index, group.replica.term)
+            self.proposals.committed(group.replica.commit_index, group.replica.known_term)
         self.kick()
         return future
 
@@ -227,7 +229,7 @@ class LeaderRole(Leader, RoleBase):
 
     def committed(self, index: int) -> None:
         """`committed` has moved here: answer whom it concerns."""
-        self.proposals.committed(index, self.group.replica.term)
+        self.proposals.committed(index, self.group.replica.known_term)
 
     # --- members ---------------------------------------------------------------------------------
 

@@ -86,7 +86,11 @@ class LocalConsensus:
             self._proposals.abandon("the group was stopped", None)
 
     def propose(
-        self, payloads: Sequence[Payload], *, term: int | None = None
+        self,
+        payloads: Sequence[Payload],
+        *,
+        term: int | None = None,
+        expected_offset: int | None = None,
     ) -> asyncio.Future[Proposed]:
         self._check_leads()
         if not payloads:
@@ -97,7 +101,8 @@ class LocalConsensus:
             raise BackpressureError(
                 f"{self._replica.pending_bytes} bytes wait for the disk; append again in a moment"
             )
-        future = self._proposals.wait(self._replica.propose(self.term, payloads), 0)
+        staged = self._replica.propose(self.term, payloads, expected_offset=expected_offset)
+        future = self._proposals.wait(staged, 0)
         self._await_disk()
         return future
 
@@ -156,7 +161,7 @@ class LocalConsensus:
             return
         self._replica.advance_commit(self._replica.durable_index)
         index = self._replica.commit_index
-        self._proposals.committed(index, self._replica.term)
+        self._proposals.committed(index, self._replica.known_term)
         if index > self._shown_commit:
             self._shown_commit = index
             for callback in self._on_commit:

@@ -79,7 +79,11 @@ class RaftosConsensus:
     # --- what it does ----------------------------------------------------------------------------
 
     def propose(
-        self, payloads: Sequence[Payload], *, term: int | None = None
+        self,
+        payloads: Sequence[Payload],
+        *,
+        term: int | None = None,
+        expected_offset: int | None = None,
     ) -> asyncio.Future[Proposed]:
         role = self._leader_role()
         if not payloads:
@@ -88,7 +92,7 @@ class RaftosConsensus:
             raise NotLeaderError(
                 f"term {term} has passed; this group is in {self.raft.term}", leader=self.leader
             )
-        return role.propose(payloads)
+        return role.propose(payloads, expected_offset)
 
     def read_barrier(self) -> asyncio.Future[int]:
         return self._leader_role().read_barrier()

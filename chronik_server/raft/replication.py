@@ -41,6 +41,7 @@ class Replication:
         """Follow the members in force."""
         now = self._leader.loop.time()
         wanted = self._group.peers
+        self._group.node.watch(wanted)
         for peer in wanted:
             if peer not in self.peers:
                 self.peers[peer] = PeerProgress(self._replica.last_index + 1, now)

@@ -40,8 +40,12 @@ class RoleBase:
         """`action`, or nothing once this role has ended."""
 
         def act() -> None:
-            if self.is_current:
+            if not self.is_current:
+                return
+            try:
                 action()
+            except AssertionError as error:
+                self.group.node.fail(self.group.group_id, error)
 
         return act
 

@@ -16,6 +16,7 @@ from chronik_store.errors import (
     FencedError,
     IdentityMismatchError,
     LogPoisonedError,
+    OffsetConflictError,
     ProducerSequenceError,
 )
 from chronik_store.format.control import CursorSet, Fenced, Members, Noop, Seal
@@ -302,6 +303,16 @@ def test_a_retried_batch_shares_the_place_of_its_original_committed_or_not(disk)
     committer.flush()
     replica.advance_commit(1)
     assert replica.propose(1, [records]).duplicate
+
+
+def test_an_expected_offset_is_compared_with_the_end_tail_included(disk):
+    _, replica, _ = leading(disk)
+    replica.propose(1, [batch(b"a", b"b")])
+
+    with pytest.raises(OffsetConflictError) as caught:
+        replica.propose(1, [batch(b"c")], expected_offset=1)
+    assert (2, 1) == (caught.value.end_offset, replica.last_index)
+    assert 2 == replica.propose(1, [batch(b"c")], expected_offset=2).base_offset
 
 
 def test_a_truncation_forgets_the_batches_that_it_cut(disk):

@@ -198,6 +198,20 @@ def test_3_a_duplicate_shares_the_outcome_of_its_original():
         assert two.duplicate
 
 
+def test_3_a_duplicate_whose_original_is_pruned_is_answered_all_the_same():
+    with World(1) as world:
+        world.boot_all()
+        node = world.elect()
+        records = batch(b"x", producer_id=5)
+        first = world.loop.run_until_complete(node.consensus.propose([records]))
+        tiered(world, node)
+        prune(node)
+        assert first.index < node.replica.first_index - 1
+
+        again = world.loop.run_until_complete(node.consensus.propose([records]))
+        assert (first.base_offset, True, 0) == (again.base_offset, again.duplicate, again.term)
+
+
 def test_3_a_new_leader_knows_the_sequences_of_the_old_one():
     with World(3) as world:
         world.boot_all()
