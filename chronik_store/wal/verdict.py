@@ -40,6 +40,7 @@ _FIXED = {int(FrameKind.TRUNCATE): 8, int(FrameKind.SUSPECT): 8}
 _VOTE_LENGTH = 8
 _VOTE_START = 10
 _ALIGNMENT = 8
+_FAR = 1 << 62
 _ALWAYS_WRITTEN = 64
 """Each frame has a byte behind these that is not zero: in the position of its synced mark."""
 
@@ -128,7 +129,9 @@ def is_torn(view: memoryview, position: int, file_id: int, seq: int) -> bool:
     frame = peek_frame(view, position)
     if frame is not None and is_proved(view, frame, file_id):
         end = position + frame_bytes(frame.payload_bytes)
-        return frame.payload_end > len(view) or _lacks_some(view, frame, end)
+        # Counted as the writer did: of a sector that the next frame shares, this frame's part.
+        unwritten = _unwritten_sectors(view, position, end, upto=end)
+        return frame.payload_end > len(view) or _lacks_some(view, frame, end, unwritten)
     if first_nonzero(view, position, _sector_end(position)) is None:
         return True
     if last_nonzero(view, position) <= position + _ALWAYS_WRITTEN:
@@ -138,14 +141,17 @@ def is_torn(view: memoryview, position: int, file_id: int, seq: int) -> bool:
     end = position + _least_bytes(view, frame)
     if end > len(view):
         return True
-    if frame is None:
-        return _unwritten_sectors(view, position, end) > 0
-    return _lacks_some(view, frame, end)
+    unwritten = _unwritten_sectors(view, position, end)
+    if frame is None or (frame.kind == _ENTRY and unwritten):
+        # Up to `end` there are headers only, and no sector that begins in them is ever zero; the
+        # zeros that a frame counts stand further on.
+        return unwritten > 0
+    return _lacks_some(view, frame, end, unwritten)
 
 
-def _lacks_some(view: memoryview, frame: FrameHeader, end: int) -> bool:
+def _lacks_some(view: memoryview, frame: FrameHeader, end: int, unwritten: int) -> bool:
     """Whether more of a frame that reaches to `end`, or further, is zero than was written so."""
-    if frame.zero_sectors < min(ZERO_SECTORS_MAX, _unwritten_sectors(view, frame.position, end)):
+    if frame.zero_sectors < min(ZERO_SECTORS_MAX, unwritten):
         return True
     tail = frame.zero_tail
     return tail < ZERO_TAIL_MAX and last_nonzero(view, frame.position) < end - tail
@@ -165,10 +171,12 @@ def _least_bytes(view: memoryview, frame: FrameHeader | None) -> int:
     return frame_bytes(size) if size == _FIXED.get(frame.kind) else FRAME_HEADER_BYTES
 
 
-def _unwritten_sectors(view: memoryview, position: int, end: int) -> int:
-    """How many sectors that begin in (position, end) are zeros from end to end."""
+def _unwritten_sectors(view: memoryview, position: int, end: int, *, upto: int = _FAR) -> int:
+    """How many sectors that begin in (position, end) hold only zeros before `upto`."""
     starts = range(_sector_end(position), end, SECTOR_BYTES)
-    return sum(first_nonzero(view, start, start + SECTOR_BYTES) is None for start in starts)
+    return sum(
+        first_nonzero(view, start, min(start + SECTOR_BYTES, upto)) is None for start in starts
+    )
 
 
 def _sector_end(position: int) -> int:
