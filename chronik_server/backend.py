@@ -76,6 +76,21 @@ class Check(NamedTuple):
     fault: str
 
 
+class Link(Protocol):
+    """The connection of another node, towards it. Belongs to the event loop."""
+
+    def tell(self, message: Any, payload: Buffer = b"") -> None:
+        """Say something one way; lost with the connection, silently."""
+        ...
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What waits to be sent."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Backend(Protocol):
     """One node."""
 
@@ -107,10 +122,14 @@ class Backend(Protocol):
     async def remove_node(self, node_id: str) -> None: ...
     async def transfer_leader(self, topic: str, partition: int, to: str | None) -> None: ...
 
-    def greet(self, peer: PeerIdentity) -> PeerIdentity:
+    def greet(self, peer: PeerIdentity, link: Link) -> PeerIdentity:
         """Another node calls: what this one says of itself. UnauthenticatedError or
         IdentityMismatchError refuse it.
         """
+        ...
+
+    def lost(self, peer: PeerIdentity, link: Link) -> None:
+        """The connection of a node that was greeted has ended."""
         ...
 
     def told(self, peer: PeerIdentity, message: Any, payload: Buffer) -> None:

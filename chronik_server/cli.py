@@ -33,7 +33,7 @@ def main() -> None:
     raise SystemExit(embedded.run())
 
 
-VERBS = {"serve": "chronik_server.cli_serve"}
+VERBS = {"serve": "chronik_server.cli_serve", "cluster": "chronik_server.cli_cluster"}
 """The server's own verbs: name -> module, loaded when it is called."""
 
 

@@ -19,8 +19,10 @@ from chronik_server.health import Health
 from chronik_server.node import open_backend
 from chronik_server.running import run
 from chronik_server.server import Server
+from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import say
 from chronik_store.clock import SystemClock
 from chronik_store.config import LogConfig
 
@@ -74,7 +76,13 @@ async def serve(
     session: Session, config: ServerConfig, log_config: LogConfig, stop: asyncio.Event
 ) -> int:
     """Run one node until `stop`."""
-    backend = await open_backend(config, log_config, stop)
+    fatal: list[BaseException] = []
+
+    def end(error: BaseException) -> None:
+        fatal.append(error)
+        stop.set()
+
+    backend = await open_backend(config, log_config, end)
     server = Server(
         backend, config, clock=SystemClock(), batch_bytes_max=log_config.batch_bytes_max
     )
@@ -94,4 +102,7 @@ async def serve(
     finally:
         health.stop()
         await server.stop()
-    return 0
+    if fatal:
+        say(f"chronik: error: this node had to end: {fatal[0]}")
+        return exits.UNAVAILABLE
+    return exits.DONE

@@ -34,6 +34,8 @@ class ServerConfig:
     health_listen: Address | None = None
     peers: tuple[tuple[str, Address], ...] = ()
     """All nodes of a cluster by id, this one included; empty: a server of its own."""
+    cluster_name: str = "chronik"
+    """Two clusters whose nodes have the same ids differ in it. Fixed once data is written."""
     tls: TlsOptions | None = None
     auth_token: str | None = field(default=None, repr=False)
     insecure: bool = False
@@ -108,6 +110,7 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
         lambda text: parse_address(text, what="CHRONIK_HEALTH_LISTEN"),
     ),
     "CHRONIK_PEERS": ("peers", parse_peers),
+    "CHRONIK_CLUSTER_NAME": ("cluster_name", str),
     "CHRONIK_AUTH_TOKEN": ("auth_token", str),
     "CHRONIK_INSECURE": ("insecure", _flag),
 }

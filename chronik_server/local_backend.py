@@ -12,7 +12,7 @@ import dataclasses
 import logging
 from typing import Any
 
-from chronik_server.backend import Check, FetchOptions, NodeIdentity
+from chronik_server.backend import Check, FetchOptions, Link, NodeIdentity
 from chronik_server.errors import UnauthenticatedError
 from chronik_server.partition_reads import PartitionReads
 from chronik_server.protocol.cluster import (
@@ -217,9 +217,12 @@ class LocalBackend:
     def _alone() -> ConfigError:
         return ConfigError("this server has a data directory of its own and is in no cluster")
 
-    def greet(self, peer: PeerIdentity) -> PeerIdentity:
+    def greet(self, peer: PeerIdentity, link: Link) -> PeerIdentity:
         """See `Backend`."""
         raise UnauthenticatedError(f"this server is in no cluster; node {peer.node_id} called it")
+
+    def lost(self, peer: PeerIdentity, link: Link) -> None:
+        """See `Backend`."""
 
     def told(self, peer: PeerIdentity, message: Any, payload: Buffer) -> None:
         """See `Backend`."""

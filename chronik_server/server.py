@@ -88,7 +88,7 @@ class Server:
             await asyncio.wait(tasks, timeout=self.config.shutdown_seconds)
             await asyncio.sleep(0)  # what they answered is on its way to the sockets
         for session in list(self.sessions):
-            session.end()
+            session.close()
         if self._sweep is not None:
             self._sweep.cancel()
         await self.backend.close()

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
-from chronik_server.protocol.connection import Connection, Limits
+from chronik_server.protocol.connection import Connection, Limits, one_way
 from chronik_server.protocol.data import Produce
 from chronik_server.protocol.events import (
     NO_REQUEST,
@@ -85,6 +85,8 @@ class Session(asyncio.Protocol):
         for task in self._tasks:
             task.cancel()
         self._transport = None
+        if self._peer is not None:
+            self._server.backend.lost(self._peer, self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -160,7 +162,7 @@ class Session(asyncio.Protocol):
                 config.auth_token.encode(), (hello.token or "").encode()
             ):
                 raise UnauthenticatedError("the token is missing or not the right one")
-            peer = None if hello.peer is None else self._server.backend.greet(hello.peer)
+            peer = None if hello.peer is None else self._server.backend.greet(hello.peer, self)
         except ChronikError as error:
             self._server.metrics.refused.labels("greeting").inc()
             self._send(Failure(event.request_id, error))
@@ -221,9 +223,23 @@ class Session(asyncio.Protocol):
 
     # --- answers ---------------------------------------------------------------------------------
 
-    def tell(self, message: Told) -> None:
+    def tell(self, message: Any, payload: Buffer = b"") -> None:
         """Say something one way to the node that called."""
-        self._send(message)
+        self._send(one_way(message, payload))
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What waits to be sent."""
+        waiting = sum(map(len, self._out))
+        return (
+            waiting
+            if self._transport is None
+            else (waiting + self._transport.get_write_buffer_size())
+        )
+
+    def close(self) -> None:
+        """Flush and hang up."""
+        self._close()
 
     def _send(self, event: Response | Failure | Told) -> None:
         """Queue an answer; what one turn of the loop produces goes out in one write."""
@@ -315,7 +331,3 @@ class Session(asyncio.Protocol):
             if not isinstance(event.message, Produce):
                 task.cancel()
         return list(self._tasks)
-
-    def end(self) -> None:
-        """The server has stopped: flush and close."""
-        self._close()

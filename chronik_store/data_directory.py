@@ -164,7 +164,7 @@ class DataDirectory:
         )
 
     def _load(self, url: str | None, owner: str, store_id: str | None) -> None:
-        data = self._read(STORE_NAME)
+        data = self.read(STORE_NAME)
         if data is None:
             if self.env.fs.exists(f"{self.path}/{TOPICS_NAME}"):
                 raise CorruptionError(
@@ -176,7 +176,7 @@ class DataDirectory:
         else:
             self.identity = decode_store_identity(data, path=f"{self.path}/{STORE_NAME}")
             self._check(self.identity, url)
-        topics = self._read(TOPICS_NAME)
+        topics = self.read(TOPICS_NAME)
         if topics is not None:
             self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
         elif next(self.env.fs.walk(f"{self.path}/wal"), None) is not None:
@@ -268,7 +268,7 @@ class DataDirectory:
     def reload(self) -> None:
         """Read-only: the list as it is now."""
         with disk_errors(self.path, "read the topics of"):
-            topics = self._read(TOPICS_NAME)
+            topics = self.read(TOPICS_NAME)
         if topics is not None:
             self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
 
@@ -293,7 +293,8 @@ class DataDirectory:
         fs.rename(temporary, f"{path}/{name}")
         fs.sync_directory(path)
 
-    def _read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes | None:
+        """A small file whole; None if it is not there."""
         fs = self.env.fs
         try:
             file = fs.open(f"{self.path}/{name}")

@@ -8,6 +8,7 @@ the latest. Invariant: after a loss the channel stays lost: whoever wants anothe
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from chronik_server.addresses import Address
@@ -24,7 +25,7 @@ from chronik_server.protocol.events import (
     Told,
 )
 from chronik_server.protocol.frames import VERSION
-from chronik_server.protocol.greeting import Hello, Welcome
+from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.table import VERB_OF
 from chronik_store.errors import ChronikError, RecordTooLargeError
@@ -36,8 +37,16 @@ SOFTWARE = "chronik python client"
 class Channel(asyncio.Protocol):
     """A connection that has been greeted. Belongs to the event loop that opened it."""
 
-    def __init__(self, address: Address, options: ClientOptions) -> None:
+    def __init__(
+        self,
+        address: Address,
+        options: ClientOptions,
+        on_told: Callable[[Any, Buffer], None] | None = None,
+    ) -> None:
         self.address = address
+        self.on_lost: Callable[[], None] = _nobody
+        """Called once when nothing can be asked or heard here any more."""
+        self._on_told = on_told
         self.welcome: Welcome | None = None
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -50,19 +59,29 @@ class Channel(asyncio.Protocol):
         self._room.set()
 
     @classmethod
-    async def open(cls, address: Address, options: ClientOptions) -> Channel:
-        """Connect and greet. ConnectionLostError, or what the node says against it."""
+    async def open(
+        cls,
+        address: Address,
+        options: ClientOptions,
+        *,
+        peer: PeerIdentity | None = None,
+        on_told: Callable[[Any, Buffer], None] | None = None,
+    ) -> Channel:
+        """Connect and greet. ConnectionLostError, or what the node says against it.
+
+        peer: a node that calls says who it is; on_told then takes what it is told one way.
+        """
         loop = asyncio.get_running_loop()
         context = None if options.tls is None else options.tls.client_context()
         try:
             async with asyncio.timeout(options.connect_seconds):
                 _, channel = await loop.create_connection(
-                    lambda: cls(address, options), address.host, address.port, ssl=context
+                    lambda: cls(address, options, on_told), address.host, address.port, ssl=context
                 )
         except (OSError, TimeoutError) as error:
             reason = str(error) or f"no answer within {options.connect_seconds:g} s"
             raise ConnectionLostError(f"cannot connect to {address}: {reason}") from error
-        hello = Hello((VERSION,), SOFTWARE, options.token)
+        hello = Hello((VERSION,), SOFTWARE, options.token, peer)
         try:
             answer = await channel.ask(hello, timeout_seconds=options.connect_seconds)
         except BaseException:
@@ -182,6 +201,8 @@ class Channel(asyncio.Protocol):
             self._lose(event.error)
         elif isinstance(event, Closed):
             self._lose(ConnectionLostError(f"{self.address} has closed the connection"))
+        elif isinstance(event, Told) and self._on_told is not None:
+            self._on_told(event.message, event.payload)
         else:
             self._lose(ProtocolError(f"{self.address} said what only a client says"))
 
@@ -198,8 +219,19 @@ class Channel(asyncio.Protocol):
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # marked as seen: its waiter may be gone
+            self.on_lost()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What waits to be sent."""
+        waiting = sum(map(len, self._out))
+        return (
+            waiting
+            if self._transport is None
+            else (waiting + self._transport.get_write_buffer_size())
+        )
 
     def close(self) -> None:
         """Hang up; what is unanswered fails as ConnectionLostError."""
@@ -217,6 +249,10 @@ class Channel(asyncio.Protocol):
             if not future.done():
                 future.set_exception(self._lost)
                 future.exception()
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _too_large(error: ValueError, size_bytes: int) -> ChronikError:

@@ -1,0 +1,158 @@
+"""The connections between nodes: one for each pair, for all groups.
+
+Place: under `raft_backend`; `raft.Transport` over the RPC's own connections. Promise: a node is
+who the connection proved it to be; what cannot be sent now is dropped, never queued without
+bound, and consensus is told when a connection comes and goes. Invariant: of two nodes the one
+whose id sorts first connects; the other waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from chronik_server.addresses import Address
+from chronik_server.backend import Link
+from chronik_server.client.channel import Channel
+from chronik_server.client.options import ClientOptions
+from chronik_server.protocol.cluster import RaftMessage
+from chronik_server.protocol.greeting import PeerIdentity
+from chronik_server.raft import messages
+from chronik_server.raft.node import RaftNode
+from chronik_store.errors import ChronikError, IdentityMismatchError
+from chronik_store.format import cbor
+from chronik_store.format.checksum import Buffer
+
+logger = logging.getLogger("chronik_server.peers")
+
+BACKLOG_BYTES_MAX = 64 << 20
+RECONNECT_SECONDS = 0.25
+"""Between attempts to reach a node that is away."""
+
+
+class PeerLinks:
+    """All links of one node. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        own: PeerIdentity,
+        addresses: dict[str, Address],
+        options: ClientOptions,
+        check: Callable[[PeerIdentity], None],
+    ) -> None:
+        self.own = own
+        self.addresses = addresses
+        self.raft: RaftNode | None = None
+        self.dropped = 0
+        self.known: dict[str, PeerIdentity] = {}
+        """Every peer that has greeted or was greeted since the start."""
+        self._options = options
+        self._check = check
+        self._links: dict[str, Link] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Connect to the nodes whose id sorts behind this one's, and keep connected."""
+        for node_id in self.addresses:
+            if self.own.node_id < node_id:
+                self._tasks.append(asyncio.create_task(self._keep(node_id)))
+
+    async def _keep(self, node_id: str) -> None:
+        said = ""
+        while True:
+            try:
+                await self._connect(node_id)
+                said = ""
+            except ChronikError as error:
+                if type(error).__name__ != said:  # once, not four times a second
+                    logger.warning("node %s: %s", node_id, error)
+                    said = type(error).__name__
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _connect(self, node_id: str) -> None:
+        """One connection's life."""
+        lost = asyncio.Event()
+        channel = await Channel.open(
+            self.addresses[node_id],
+            self._options,
+            peer=self.own,
+            on_told=lambda message, payload: self.receive(node_id, message, payload),
+        )
+        welcome = channel.welcome
+        peer = None if welcome is None else welcome.peer
+        if peer is None or peer.node_id != node_id:
+            channel.close()
+            raise IdentityMismatchError(
+                f"{self.addresses[node_id]} is not node {node_id} of this cluster"
+            )
+        try:
+            self._check(peer)
+            self.joined(peer, channel)
+            channel.on_lost = lost.set
+            if not channel.is_lost:
+                await lost.wait()
+        finally:
+            self.left(peer, channel)
+            channel.close()
+
+    def joined(self, peer: PeerIdentity, link: Link) -> None:
+        """A node is connected, by us or by itself."""
+        old = self._links.get(peer.node_id)
+        self._links[peer.node_id] = link
+        self.known[peer.node_id] = peer
+        if old is not None and old is not link:
+            old.close()
+        assert self.raft is not None
+        self.raft.peer_up(peer.node_id, peer.boot_id)
+
+    def left(self, peer: PeerIdentity, link: Link) -> None:
+        """Its connection has ended."""
+        if self._links.get(peer.node_id) is link:
+            del self._links[peer.node_id]
+            assert self.raft is not None
+            self.raft.peer_down(peer.node_id)
+
+    def is_connected(self, node_id: str) -> bool:
+        """A message would find its way now."""
+        return node_id in self._links
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def send(self, peer: str, group_id: str, message: messages.Message) -> None:
+        """See `raft.Transport`."""
+        link = self._links.get(peer)
+        if link is None:
+            self.dropped += 1
+            return
+        if link.backlog_bytes > BACKLOG_BYTES_MAX:
+            # It takes nothing: whatever it missed is sent again once it is back.
+            self.dropped += 1
+            link.close()
+            return
+        head, buffers = messages.encode(message)
+        payload = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        link.tell(RaftMessage(group_id, cbor.encode(head)), payload)
+
+    def receive(self, sender: str, message: Any, payload: Buffer) -> None:
+        """What a peer said. Damaged: dropped, and consensus has it sent again."""
+        if not isinstance(message, RaftMessage) or self.raft is None:
+            return
+        try:
+            head = cbor.decode(message.head, what="raft message")
+            found = messages.decode(head, payload)
+        except ChronikError as error:
+            self.dropped += 1
+            logger.warning("dropped a message of node %s: %s", sender, error)
+            return
+        self.raft.receive(sender, message.group, found)
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in list(self._links.values()):
+            link.close()
+        self._links.clear()

@@ -1,0 +1,244 @@
+"""One partition of a cluster, as this node can serve it.
+
+Place: a `PartitionBackend` over one log and its consensus. Promise: an append is acknowledged only
+when it is committed (acks "quorum"), or durable at the leader (acks "leader"); reads show
+committed records only, from any node, with how stale they may be; only a leader whose term has
+committed says that an offset is past the end (protocol 4). Invariant: records enter through
+`Consensus.propose`, commands through its door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from chronik_server.backend import FetchOptions
+from chronik_server.errors import NotLeaderError, UnknownOutcomeError
+from chronik_server.partition_reads import PartitionReads
+from chronik_server.protocol.cluster import GroupRole, PartitionRole
+from chronik_server.protocol.data import Acks, CursorPlace, Fetched, OffsetsFound
+from chronik_server.raft import errors as raft
+from chronik_server.raft.consensus import Consensus, Proposed, Role
+from chronik_store.aio import AsyncPartitionLog
+from chronik_store.control_path import StaleTermError
+from chronik_store.errors import (
+    BackpressureError,
+    ChronikError,
+    OffsetConflictError,
+    OffsetOutOfRangeError,
+    UnavailableError,
+)
+from chronik_store.format.checksum import Buffer
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.log_core import LogCore
+from chronik_store.model import AppendResult, SearchResult
+
+T = TypeVar("T")
+logger = logging.getLogger("chronik_server.raft_partition")
+
+ROOM_SECONDS = 0.05
+"""How often a full queue is looked at again."""
+
+
+class RaftPartition:
+    """See the module. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        topic: str,
+        number: int,
+        log: AsyncPartitionLog,
+        core: LogCore,
+        consensus: Consensus,
+        *,
+        address_of: Callable[[str], str | None],
+        staleness_seconds: Callable[[], float | None],
+    ) -> None:
+        self.consensus = consensus
+        self.core = core
+        self.log = log
+        self._topic = topic
+        self._number = number
+        self._reads = PartitionReads(log)
+        self._address_of = address_of
+        self._staleness_seconds = staleness_seconds
+        self._order = asyncio.Lock()
+        self._was_duplicate = False  # of the newest proposal
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    async def produce(
+        self, batch: RecordBatch, acks: Acks, expected_offset: int | None
+    ) -> AppendResult:
+        """See `PartitionBackend`."""
+        async with self._order:  # a producer's batches keep the order in which it sent them
+            committed = await self._queued(batch, expected_offset)
+        end = self.core.end_offset
+        if acks == "none":
+            committed.add_done_callback(_look_at)
+            return AppendResult(0, 0)
+        if acks == "leader":
+            await self._durable_here(committed)
+            if not committed.done():
+                return AppendResult(end - batch.record_count, end)
+        try:
+            found = await committed
+        except ChronikError as error:
+            raise self.translated(error) from error
+        return AppendResult(found.base_offset, found.end_offset, found.duplicate)
+
+    async def _queued(
+        self, batch: RecordBatch, expected_offset: int | None
+    ) -> asyncio.Future[Proposed]:
+        """Propose as soon as there is room."""
+        while True:
+            try:
+                return self._propose(batch, expected_offset)
+            except BackpressureError:
+                await asyncio.sleep(ROOM_SECONDS)
+
+    def _propose(self, batch: RecordBatch, expected_offset: int | None) -> asyncio.Future[Proposed]:
+        if not self.consensus.is_ready:
+            raise self.not_leader()
+        if expected_offset is not None and expected_offset != self.core.end_offset:
+            raise OffsetConflictError(
+                f"expected the log to end at {expected_offset}, it ends at {self.core.end_offset}",
+                expected_offset=expected_offset,
+                end_offset=self.core.end_offset,
+            )
+        self.core.guard.admit(batch.nbytes)
+        before = self.core.end_offset
+        try:
+            committed = self.consensus.propose([batch])
+            self._was_duplicate = self.core.end_offset == before
+            return committed
+        except raft.NotLeaderError as error:
+            raise self.translated(error) from error
+
+    async def _durable_here(self, committed: asyncio.Future[Proposed]) -> None:
+        """Return when it is on this disk, or sooner when it is committed. A retry that shares
+        the outcome of its original waits for that.
+        """
+        replica = self.core.replica
+        assert replica is not None
+        if self._was_duplicate:
+            await asyncio.wait((committed,))
+            return
+        synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        replica.when_synced(
+            replica.last_ticket, lambda: None if synced.done() else synced.set_result(None)
+        )
+        committed.add_done_callback(_look_at)
+        await asyncio.wait((synced, committed), return_when=asyncio.FIRST_COMPLETED)
+
+    async def commit_cursor(self, name: str, next_offset: int, *, reset: bool) -> None:
+        """See `PartitionBackend`."""
+        self._must_lead()
+        self._reads.check_committed(next_offset)
+        await self._commanded(self.log.cursor(name).commit(next_offset, reset=reset))
+
+    async def delete_cursor(self, name: str) -> bool:
+        """See `PartitionBackend`."""
+        self._must_lead()
+        cursor = self.log.cursor(name)
+        existed = cursor.committed_offset is not None
+        await self._commanded(cursor.delete())
+        return existed
+
+    async def seal(self) -> int:
+        """See `PartitionBackend`."""
+        self._must_lead()
+        return await self._commanded(self.log.seal())
+
+    async def drop_before(self, offset: int) -> None:
+        """See `PartitionBackend`."""
+        self._must_lead()
+        await self._commanded(self.log.drop_before(offset))
+
+    async def _commanded(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except StaleTermError as error:
+            raise self.not_leader() from error
+        except ChronikError as error:
+            raise self.translated(error) from error
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def fetch(self, offset: int, options: FetchOptions) -> tuple[Fetched, list[Buffer]]:
+        """See `PartitionBackend`."""
+        if options.consistency == "linearizable":
+            try:
+                await self.consensus.read_barrier()
+            except ChronikError as error:
+                raise self.translated(error) from error
+        stale = None if self.consensus.is_ready else self._staleness_seconds()
+        try:
+            return await self._reads.fetch(
+                offset, options, staleness_ms=None if stale is None else round(stale * 1000)
+            )
+        except OffsetOutOfRangeError as error:
+            if offset < error.end_offset or self.consensus.is_ready:
+                raise
+            # What was read elsewhere is committed, though this node has not heard of it yet.
+            raise UnavailableError(
+                f"{self._topic}/{self._number} is known to offset {error.end_offset} here; "
+                f"{offset} may be committed: ask the leader, or again"
+            ) from error
+
+    async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
+        """See `PartitionBackend`."""
+        return await self._reads.offsets(timestamp_us)
+
+    async def cursor(self, name: str) -> CursorPlace:
+        """See `PartitionBackend`."""
+        return await self._reads.cursor(name)
+
+    async def search(self, query: str, options: dict[str, Any]) -> SearchResult:
+        """Search this partition alone."""
+        return await self.log.search(query, **options)
+
+    def role(self) -> PartitionRole:
+        """See `PartitionBackend`."""
+        roles: dict[Role, GroupRole] = {
+            Role.LEADER: "leader", Role.FOLLOWER: "follower", Role.CANDIDATE: "candidate",
+        }  # fmt: skip
+        consensus = self.consensus
+        return PartitionRole(
+            self._topic,
+            self._number,
+            roles.get(consensus.role, "none"),
+            consensus.term,
+            consensus.leader,
+        )
+
+    # --- whom else to ask ------------------------------------------------------------------------
+
+    def _must_lead(self) -> None:
+        if not self.consensus.is_ready:
+            raise self.not_leader()
+
+    def not_leader(self) -> NotLeaderError:
+        """Names the leader, if it is known."""
+        leader = self.consensus.leader
+        return NotLeaderError(
+            f"{self._topic}/{self._number} is led by {leader or 'nobody that this node knows of'}",
+            node_id=leader,
+            address=None if leader is None else self._address_of(leader),
+        )
+
+    def translated(self, error: ChronikError) -> ChronikError:
+        """What consensus says, as it goes over the wire."""
+        if isinstance(error, raft.NotLeaderError):
+            return self.not_leader()
+        if isinstance(error, raft.OutcomeUnknownError):
+            return UnknownOutcomeError(str(error))
+        return error
+
+
+def _look_at(future: asyncio.Future[Proposed]) -> None:
+    """Nobody waits for it: its error is logged, not lost."""
+    if not future.cancelled() and (error := future.exception()) is not None:
+        logger.warning("an append that nobody waits for failed: %s", error)
