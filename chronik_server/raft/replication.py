@@ -36,6 +36,7 @@ class Replication:
         self._replica = group.replica
         self._settings = group.node.settings
         self.peers: dict[str, PeerProgress] = {}
+        self._snapshot_fault = ""
 
     def sync_peers(self) -> None:
         """Follow the members in force."""
@@ -160,7 +161,9 @@ class Replication:
             return
         progress.is_reading = False
         if isinstance(made, ChronikError):
-            logger.warning("%s: no snapshot for %s yet: %s", self._group, peer, made)
+            if str(made) != self._snapshot_fault:
+                logger.warning("%s: no snapshot for %s yet: %s", self._group, peer, made)
+            self._snapshot_fault = str(made)
             return
         if isinstance(made, BaseException):
             raise made

@@ -10,10 +10,10 @@ from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
 from chronik_server.raft.messages import InstallSnapshot, RequestVoteResponse
 from chronik_store.control_path import StaleTermError
 from chronik_store.errors import CorruptionError, NotReplicatedError, ProducerSequenceError
-from chronik_store.format.control import AddSegment, Noop, Seal
-from chronik_store.format.segment_info import SegmentInfo
+from chronik_store.format.control import Noop, Seal
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from tests.server.raft.alone import Alone, ask, entries_of
+from tests.server.raft.tiering import add_segment, prune
 from tests.server.raft.world import Node, World
 from tests.store.cluster_log import batch, run_of
 
@@ -22,35 +22,6 @@ def propose(world: World, node: Node, *commands: object) -> int:
     """Commands through consensus, waited for; the index of the last."""
     future = node.consensus.propose(list(commands))
     return int(world.loop.run_until_complete(asyncio.wait_for(future, 5)).index)
-
-
-def add_segment(node: Node) -> AddSegment:
-    """What the uploader would say of the next sealed range."""
-    sealed = node.core.manifest.sealed[0]
-    info = SegmentInfo(
-        key=f"segments/events/0/{sealed.base_offset:020}-{sealed.end_offset:020}-1-ab.seg",
-        first_index=sealed.first_index,
-        last_index=sealed.last_index,
-        base_offset=sealed.base_offset,
-        end_offset=sealed.end_offset,
-        term=sealed.term,
-        size_bytes=100,
-        hash="ab" * 8,
-        record_count=sealed.end_offset - sealed.base_offset,
-        first_timestamp_us=0,
-        last_timestamp_us=0,
-        min_timestamp_us=0,
-        max_timestamp_us=0,
-        footer_bytes=10,
-        sealed_us=0,
-    )
-    return AddSegment(info)
-
-
-def prune(node: Node) -> None:
-    """As the pipeline would: everything behind a new checkpoint goes."""
-    node.core.wal.rotate()
-    node.core.wal.remove_files(node.core.wal.files()[-1].seq - 1)
 
 
 def tiered(world: World, node: Node) -> None:
@@ -68,7 +39,8 @@ def test_1_a_vote_survives_the_pruning_of_the_file_that_held_it():
     with Alone(terms=[6]) as alone:
         alone.feed("n2", ask(9, "n2", 501, 6))
         alone.feed("n2", entries_of(9, 1, 6, run_of([6, 6], first=2, offset=1), commit=3))
-        prune(alone.node)
+        alone.node.core.wal.rotate()
+        alone.node.core.wal.remove_files(alone.node.core.wal.files()[-1].seq - 1)
         alone.restart()
 
         alone.feed("n3", ask(9, "n3", 900, 8))
@@ -107,10 +79,8 @@ def behind_a_pruned_leader(world: World) -> tuple[Node, Node]:
     world.crash(sleeper)
     tiered(world, leader)
     base = leader.core.manifest.next.index
-    # The leader keeps every entry behind the segment, and nothing before it.
-    leader.core.wal.rotate()
-    files = [f for f in leader.core.wal.files() if f.last_index <= base]
-    leader.core.wal.remove_files(files[-1].seq)
+    prune(leader)
+    assert base + 1 == leader.replica.first_index
     return leader, world.boot(sleeper)
 
 

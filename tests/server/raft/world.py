@@ -24,6 +24,7 @@ from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
+from chronik_store.replica import Snapshot
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
@@ -119,7 +120,12 @@ class Node:
             loop=world.loop,
             offload=self._offload,
         )
-        self.consensus: Any = self.raft.add_group(GROUP, self.replica, members=world.first_members)
+        self.consensus: Any = self.raft.add_group(
+            GROUP,
+            self.replica,
+            members=world.first_members,
+            snapshot_source=self._snapshot,
+        )
         self.group = self.consensus.raft
         self.consensus.on_role(lambda role, term: world.watch_role(self, role, term))
         self.consensus.on_commit(lambda index: world.watch_commit(self, index))
@@ -148,6 +154,11 @@ class Node:
                 done(result)
 
         self.world.loop.call_later(0.001, run)
+
+    def _snapshot(self) -> Snapshot:
+        """As from the last segment's footer: no client of the simulation is idempotent."""
+        self.replica.load_producers(self.core.manifest.next.index, ())
+        return self.replica.snapshot()
 
     def _fatal(self, _group_id: str, error: BaseException) -> None:
         if isinstance(error, AssertionError):
@@ -212,6 +223,7 @@ class World:
         self.acked: list[tuple[int, bytes]] = []
         self.log: list[tuple[str, str, Message]] = []
         self.keep_log = False
+        self.damaged = ""
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -358,8 +370,19 @@ class World:
         raise AssertionError(f"nothing commits: {self.describe()}")
 
     def converged(self) -> bool:
-        up = [n for n in self.nodes.values() if n.is_up]
+        leader = self.leader()
+        members = self.names if leader is None else [leader.name, *leader.group.peers]
+        up = [self.nodes[name] for name in members if self.nodes[name].is_up]
         return len({(n.replica.last_index, n.replica.commit_index) for n in up}) == 1
+
+    def damage(self, name: str) -> None:
+        """Turn a bit over in what a node that is down has on its disk."""
+        disk = self.disks[name]
+        files = [path for path in disk.paths("/data/wal") if path.endswith(".log")]
+        path = self.rng.choice(files)
+        data = disk.peek(path)
+        disk.flip_bit(path, self.rng.randrange(len(data)), self.rng.randrange(8))
+        self.stats["damages"] += 1
 
     # --- checkers --------------------------------------------------------------------------------
 
@@ -401,7 +424,9 @@ class World:
 
     def check_logs(self) -> None:
         """Log matching over all nodes, and that every acknowledged entry is everywhere."""
-        for node in self.nodes.values():
+        leader = self.leader()
+        members = self.names if leader is None else [leader.name, *leader.group.peers]
+        for node in (self.nodes[name] for name in members):
             for index, content in self.committed.items():
                 shown = node.replica.first_index <= index <= node.replica.commit_index
                 if shown and self._entry(node, index) != content:
