@@ -102,7 +102,7 @@ else:
         from raftos.state import BaseState, Candidate, Follower, Leader, State
         from raftos.timer import Timer
     except ModuleNotFoundError as error:
-        if error.name == "raftos":
+        if (error.name or "").partition(".")[0] == "raftos":
             message = f"the server needs raftos, which no extra can name: {INSTALL}"
         else:
             message = f"raftos is installed, but {error.name}, which it imports, is not: {INSTALL}"
