@@ -191,7 +191,8 @@ def test_a_hole_in_the_middle_is_named(partition: Partition) -> None:
     result = partition.search("disk", start=2)
 
     assert (((4, 12),), ((2, 4),)) == (result.coverage[0].searched, result.coverage[0].missing)
-    assert ("segment damaged",) == result.coverage[0].reasons
+    (reason,) = result.coverage[0].reasons
+    assert reason.startswith("segment damaged")
     assert list(range(11, 3, -1)) == offsets(result)
 
 
