@@ -164,7 +164,7 @@ class FollowerRole(Follower, RoleBase):
     def on_receive_append_entries(self, data: Received[AppendEntries]) -> None:
         """Paper figure 2; the answer leaves when what it speaks of is durable."""
         group, message = self.group, data.message
-        self.heard_leader(message.leader_id)
+        self.heard_leader(data.sender)
         appended = group.replica.append_entries(
             message.prev_log_index, message.prev_log_term, message.entries
         )
@@ -187,7 +187,7 @@ class FollowerRole(Follower, RoleBase):
     def on_receive_install_snapshot(self, data: Received[InstallSnapshot]) -> None:
         """Begin behind the leader's manifest."""
         group, message = self.group, data.message
-        self.heard_leader(message.leader_id)
+        self.heard_leader(data.sender)
         ticket = group.replica.install_snapshot(message.snapshot)
         self._acknowledge(data, message.snapshot.base.index, ticket=ticket)
 

@@ -235,8 +235,10 @@ class RaftGroup(State):
 
     def _is_disturbance(self, message: RequestVote) -> bool:
         """Stickiness: nobody is elected against a leader that a quorum still hears."""
-        if message.transfer or message.amnesty:
+        if message.transfer:
             return False
+        if message.amnesty:
+            return not self.replica.suspect  # the roll call was wrong: somebody is whole
         role = self.state
         if isinstance(role, FollowerRole):
             return role.is_sticky()

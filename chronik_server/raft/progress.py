@@ -98,6 +98,11 @@ class PeerProgress:
         self.next_index = max(self.next_index, self.match_index + 1)
         return news
 
+    def arrived(self, index: int, now: float) -> None:
+        """The peer has everything up to `index`, if not yet on its disk: nothing of it was lost."""
+        if self.inflight and self.inflight[0][1] <= index:
+            self.moved_at = now
+
     def replicate(self) -> None:
         """The logs agree: send without waiting."""
         self.mode = Mode.REPLICATE

@@ -185,6 +185,7 @@ class Replication:
         progress.is_suspect = response.is_suspect
         if response.success:
             news = progress.matched(response.match_index, now) or recovered
+            progress.arrived(response.prev_log_index, now)
             waited_for = progress.snapshot_index
             if progress.mode is Mode.PROBE or (
                 progress.mode is Mode.SNAPSHOT and progress.match_index >= waited_for

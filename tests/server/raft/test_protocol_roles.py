@@ -118,6 +118,13 @@ def test_9_s4_all_voters_suspect_the_longest_log_leads_after_a_roll_call():
         assert [] == world.violations
 
 
+def test_9_s4_who_is_whole_ignores_an_election_of_suspects():
+    with Alone(hard=(4, "")) as alone:
+        alone.feed("n2", ask(9, "n2", 9, 9, amnesty=True))
+
+        assert (4, "") == alone.replica.hard_state
+
+
 def test_9_s4_not_all_voters_present_no_roll_call_elects():
     with World(3) as world:
         world.boot_all()
@@ -313,6 +320,20 @@ def test_13_s4_followers_with_a_slow_disk_do_not_depose_a_healthy_leader():
         world.run(4)
 
         assert (leader.name, term) == (world.elect().name, leader.group.term)
+
+
+def test_13_s4_a_slow_disk_of_a_follower_is_not_taken_for_loss():
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.run(1)
+        world.network.disk_delays = (3.0,)
+        leader.consensus.propose([batch(bytes(500))])
+        world.keep_log = True
+        world.run(2)
+
+        sent = [m for _, _, m in world.log if isinstance(m, AppendEntries) and m.entries]
+        assert 2 == len(sent), "once to each follower"
 
 
 def test_13_a_leader_that_nobody_answers_steps_down():
