@@ -1,0 +1,96 @@
+"""The one bucket of a cluster: a directory, or one of a real Ceph RGW.
+
+Promise: what is in it is listed by a store of its own, never through a node. `outage()` makes
+every upload of a segment fail, as long as the block lasts.
+"""
+
+import contextlib
+from collections import defaultdict
+
+from chronik_store.environment import Environment
+from chronik_store.objectstore.layout import parse_bundle_key, parse_segment_key
+from chronik_store.objectstore.open import open_object_store
+from chronik_store.testing.fault_proxy import FaultProxy, ProxyFault
+
+
+class Bucket:
+    """What a test asks of it."""
+
+    def __init__(self, url, s3=None):
+        self.url = url
+        self._store = open_object_store(url, env=Environment(), s3=s3)
+
+    def keys(self, prefix):
+        """All keys below a prefix."""
+        found, after = [], ""
+        while page := self._store.list(prefix, start_after=after):
+            found += [info.key for info in page]
+            after = found[-1]
+        return found
+
+    def runs(self, topic):
+        """({partition: [(base, end), ...] of its segments}, the same of its bundles), sorted."""
+        segments, bundles = defaultdict(list), defaultdict(list)
+        for prefix, parse, into in (
+            (f"segments/{topic}/", parse_segment_key, segments),
+            (f"indexes/{topic}/", parse_bundle_key, bundles),
+        ):
+            for key in self.keys(prefix):
+                run = parse(key)
+                assert run is not None, f"a key that nobody made: {key}"
+                into[run.partition].append((run.base_offset, run.end_offset))
+        return {n: sorted(s) for n, s in segments.items()}, {
+            n: sorted(b) for n, b in bundles.items()
+        }
+
+    def close(self):
+        self._store.close()
+
+
+class DirectoryBucket(Bucket):
+    """The nodes are on one machine, so a directory can be shared."""
+
+    def __init__(self, folder):
+        self.environ = {}
+        self._folder = folder
+        super().__init__(f"file://{folder}")
+
+    @contextlib.contextmanager
+    def outage(self):
+        """A file stands where the directory of the segments is to be made."""
+        segments = self._folder / "segments"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        segments.write_bytes(b"")
+        try:
+            yield
+        finally:
+            segments.unlink()
+
+
+class RgwBucket(Bucket):
+    """A bucket of a Ceph RGW; the nodes reach it through a proxy that can fail."""
+
+    def __init__(self, server, name):
+        self._proxy = FaultProxy(server.host, server.port)
+        self._proxy.__enter__()
+        options = server.options()
+        self.environ = {
+            "S3_ENDPOINT": self._proxy.url,
+            "S3_REGION": options.region,
+            "S3_ACCESS_KEY": options.access_key,
+            "S3_SECRET_KEY": options.secret_key,
+        }
+        super().__init__(f"s3://{server.create_bucket(name)}", options)
+
+    @contextlib.contextmanager
+    def outage(self):
+        """Every PUT of a segment is answered 503."""
+        self._proxy.add(ProxyFault("status", match="^PUT .*/segments/", times=None))
+        try:
+            yield
+        finally:
+            self._proxy.clear()
+
+    def close(self):
+        super().close()
+        self._proxy.__exit__(None, None, None)
