@@ -180,7 +180,8 @@ class FollowerRole(Follower, RoleBase):
             matched = min(matched, group.replica.durable_index)
         else:
             group.note_commit(min(message.commit_index, matched))
-        if group.replica.suspect and 0 < message.trusted_index <= matched:
+        trusted = 0 < message.trusted_index <= matched
+        if group.replica.suspect and trusted and message.trusted_boot == group.node.boot_id:
             ticket = max(ticket, appended.ticket, group.replica.set_suspect(False))
         self._acknowledge(data, matched, ticket=ticket)
 

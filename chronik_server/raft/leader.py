@@ -25,6 +25,7 @@ from chronik_server.raft.messages import (
     RequestVote,
     RequestVoteResponse,
 )
+from chronik_server.raft.progress import PeerProgress
 from chronik_server.raft.proposals import Proposals
 from chronik_server.raft.raftos_skeleton import Leader, RoleTimer
 from chronik_server.raft.received import Received
@@ -120,7 +121,10 @@ class LeaderRole(Leader, RoleBase):
         if self._reads or self.commit_index < last or self.transfer.is_under_way:
             return False
         return all(
-            (each.match_index == last and each.commit_sent == self.commit_index)
+            (
+                (each.match_index == last and each.commit_sent == self.commit_index)
+                and not each.is_suspect
+            )
             or not self.group.node.liveness.is_up(peer)
             for peer, each in self.replication.peers.items()
         )
@@ -132,12 +136,18 @@ class LeaderRole(Leader, RoleBase):
         """An entry of this term is committed, and nobody is about to take over."""
         return 0 < self.noop_index <= self.commit_index and not self.transfer.is_under_way
 
-    @property
-    def trusted_index(self) -> int:
-        """A suspect follower that matches up to here is whole again (protocol 9)."""
+    def trusted_index(self, peer: PeerProgress) -> int:
+        """A suspect peer that matches up to here is whole again (protocol 9); 0: nothing is proved.
+
+        It has lost what it knew of terms, too, so it would believe a deposed leader: a quorum of
+        voters that are whole must have confirmed this one since the peer is known to be suspect.
+        """
+        if not peer.is_suspect:
+            return 0
         if self.amnesty:
             return self.noop_index
-        return self.commit_index if 0 < self.noop_index <= self.commit_index else 0
+        settled = 0 < self.noop_index <= self.commit_index
+        return self.commit_index if settled and self._confirmed_round() >= peer.trust_round else 0
 
     def propose(
         self, payloads: Sequence[Payload], expected_offset: int | None = None
@@ -281,8 +291,7 @@ class LeaderRole(Leader, RoleBase):
     def _settle_reads(self) -> None:
         if not self._reads:
             return
-        rounds = sorted(self._round(voter) for voter in self.group.voters)
-        confirmed = rounds[(len(rounds) - 1) // 2]
+        confirmed = self._confirmed_round()
         here = self.group.replica.commit_index
         while self._reads and self._reads[0].request_id <= confirmed:
             if self._reads[0].index > min(here, self.commit_index):
@@ -291,11 +300,16 @@ class LeaderRole(Leader, RoleBase):
             if not read.future.done():
                 read.future.set_result(read.index)
 
+    def _confirmed_round(self) -> int:
+        """The newest round of beats that a majority of voters, the suspect ones aside, answered."""
+        rounds = sorted(self._round(voter) for voter in self.group.voters)
+        return rounds[(len(rounds) - 1) // 2] if rounds else 0
+
     def _round(self, voter: str) -> int:
         if voter == self.group.id:
             return self.request_id
         progress = self.replication.peers.get(voter)
-        return 0 if progress is None else progress.request_id
+        return 0 if progress is None or progress.is_suspect else progress.request_id
 
     def has_quorum(self) -> bool:
         """A majority answered this leader, or this node's beats, within the time that it has."""

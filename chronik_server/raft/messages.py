@@ -76,8 +76,8 @@ class RequestVoteResponse:
 
 @dataclass(frozen=True, slots=True)
 class AppendEntries:
-    """Paper figure 2. request_id grows with each round of beats; a suspect follower that matches
-    the leader up to trusted_index (0: none) is whole again.
+    """Paper figure 2. request_id grows with each round of beats. A suspect follower that matches
+    the leader up to trusted_index (0: none) is whole again, if trusted_boot is this start of its.
     """
 
     KIND: ClassVar[str] = "append_entries"
@@ -87,6 +87,7 @@ class AppendEntries:
     prev_log_term: int
     commit_index: int
     trusted_index: int
+    trusted_boot: str
     request_id: int
     entries: tuple[Entry, ...] = ()
 

@@ -164,6 +164,10 @@ class RaftNode:
                 role.replication.reset(peer)
         self._kick_led(peer)
 
+    def boot_of(self, peer: str) -> str:
+        """The boot id that this node last shook hands with; "" for none."""
+        return self._boots.get(peer, "")
+
     def peer_down(self, peer: str) -> None:
         """The connection is gone, and what was in flight with it."""
         for role in self._led():

@@ -44,6 +44,7 @@ class PeerProgress:
         "request_id",
         "snapshot_index",
         "snapshot_sent_at",
+        "trust_round",
     )
 
     def __init__(self, next_index: int, now: float) -> None:
@@ -60,6 +61,8 @@ class PeerProgress:
         self.request_id = 0
         self.heard_at = now
         self.moved_at = now
+        self.trust_round = 0
+        """The first round of beats that began after this peer was known to be suspect."""
         self.snapshot_index = 0
         self.snapshot_sent_at = float("-inf")
         self.epoch = 0
@@ -129,6 +132,8 @@ class PeerProgress:
         """Nothing of what the peer said counts any more: it has started anew (protocol 9)."""
         self.match_index = 0
         self.commit_sent = 0
+        self.request_id = 0
+        self.is_suspect = False
         self.probe(next_index)
 
     def is_stalled(self, now: float, patience_seconds: float) -> bool:

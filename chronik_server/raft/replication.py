@@ -108,7 +108,8 @@ class Replication:
             prev_log_index=next_index - 1,
             prev_log_term=self._replica.term(next_index - 1),
             commit_index=leader.commit_index,
-            trusted_index=leader.trusted_index,
+            trusted_index=leader.trusted_index(progress),
+            trusted_boot=self._group.node.boot_of(peer) if progress.is_suspect else "",
             request_id=leader.request_id,
             entries=tuple(entries),
         )
@@ -182,6 +183,8 @@ class Replication:
         progress.heard_at = now
         progress.request_id = max(progress.request_id, response.request_id)
         recovered = progress.is_suspect and not response.is_suspect
+        if response.is_suspect and not progress.is_suspect:
+            progress.trust_round = self._leader.request_id + 1
         progress.is_suspect = response.is_suspect
         if response.success:
             news = progress.matched(response.match_index, now) or recovered

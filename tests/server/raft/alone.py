@@ -119,7 +119,7 @@ def entries_of(
     leader: str = "n2",
     request_id: int = 1,
 ) -> AppendEntries:
-    return AppendEntries(term, leader, prev, prev_term, commit, 0, request_id, tuple(entries))
+    return AppendEntries(term, leader, prev, prev_term, commit, 0, "", request_id, tuple(entries))
 
 
 def success(term: int, match: int, request_id: int = 1) -> AppendEntriesResponse:

@@ -83,9 +83,30 @@ def test_9_trust_needs_a_leader_that_has_committed_in_its_own_term():
         alone.feed("n2", entries_of(2, 1, 1))  # trusted_index 0: it has not
         assert alone.replica.suspect
 
-        trusted = AppendEntries(2, "n2", 1, 1, 1, 1, 1, ())
-        alone.feed("n2", trusted)
+        boot = alone.node.boot_id
+        alone.feed("n2", AppendEntries(2, "n2", 1, 1, 1, 1, "an earlier start", 1, ()))
+        assert alone.replica.suspect, "a late message to a former self"
+        alone.feed("n2", AppendEntries(2, "n2", 1, 1, 1, 1, boot, 1, ()))
         assert not alone.replica.suspect
+
+
+def test_9_trust_needs_a_leader_that_others_have_confirmed_since():
+    """The suspect node has lost what it knew of terms, and would believe a deposed leader."""
+    with Alone() as alone:
+        term = alone.lead()
+        alone.node.raft.peer_up("n2", "boot 2")
+        alone.acknowledge("n3", 1)
+        sick = AppendEntriesResponse(term, True, 1, 1, 1, 0, 0, is_suspect=True)
+        alone.feed("n2", sick)
+        alone.forget()
+        alone.run(0.15)
+        assert {0} == {m.trusted_index for m in alone.sent(AppendEntries, "n2")}
+
+        alone.feed("n3", success(term, 1, role_of(alone.node).request_id))
+        alone.forget()
+        alone.run(0.15)
+        last = alone.sent(AppendEntries, "n2")[-1]
+        assert (True, "boot 2") == (last.trusted_index >= 1, last.trusted_boot)
 
 
 def test_9_s4_all_voters_suspect_the_longest_log_leads_after_a_roll_call():
