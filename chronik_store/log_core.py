@@ -354,14 +354,15 @@ class LogCore:
         return self._committed
 
     def swear(self) -> None:
-        """Write a mark over the last group, so that read-only followers see it without waiting
-        for the next append.
+        """After a pause: write a mark over the last group, so that read-only followers see it
+        without waiting for the next append, and give up the descriptor.
         """
         with self._lock:
             if self.closed or not self.started or self.wal.poisoned is not None:
                 return
             seq = self._sworn_seq = self.wal.stage_mark()
         self.wal.lead(seq)
+        self.wal.rest()
 
     def quiet(self) -> bool:
         """Nothing was written since the last time this was asked."""

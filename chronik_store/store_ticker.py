@@ -27,6 +27,8 @@ logger = logging.getLogger("chronik_store.store")
 
 SWEAR_SECONDS = 0.1
 """How long a log must be quiet before its last group is sworn to for followers."""
+SWEAR_SHARE = 10
+"""At least so many times as long as a round of marks took is the pause behind it."""
 FEED_SECONDS = 0.25
 """How long the tail index of a searched log is fed at a time."""
 
@@ -120,17 +122,22 @@ class StoreTicker:
             self._thread = self._env.threads.spawn(self._swear_loop, name="chronik-mark")
 
     def _swear_loop(self) -> None:
+        pause_seconds = SWEAR_SECONDS
         while True:
             with self._wake:
                 while not self._unsworn and not self._closed:
                     self._wake.wait()
                 if not self._closed:
-                    self._wake.wait(SWEAR_SECONDS)  # `close` ends the pause; new work may too
+                    self._wake.wait(pause_seconds)  # `close` ends the pause; new work may too
                 if self._closed:
                     return
                 waiting, self._unsworn = self._unsworn, {}
+            started = self._env.clock.monotonic()
             for core in waiting.values():
                 self._swear(core)
+            # A round over many logs may take long: it must not take the disk from their appends.
+            took_seconds = self._env.clock.monotonic() - started
+            pause_seconds = max(SWEAR_SECONDS, SWEAR_SHARE * took_seconds)
             for log in self._open_logs():
                 if log._core is not None and id(log._core) in waiting:
                     self._feed(log)

@@ -133,9 +133,15 @@ class ActiveFile:
             handle.close()
             raise
         self._services.descriptors.adopt(file.path, handle)
+        self.rest()
         # Not before: until here a crash may take the file, and pruning relies on its checkpoint.
         file.folded_to = min(checkpoint.manifest_folded_to, checkpoint.producers_folded_to)
         return end
+
+    def rest(self) -> None:
+        """Nothing more is to be written for now: hold no descriptor meanwhile."""
+        if self.file is not None:
+            self._services.descriptors.forget(self.file.path)
 
     def _header(self, file: LogFile, log_id: str) -> WalFileHeader:
         who = self._identity

@@ -1,9 +1,10 @@
 """Open files, shared and bounded: a thousand idle partitions hold a handful of descriptors.
 
-Place: one per store, under all WALs. Promise: a file is open while anybody uses it; up to `limit`
-idle ones stay open for the next use, the least recently used are closed. Invariant: `close` of a
-file never runs beside a call on it; nothing unsynced is lost by a close, since a group's write
-and sync happen within one use.
+Place: one per store, under all WALs. Promise: a file is open while anybody uses it. Up to `limit`
+idle ones that were read, and up to `busy_limit` that are written to, stay open for the next use,
+the least recently used are closed; a log that rests `forget`s its own. Invariant: `close` of a file
+never runs beside a call on it; nothing unsynced is lost by a close, since a group's write and sync
+happen within one use.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from chronik_store.fs.base import File, FileSystem
 from chronik_store.threads import Threads
@@ -34,11 +36,15 @@ class Lent:
 class DescriptorCache:
     """Lends open files by path. Thread-safe; no lock is held while a file is opened or closed."""
 
-    def __init__(self, fs: FileSystem, threads: Threads, limit: int = 64) -> None:
+    def __init__(
+        self, fs: FileSystem, threads: Threads, limit: int = 64, *, busy_limit: int = 512
+    ) -> None:
         self._fs = fs
         self._lock = threads.lock()
         self._limit = limit
+        self._busy_limit = busy_limit
         self._open: OrderedDict[str, Lent] = OrderedDict()
+        self._written = 0
 
     @contextmanager
     def use(self, path: str, *, write: bool = False) -> Iterator[File]:
@@ -61,9 +67,10 @@ class DescriptorCache:
     def forget(self, path: str) -> None:
         """Close the file as soon as nobody uses it: its name is about to go."""
         with self._lock:
-            found = self._open.pop(path, None)
+            found = self._open.get(path)
             if found is None:
                 return
+            self._take_out(path)
             found.stale = True
             if found.users:
                 return
@@ -100,8 +107,10 @@ class DescriptorCache:
         Two that opened at once both work; the later one stays. The lock must be held.
         """
         replaced = self._open.get(path)
+        if replaced is not None:
+            self._take_out(path)
         self._open[path] = lent
-        self._open.move_to_end(path)
+        self._written += lent.write
         if replaced is None:
             return None
         replaced.stale = True
@@ -115,16 +124,24 @@ class DescriptorCache:
             if lent.stale:
                 if lent.users == 0:
                     closing.append(lent.file)
-            elif len(self._open) > self._limit:
-                closing += self._evict()
+            elif len(self._open) - self._written > self._limit:
+                closing += self._evict(len(self._open) - self._written - self._limit, write=False)
+            elif self._written > self._busy_limit:
+                closing += self._evict(self._written - self._busy_limit, write=True)
         for file in closing:
             _close(file)
 
-    def _evict(self) -> list[File]:
-        """Take idle files out, least recently used first, down to the limit. Lock held."""
-        idle = [path for path, held in self._open.items() if not held.users]
-        surplus = idle[: len(self._open) - self._limit]
-        return [self._open.pop(path).file for path in surplus]
+    def _evict(self, surplus: int, *, write: bool) -> list[File]:
+        """Take that many idle files of a kind out, least recently used first. Lock held."""
+        idle = (
+            path for path, held in self._open.items() if held.write == write and not held.users
+        )
+        return [self._take_out(path) for path in list(islice(idle, surplus))]
+
+    def _take_out(self, path: str) -> File:
+        taken = self._open.pop(path)
+        self._written -= taken.write
+        return taken.file
 
 
 def _close(file: File) -> None:

@@ -172,6 +172,10 @@ class Wal(StageableWal):
         """
         return self._commit.commit_group()
 
+    def rest(self) -> None:
+        """Nothing is to be written for a while: holds no descriptor until the next group."""
+        self._active.rest()
+
     def rotate(self, checkpoint: Checkpoint | None = None) -> None:
         """Start a new file now; durable on return. Raises as `lead` does."""
         with self.lock:

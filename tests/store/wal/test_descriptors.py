@@ -67,6 +67,32 @@ def test_a_forgotten_file_is_closed_with_its_last_use(
     cache.forget("/a")
 
 
+def test_what_is_written_has_a_limit_of_its_own(disk: SimulatedDisk) -> None:
+    cache = DescriptorCache(disk, SystemThreads(), limit=2, busy_limit=3)
+    for name in "abcdef":
+        cache.adopt(f"/{name}", disk.create(f"/{name}"))
+    for name in "abc":
+        with cache.use(f"/{name}"):
+            pass
+
+    assert ["/b", "/c", "/d", "/e", "/f"] == sorted(disk.open_files)
+    cache.forget("/f")
+    assert ["/b", "/c", "/d", "/e"] == sorted(disk.open_files)
+    cache.close()
+
+
+def test_a_log_that_rests_holds_no_descriptor(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner = open_wal(disk)
+    owner.append(b"x")
+    assert len(disk.open_files) == 1
+
+    owner.wal.rest()
+    assert disk.open_files == []
+
+    owner.append(b"y")
+    assert {1, 2} == owner.live().keys()
+
+
 def test_many_idle_logs_hold_a_handful_of_descriptors(
     disk: SimulatedDisk, open_wal: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
