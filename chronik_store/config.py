@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +19,9 @@ from chronik_store.errors import ConfigError
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SEGMENT_BYTES_MAX = 512 * MIB
 Backend = Literal["local", "s3", "gcs", "azure", "memory"]
+_ENDPOINT = re.compile(
+    r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^\s@?#]*)?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,13 @@ class S3Options:
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 30.0
     max_connections: int = 32
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
+            # Without the value: whoever writes credentials into it does not want to read them.
+            raise ConfigError(
+                "the S3 endpoint is no URL of a server: write http://host:port or https://host"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,8 @@ class Cursor:
         if current == next_offset:
             return
         log = self._log
+        if next_offset > log._view.committed.offset:
+            log._out_of_range(next_offset)
         known = log._manifest().cursors
         if current is None and len(known) >= log._cursors_max:
             raise ConfigError(f"this log has {len(known)} cursors (cursors_max); delete some first")

@@ -37,6 +37,7 @@ from chronik_store.model import (
     FetchResult,
     LogStatus,
     PipelineReport,
+    Position,
     RecoveryReport,
     SearchResult,
     StoredRecord,
@@ -237,7 +238,7 @@ class PartitionLog:
         check_count(max_bytes, "max_bytes")
         if offset > view.refresh().offset:
             self._out_of_range(offset)
-        return self._chain.scan_batches(offset, limit=lambda: view.committed, chunk_bytes=max_bytes)
+        return self._chain.scan_batches(offset, limit=self._limit, chunk_bytes=max_bytes)
 
     def read_entries(self, offset: int, *, max_bytes: int = 1 << 20) -> EntryRun:
         """As `read`, but entries as they are stored, unopened: what a server passes on."""
@@ -263,7 +264,12 @@ class PartitionLog:
         if start > view.refresh().offset:
             self._out_of_range(start)
         wait = self._follow if follow else None
-        return self._chain.scan(start, limit=lambda: view.committed, stop=stop, wait=wait)
+        return self._chain.scan(start, limit=self._limit, stop=stop, wait=wait)
+
+    def _limit(self) -> Position:
+        """How far an iterator may go now: nowhere, once the log is closed."""
+        self._view.check_open()
+        return self._view.committed
 
     def _follow(self, offset: int) -> bool:
         view = self._view
@@ -424,12 +430,10 @@ class PartitionLog:
     def _writable(self) -> LogCore:
         core = self._core
         if core is None:
-            raise ReadOnlyError("this log was opened from the bucket; it cannot be written to")
+            raise ReadOnlyError("opened from the bucket: `chronik restore` makes a log of it")
         core.check_open("not_durable")
         if core.read_only:
-            raise ReadOnlyError(
-                "this log was opened read-only; open it with read_only=False to change it"
-            )
+            raise ReadOnlyError("opened read-only: open it with read_only=False to change it")
         return core
 
     def _propose(self, command: Command) -> None:
