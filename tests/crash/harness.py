@@ -12,13 +12,13 @@ import contextlib
 import random
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from chronik_store import LogConfig, LogStore, PartitionLog
 from chronik_store.clock import SystemClock
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.fs.base import FileSystem
-from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.faulty_object_store import Call, FaultyObjectStore
@@ -87,6 +87,9 @@ class Life:
         self.disk = SimulatedDisk(seed=seed)
         self.bucket = MemoryObjectStore()
         self.plug = Plug()
+        self.door = FaultyObjectStore(self.bucket, clock=SystemClock())
+        """The way to the bucket, for faults."""
+        self.door.hook = self.plug.at_the_bucket
         self.ledger = Ledger(seed)
         self._store: LogStore | None = None
         self._log: PartitionLog | None = None
@@ -100,11 +103,6 @@ class Life:
     def log(self) -> PartitionLog:
         assert self._log is not None
         return self._log
-
-    def bucket_for(self, env: Environment) -> ObjectStore:
-        faulty = FaultyObjectStore(self.bucket, clock=SystemClock())
-        faulty.hook = self.plug.at_the_bucket
-        return faulty
 
     def knows(self, disk: FileSystem) -> None:
         """A store on this disk has this life's way to the bucket."""
@@ -155,6 +153,11 @@ class Life:
             check_bucket(self.bucket, self.log)
 
 
+def reachable_buckets() -> AbstractContextManager[None]:
+    """Within this, each store finds the bucket of the life that its disk belongs to."""
+    return buckets_of(lambda env: _LIVES[env.fs].door)
+
+
 Act = Callable[[Life], None]
 
 
@@ -188,7 +191,7 @@ def close_quietly(life: Life) -> None:
 def check_crash_points(prepare: Act, act: Act, *, every_mode: bool = False, least: int = 3) -> None:
     """The act at each of its crash points; in one way to lose power each, or in every way."""
     points = 0
-    with buckets_of(lambda env: _LIVES[env.fs].bucket_for(env)):
+    with reachable_buckets():
         for at, life in crash_points(prepare, act):
             points += 1
             close_quietly(life)
@@ -208,7 +211,7 @@ def check_failing_calls(prepare: Act, act: Act, code: int, *, first: int = 1, st
     """The act with each of its calls failing once: it succeeds, or raises one of our own errors;
     and nothing acknowledged is lost, not by a power failure right afterwards either.
     """
-    with buckets_of(lambda env: _LIVES[env.fs].bucket_for(env)):
+    with reachable_buckets():
         for at in range(first, 10_000, step):
             life = Life(at)
             prepare(life)

@@ -12,14 +12,13 @@ from chronik_store.objectstore.layout import parse_segment_key
 from chronik_store.restore import restore
 from chronik_store.testing.crash import MortalThreads
 from tests.crash.harness import (
-    _LIVES,
     CONFIG,
     MODES,
     URL,
     Life,
-    buckets_of,
     close_quietly,
     crash_points,
+    reachable_buckets,
 )
 from tests.crash.test_every_crash_point import uploaded
 
@@ -54,7 +53,7 @@ def check_topic(life: Life) -> None:
 
 def run(act, check, *, every: int) -> int:
     points = 0
-    with buckets_of(lambda env: _LIVES[env.fs].bucket_for(env)):
+    with reachable_buckets():
         for at, life in crash_points(uploaded, act):
             close_quietly(life)
             points += 1
