@@ -302,6 +302,11 @@ class RaftBackend:
     def _topic(self, name: str) -> MakeTopic:
         topic = self._state.topics.get(name)
         if topic is None:
+            meta = self._metadata()
+            if not meta.consensus.is_ready:
+                raise meta.not_leader()  # it may just have been created: its leader knows
+            if self._state.offset < meta.log.watermarks.committed:
+                raise UnavailableError("this node is still reading the cluster's topics")
             known = ", ".join(sorted(self._state.topics)[:20]) or "none"
             raise TopicNotFoundError(f"no topic {name!r} here (topics: {known})", topic=name)
         return topic
@@ -344,24 +349,13 @@ class RaftBackend:
         found = self._partitions.get((topic, partition))
         if found is not None:
             return found
-        known = self._state.topics.get(topic)
-        if known is None and not self._is_current():
-            raise UnavailableError("this node has not heard of the cluster's topics yet")
-        if not 0 <= partition < self._topic(topic).partitions:
+        known = self._topic(topic)
+        if not 0 <= partition < known.partitions:
             raise TopicNotFoundError(
-                f"topic {topic!r} has partitions 0 to {self._topic(topic).partitions - 1}, not "
-                f"{partition}",
+                f"topic {topic!r} has partitions 0 to {known.partitions - 1}, not {partition}",
                 topic=topic,
             )
         raise UnavailableError(f"{topic}/{partition} is being opened here; ask again")
-
-    def _is_current(self) -> bool:
-        """This node knows of every topic that was there a moment ago."""
-        meta = self._metadata()
-        return meta.consensus.is_ready or self._staleness(self._meta_group()) < APPLY_SECONDS
-
-    def _meta_group(self) -> str:
-        return self._metadata().consensus.group_id
 
     def _staleness(self, group_id: str) -> float:
         """Seconds since this node heard from the group's leader."""
