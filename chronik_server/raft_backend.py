@@ -127,14 +127,15 @@ class RaftBackend:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._hand_over()
+        if self._meta is not None:
+            await self._hand_over(self._meta)
         self._raft.stop()
         await self._peers.close()
         await self._face.close()
 
-    async def _hand_over(self) -> None:
+    async def _hand_over(self, meta: RaftPartition) -> None:
         """Give what is led to nodes that are there, so that nobody waits for an election."""
-        led = [part for part in (*self._partitions.values(), self._metadata())
+        led = [part for part in (*self._partitions.values(), meta)
                if part.consensus.is_ready]  # fmt: skip
         calls = [self._transfer(part, None) for part in led]
         if calls:

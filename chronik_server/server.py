@@ -60,12 +60,14 @@ class Server:
                 config.listen.port,
                 ssl=context,
                 backlog=BACKLOG,
+                start_serving=False,  # nobody is heard before the backend can answer
             )
         except OSError as error:
             raise ConfigError(f"cannot listen on {config.listen}: {error}") from error
         host, port = self._listener.sockets[0].getsockname()[:2]
         address = Address(str(host), int(port))
         await self.backend.start(str(config.advertise or address))
+        await self._listener.start_serving()
         self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check_sessions)
         logger.info("node %s listens on %s", config.node_id, address)
         return address
