@@ -92,14 +92,15 @@ class S3Facts(ObjectStoreTests):
         assert len(proxy.requests) == 3
 
     def test_there_is_one_retry_policy_and_it_ends(self, open_store, proxy, insisting, folder):
-        store = insisting(open_store(endpoint=proxy.url), deadline_seconds=0.5)
+        store = insisting(open_store(endpoint=proxy.url), deadline_seconds=2)
         proxy.add(ProxyFault("status", times=None, status=503))
         begin = time.monotonic()
         with pytest.raises(UnavailableError) as caught:
             store.put_if_absent(f"{folder}/k", b"x")
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 10
         assert caught.value.retriable
-        assert 3 <= len(proxy.requests) <= 8
+        # Waits of 0.1, 0.2, 0.4 ... seconds within 2; two policies multiplied would send dozens.
+        assert 3 <= len(proxy.requests) <= 10
 
     def test_without_a_policy_one_call_is_one_request(self, open_store, proxy, folder):
         store = open_store(endpoint=proxy.url)
