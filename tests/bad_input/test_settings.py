@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 
 import pytest
@@ -139,16 +138,15 @@ def test_a_field_of_a_wrong_type_or_value_is_refused_by_name(field):
 def test_the_bounds_themselves_are_usable(tmp_path, name, low, high):
     if name == "disk_reserve_bytes":
         high = low  # the other end keeps the whole disk
-    fields = {field.name: str(field.type) for field in dataclasses.fields(chronik.LogConfig)}
-    for value in (low, high):
-        if fields[name].startswith("int"):
-            value = 1 << 62 if value == math.inf else int(value)  # noqa: PLW2901
+    types = {field.name: str(field.type) for field in dataclasses.fields(chronik.LogConfig)}
+    for path, bound in ((tmp_path / "low", low), (tmp_path / "high", high)):
+        whole = 1 << 62 if bound == math.inf else int(bound)
+        value = whole if types[name].startswith("int") else bound
         changes = {name: value}
         if name == "record_bytes_max":
             changes["batch_bytes_max"] = 256 << 20
         if name == "batch_bytes_max":
             changes["record_bytes_max"] = 100
-        path = tmp_path / f"{len(os.listdir(tmp_path))}"
         with opened(path, **changes) as log:
             log.append([b"a"])
             log.cursor("c").commit(1)
@@ -157,7 +155,8 @@ def test_the_bounds_themselves_are_usable(tmp_path, name, low, high):
             log.append(b"b")
             assert log.search("b").total >= 0
         # Retention of nothing keeps only what is not in the bucket yet.
-        assert [b"a", b"b"] == stored(path) or (name.startswith("retention") and not value)
+        kept = stored(path)
+        assert [b"a", b"b"] == kept or (name.startswith("retention") and not value)
 
 
 def test_what_excludes_each_other_is_refused():
