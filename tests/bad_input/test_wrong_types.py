@@ -12,8 +12,16 @@ import chronik_store as chronik
 from tests.bad_input.kept import CONFIG, stored, values
 
 NO_INTEGERS = [None, "1", 1.0, True, b"1", [], math.nan]
-NO_NUMBERS = ["1", True, b"1", [], object()]
-NO_TEXT = [None, 1, 1.5, True, b"text", [], object()]
+class Thing:
+    """Something that is nothing in particular, with the same name in every process."""
+
+    def __repr__(self):
+        return "a thing"
+
+
+THING = Thing()
+NO_NUMBERS = ["1", True, b"1", [], THING]
+NO_TEXT = [None, 1, 1.5, True, b"text", [], THING]
 NAIVE = dt.datetime(2024, 1, 1)  # noqa: DTZ001
 REFUSED = (TypeError, chronik.ChronikError)
 
@@ -155,7 +163,7 @@ RECORDS = {
 }
 
 
-@pytest.mark.parametrize("value", ["text", 1.5, object(), [1], ("a",), {}], ids=repr)
+@pytest.mark.parametrize("value", ["text", 1.5, THING, [1], ("a",), {}], ids=repr)
 @pytest.mark.parametrize("part", RECORDS)
 def test_a_record_of_wrong_parts_is_stored_by_no_door(log, part, value):
     if (part, value) == ("header name", "text"):
@@ -205,7 +213,7 @@ def test_a_time_says_which_time_it_means(log, time):
             call(time)
 
 
-@pytest.mark.parametrize("path", [None, 1, 1.5, [], object(), "", "a\0b"], ids=repr)
+@pytest.mark.parametrize("path", [None, 1, 1.5, [], THING, "", "a\0b"], ids=repr)
 def test_a_path_is_a_path(path):
     for call in (chronik.LogStore.open, lambda p: chronik.restore("file:///nowhere", p)):
         with pytest.raises((TypeError, chronik.ConfigError)):
