@@ -12,7 +12,7 @@ import asyncio
 from chronik_server.backend import FetchOptions
 from chronik_server.protocol.data import CursorPlace, Fetched, OffsetsFound
 from chronik_store.aio import AsyncPartitionLog
-from chronik_store.errors import OffsetOutOfRangeError
+from chronik_store.errors import ChronikError, OffsetOutOfRangeError
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.entry import pack_header
 from chronik_store.model import Tier
@@ -37,7 +37,12 @@ class PartitionReads:
         buffers: list[Buffer] = []
         while True:
             begun = loop.time()
-            run = await self.log.read_entries(following, max_bytes=options.max_bytes - size)
+            try:
+                run = await self.log.read_entries(following, max_bytes=options.max_bytes - size)
+            except ChronikError:
+                if not buffers:
+                    raise
+                break  # what is there is given; the next fetch starts at the fault
             busy_seconds += loop.time() - begun
             for header, payload in run.entries:
                 buffers += (pack_header(header), payload)
@@ -45,6 +50,8 @@ class PartitionReads:
                 following = header.end_offset
             if run.entries and tier == "none":
                 tier = run.tier
+            if run.entries and size < options.max_bytes // 2:
+                continue  # over the border of a tier: one answer comes from one
             left = deadline - loop.time()
             if size >= min(options.min_bytes, options.max_bytes) or left <= 0:
                 break

@@ -22,7 +22,8 @@ from chronik_server.client.options import ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.errors import UnauthenticatedError
 from chronik_server.local_backend import search_options
-from chronik_server.metadata import METADATA_TOPIC, MakeTopic, Metadata
+from chronik_server.metadata import METADATA_TOPIC, MakeTopic
+from chronik_server.metadata_group import MetadataGroup
 from chronik_server.peers import PeerLinks
 from chronik_server.protocol.cluster import ClusterDescription, NodeInfo, StatusFound
 from chronik_server.protocol.data import Search
@@ -43,7 +44,6 @@ from chronik_store.errors import (
 )
 from chronik_store.format.checksum import Buffer, content_hash
 from chronik_store.format.control import Members
-from chronik_store.format.record_batch import RecordBatch
 from chronik_store.log_store import LogStore
 from chronik_store.model import PipelineReport, SearchResult, TopicInfo
 from chronik_store.objectstore.layout import check_topic_name
@@ -52,11 +52,10 @@ from chronik_store.replicated import core_of, install_topic
 T = TypeVar("T")
 logger = logging.getLogger("chronik_server.cluster")
 
-APPLY_SECONDS = 1.0
-"""How often a node looks at its metadata without being told that it moved."""
-APPLIED_SECONDS = 10.0
 HAND_OVER_SECONDS = 2.0
 NEVER_SECONDS = 1e9
+CURRENT_SECONDS = 1.0
+"""A node that heard the metadata leader so lately knows the topics of a moment ago."""
 
 
 class RaftBackend:
@@ -78,13 +77,9 @@ class RaftBackend:
         self._entropy: Entropy = env.entropy
         self._loop = asyncio.get_running_loop()
         self._addresses: dict[str, Address] = dict(config.peers)
-        self._state = Metadata()
         self._partitions: dict[tuple[str, int], RaftPartition] = {}
         self._groups: dict[str, str] = {}  # topic name -> topic id, of what runs here
-        self._meta: RaftPartition | None = None
-        self._moved = asyncio.Event()
-        self._applied = asyncio.Condition()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._meta: MetadataGroup | None = None
         own = PeerIdentity(
             identity.cluster_id, identity.node_id, identity.node_uuid, identity.boot_id
         )
@@ -116,19 +111,21 @@ class RaftBackend:
             tuple(sorted(self._addresses)),
         )
         await self._open_topic(topic)
-        self._meta = self._partitions.pop((METADATA_TOPIC, 0))
-        self._meta.consensus.on_commit(lambda _index: self._moved.set())
+        self._meta = MetadataGroup(
+            self._partitions.pop((METADATA_TOPIC, 0)),
+            self._addresses,
+            reconcile=self._reconcile,
+            nodes=self._nodes,
+        )
         self._raft.start()
         self._peers.start()
-        self._tasks.append(asyncio.create_task(self._follow_metadata()))
+        self._meta.start()
 
     async def close(self) -> None:
         """See `Backend`."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._meta is not None:
-            await self._hand_over(self._meta)
+            await self._meta.stop()
+            await self._hand_over(self._meta.part)
         self._raft.stop()
         await self._peers.close()
         await self._face.close()
@@ -157,43 +154,20 @@ class RaftBackend:
         except ChronikError as error:
             raise part.translated(error) from error
 
-    # --- metadata --------------------------------------------------------------------------------
+    # --- what runs here --------------------------------------------------------------------------
 
-    def _metadata(self) -> RaftPartition:
+    @property
+    def _metadata(self) -> MetadataGroup:
         assert self._meta is not None, "the backend is started"
         return self._meta
 
-    async def _follow_metadata(self) -> None:
-        """Apply what is committed, and make what runs here what it says."""
-        while True:
-            self._moved.clear()
-            try:
-                await self._apply()
-                await self._reconcile()
-                await self._register()
-            except ChronikError as error:
-                logger.warning("metadata: %s", error)
-            except Exception:
-                logger.exception("metadata")
-            try:
-                async with asyncio.timeout(APPLY_SECONDS):
-                    await self._moved.wait()
-            except TimeoutError:
-                pass  # look anyway: a reconciliation may have failed
-
-    async def _apply(self) -> None:
-        log = self._metadata().log
-        while self._state.offset < log.watermarks.committed:
-            for record in await log.read(self._state.offset):
-                command = metadata.decode(record.value)
-                self._state = self._state.apply(command, record.offset)
-        async with self._applied:
-            self._applied.notify_all()
+    def _nodes(self) -> tuple[PeerIdentity, ...]:
+        return (self._peers.own, *self._peers.known.values())
 
     async def _reconcile(self) -> None:
         wanted = {
             name: topic
-            for name, topic in self._state.topics.items()
+            for name, topic in self._metadata.state.topics.items()
             if self.identity.node_id in topic.replicas
         }
         for name, topic_id in list(self._groups.items()):
@@ -234,29 +208,6 @@ class RaftBackend:
             self._raft.remove_group(f"{topic_id}/{key[1]}")
         await self._run(self._store.delete_topic, name)
 
-    async def _register(self) -> None:
-        """The metadata leader writes down which directory each node id belongs to."""
-        meta = self._metadata()
-        if not meta.consensus.is_ready:
-            return
-        own = self._peers.own
-        for peer in (own, *self._peers.known.values()):
-            known = self._state.nodes.get(peer.node_id)
-            if known is None and peer.node_id in self._addresses:
-                address = str(self._addresses[peer.node_id])
-                await self._command(metadata.RegisterNode(peer.node_id, address, peer.node_uuid))
-
-    async def _command(self, command: metadata.Command) -> None:
-        """Commit a command and wait until it is applied here. NotLeaderError elsewhere."""
-        meta = self._metadata()
-        batch = RecordBatch.build([metadata.encode(command)])
-        placed = await meta.produce(batch, "quorum", None)
-        self._moved.set()
-        if asyncio.current_task() in self._tasks:
-            return  # it is this task that applies
-        async with asyncio.timeout(APPLIED_SECONDS), self._applied:
-            await self._applied.wait_for(lambda: self._state.offset >= placed.end_offset)
-
     # --- topics ----------------------------------------------------------------------------------
 
     async def create_topic(self, request: CreateTopic) -> TopicDescription:
@@ -264,7 +215,7 @@ class RaftBackend:
         check_topic_name(request.topic)
         if request.topic == METADATA_TOPIC:
             raise ConfigError(f"{METADATA_TOPIC} is the cluster's own")
-        meta = self._metadata()
+        meta = self._metadata.part
         if not meta.consensus.is_ready:
             raise meta.not_leader()
         nodes = sorted(self._addresses)
@@ -273,7 +224,7 @@ class RaftBackend:
                 f"replicas is {request.replicas}; every node of this cluster keeps one "
                 f"({len(nodes)})"
             )
-        known = self._state.topics.get(request.topic)
+        known = self._metadata.state.topics.get(request.topic)
         if known is None:
             fresh = self._entropy.token_bytes
             command = MakeTopic(
@@ -282,8 +233,8 @@ class RaftBackend:
                 tuple(fresh(16).hex() for _ in range(request.partitions)),
                 tuple(nodes),
             )
-            await self._command(command)
-            known = self._state.topics[request.topic]
+            await self._metadata.command(command)
+            known = self._metadata.state.topics[request.topic]
             if known != command and not request.exist_ok:
                 raise TopicExistsError(f"topic {request.topic!r} exists", topic=request.topic)
         elif not request.exist_ok:
@@ -295,20 +246,20 @@ class RaftBackend:
 
     async def delete_topic(self, topic: str) -> None:
         """See `Backend`."""
-        meta = self._metadata()
+        meta = self._metadata.part
         if not meta.consensus.is_ready:
             raise meta.not_leader()
-        await self._command(metadata.DropTopic(self._topic(topic).topic_id))
+        await self._metadata.command(metadata.DropTopic(self._topic(topic).topic_id))
 
     def _topic(self, name: str) -> MakeTopic:
-        topic = self._state.topics.get(name)
+        topic = self._metadata.state.topics.get(name)
         if topic is None:
-            meta = self._metadata()
+            meta = self._metadata.part
             if not meta.consensus.is_ready:
                 raise meta.not_leader()  # it may just have been created: its leader knows
-            if self._state.offset < meta.log.watermarks.committed:
+            if self._metadata.state.offset < meta.log.watermarks.committed:
                 raise UnavailableError("this node is still reading the cluster's topics")
-            known = ", ".join(sorted(self._state.topics)[:20]) or "none"
+            known = ", ".join(sorted(self._metadata.state.topics)[:20]) or "none"
             raise TopicNotFoundError(f"no topic {name!r} here (topics: {known})", topic=name)
         return topic
 
@@ -316,7 +267,7 @@ class RaftBackend:
         """See `Backend`."""
         return tuple(
             TopicInfo(topic.name, topic.topic_id, topic.partitions)
-            for _, topic in sorted(self._state.topics.items())
+            for _, topic in sorted(self._metadata.state.topics.items())
         )
 
     async def describe_topic(self, topic: str) -> TopicDescription:
@@ -406,10 +357,10 @@ class RaftBackend:
         """See `Backend`."""
         nodes = []
         for node_id, address in sorted(self._addresses.items()):
-            known = self._state.nodes.get(node_id)
+            known = self._metadata.state.nodes.get(node_id)
             uuid = None if known is None else known.node_uuid
             nodes.append(NodeInfo(node_id, str(address), uuid))
-        leader = self._metadata().consensus.leader
+        leader = self._metadata.part.consensus.leader
         cluster_id, node_id, _, _ = self.identity
         return ClusterDescription(cluster_id, node_id, tuple(nodes), leader)
 
@@ -423,7 +374,7 @@ class RaftBackend:
 
     async def transfer_leader(self, topic: str, partition: int, to: str | None) -> None:
         """See `Backend`."""
-        part = self._metadata() if not topic else await self.partition(topic, partition)
+        part = self._metadata.part if not topic else await self.partition(topic, partition)
         if not part.consensus.is_ready:
             raise part.not_leader()
         await self._transfer(part, to)
@@ -438,7 +389,7 @@ class RaftBackend:
             for (topic, number), part in self._partitions.items()
             if part.consensus.leader is None
         ]
-        meta = "" if self._metadata().consensus.leader else "nobody leads the cluster's metadata"
+        meta = "" if self._metadata.part.consensus.leader else "nobody leads the cluster's metadata"
         return (
             Check("log", "; ".join((*faults, *status.unavailable))),
             Check("metadata", meta),
@@ -456,7 +407,7 @@ class RaftBackend:
             )
         if peer.node_id not in self._addresses or peer.node_id == self.identity.node_id:
             raise UnauthenticatedError(f"{peer.node_id} is no other node of this cluster")
-        known = self._state.nodes.get(peer.node_id)
+        known = self._metadata.state.nodes.get(peer.node_id)
         if known is not None and known.node_uuid != peer.node_uuid:
             raise IdentityMismatchError(
                 f"node id {peer.node_id} belongs to directory {known.node_uuid}: a node that lost "

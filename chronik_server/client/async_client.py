@@ -19,7 +19,7 @@ from chronik_server.client.fetching import records_of
 from chronik_server.client.options import ClientOptions, parse_servers
 from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.producer import AsyncProducer
-from chronik_server.client.routing import Lane, Router
+from chronik_server.client.routing import ANY, Lane, Router
 from chronik_server.errors import ConnectionLostError, UnknownOutcomeError
 from chronik_server.protocol import cluster, data
 from chronik_server.protocol.greeting import Ping, Pong
@@ -185,15 +185,20 @@ class AsyncClient:
         min_bytes: int = 1,
         wait_seconds: float = 0.0,
         consistency: data.Consistency = "committed",
+        from_any: bool = False,
     ) -> FetchResult:
-        """As `PartitionLog.read`: committed records from `offset` on, waiting for `min_bytes`."""
+        """As `PartitionLog.read`: committed records from `offset` on, waiting for `min_bytes`.
+
+        from_any: any node of this client's may answer, with what it knows to be committed.
+        """
         wait_ms = int(wait_seconds * 1000)
         question = data.Fetch(topic, partition, offset, max_bytes, min_bytes, wait_ms, consistency)
-        answer = await self.router.ask_leader(
-            (topic, partition),
-            question,
-            timeout_seconds=self.router.options.request_seconds + wait_seconds,
-        )
+        seconds = self.router.options.request_seconds + wait_seconds
+        if from_any:
+            answer = await self.router.ask_any(question, lane=ANY, timeout_seconds=seconds)
+        else:
+            lane = (topic, partition)
+            answer = await self.router.ask_leader(lane, question, timeout_seconds=seconds)
         found: data.Fetched = answer.message
         records = tuple(records_of(answer.payload, offset, max_records))
         following = records[-1].offset + 1 if records else offset

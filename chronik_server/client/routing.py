@@ -29,6 +29,8 @@ HINTS_IN_A_ROW: Final = 3
 """So many nodes in a row may name another leader before the client pauses."""
 Lane = tuple[str, int]
 """(topic, partition)"""
+METADATA: Final[Lane] = ("", 0)
+ANY: Final[Lane] = ("", -1)
 
 
 class Backoff:
@@ -146,13 +148,23 @@ class Router:
 
     # --- asking ----------------------------------------------------------------------------------
 
-    async def ask_any(self, message: Any, *, repeatable: bool = True) -> Response:
+    async def ask_any(
+        self,
+        message: Any,
+        *,
+        lane: Lane = METADATA,
+        repeatable: bool = True,
+        timeout_seconds: float | None = None,
+    ) -> Response:
         """Ask some node; it answers itself, or names who can.
 
-        repeatable: asking twice does no harm; else only what certainly was not done is repeated.
+        lane: under which a node that it names is remembered. repeatable: asking twice does no
+        harm; else only what certainly was not done is repeated.
         """
-        lane = ("", 0)
-        return await self._ask(lane, message, b"", repeatable=repeatable, leader=False)
+        return await self._ask(
+            lane, message, b"",
+            repeatable=repeatable, leader=False, timeout_seconds=timeout_seconds,
+        )  # fmt: skip
 
     async def ask_leader(
         self,

@@ -18,12 +18,14 @@ from tests.server.protocol.samples import BOOT_ID, SAMPLES, encode, opened
 
 WELCOME = greeting.Welcome(1, "s", "c", "1", BOOT_ID, 1 << 20, 64)
 
+LIMITS = Limits()
+
 
 def raw(connection: Connection, event: Request | Response | Failure | Told) -> bytes:
     return b"".join(bytes(part) for part in connection.send(event))
 
 
-def greeted(limits: Limits = Limits()) -> tuple[Connection, Connection]:
+def greeted(limits: Limits = LIMITS) -> tuple[Connection, Connection]:
     client, server = Connection(Side.CLIENT, limits), Connection(Side.SERVER, limits)
     server.receive_data(raw(client, Request(1, Verb.HELLO, greeting.Hello((1,)))))
     client.receive_data(raw(server, Response(1, WELCOME)))

@@ -266,8 +266,8 @@ def test_a_defect_of_the_server_is_never_success(tmp_path: Path) -> None:
 def test_strangers_are_not_served_in_the_clear(listen: str) -> None:
     with pytest.raises(ConfigError, match="CHRONIK_TLS_CERT"):
         ServerConfig(listen=Address(listen, 7411)).check_exposure()
+    tls = TlsOptions(certificate="c", key="k")
     with pytest.raises(ConfigError, match="CHRONIK_AUTH_TOKEN"):
-        tls = TlsOptions(certificate="c", key="k")
         ServerConfig(listen=Address(listen, 7411), tls=tls).check_exposure()
     with pytest.raises(ConfigError):
         ServerConfig(listen=Address(listen, 7411), auth_token="t").check_exposure()
@@ -298,23 +298,26 @@ def test_settings_come_from_the_environment_and_hide_secrets() -> None:
 
 def certificates(directory: Path) -> dict[str, str]:
     """A CA, a server certificate for 127.0.0.1, and a client certificate."""
-    names = {}
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
 
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2")  # fmt: skip
+    openssl(
+        "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
+        "-days", "2",
+    )  # fmt: skip
     for name in ("server", "client"):
         (directory / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")  # fmt: skip
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile",
-                f"{name}.ext")  # fmt: skip
-        names[f"{name}.pem"] = str(directory / f"{name}.pem")
-        names[f"{name}.key"] = str(directory / f"{name}.key")
-    return {**names, "ca.pem": str(directory / "ca.pem")}
+        openssl(
+            "req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
+        )
+        openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext",
+        )  # fmt: skip
+    files = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
+    return {name: str(directory / name) for name in files}
 
 
 def test_tls_asks_for_a_certificate_of_the_ca_and_a_token(tmp_path: Path) -> None:
