@@ -217,7 +217,7 @@ def one_run(seed: int, seconds: float = 10.0) -> World:
 
 
 def seeds() -> range:
-    first, _, last = os.environ.get("RAFT_SEEDS", "0:12").partition(":")
+    first, _, last = os.environ.get("RAFT_SEEDS", "0:8").partition(":")
     return range(int(first), int(last))
 
 
