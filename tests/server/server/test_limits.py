@@ -140,14 +140,14 @@ def test_a_reader_that_takes_nothing_is_hung_up_on(tmp_path: Path) -> None:
         settings = {"write_stall_seconds": 0.3}
         async with connected(tmp_path, **settings) as (server, client):
             await client.create_topic("events")
-            for _ in range(4):
+            for _ in range(3):
                 await client.append("events", b"x" * (4 << 20))
             raw = await Raw.open(str(client.router._servers[0]))
             fetch = data.Fetch("events", 0, 0, max_bytes=64 << 20)
-            for number in range(2, 12):
+            for number in range(2, 5):
                 raw.say(Request(number, Verb.FETCH, fetch))
-            await asyncio.sleep(2)
-            assert 1 == len(server.sessions)
+            while len(server.sessions) > 1:  # `run` bounds it
+                await asyncio.sleep(0.05)
             raw.writer.transport.abort()
 
     run(main())
