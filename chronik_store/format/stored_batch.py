@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from itertools import pairwise, repeat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chronik_store.errors import CorruptionError
 from chronik_store.format import cbor
@@ -20,6 +20,7 @@ from chronik_store.format.batch_layout import (
     HAS_KEYS,
     HAS_NULL_KEYS,
     HAS_TIMESTAMPS,
+    BatchHeader,
     check_body,
     column_lengths,
     column_starts,
@@ -71,12 +72,20 @@ class StoredBatch:
         verify: bool = True,
         path: str = "",
     ) -> None:
-        header = self._header = parse_header(batch_buffer, path=path)
+        header = parse_header(batch_buffer, path=path)
         if verify:
             verify_checksum(batch_buffer, path=path)
-        body = self._body = raw_body(batch_buffer, header, path=path)
+        body = raw_body(batch_buffer, header, path=path)
         if verify:
             check_body(body, header, path=path)
+        self._open(body, header, base_offset, timestamp_us)
+        if verify:
+            self.headers()
+
+    def _open(
+        self, body: memoryview, header: BatchHeader, base_offset: int, timestamp_us: int
+    ) -> None:
+        self._body, self._header = body, header
         self.base_offset = base_offset
         self.timestamp_us = timestamp_us
         self.record_count = header.record_count
@@ -85,8 +94,23 @@ class StoredBatch:
         data = starts[5]
         self.value_offsets = body[starts[4] : data - 5].cast("I")
         self.value_data = body[data : data + lengths[5]]
-        if verify:
-            self.headers()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Views do not pickle; the bytes that they show do."""
+        return self._reopened, (
+            bytes(self._body),
+            self._header,
+            self.base_offset,
+            self.timestamp_us,
+        )
+
+    @classmethod
+    def _reopened(
+        cls, body: bytes, header: BatchHeader, base_offset: int, timestamp_us: int
+    ) -> StoredBatch:
+        batch = cls.__new__(cls)
+        batch._open(memoryview(body), header, base_offset, timestamp_us)  # noqa: SLF001 (its own)
+        return batch
 
     def _column(self, number: int) -> memoryview:
         start = self._starts[number]

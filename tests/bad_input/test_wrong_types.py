@@ -12,6 +12,8 @@ import chronik_store as chronik
 from tests.bad_input.kept import CONFIG, stored, values
 
 NO_INTEGERS = [None, "1", 1.0, True, b"1", [], math.nan]
+
+
 class Thing:
     """Something that is nothing in particular, with the same name in every process."""
 
