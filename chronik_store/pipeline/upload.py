@@ -84,12 +84,22 @@ def _put(turn: Turn, sealed: SealedRange, info: SegmentInfo) -> Literal["created
 def _write_local(
     turn: Turn, sealed: SealedRange, producers: tuple[ProducerEntry, ...]
 ) -> SegmentInfo:
-    """The range as a segment file, from the WAL's entries, each verified on the way."""
-    who = turn.partition.identity
+    """The range as a segment file, from the WAL's entries, each verified on the way.
+
+    DiskFullError when it would take the room that is kept for the log itself: the WAL's next write
+    must not be the one that finds the disk full.
+    """
+    who, config = turn.partition.identity, turn.tiering.config
     try:
         turn.tiering.env.fs.make_directories(turn.local.directory)
+        free_bytes = turn.tiering.env.fs.usage(turn.local.directory).free_bytes
     except OSError as error:
         raise UnavailableError(f"{turn.local.directory} cannot be made: {error}") from error
+    if config.disk_reserve_bytes and free_bytes < config.segment_bytes + config.disk_reserve_bytes:
+        raise DiskFullError(
+            f"{turn.local.directory}: {free_bytes} bytes are free, a segment takes up to "
+            f"{config.segment_bytes}, and {config.disk_reserve_bytes} are kept for the log"
+        )
     info = write_segment(
         turn.tiering.env.fs,
         turn.local.directory,
