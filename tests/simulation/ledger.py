@@ -109,6 +109,11 @@ class Ledger:
         """The same facts, to add to."""
         twin = copy.copy(self)
         twin.known = dict(self.known)
+        twin.batches = list(self.batches)
+        twin._offered = set(self._offered)
+        twin._refused = set(self._refused)
+        twin.cursors = dict(self.cursors)
+        twin.cursors_wished = {name: set(each) for name, each in self.cursors_wished.items()}
         twin._offset_of = dict(self._offset_of)
         return twin
 
