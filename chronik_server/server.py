@@ -25,6 +25,8 @@ logger = logging.getLogger("chronik_server.server")
 
 SWEEP_SECONDS = 0.5
 BACKLOG = 1024
+FAREWELL_SECONDS = 1.0
+"""How long last answers may take to leave before connections are cut."""
 
 
 class Server:
@@ -40,6 +42,7 @@ class Server:
         self.sessions: set[Session] = set()
         self.software = f"chronik {chronik_store.__version__}"
         self.stopping = False
+        self._one_less = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -91,7 +94,27 @@ class Server:
             await asyncio.sleep(0)  # what they answered is on its way to the sockets
         for session in list(self.sessions):
             session.close()
+        await self._see_off()
         if self._sweep is not None:
             self._sweep.cancel()
         await self.backend.close()
         logger.info("node %s has stopped", self.config.node_id)
+
+    async def _see_off(self) -> None:
+        """Return when every connection has ended; those that take nothing are cut."""
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                while self.sessions:
+                    self._one_less.clear()
+                    await self._one_less.wait()
+        except TimeoutError:
+            for session in list(self.sessions):
+                session.abort()
+            await asyncio.sleep(0)
+
+    def forget(self, session: Session) -> None:
+        """A connection has ended."""
+        if session in self.sessions:
+            self.sessions.discard(session)
+            self.metrics.connections.dec()
+            self._one_less.set()

@@ -79,9 +79,7 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever asked is gone: waits end, writes go on."""
-        if self in self._server.sessions:
-            self._server.sessions.discard(self)
-            self._server.metrics.connections.dec()
+        self._server.forget(self)
         for task in self._tasks:
             task.cancel()
         self._transport = None
@@ -125,7 +123,7 @@ class Session(asyncio.Protocol):
             self._hang_up(error)
         except Exception:
             logger.exception("a connection failed")
-            self._abort()
+            self.abort()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Request):
@@ -283,7 +281,7 @@ class Session(asyncio.Protocol):
         config = self._config
         if not self._writable and now - self._stalled_since > config.write_stall_seconds:
             self._server.metrics.refused.labels("stalled").inc()
-            self._abort()
+            self.abort()
         elif self._connection.state in {State.NEW, State.GREETED}:
             if now - self._began > config.greeting_seconds:
                 self._too_slow("greeting", config.greeting_seconds)
@@ -317,7 +315,8 @@ class Session(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Cut the connection; what was not sent is lost."""
         if self._transport is not None:
             self._transport.abort()
 

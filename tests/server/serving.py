@@ -28,7 +28,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     async def bounded() -> T:
         async with asyncio.timeout(20):
-            return await main
+            found = await main
+            await asyncio.sleep(0.01)  # what was closed is gone before the loop is
+            return found
 
     return asyncio.run(bounded())
 
