@@ -47,7 +47,7 @@ from chronik_store.format.control import Members
 from chronik_store.log_store import LogStore
 from chronik_store.model import PipelineReport, SearchResult, TopicInfo
 from chronik_store.objectstore.layout import check_topic_name
-from chronik_store.replicated import core_of, install_topic
+from chronik_store.replicated import core_of, install_topic, snapshot_of
 
 T = TypeVar("T")
 logger = logging.getLogger("chronik_server.cluster")
@@ -188,7 +188,12 @@ class RaftBackend:
             core = core_of(log)
             assert core.replica is not None
             group_id = f"{topic.topic_id}/{number}"
-            consensus = self._raft.add_group(group_id, core.replica, members=members)
+            consensus = self._raft.add_group(
+                group_id,
+                core.replica,
+                members=members,
+                snapshot_source=functools.partial(snapshot_of, self._store, log),
+            )
             core.control.door = consensus.door
             self._partitions[topic.name, number] = RaftPartition(
                 topic.name,

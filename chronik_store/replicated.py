@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import disk_error
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, ReadOnlyError
+from chronik_store.errors import CorruptionError, ReadOnlyError, UnavailableError
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_core import LogCore
 from chronik_store.log_store import LogStore
 from chronik_store.partition_log import PartitionLog
+from chronik_store.replica_values import Snapshot
+from chronik_store.segment.reader import load_footer
 
 NODE_NAME = "NODE"
 Dispatch = Callable[[Callable[[], None]], None]
@@ -84,6 +86,25 @@ def node_uuid(store: LogStore) -> str:
     if len(found) != 32 or content_hash(found).encode() != digest:
         raise CorruptionError(f"{path} does not hold a node's id", path=path)
     return found.decode()
+
+
+def snapshot_of(store: LogStore, log: PartitionLog) -> Snapshot:
+    """What a peer far behind begins with. May read the bucket: call it from a worker.
+
+    Producer state as of the last segment stands in its footer, which is read when this open has
+    not uploaded that segment itself. UnavailableError, CorruptionError when it cannot be had.
+    """
+    replica = log.replica
+    try:
+        return replica.snapshot()
+    except UnavailableError:
+        manifest = core_of(log).manifest
+        if not manifest.segments:
+            raise
+        last = manifest.segments[-1]
+        footer = load_footer(store._bucket.open_object(last), last)
+        replica.load_producers(manifest.next.index, footer.producers)
+        return replica.snapshot()
 
 
 def core_of(log: PartitionLog) -> LogCore:

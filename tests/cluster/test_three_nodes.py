@@ -183,3 +183,33 @@ def test_a_node_stops_gracefully_and_hands_over(tmp_path: Path) -> None:
 
     with Cluster(tmp_path) as cluster:
         run(main(cluster))
+
+
+def test_a_node_far_behind_begins_at_the_bucket_even_under_a_leader_that_restarted(
+    tmp_path: Path,
+) -> None:
+    """Its WAL files are gone everywhere: it gets a manifest, and reads the rest from the bucket."""
+
+    async def fill(cluster: Cluster) -> None:
+        async with AsyncClient(cluster.servers, options=OPTIONS) as client:
+            await client.create_topic("events")
+            await client.append("events", b"first")
+            await asyncio.sleep(1)
+            cluster.kill("3")
+            for number in range(30):
+                await client.append("events", [b"%d-%d" % (number, n) for n in range(100)])
+            await client.seal("events")
+            await asyncio.sleep(3)
+
+    async def look(cluster: Cluster) -> None:
+        async with AsyncClient(cluster.addresses["3"], options=OPTIONS) as client:
+            values = await all_values(client, "events", 0, 3001)
+            assert (b"first", b"29-99") == (values[0], values[-1])
+
+    with Cluster(tmp_path) as cluster:
+        run(fill(cluster))
+        for node in ("1", "2"):
+            cluster.kill(node)
+        for node in cluster.addresses:
+            cluster.start(node)
+        run(look(cluster))
