@@ -123,12 +123,20 @@ class _NextFile(NamedTuple):
 
 
 def _wants_checkpoint(turn: Turn, files: Sequence[WalFile], covered: Coverage) -> bool:
-    """A file with records could go if the WAL went on in a new file now."""
+    """A file with records, or one that a snapshot emptied, could go if a new file were begun.
+
+    The newest does not count unless it has records: an idle log would rotate in every run.
+    """
     newest = files[-1]
     made = turn.partition.checkpoint().manifest_folded_to
     rotated = [*files, _NextFile(newest.seq + 1, newest.last_index + 1, made)]
     gained = _superfluous(rotated, covered)[len(_superfluous(files, covered)) :]
-    return any(each.records for each in gained)
+    return any(each.records or _is_emptied(each, newest) for each in gained)
+
+
+def _is_emptied(file: WalFile, newest: WalFile) -> bool:
+    """An older file none of whose entries are in the log any more."""
+    return file.seq < newest.seq and file.last_index < file.first_index
 
 
 def _assert_covered(going: Sequence[WalFile], covered: Coverage) -> None:
