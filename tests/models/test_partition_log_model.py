@@ -208,8 +208,7 @@ class PartitionLogModel(RuleBasedStateMachine):
         self.disk.hook = fail_next(operation, errno.EIO)
         try:
             result = self.log.append(batch)
-        except ChronikError as error:
-            assert isinstance(error, LogPoisonedError)
+        except LogPoisonedError as error:
             self.fault(error, batch)
             self.write_failed = operation == "write_at"
         else:
@@ -237,9 +236,6 @@ class PartitionLogModel(RuleBasedStateMachine):
 
 
 PartitionLogModel.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestPartitionLogModel = PartitionLogModel.TestCase

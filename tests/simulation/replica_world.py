@@ -23,6 +23,7 @@ from chronik_store.format.record_batch import RecordBatch
 from chronik_store.manifest.state import empty_manifest
 from chronik_store.replica import Snapshot
 from chronik_store.testing.crash import CrashError, CrashMode, MortalThreads
+from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.virtual_time import Simulation, Timing
 from tests.simulation.replica_log import LOG_ID, TOPIC_ID, Author, ReplicaLog
 
@@ -58,17 +59,11 @@ class State(NamedTuple):
         return self._replace(entries=self.upto(index - 1))
 
 
-class ReplicaWorld:
-    """One replica over its lives, driven by a made-up leader. `run` raises what is wrong."""
+class ReplicaModel:
+    """What one replica has been through, and what may be left of it. Chance comes from `rng`."""
 
-    def __init__(self, seed: int, *, lives: int = 3, steps: int = 60) -> None:
-        self.seed = seed
-        self.rng = random.Random(f"{seed}/replica")
-        self.lives = lives
-        self.steps = steps
-        timing = Timing(sync_seconds=self.rng.choice((0.0005, 0.005, 0.02)))
-        self.simulation = Simulation(seed, preemption=self.rng.choice((0.0, 0.1, 0.5)))
-        self.node = self.simulation.machine("node", timing=timing)
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
         self.history = [State(LogBase(0, 0, 0, 0), (), (0, ""))]
         self.synced = 0
         """The index in `history` up to which the log has said that it is durable."""
@@ -79,69 +74,23 @@ class ReplicaWorld:
         self.snapshot: Snapshot | None = None
         self.shown = 0
         self.made = 0
-        self.life = 0
         self.term = 0
         """Of the leader that speaks now; no two leaders have one."""
-        self.opening = False
         self.node_log: ReplicaLog | None = None
 
     @property
     def now(self) -> State:
         return self.history[-1]
 
-    def run(self) -> None:
-        with (
-            self.simulation,
-            mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value="/nowhere"),
-        ):
-            self.simulation.run(self.story)
-
-    def story(self) -> None:
-        for life in range(self.lives + 1):
-            if not self.node.is_up:
-                self.node.restart()
-            if self.rng.random() < 0.2:
-                self.simulation.later(self.rng.expovariate(50.0), self.interrupt)
-            with contextlib.suppress(CrashError):
-                self.opening = True
-                self.node.call(self.open)
-                self.opening = False
-                if life < self.lives:
-                    self.ends_soon(life)
-                self.node.call(self.live)
-            self.life += 1
-            if life < self.lives:
-                self.end_life()
-        if self.node.is_up and self.node_log is not None:
-            self.node.call(self.node_log.close)
-
-    def ends_soon(self, life: int) -> None:
-        def end() -> None:
-            if self.life == life:
-                self.end_life()
-
-        self.simulation.later(self.rng.expovariate(2.0), end)
-
-    def interrupt(self) -> None:
-        if self.opening:
-            self.end_life()
-
-    def end_life(self) -> None:
-        if self.node.is_up:
-            if self.rng.random() < 0.7:
-                self.node.crash(self.rng.choice(("lost", "kept", "torn", "any")))
-            else:
-                self.node.kill()
-
-    # --- recovery --------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        log = ReplicaLog(self.node.environment)
+    def opened(self, log: ReplicaLog) -> None:
+        """The log was opened again: check it, and go on from what is there."""
         state = self.recovered(log)
         self.history = [state]
         self.synced = self.told = 0
         self.shown = log.replica.commit_index
         self.node_log = log
+
+    # --- recovery --------------------------------------------------------------------------------
 
     def recovered(self, log: ReplicaLog) -> State:
         """What it came back with, which must be what it once was, and not too long ago."""
@@ -186,31 +135,6 @@ class ReplicaWorld:
         if not state.base.index:
             assert log.replica.members == members
             assert log.core.state.producers.check(9, 0, sequence, 1) is None
-
-    # --- a life ----------------------------------------------------------------------------------
-
-    def live(self) -> None:
-        log = self.node_log
-        assert log is not None
-        clock = self.node.environment.clock
-        acts = (
-            [self.appends] * 6
-            + [self.conflicts, self.truncates, self.repeats, self.votes] * 2
-            + [self.is_refused, self.snapshots]
-        )
-        self.new_leader(log)
-        self.catches_up(log)
-        for _ in range(self.steps):
-            self.rng.choice(acts)(log)
-            self.look(log)
-            if self.rng.random() < 0.5:
-                self.commits(log)
-            if self.rng.random() < 0.05:
-                self.look_at_image(self.rng.choice(("lost", "kept", "torn", "any")))
-            if self.rng.random() < 0.4:
-                clock.sleep(self.rng.expovariate(300.0))
-        log.core.wal.lead(log.core.wal.last_seq)
-        self.look(log)
 
     def stage(self, *states: State) -> None:
         self.history.extend(states)
@@ -395,14 +319,12 @@ class ReplicaWorld:
 
     # --- crashes that did not happen -------------------------------------------------------------
 
-    def look_at_image(self, mode: CrashMode) -> None:
+    def look_at_image(self, disk: SimulatedDisk, mode: CrashMode) -> None:
         """What a power loss at this moment would leave."""
         log = self.node_log
         assert log is not None
         durable, state = log.replica.durable_index, self.now
-        image = ReplicaLog(
-            Environment(fs=self.node.disk.crashed(mode, self.rng), threads=MortalThreads())
-        )
+        image = ReplicaLog(Environment(fs=disk.crashed(mode, self.rng), threads=MortalThreads()))
         try:
             found = self.recovered(image)
             if found.base == state.base:
@@ -410,6 +332,91 @@ class ReplicaWorld:
         finally:
             with contextlib.suppress(ChronikError):
                 image.close()
+
+
+class ReplicaWorld(ReplicaModel):
+    """One replica over its lives, driven by a made-up leader. `run` raises what is wrong."""
+
+    def __init__(self, seed: int, *, lives: int = 3, steps: int = 60) -> None:
+        super().__init__(random.Random(f"{seed}/replica"))
+        self.seed = seed
+        self.lives = lives
+        self.steps = steps
+        timing = Timing(sync_seconds=self.rng.choice((0.0005, 0.005, 0.02)))
+        self.simulation = Simulation(seed, preemption=self.rng.choice((0.0, 0.1, 0.5)))
+        self.node = self.simulation.machine("node", timing=timing)
+        self.life = 0
+        self.opening = False
+
+    def run(self) -> None:
+        with (
+            self.simulation,
+            mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value="/nowhere"),
+        ):
+            self.simulation.run(self.story)
+
+    def story(self) -> None:
+        for life in range(self.lives + 1):
+            if not self.node.is_up:
+                self.node.restart()
+            if life < self.lives and self.rng.random() < 0.2:
+                self.simulation.later(self.rng.expovariate(50.0), self.interrupt)
+            with contextlib.suppress(CrashError):
+                self.opening = True
+                self.node.call(self.open)
+                self.opening = False
+                if life < self.lives:
+                    self.ends_soon(life)
+                self.node.call(self.live)
+            self.life += 1
+            if life < self.lives:
+                self.end_life()
+        if self.node.is_up and self.node_log is not None:
+            self.node.call(self.node_log.close)
+
+    def ends_soon(self, life: int) -> None:
+        def end() -> None:
+            if self.life == life:
+                self.end_life()
+
+        self.simulation.later(self.rng.expovariate(2.0), end)
+
+    def interrupt(self) -> None:
+        if self.opening:
+            self.end_life()
+
+    def end_life(self) -> None:
+        if self.node.is_up:
+            if self.rng.random() < 0.7:
+                self.node.crash(self.rng.choice(("lost", "kept", "torn", "any")))
+            else:
+                self.node.kill()
+
+    def open(self) -> None:
+        self.opened(ReplicaLog(self.node.environment))
+
+    def live(self) -> None:
+        log = self.node_log
+        assert log is not None
+        clock = self.node.environment.clock
+        acts = (
+            [self.appends] * 6
+            + [self.conflicts, self.truncates, self.repeats, self.votes] * 2
+            + [self.is_refused, self.snapshots]
+        )
+        self.new_leader(log)
+        self.catches_up(log)
+        for _ in range(self.steps):
+            self.rng.choice(acts)(log)
+            self.look(log)
+            if self.rng.random() < 0.5:
+                self.commits(log)
+            if self.rng.random() < 0.05:
+                self.look_at_image(self.node.disk, self.rng.choice(("lost", "kept", "torn", "any")))
+            if self.rng.random() < 0.4:
+                clock.sleep(self.rng.expovariate(300.0))
+        log.core.wal.lead(log.core.wal.last_seq)
+        self.look(log)
 
 
 def _same(left: State, right: State) -> bool:

@@ -40,7 +40,7 @@ def test_power_loss_at_each_step_of_a_replica(seed: int) -> None:
         world.simulation.at_step(step + 5, lambda: look(step + 5))
         if world.node_log is not None:
             looked += 1
-            world.look_at_image(("lost", "kept", "torn", "any")[looked % 4])
+            world.look_at_image(world.node.disk, ("lost", "kept", "torn", "any")[looked % 4])
 
     world.simulation.at_step(40, lambda: look(40))
     world.run()
