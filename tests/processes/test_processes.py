@@ -1,0 +1,134 @@
+"""Real processes over real files: kill -9, followers, locks, Ctrl-C, fork."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chronik_store import LogStore
+from chronik_store.errors import DirectoryLockedError
+from tests.processes.children import CONFIG, open_log, value
+
+Start = Callable[..., Any]
+
+
+def recovered(path: Path) -> list[bytes]:
+    store, log = open_log(str(path))
+    with store:
+        assert log.recovery.verdict in {"clean", "torn"}
+        return [record.value for record in log.scan()]
+
+
+@pytest.mark.parametrize(
+    ("verb", "rounds"),
+    [
+        ("append", 3),
+        ("send", 3),
+        pytest.param("append", 40, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("send", 40, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
+)
+def test_what_was_acknowledged_survives_kill_nine_again_and_again(
+    start: Start, tmp_path: Path, verb: str, rounds: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    total = 0
+    for _ in range(rounds):
+        child = start(verb, tmp_path)
+        child.wait_for("acked", rng.choice((1, 20, 400)))
+        time.sleep(rng.random() * 0.2)
+        child.end(signal.SIGKILL)
+        acked = child.said("acked")
+        assert acked == sorted(acked)
+        values = recovered(tmp_path)
+        assert values == [value(number) for number in range(len(values))]
+        assert len(values) > max(acked)
+        assert len(values) >= total
+        total = len(values)
+    with LogStore.open(tmp_path, config=CONFIG) as store:
+        log = store.partition("t")
+        log.seal()
+        for _ in range(200):
+            if log.run_pipeline_once().idle:
+                break
+        assert () == log.verify(bucket=True, deep=True).findings
+
+
+def test_a_second_process_follows_while_the_first_writes_and_dies(
+    start: Start, tmp_path: Path
+) -> None:
+    writer = start("append", tmp_path)
+    writer.wait_for("acked", 5)
+    followers = [start("follow", tmp_path, 10_000_000) for _ in range(2)]
+    for follower in followers:
+        follower.wait_for("saw", 300)
+    writer.end(signal.SIGKILL)
+    acked = max(writer.said("acked"))
+    again = start("append", tmp_path)
+    again.wait_for("acked", 100)
+    for follower in followers:
+        # Those that the killed writer had acknowledged without a mark come with the next one's.
+        follower.wait_for("saw", acked + 50)
+        seen = follower.said("saw")
+        assert seen == list(range(len(seen)))
+        assert follower.process.poll() is None
+    again.end(signal.SIGKILL)
+
+
+def test_a_follower_sees_the_last_record_without_waiting_for_the_next(
+    start: Start, tmp_path: Path
+) -> None:
+    store, log = open_log(str(tmp_path))
+    with store:
+        follower = start("follow", tmp_path, 3)
+        follower.wait_for("open")
+        for number in range(3):
+            log.append(value(number))
+            follower.wait_for("saw", number + 1)
+        assert 0 == follower.finish()
+
+
+def test_a_directory_has_one_writer_among_processes(start: Start, tmp_path: Path) -> None:
+    holder = start("hold", tmp_path)
+    holder.wait_for("open")
+    with pytest.raises(DirectoryLockedError) as caught:
+        open_log(str(tmp_path))
+    assert holder.said("open") == [caught.value.pid]
+    assert os.uname().nodename == caught.value.host
+    assert "read_only" in str(caught.value)
+    holder.process.send_signal(signal.SIGSTOP)  # a writer that stands still still holds it
+    with pytest.raises(DirectoryLockedError):
+        open_log(str(tmp_path))
+    holder.process.send_signal(signal.SIGCONT)
+    holder.end(signal.SIGKILL)
+    store, log = open_log(str(tmp_path))
+    with store:
+        assert 0 == log.append(value(0)).base_offset
+
+
+def test_ctrl_c_in_the_middle_of_an_append_loses_nothing(start: Start, tmp_path: Path) -> None:
+    for _ in range(3):
+        child = start("interrupted", tmp_path)
+        child.wait_for("acked", 50)
+        child.process.send_signal(signal.SIGINT)
+        assert 0 == child.finish(), child.process.stderr.read()
+        assert [line for line in child.lines if line[0] == "closed"]
+        values = recovered(tmp_path)
+        assert values == [value(number) for number in range(len(values))]
+        assert len(values) > max(child.said("acked"))
+        assert {"not_durable"} >= {line[1] for line in child.lines if line[0] == "refused"}
+
+
+def test_a_fork_with_appends_in_flight_harms_nobody(start: Start, tmp_path: Path) -> None:
+    child = start("forked", tmp_path)
+    assert 0 == child.finish(), child.process.stderr.read()
+    assert [8] == child.said("child")
+    assert list(range(150)) == child.said("acked")
+    assert [value(number) for number in range(150)] == recovered(tmp_path)
