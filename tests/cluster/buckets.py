@@ -1,7 +1,7 @@
 """The one bucket of a cluster: a directory, or one of a real Ceph RGW.
 
-Promise: what is in it is listed by a store of its own, never through a node. `outage()` makes
-every upload of a segment fail, as long as the block lasts.
+Promise: what is in it is listed by a store of its own, never through a node. `outage("segments")`
+makes every upload below that prefix fail, as long as the block lasts.
 """
 
 import contextlib
@@ -56,15 +56,15 @@ class DirectoryBucket(Bucket):
         super().__init__(f"file://{folder}")
 
     @contextlib.contextmanager
-    def outage(self):
-        """A file stands where the directory of the segments is to be made."""
-        segments = self._folder / "segments"
+    def outage(self, prefix):
+        """A file stands where a directory is to be made."""
+        obstacle = self._folder / prefix
         self._folder.mkdir(parents=True, exist_ok=True)
-        segments.write_bytes(b"")
+        obstacle.write_bytes(b"")
         try:
             yield
         finally:
-            segments.unlink()
+            obstacle.unlink()
 
 
 class RgwBucket(Bucket):
@@ -83,9 +83,9 @@ class RgwBucket(Bucket):
         super().__init__(f"s3://{server.create_bucket(name)}", options)
 
     @contextlib.contextmanager
-    def outage(self):
-        """Every PUT of a segment is answered 503."""
-        self._proxy.add(ProxyFault("status", match="^PUT .*/segments/", times=None))
+    def outage(self, prefix):
+        """Every PUT below it is answered 503."""
+        self._proxy.add(ProxyFault("status", match=f"^PUT .*/{prefix}/", times=None))
         try:
             yield
         finally:

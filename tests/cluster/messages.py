@@ -6,6 +6,7 @@ stored twice.
 """
 
 import asyncio
+import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -14,11 +15,15 @@ from chronik_server.addresses import parse_address
 from chronik_server.client import Client, ClientOptions
 from chronik_server.client.channel import Channel
 from chronik_server.client.fetching import records_of
+from chronik_server.protocol.cluster import Status
 from chronik_server.protocol.data import Fetch, Offsets
 from chronik_store.errors import ChronikError, TopicNotFoundError, UnavailableError
+from tests.cluster.processes import eventually
 
 OPTIONS = ClientOptions(connect_seconds=2.0, request_seconds=15.0, retry_seconds=40.0)
 CATCH_UP_SECONDS = 30.0
+MESSAGE = re.compile(rb'\{"message": (\d+),')
+"""How a message begins: a file of a node that matches holds messages."""
 
 
 def body(number, size=160):
@@ -168,6 +173,29 @@ async def _read(node, topic, partition, start, end, max_bytes, consistency):
     finally:
         channel.close()
     return found
+
+
+def numbers_in(contents):
+    """The numbers of the messages that files hold."""
+    found = set()
+    for content in contents:
+        found.update(map(int, MESSAGE.findall(content)))
+    return found
+
+
+def leader_of(cluster, topic, partition):
+    """The node that says it leads a partition; waits until one does."""
+
+    def look():
+        for node in cluster.nodes:
+            if not node.is_running:
+                continue
+            for role in ask_node(node, Status()).roles:
+                if (role.topic, role.partition, role.role) == (topic, partition, "leader"):
+                    return node
+        return None
+
+    return eventually(look, CATCH_UP_SECONDS, f"{topic}/{partition} has a leader")
 
 
 def ask_node(node, question, payload=b"", options=OPTIONS):

@@ -1,79 +1,147 @@
 """The five tests of the tiers on a cluster: three processes, one bucket.
 
-Each names what it proves; segments are small, so that a few thousand messages make many. What is
-measured is reported, not asserted.
+Segments are small, so that a few thousand messages make many. What is measured is reported, not
+asserted. The fifth, with nodes that are killed, is in `test_killed_while_uploading`.
 """
+
+import statistics
+import time
 
 import pytest
 
-from chronik_server.client import Client
 from tests.cluster.messages import (
-    OPTIONS,
     Acknowledged,
     assert_every_node_has,
-    line_of,
+    leader_of,
+    numbers_in,
     produce,
+    read_node,
 )
 from tests.cluster.processes import eventually
-
-MARK = b'{"message": '
-"""How every message begins: a file of a node that holds it holds messages."""
+from tests.cluster.tiering import (
+    BUCKET,
+    assert_tiles,
+    create,
+    seal_all,
+    wait_until_only_in_the_bucket,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+WAL = {"wal_tail", "wal"}
 
 
-def tiling(runs, end):
-    """The offset ranges follow one another from 0 to `end`: none twice, none left out."""
-    borders = [0, *(stop for _, stop in runs)]
-    return [base for base, _ in runs] == borders[:-1] and borders[-1] == end
-
-
-def seal_all(cluster, topic, partitions):
-    """Close the open segments, so that everything can leave the WAL."""
-    with Client(cluster.servers, options=OPTIONS) as client:
-        for partition in range(partitions):
-            client.seal(topic, partition=partition)
-
-
-def wait_until_only_in_the_bucket(cluster, topic, acknowledged, seconds=60):
-    """Return when all is indexed, every node knows it, and none keeps a message on its disk."""
-    seal_all(cluster, topic, len(acknowledged.partitions))
-
-    def waiting():
-        found = []
-        for node in cluster.nodes:
-            for partition in acknowledged.partitions:
-                line = line_of(node, topic, partition)
-                if line is None or line.indexed < acknowledged.end(partition):
-                    found.append(f"{node} {partition}: {line}")
-            for kind in ("wal", "segments"):
-                found += [
-                    f"{node} has {path}"
-                    for path, content in node.files(kind, topic).items()
-                    if MARK in content
-                ]
-        return found
-
-    eventually(lambda: not waiting(), seconds, lambda: f"all is in the bucket alone: {waiting()}")
+def milliseconds(seconds):
+    return f"p50 {statistics.median(seconds) * 1e3:.1f} ms, max {max(seconds) * 1e3:.1f} ms"
 
 
 def test_5000_messages_on_three_partitions_are_read_from_the_bucket_by_each_node(
     start_cluster, either_bucket, figure
 ):
     cluster = start_cluster(either_bucket)
-    with Client(cluster.servers, options=OPTIONS) as client:
-        client.create_topic("events", partitions=3)
+    create(cluster, "events", 3)
     acknowledged = Acknowledged()
     for start in range(0, 5000, 1000):
         acknowledged.values |= produce(cluster, "events", 1000, start=start).values
     assert len(acknowledged.values) == 5000
 
     wait_until_only_in_the_bucket(cluster, "events", acknowledged)
-    assert_every_node_has(cluster, "events", acknowledged, tiers={"object_store"})
+    assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
 
     segments, bundles = either_bucket.runs("events")
     assert sorted(segments) == sorted(bundles) == [0, 1, 2]
     for partition in range(3):
-        assert tiling(segments[partition], acknowledged.end(partition))
+        assert_tiles(segments[partition], acknowledged.end(partition))
         assert bundles[partition] == segments[partition]
     figure(f"segments of each partition: {[len(segments[n]) for n in range(3)]}")
+
+
+def uploaded(bucket, topic, acknowledged):
+    """The (partition, offset) of the messages in the bucket."""
+    segments, _ = bucket.runs(topic)
+    return {
+        (partition, offset)
+        for partition, offset in acknowledged.values
+        if any(base <= offset < end for base, end in segments.get(partition, ()))
+    }
+
+
+def test_10000_messages_leave_the_nodes_after_their_upload_and_never_before(
+    start_cluster, either_bucket, figure
+):
+    cluster = start_cluster(either_bucket)
+    create(cluster, "events", 2)
+    with either_bucket.outage("segments"):
+        acknowledged = produce(cluster, "events", 10_000)
+        numbers = {
+            place: int(value.split(b",")[0].split()[1])
+            for place, value in acknowledged.values.items()
+        }
+        time.sleep(2)  # several pipeline steps that cannot upload
+        for node in cluster.nodes:
+            assert numbers_in(node.files("wal", "events").values()) == set(range(10_000))
+        assert_every_node_has(cluster, "events", acknowledged, tiers=WAL)
+        assert either_bucket.keys("indexes/") == []
+    seal_all(cluster, "events", 2)
+
+    def all_is_somewhere():
+        """Looks at each node first and at the bucket then: what left the one is in the other."""
+        here = {node: numbers_in(node.files("wal", "events").values()) for node in cluster.nodes}
+        there = {numbers[place] for place in uploaded(either_bucket, "events", acknowledged)}
+        for node in cluster.nodes:
+            lost = set(range(10_000)) - here[node] - there
+            assert not lost, f"{node} removed {len(lost)} messages before their upload"
+        return not any(here.values())
+
+    eventually(all_is_somewhere, 60, "all WAL files with messages are gone")
+    wait_until_only_in_the_bucket(cluster, "events", acknowledged)
+    first = assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
+    again = assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
+    for name, answers in (("first", first), ("repeated", again)):
+        seconds = [each for answer in answers.values() for each in answer.seconds]
+        figure(f"{name} read from the bucket, answers of up to 1 MiB: {milliseconds(seconds)}")
+
+
+def timed_reads(node, acknowledged, tiers, figure, name):
+    """Read all from a node in answers of 8 KiB, twice; reports, and checks what came."""
+    for turn in ("first", "repeated"):
+        found = read_node(node, "events", 0, acknowledged.end(0), max_bytes=8 << 10)
+        assert found.pairs == acknowledged.of(0)
+        assert set(found.tiers) <= tiers, f"{name}: {set(found.tiers)}"
+        figure(f"{name}, {turn}, {len(found.seconds)} answers: {milliseconds(found.seconds)}")
+
+
+def test_1000_messages_are_read_from_each_tier(start_cluster, either_bucket, figure):
+    cluster = start_cluster(either_bucket)
+    create(cluster, "events", 1)
+    with either_bucket.outage("indexes"):  # a segment stays on its node until it is indexed
+        acknowledged = produce(cluster, "events", 100)
+        leader = leader_of(cluster, "events", 0)
+        timed_reads(leader, acknowledged, {"wal_tail"}, figure, "WAL buffer")
+        acknowledged.values |= produce(cluster, "events", 900, start=100).values
+        seal_all(cluster, "events", 1)
+        eventually(
+            lambda: not numbers_in(leader.files("wal", "events").values()), 30, "the WAL is pruned"
+        )
+        timed_reads(leader, acknowledged, {"local_segment"}, figure, "local segments")
+    wait_until_only_in_the_bucket(cluster, "events", acknowledged)
+    for node in cluster.nodes:
+        timed_reads(node, acknowledged, BUCKET, figure, f"bucket, node {node.id}")
+
+
+def test_each_offset_of_5000_messages_is_in_exactly_one_object(
+    start_cluster, either_bucket, figure
+):
+    cluster = start_cluster(either_bucket)
+    create(cluster, "events", 1)
+    acknowledged = Acknowledged()
+    for start in range(0, 5000, 500):
+        acknowledged.values |= produce(cluster, "events", 500, start=start).values
+    wait_until_only_in_the_bucket(cluster, "events", acknowledged)
+    time.sleep(1)  # some more pipeline steps of all nodes: they upload nothing
+
+    segments, bundles = either_bucket.runs("events")
+    assert set(segments) == {0}
+    assert_tiles(segments[0], 5000)
+    assert bundles == segments
+    assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
+    figure(f"{len(segments[0])} segments and {len(bundles[0])} bundles for 3 replicas")

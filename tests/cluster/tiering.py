@@ -1,0 +1,65 @@
+"""Waiting for the tiers: until all is uploaded and indexed, and no node keeps a copy."""
+
+from chronik_server.client import Client
+from tests.cluster.messages import MESSAGE, OPTIONS, line_of
+from tests.cluster.processes import eventually
+
+BUCKET = {"object_store"}
+
+
+def create(cluster, topic, partitions):
+    """A topic, known to its leader."""
+    with Client(cluster.servers, options=OPTIONS) as client:
+        client.create_topic(topic, partitions=partitions)
+
+
+def seal_all(cluster, topic, partitions):
+    """Close the open segments, so that everything can leave the WAL."""
+    with Client(cluster.servers, options=OPTIONS) as client:
+        for partition in range(partitions):
+            client.seal(topic, partition=partition)
+
+
+def wait_until_indexed(nodes, topic, acknowledged, seconds=60.0):
+    """Return when these nodes know that all is in the bucket, with its search bundles."""
+
+    def lagging():
+        found = []
+        for node in nodes:
+            for partition in acknowledged.partitions:
+                line = line_of(node, topic, partition)
+                if line is None or line.indexed < acknowledged.end(partition):
+                    found.append(f"{node} {topic}/{partition}: {line}")
+        return found
+
+    eventually(lambda: not lagging(), seconds, lambda: f"all is indexed: {lagging()}")
+
+
+def messages_on_disk(node, topic):
+    """[path, ...] of a node's files that hold messages of a topic."""
+    return [
+        path
+        for kind in ("wal", "segments")
+        for path, content in node.files(kind, topic).items()
+        if MESSAGE.search(content)
+    ]
+
+
+def wait_until_only_in_the_bucket(cluster, topic, acknowledged, seconds=60.0):
+    """Seal; return when all is indexed, and no file of any node holds a message any more."""
+    seal_all(cluster, topic, len(acknowledged.partitions))
+    wait_until_indexed(cluster.nodes, topic, acknowledged, seconds)
+
+    def kept():
+        return [path for node in cluster.nodes for path in messages_on_disk(node, topic)]
+
+    eventually(lambda: not kept(), seconds, lambda: f"these files are gone: {kept()}")
+
+
+def assert_tiles(runs, end):
+    """Offset ranges of objects follow one another from 0 to `end`: none twice, none left out."""
+    following = 0
+    for base, stop in runs:
+        assert base == following, f"offset {following} is in no object or in two: {runs}"
+        following = stop
+    assert following == end
