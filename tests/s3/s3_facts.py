@@ -138,7 +138,7 @@ class S3Facts(ObjectStoreTests):
 
     def test_a_server_that_hangs_is_given_up(self, open_store, proxy, insisting, folder):
         direct = open_store(
-            endpoint=proxy.url, connect_timeout_seconds=0.5, read_timeout_seconds=0.5
+            endpoint=proxy.url, connect_timeout_seconds=2, read_timeout_seconds=2
         )
         direct.put_if_absent(f"{folder}/k", b"x")
         proxy.add(ProxyFault("hang", times=None, seconds=30))
@@ -147,7 +147,7 @@ class S3Facts(ObjectStoreTests):
             direct.get(f"{folder}/k")
         with pytest.raises(UnavailableError) as caught:
             direct.put_if_absent(f"{folder}/l", b"x" * 20_000_000)
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin < 25  # the proxy would hang for 30
         assert caught.value.durability == "unknown"
         proxy.clear()
         proxy.add(ProxyFault("hang", seconds=30))
