@@ -89,6 +89,8 @@ class OutgoingLane:
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
         """The loop ends when nothing is left; if it ends otherwise, nobody waits for ever."""
+        if runner is not self._runner:
+            return  # a batch came between its end and this call: another loop has all of them
         error = None if runner.cancelled() else runner.exception()
         for outgoing in (*self._flight, *self._queue):
             outgoing.uncertain = True
