@@ -44,7 +44,11 @@ class LogView(Protocol):
 
 
 def watermarks_of(view: LogView) -> Watermarks:
-    """The plot line. Read right to left, so that limits that move right keep their order."""
+    """The plot line. Read right to left, so that limits that move right keep their order.
+
+    A snapshot's manifest knows of seals whose entries are still to come to this replica: up to
+    there nothing is sealed here beyond what is committed here.
+    """
     manifest = view.manifest
     committed = view.committed.offset
     durable = max(view.durable.offset, committed)
@@ -56,7 +60,7 @@ def watermarks_of(view: LogView) -> Watermarks:
         start=start,
         indexed=max(start, indexed),
         tiered=max(start, manifest.next.offset),
-        sealed=max(start, sealed),
+        sealed=max(start, min(sealed, committed)),
         committed=max(start, committed),
         durable=durable,
         end=end,
