@@ -44,6 +44,8 @@ def status_of(core: LogCore) -> LogStatus:
 
 def _notes(core: LogCore) -> tuple[str, ...]:
     notes = [f"{count} {kind} entries were no-ops" for kind, count in core.refused_commands.items()]
+    if core.recovery.verdict == "suspect":
+        notes.append("suspect: acknowledged records may be missing behind the end that is shown")
     if core.read_only:
         return tuple(notes)  # what stands still is the writer's to say
     if not core.config.indexing_enabled:

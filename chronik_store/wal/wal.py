@@ -74,13 +74,15 @@ class Wal(StageableWal):
             found = recovery.recover(env, directory, identity, replayer, live=read_only)
         except OSError as error:
             raise UnavailableError(f"the WAL in {directory} cannot be read: {error}") from error
-        if found.verdict == "suspect" and not (read_only or accept_suspect):
-            raise CorruptionError(
-                "this log may have lost acknowledged entries: " + "; ".join(found.findings) + ". "
-                f"Look at it with `chronik repair {directory}`, or open it with "
-                "accept_suspect=True to go on from the good part; nothing was changed",
-                path=directory,
-            )
+        if found.verdict == "suspect":
+            lost = "this log may have lost acknowledged entries: " + "; ".join(found.findings)
+            if not (read_only or accept_suspect):
+                raise CorruptionError(
+                    f"{lost}. Look at it with `chronik repair {directory}`, or open it with "
+                    "accept_suspect=True to go on from the good part; nothing was changed",
+                    path=directory,
+                )
+            logger.warning("%s; what is shown ends before the damage", lost)
         return cls(
             env,
             directory,
