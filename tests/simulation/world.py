@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -71,11 +72,12 @@ def buckets_of(machines: Callable[[Any], ObjectStore]) -> Iterator[None]:
         return machines(env)
 
     with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
         mock.patch("chronik_store.log_store.open_object_store", open_store),
         mock.patch("chronik_store.bucket_log.open_object_store", open_store),
         mock.patch("chronik_store.restore.open_object_store", open_store),
-        # Nobody searches here, and who is killed tidies nothing up.
-        mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value="/nonexistent"),
+        # Who is killed tidies nothing up; and no two tests may build indexes in one place.
+        mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value=scratch),
     ):
         yield
 
