@@ -13,7 +13,13 @@ from collections.abc import Callable
 
 from chronik_store.data_directory import DataDirectory, disk_error
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, TopicExistsError, TopicNotFoundError, UnavailableError
+from chronik_store.errors import (
+    ConfigError,
+    LogPoisonedError,
+    TopicExistsError,
+    TopicNotFoundError,
+    UnavailableError,
+)
 from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.objectstore.layout import check_topic_name
@@ -91,6 +97,12 @@ class TopicChanges:
                 self._assembly.create(entry, partition, paths)
         except OSError as error:
             raise disk_error(self._directory.path, "create a topic in", error) from error
+        except LogPoisonedError as error:
+            # A log that nobody has yet cannot be opened again: say what the disk said.
+            if not isinstance(error.__cause__, OSError):
+                raise
+            cause = error.__cause__
+            raise disk_error(self._directory.path, "create a topic in", cause) from error
 
     def _set_aside(self, source: str, target: str) -> None:
         fs = self._env.fs

@@ -1,4 +1,4 @@
-"""A bucket that is missing, forbidden, foreign, unsafe, slow or gone: all is kept, appends go on."""
+"""A bucket that is missing, forbidden, unsafe, slow or gone: all is kept, appends go on."""
 
 from __future__ import annotations
 
