@@ -23,8 +23,8 @@ from chronik_store.fs.base import Buffer, DiskUsage, FileStat
 
 _FILE_MODE = 0o644
 _CLOSED = -1
-_JOINED_BYTES_MAX = 256 * 1024
-"""Up to here one copy costs less than the kernel's and our own bookkeeping for many buffers."""
+_JOIN_BELOW_BYTES = 16 * 1024
+"""Smaller buffers than this (on average) cost less to copy than to hand over one by one."""
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
 
 
@@ -46,7 +46,7 @@ class PosixFile:
 
     def write_at(self, position: int, buffers: Sequence[Buffer]) -> int:
         """Write all buffers, back to back, at `position`; returns the byte count."""
-        if len(buffers) > 1 and sum(map(len, buffers)) <= _JOINED_BYTES_MAX:
+        if len(buffers) > 1 and sum(map(len, buffers)) < len(buffers) * _JOIN_BELOW_BYTES:
             buffers = (b"".join(buffers),)
         if len(buffers) == 1:
             buffer = buffers[0]
