@@ -133,9 +133,7 @@ class DescriptorCache:
 
     def _evict(self, surplus: int, *, write: bool) -> list[File]:
         """Take that many idle files of a kind out, least recently used first. Lock held."""
-        idle = (
-            path for path, held in self._open.items() if held.write == write and not held.users
-        )
+        idle = (path for path, held in self._open.items() if held.write == write and not held.users)
         return [self._take_out(path) for path in list(islice(idle, surplus))]
 
     def _take_out(self, path: str) -> File:

@@ -137,9 +137,7 @@ class S3Facts(ObjectStoreTests):
         assert put_verified(store, f"{folder}/k", b"x" * 3_000_000) == "created"
 
     def test_a_server_that_hangs_is_given_up(self, open_store, proxy, insisting, folder):
-        direct = open_store(
-            endpoint=proxy.url, connect_timeout_seconds=2, read_timeout_seconds=2
-        )
+        direct = open_store(endpoint=proxy.url, connect_timeout_seconds=2, read_timeout_seconds=2)
         direct.put_if_absent(f"{folder}/k", b"x")
         proxy.add(ProxyFault("hang", times=None, seconds=30))
         begin = time.monotonic()
