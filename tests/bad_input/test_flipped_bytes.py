@@ -227,7 +227,9 @@ def test_a_manifest_object_that_is_gone(bucket):
     assert whole == see_bucket(disk)
 
 
-@pytest.mark.parametrize("places", [40, pytest.param(1 << 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "places", [40, pytest.param(1500, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
 def test_a_bundle_object(bucket, places):
     disk, _ = bucket
     path = one_of(disk, "/bucket/indexes", 0)
