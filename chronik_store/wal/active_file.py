@@ -6,6 +6,9 @@ its checkpoint and the frames that came with them are on disk, so a file that is
 to its checkpoint, and an interrupted rotation leaves nothing but a `.tmp`. Invariant: the
 committer never writes into a region that the filler is filling, nor the filler into one that was
 or is being written; both are claimed under the WAL's lock.
+
+Zeros ahead of a slow log are written into its file, a chunk at a time. A fast one gets its next
+file whole (see `spare_file`), and goes on there as soon as its present zeros are used up.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.group import encode_group
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
+from chronik_store.wal.spare_file import SpareFile
 from chronik_store.wal.staging import Group
 
 logger = logging.getLogger("chronik_store.wal")
@@ -31,6 +35,10 @@ logger = logging.getLogger("chronik_store.wal")
 _CHECKPOINT = int(FrameKind.CHECKPOINT)
 _PAGE_BYTES = 4096
 _FAST_FILL_SECONDS = 1.0
+_SPARE_SHARE = 4
+"""A log that uses up the largest chunk's fourth part fast is one for spare files."""
+_ELSEWHERE = (1 << 62, 0)
+"""What the filler fills while it is at a spare file: nothing that a group could meet."""
 TEMPORARY = ".tmp"
 
 
@@ -67,6 +75,7 @@ class ActiveFile:
         self._filled = 0
         self._filling: tuple[int, int] | None = None
         self._fill_done: Event | None = None
+        self._spare: SpareFile | None = None
         self._fill_allowed = False
         self._chunk = 0
         self._filled_at = 0.0
@@ -120,10 +129,15 @@ class ActiveFile:
         file.origin = len(head) + len(first)
         buffers = [head, first, *encode_group(group.frames, file.origin, marks, file.file_id)]
         end = file.origin + group.size_bytes
-        file.size = end + -end % _PAGE_BYTES
-        buffers.append(bytes(file.size - end))
+        spare = self._take_spare()
         fs, temporary = self._env.fs, file.path + TEMPORARY
-        handle = fs.create(temporary)
+        if spare is not None and end <= spare.size:
+            temporary, file.size = spare.path, spare.size
+            handle = fs.open(temporary, write=True)
+        else:
+            file.size = end + -end % _PAGE_BYTES
+            buffers.append(bytes(file.size - end))
+            handle = fs.create(temporary)
         try:
             handle.write_at(0, buffers)
             handle.sync_all()
@@ -155,6 +169,9 @@ class ActiveFile:
         self.file = file
         self.end = self._writing_end = end
         self._filled = file.size
+        if file.size - end >= _PAGE_BYTES:
+            # It came with its zeros: the next one is to be there in time.
+            self._chunk = max(self._chunk, (file.size - end) // 2)
         self._fill_allowed = self._settings.fill_bytes_max > 0
 
     # --- zeros ahead -----------------------------------------------------------------------------
@@ -167,57 +184,92 @@ class ActiveFile:
             if file is None or region is None:
                 return False
             self._filling = region
-        failure: OSError | None = None
+        failure: BaseException | None = None
         try:
-            keep_free_bytes = self._settings.fill_keep_free_bytes
-            write_zeros(self._env.fs, file.path, *region, keep_free_bytes=keep_free_bytes)
-        except OSError as error:
+            self._write_zeros(file.path, region)
+        except BaseException as error:  # noqa: BLE001 (whoever waits for the region must go on)
             failure = error
         with self._lock:
             waiting, self._fill_done = self._fill_done, None
             self._filling = None
-            current = self.file is file
+            current = self.file is file or region is _ELSEWHERE
             if failure is not None:
                 self._fill_allowed = False
-            elif current:
+            elif current and region is not _ELSEWHERE:
                 self._filled = region[1]
             more = self._fill_due_locked()
         if waiting is not None:
             waiting.set()
-        if failure is not None and current:
-            self._report(failure)
+        if failure is not None:
+            self._report(failure, current=current)
         return more
 
+    def _write_zeros(self, path: str, region: tuple[int, int]) -> None:
+        settings, fs = self._settings, self._env.fs
+        keep_free_bytes = settings.fill_keep_free_bytes
+        if region is not _ELSEWHERE:
+            write_zeros(fs, path, *region, keep_free_bytes=keep_free_bytes)
+        elif self._spare is not None:
+            self._spare.grow(fs, settings.fill_bytes_max, keep_free_bytes=keep_free_bytes)
+
     def _fill_due_locked(self) -> bool:
-        ahead = self._filled - self.end
-        return (
-            self._fill_allowed
-            and ahead < (self._chunk or self._settings.fill_bytes_min)
-            and self._filled < self._settings.file_bytes
-        )
+        if not self._fill_allowed or self._spare is not None:
+            return self._fill_allowed and self._spare is not None and not self._spare.ready
+        return self._filled - self.end < (self._chunk or self._settings.fill_bytes_min)
 
     def _next_region_locked(self) -> tuple[int, int] | None:
-        """The next chunk to fill: it doubles while chunks are used up fast, and shrinks again."""
+        """The next chunk to fill: it doubles while chunks are used up fast, and shrinks again.
+        Where it would be large, a spare file takes its place.
+        """
         if not self._fill_allowed or self._filling is not None:
             return None
+        if self._spare is not None:
+            return None if self._spare.ready else _ELSEWHERE
         now = self._env.clock.monotonic()
         fast = self._chunk > 0 and now - self._filled_at < _FAST_FILL_SECONDS
         low, high = self._settings.fill_bytes_min, self._settings.fill_bytes_max
-        self._chunk = min(high, max(low, self._chunk * 2 if fast else self._chunk // 4))
-        self._filled_at = now
+        chunk = min(high, max(low, self._chunk * 2 if fast else self._chunk // 4))
+        if fast and chunk >= high // _SPARE_SHARE:
+            size = min(self._settings.file_bytes, 2 * max(self._filled, chunk))
+            self._spare = SpareFile(f"{self._directory}/spare{TEMPORARY}", size)
+            self._chunk, self._filled_at = chunk, now
+            return _ELSEWHERE
         start = max(self._filled, self._writing_end)
-        end = min(start + self._chunk, max(self._settings.file_bytes, start))
+        end = min(start + chunk, max(self._settings.file_bytes, start))
         end -= end % _PAGE_BYTES
-        return (start, end) if end > start else None
+        if end <= start:
+            self._chunk //= 4  # There is no room: do not ask again so soon.
+            return None
+        self._chunk, self._filled_at = chunk, now
+        return start, end
 
-    def _report(self, failure: OSError) -> None:
+    def _report(self, failure: BaseException, *, current: bool) -> None:
         """A full disk only ends the filling, since nothing rests on zeros that are not there. Any
         other failure may have cost bytes of a group, for one error may be reported only once.
         """
+        if not isinstance(failure, OSError):
+            self._on_failed(failure)
+            raise failure
         if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
             logger.warning("no space to fill ahead in %s: %s", self._directory, failure)
-        else:
+        elif current:
             self._on_failed(failure)
+
+    def room_locked(self, file: LogFile | None) -> int:
+        """How many bytes of frames `file` is to hold: as many as it has zeros for, if the next one
+        is there with new ones.
+        """
+        if self._spare is None or not self._spare.ready or file is not self.file or file is None:
+            return self._settings.file_bytes
+        return self._filled - file.origin
+
+    def _take_spare(self) -> SpareFile | None:
+        with self._lock:
+            spare = self._spare
+            if spare is None or not spare.ready:
+                return None
+            self._spare = None
+            return spare
 
     def _settle_size_locked(self) -> None:
         if self.file is not None:
@@ -232,9 +284,11 @@ class ActiveFile:
         """No more filling; returns when a chunk under way is done."""
         with self._lock:
             self._fill_allowed = False
-            if self._filling is None:
-                return
-            if self._fill_done is None:
-                self._fill_done = self._env.threads.event()
             done = self._fill_done
-        done.wait()
+            if self._filling is not None and done is None:
+                done = self._fill_done = self._env.threads.event()
+        if done is not None:
+            done.wait()
+        if self._spare is not None:
+            self._spare.remove(self._env.fs)
+            self._spare = None

@@ -178,8 +178,8 @@ class StageableWal(ReadableWal):
 
     def _make_room(self, size_bytes: int) -> None:
         """Rotate if the current file is full; one larger frame still fits into an empty one."""
-        end = self._staging.end
-        if end and end + size_bytes > self._settings.file_bytes:
+        staging = self._staging
+        if staging.end and staging.end + size_bytes > self._active.room_locked(staging.file):
             self._stage_file(None)
 
     def _stage_file(self, folds: Checkpoint | None) -> int:

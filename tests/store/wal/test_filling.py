@@ -10,6 +10,8 @@ from chronik_store.testing.disk_faults import Gate
 from chronik_store.testing.simulated_disk import SimulatedDisk
 
 Opens = Callable[..., Any]
+DIRECTORY = "/data/wal"
+SPARE = "spare.tmp"
 FILLED = {"fill_bytes_min": 4096, "fill_bytes_max": 16384}
 
 
@@ -79,3 +81,53 @@ def test_close_waits_for_the_chunk_under_way(disk: SimulatedDisk, open_wal: Open
     closing.join(10)
 
     assert not closing.is_alive()
+
+
+def busy(disk: SimulatedDisk, open_wal: Opens) -> Any:
+    """A log that uses up its zeros fast, until its next file lies there."""
+    owner = open_wal(disk, settings=FILLED | {"file_bytes": 1 << 20})
+    active = owner.wal._active
+    for _ in range(100):
+        owner.append(b"x" * 3000)
+        while active.fill():  # Beside the filler's own thread: one of the two does it.
+            pass
+        if active._spare is not None and active._spare.ready:
+            assert SPARE in disk.list(DIRECTORY)
+            return owner
+    raise AssertionError("a fast log got no spare file")
+
+
+def test_a_fast_log_goes_on_in_a_file_that_was_filled_before(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = busy(disk, open_wal)
+    files = len(owner.wal.files())
+    count = owner.wal.last_index
+    while len(owner.wal.files()) == files:
+        owner.append(b"y" * 3000)
+        count += 1
+    path = owner.wal.files()[-1].path
+
+    content = disk.peek_durable(path)
+    assert content is not None
+    assert len(content) >= 16384
+    assert owner.wal.files()[-1].size_bytes == len(content)
+    assert open_wal(disk.crash("lost")).live().keys() == set(range(1, count + 1))
+
+
+def test_close_leaves_no_spare_file(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner = busy(disk, open_wal)
+    owner.wal.close()
+
+    assert SPARE not in disk.list(DIRECTORY)
+
+
+def test_a_spare_file_that_a_crash_leaves_is_swept_away(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    busy(disk, open_wal)
+    again = disk.crash("kept")
+    assert SPARE in again.list(DIRECTORY)
+
+    open_wal(again)
+    assert SPARE not in again.list(DIRECTORY)
