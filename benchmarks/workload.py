@@ -93,6 +93,10 @@ class RawFile:
             for place in range(0, len(data), size_bytes):
                 yield data[place : place + size_bytes]
 
+    def read(self, position: int, length: int) -> bytes:
+        """Bytes anywhere."""
+        return os.pread(self._descriptor, length, position)
+
     def check(self, values: Values) -> None:
         """What was written is there."""
         for number, value in enumerate(self.values(values.size_bytes)):
