@@ -47,8 +47,14 @@ class AppendPath:
         if wal.pending_bytes > self._queue_bytes_max:
             wal.lead(wal.last_seq)
         now_us = self._core.env.clock.time_us()
-        with self._lock:
-            index, seq, place = self._stage_locked(batch, expected_offset, now_us)
+        try:
+            with self._lock:
+                index, seq, place = self._stage_locked(batch, expected_offset, now_us)
+        except Exception:
+            raise  # before anything was staged
+        except BaseException as error:  # Ctrl-C
+            wal.give_up(error)
+            raise
         wal.lead(seq)
         assert index < self._core.committed.index, "an embedded log commits what is durable"
         return place
@@ -63,25 +69,35 @@ class AppendPath:
                 f"{self._wal.pending_bytes} bytes wait for the disk (queue_bytes_max is "
                 f"{self._queue_bytes_max}); append again after some have been acknowledged"
             )
-        core = self._core
-        now_us = core.env.clock.time_us()
-        with self._lock:
-            index, _, place = self._stage_locked(batch, expected_offset, now_us)
-            pending = PendingAppend(index, place, sink, token)
-            if index < core.committed.index:
-                pending.result = place
-            elif place.duplicate:
-                # Waiters stand in index order; a duplicate joins behind those of its original.
-                position = len(core.waiters)
-                while position and core.waiters[position - 1].index > index:
-                    position -= 1
-                core.waiters.insert(position, pending)
-            else:
-                core.waiters.append(pending)
+        now_us = self._core.env.clock.time_us()
+        try:
+            with self._lock:
+                index, _, place = self._stage_locked(batch, expected_offset, now_us)
+                pending = PendingAppend(index, place, sink, token)
+                self._join_locked(pending)
+        except Exception:
+            raise  # before anything was staged
+        except BaseException as error:  # Ctrl-C
+            self._wal.give_up(error)
+            raise
         if pending.result is None:
-            core.committer.notify(self._wal)
+            self._core.committer.notify(self._wal)
         else:
             sink.deliver([pending])
+
+    def _join_locked(self, pending: PendingAppend) -> None:
+        """Wait with the others for `committed`, unless it has been there before."""
+        core, index, place = self._core, pending.index, pending.place
+        if index < core.committed.index:
+            pending.result = place
+        elif place.duplicate:
+            # Waiters stand in index order; a duplicate joins behind those of its original.
+            position = len(core.waiters)
+            while position and core.waiters[position - 1].index > index:
+                position -= 1
+            core.waiters.insert(position, pending)
+        else:
+            core.waiters.append(pending)
 
     def _admit(self, batch: RecordBatch) -> None:
         """What must be known before the lock is taken: room on the disk, a file.

@@ -77,14 +77,20 @@ class ControlPath:
             return self.door.propose(command, term=term)
         if not self._core.started and not self._core.read_only:
             self._core.begin()
-        with self._core.wal.lock:
-            self._core.check_writable_locked(fenced_ok=True)
-            self.lead_locked()
-            if term is not None and term != self._core.state.term:
-                raise StaleTermError(
-                    f"term {term} has passed; this log is in {self._core.state.term}"
-                )
-            index, seq = self.stage_locked(command)
+        try:
+            with self._core.wal.lock:
+                self._core.check_writable_locked(fenced_ok=True)
+                self.lead_locked()
+                if term is not None and term != self._core.state.term:
+                    raise StaleTermError(
+                        f"term {term} has passed; this log is in {self._core.state.term}"
+                    )
+                index, seq = self.stage_locked(command)
+        except Exception:
+            raise
+        except BaseException as error:  # Ctrl-C
+            self._core.wal.give_up(error)
+            raise
         self._core.wal.lead(seq)
         return index
 

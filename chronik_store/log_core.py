@@ -135,23 +135,30 @@ class LogCore:
         """Make the new WAL file of this open, if it is not there yet; everything recovered is
         durable and, embedded, committed afterwards.
         """
-        with self._begun:
-            while self._starting:
-                self._begun.wait(1.0)
-            if self.started:
-                return
-            self._starting = True
+        mine = False
         try:
+            with self._begun:
+                while self._starting:
+                    self._begun.wait(1.0)
+                if self.started:
+                    return
+                mine = self._starting = True
             self.wal.start(self.checkpoint())
             with self._lock:
                 if self.identity.owner == LOCAL_OWNER:
                     self.known_commit = self.wal.last_index
                 self.started = True
                 self._advance_locked()
+        except Exception:
+            raise
+        except BaseException as error:  # Ctrl-C
+            self.wal.give_up(error)
+            raise
         finally:
-            with self._begun:
-                self._starting = False
-                self._begun.notify_all()
+            if mine:
+                with self._begun:
+                    self._starting = False
+                    self._begun.notify_all()
 
     # --- commands --------------------------------------------------------------------------------
 

@@ -96,22 +96,31 @@ class GroupCommit:
 
     def lead(self, seq: int) -> None:
         """Block until everything up to `seq` is on disk. LogPoisonedError if it cannot be known."""
-        with self._lock:
-            if self.synced_seq >= seq:
-                return
-            if self.poisoned is not None:
-                raise self.poisoned_error()
-            if seq > self.staging.last_seq:
-                raise ValueError(f"nothing with seq {seq} is staged yet")
-            waiter = None
-            if self._leading:
-                waiter = _Waiter(seq, self._threads.event())
-                self._waiters.append(waiter)
-            else:
-                self._leading = True
-        if waiter is None or self._follow(waiter):
-            while self.synced_seq < seq:
-                self._run_or_poison(seq)
+        waiter = None
+        leads = False
+        try:
+            with self._lock:
+                if self.synced_seq >= seq:
+                    return
+                if self.poisoned is not None:
+                    raise self.poisoned_error()
+                if seq > self.staging.last_seq:
+                    raise ValueError(f"nothing with seq {seq} is staged yet")
+                if self._leading:
+                    waiter = _Waiter(seq, self._threads.event())
+                    self._waiters.append(waiter)
+                else:
+                    leads = self._leading = True
+            if leads or (waiter is not None and self._follow(waiter)):
+                leads = True
+                while self.synced_seq < seq:
+                    self._run_or_poison(seq)
+        except Exception:
+            raise
+        except BaseException as error:
+            if leads:  # Ctrl-C between two groups: whoever waits must not wait for this thread.
+                self.poison(error)
+            raise
 
     def commit_group(self) -> bool:
         """One group, for the committer. False: nothing to do, or another thread leads."""

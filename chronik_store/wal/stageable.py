@@ -190,6 +190,12 @@ class StageableWal(ReadableWal):
         table.files.append(file)
         return seq
 
+    def give_up(self, cause: BaseException) -> None:
+        """End this WAL: its owner was interrupted (Ctrl-C) where it may have staged by half, and
+        what is in memory no longer fits what would be written. The lock must be free.
+        """
+        self._commit.poison(cause)
+
     def _check_stageable(self) -> None:
         if self._commit.poisoned is not None:
             raise self._commit.poisoned_error(durability="not_durable")

@@ -49,7 +49,9 @@ class Child:
     def said(self, word: str) -> list[int]:
         """The numbers said after `word`."""
         self._collect()
-        return [int(line[1]) for line in list(self.lines) if line[0] == word and len(line) > 1]
+        # Ctrl-C may fall between two words of a line.
+        said = [line for line in self.lines if line[0] == word and len(line) == 2]
+        return [int(line[1]) for line in said if line[1].isdigit()]
 
     def wait_for(self, word: str, count: int = 1, seconds: float = 30.0) -> None:
         """Until `word` was said so often."""
