@@ -100,9 +100,16 @@ class History:
             owner.wal.commit_mark = index
 
     def prune(self) -> None:
-        wal = self.owner.wal
+        """As the pipeline does it: a later, durable checkpoint stands for what goes (protocol 1).
+        Without one, a file that comes back, its removal lost, looks like the start of a hole.
+        """
+        wal, index = self.owner.wal, self.owner.wal.commit_mark
+        folded = {"manifest_folded_to": index, "producers_folded_to": index}
+        self.owner.folded = replace(self.owner.folded, **folded)
+        wal.rotate()
+        covered = [file.seq for file in wal.files()[:-1] if file.last_index <= index]
         try:
-            wal.remove_files(wal.files()[-1].seq - 1)
+            wal.remove_files(max(covered))
         finally:
             self.pruned = max(self.pruned, wal.first_index)
 
@@ -121,9 +128,14 @@ def state_of(owner: Any) -> State:
 def recovered(disk: SimulatedDisk, open_wal: Opens) -> tuple[Any, State]:
     owner = open_wal(disk, start=False, commits=False, settings=SETTINGS)
     assert owner.wal.recovery.verdict in {"clean", "torn"}, owner.wal.recovery.findings
-    manifests = [checkpoint.manifest for checkpoint in owner.copy.checkpoints]
-    if manifests:
-        owner.folded = replace(owner.folded, manifest=manifests[-1])
+    if owner.copy.checkpoints:
+        last = owner.copy.checkpoints[-1]
+        owner.folded = replace(
+            owner.folded,
+            manifest=last.manifest,
+            manifest_folded_to=last.manifest_folded_to,
+            producers_folded_to=last.producers_folded_to,
+        )
     found = state_of(owner)
     term, vote = owner.wal.hard_state
     assert (term, vote) == found.vote
