@@ -74,6 +74,8 @@ class Router:
         self._servers = list(dict.fromkeys(servers))
         self._channels: dict[Address, asyncio.Task[Channel]] = {}
         self._leaders: dict[Lane, Address] = {}
+        self._leaderless: set[Address] = set()
+        """Nodes that knew of no leader when they were asked: maybe cut off, so the last to ask."""
         self._closed = False
         self._turn = 0
 
@@ -91,18 +93,25 @@ class Router:
 
     async def any_channel(self) -> Channel:
         """A channel to some node: an open one if there is, else the first that can be reached.
+        One that lately knew of no leader comes after all others.
 
         Raises the last node's error when none can be.
         """
-        for task in self._channels.values():
-            if task.done() and not _failed(task) and not task.result().is_lost:
+        for address, task in self._channels.items():
+            if (
+                address not in self._leaderless
+                and task.done()
+                and not _failed(task)
+                and not task.result().is_lost
+            ):
                 return task.result()
         last: ChronikError | None = None
         addresses = list(dict.fromkeys((*self._servers, *self._leaders.values())))
-        turn, self._turn = self._turn, self._turn + 1
-        for number in range(len(addresses)):
+        turn, self._turn = self._turn % len(addresses), self._turn + 1
+        addresses = addresses[turn:] + addresses[:turn]
+        for address in sorted(addresses, key=lambda each: each in self._leaderless):
             try:
-                return await self.channel(addresses[(turn + number) % len(addresses)])
+                return await self.channel(address)
             except ChronikError as error:
                 last = error
         assert last is not None
@@ -122,13 +131,22 @@ class Router:
             raise
 
     async def _find_leader(self, lane: Lane) -> Address | None:
-        topic, partition = lane
+        topic = lane[0]
         channel = await self.any_channel()
         found: TopicDescription = (await channel.ask(DescribeTopic(topic))).message
         for place in found.partitions:
             if place.address is not None:
                 self._leaders[topic, place.partition] = parse_address(place.address)
-        return self._leaders.get((topic, partition))
+        address = self._leaders.get(lane)
+        if address is None:
+            self._note_leaderless(channel.address)
+        return address
+
+    def _note_leaderless(self, address: Address) -> None:
+        """This node cannot say whom to ask. Once that is said of all, all are asked again."""
+        self._leaderless.add(address)
+        if self._leaderless.issuperset(self._servers):
+            self._leaderless.clear()
 
     def note_failure(self, lane: Lane, error: ChronikError) -> bool:
         """Learn from an error; True if it named another leader to ask at once."""
@@ -194,15 +212,17 @@ class Router:
         backoff = Backoff(self.options, self.entropy)
         hints = 0
         while True:
-            asked = False
+            channel: Channel | None = None
             try:
                 named = leader or lane in self._leaders
                 channel = await (self.leader_channel(lane) if named else self.any_channel())
-                asked = True
                 return await channel.ask(message, payload, timeout_seconds=timeout_seconds)
             except ChronikError as error:
+                asked = channel is not None
                 if not error.retriable or (asked and not repeatable and may_have_happened(error)):
                     raise
+                if channel is not None and isinstance(error, NotLeaderError) and not error.address:
+                    self._note_leaderless(channel.address)
                 hinted = self.note_failure(lane, error)
                 hints = hints + 1 if hinted else 0
                 if not 0 < hints <= HINTS_IN_A_ROW:
