@@ -89,6 +89,9 @@ class Link(Protocol):
         ...
 
     def close(self) -> None: ...
+    def abort(self) -> None:
+        """Hang up without sending what waits: nobody takes it."""
+        ...
 
 
 class Backend(Protocol):

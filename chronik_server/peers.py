@@ -2,8 +2,9 @@
 
 Place: under `raft_backend`; `raft.Transport` over the RPC's own connections. Promise: a node is
 who the connection proved it to be; what cannot be sent now is dropped, never queued without
-bound, and consensus is told when a connection comes and goes. Invariant: of two nodes the one
-whose id sorts first connects; the other waits for it.
+bound, and consensus is told when a connection comes and goes; one that has died without a word
+is noticed, since every node beats. Invariant: of two nodes the one whose id sorts first connects;
+the other waits for it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ logger = logging.getLogger("chronik_server.peers")
 BACKLOG_BYTES_MAX = 64 << 20
 RECONNECT_SECONDS = 0.25
 """Between attempts to reach a node that is away."""
+LOOK_SECONDS = 1.0
+SILENT_LOOKS_MAX = 5
+"""So many looks in a row without a word, and the link is cut. Looks are counted, not time: a node
+that was stopped itself has heard nobody either, and hears them when it wakes.
+"""
 
 
 class PeerLinks:
@@ -51,6 +57,7 @@ class PeerLinks:
         self._options = options
         self._check = check
         self._links: dict[str, Link] = {}
+        self._silent_looks: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -103,9 +110,22 @@ class PeerLinks:
         self._links[peer.node_id] = link
         self.known[peer.node_id] = peer
         if old is not None and old is not link:
-            old.close()
+            old.abort()
+        self._silent_looks[peer.node_id] = 0
+        self._look(peer.node_id, link)
         assert self.raft is not None
         self.raft.peer_up(peer.node_id, peer.boot_id)
+
+    def _look(self, node_id: str, link: Link) -> None:
+        """Cut a link on which nothing comes: its other end may be gone with nobody to say so."""
+        if self._links.get(node_id) is not link:
+            return
+        if self._silent_looks[node_id] > SILENT_LOOKS_MAX:
+            logger.warning("node %s has fallen silent: its connection is cut", node_id)
+            link.abort()
+            return
+        self._silent_looks[node_id] += 1
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look, node_id, link)
 
     def left(self, peer: PeerIdentity, link: Link) -> None:
         """Its connection has ended."""
@@ -129,7 +149,7 @@ class PeerLinks:
         if link.backlog_bytes > BACKLOG_BYTES_MAX:
             # It takes nothing: whatever it missed is sent again once it is back.
             self.dropped += 1
-            link.close()
+            link.abort()
             return
         head, buffers = messages.encode(message)
         payload = buffers[0] if len(buffers) == 1 else b"".join(buffers)
@@ -137,6 +157,7 @@ class PeerLinks:
 
     def receive(self, sender: str, message: Any, payload: Buffer) -> None:
         """What a peer said. Damaged: dropped, and consensus has it sent again."""
+        self._silent_looks[sender] = 0
         if not isinstance(message, RaftMessage) or self.raft is None:
             return
         try:

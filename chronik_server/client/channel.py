@@ -241,6 +241,10 @@ class Channel(asyncio.Protocol):
         self._connection.state = State.CLOSED
         self._lose_quietly()
 
+    def abort(self) -> None:
+        """Hang up without sending what waits; `on_lost` is called."""
+        self._lose(ConnectionLostError(f"the connection to {self.address} was cut here"))
+
     def _lose_quietly(self) -> None:
         if self._lost is None:
             self._lost = ConnectionLostError(f"the connection to {self.address} is closed")

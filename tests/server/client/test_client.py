@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from chronik_server.addresses import parse_address
 from chronik_server.client import AsyncClient, Client, ClientOptions
+from chronik_server.client.channel import Channel
 from chronik_server.client.partitioning import partition_of
 from chronik_server.errors import ConnectionLostError, ProtocolError, UnauthenticatedError
+from chronik_server.protocol.greeting import Ping
 from chronik_store.errors import (
     BackpressureError,
     ConfigError,
@@ -371,5 +374,22 @@ def test_something_else_on_the_port_is_a_typed_error() -> None:
             with pytest.raises(ProtocolError):
                 await client.topics()
         listener.close()
+
+    run(main())
+
+
+def test_a_channel_that_is_cut_tells_its_owner(tmp_path: Path) -> None:
+    """A node that cuts a link to a stalled peer connects again only if it is told."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as (_, address):
+            channel = await Channel.open(parse_address(address), QUICK)
+            lost = asyncio.Event()
+            channel.on_lost = lost.set
+            asked = channel.post(Ping())
+            channel.abort()
+            assert lost.is_set()
+            with pytest.raises(ConnectionLostError, match="cut here"):
+                await asked
 
     run(main())
