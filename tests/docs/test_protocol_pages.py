@@ -1,0 +1,45 @@
+"""docs/raft.md and docs/protocol.md against what cites them, and what they cite."""
+
+from __future__ import annotations
+
+import re
+
+from tests.docs.pages import DOCS, ROOT
+
+RAFT = (DOCS / "raft.md").read_text()
+PROTOCOL = (DOCS / "protocol.md").read_text()
+SOURCES = [
+    path for room in ("chronik_store", "chronik_server") for path in (ROOT / room).rglob("*.py")
+]
+
+
+def test_each_defect_has_a_row_and_a_test_in_the_file_that_its_heading_names() -> None:
+    rows = []
+    for file, section in re.findall(
+        r"^### [^\n]*`(tests/server/raft/test_defects_\w+\.py)`\n(.*?)(?=^##|\Z)",
+        RAFT,
+        re.DOTALL | re.MULTILINE,
+    ):
+        tested = {
+            int(n)
+            for n in re.findall(r"^def test_(\d\d)_", (ROOT / file).read_text(), re.MULTILINE)
+        }
+        found = [int(n) for n in re.findall(r"^\| (\d+)[ SDLP]* \|", section, re.MULTILINE)]
+        assert tested == set(found), file
+        rows += found
+
+    assert list(range(1, 38)) == rows
+
+
+def test_the_rules_are_numbered_and_each_that_the_source_cites_is_there() -> None:
+    rules = [int(n) for n in re.findall(r"^\*\*(\d+)\. ", PROTOCOL, re.MULTILINE)]
+    cited = {
+        int(n)
+        for path in SOURCES
+        for run in re.findall(r"\(protocol ([\d, ]+)\)", path.read_text())
+        for n in run.replace(" ", "").strip(",").split(",")
+    }
+
+    assert list(range(1, 21)) == rules
+    assert cited <= set(rules)
+    assert len(cited) > 10, "they are cited, and found"
