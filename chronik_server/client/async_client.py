@@ -7,7 +7,6 @@ repeated where that can do no harm. An error of the server is never returned as 
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from collections.abc import Sequence
 from types import TracebackType
@@ -17,7 +16,7 @@ from chronik_server.addresses import Address
 from chronik_server.client.consumer import AsyncConsumer, Start
 from chronik_server.client.fetching import records_of
 from chronik_server.client.options import ClientOptions, parse_servers
-from chronik_server.client.outgoing import OutgoingLane
+from chronik_server.client.overlapping import Overlapping
 from chronik_server.client.producer import AsyncProducer
 from chronik_server.client.routing import ANY, Lane, Router
 from chronik_server.errors import ConnectionLostError, UnknownOutcomeError
@@ -47,9 +46,6 @@ from chronik_store.model import (
     to_us,
 )
 
-LANES_MAX = 32
-"""So many producers, of WINDOW batches in flight each, serve the overlapping calls of `append`."""
-
 
 class AsyncClient:
     """A client of one cluster (or of one server). Belongs to the event loop that first uses it.
@@ -68,7 +64,7 @@ class AsyncClient:
         addresses = parse_servers(servers) if isinstance(servers, str) else tuple(servers)
         self.router = Router(addresses, options, clock or SystemClock(), entropy or SystemEntropy())
         self.batching = Batching(LogConfig(), self.router.clock)
-        self._lanes: dict[tuple[Lane, data.Acks], list[OutgoingLane]] = {}
+        self._appends: dict[tuple[Lane, data.Acks], Overlapping] = {}
 
     # --- topics ----------------------------------------------------------------------------------
 
@@ -107,31 +103,30 @@ class AsyncClient:
         expected_offset: int | None = None,
         acks: data.Acks = "quorum",
     ) -> AppendResult:
-        """Append records as one batch, all or nothing; returns when a quorum has them on disk.
+        """Append records together, all or nothing; returns when a quorum has them on disk.
 
         Failed attempts are repeated without storing anything twice. With `expected_offset`
-        nothing is repeated whose outcome is unknown: UnknownOutcomeError then.
+        nothing is repeated whose outcome is unknown: UnknownOutcomeError then. Calls that overlap
+        share batches. A wait that is given up takes nothing back.
         """
-        batch = self.batching.batch(records)
         lane = (topic, partition)
-        if batch is None:
-            end = (await self.watermarks(topic, partition=partition)).committed
-            return AppendResult(end, end)
         if expected_offset is not None:
-            return await self._append_at(lane, batch, expected_offset, acks)
-        # A wait that is given up takes nothing back.
-        return await asyncio.shield(self._free_lane(lane, acks).submit(batch))
+            batch = self.batching.batch(records)
+            if batch is not None:
+                return await self._append_at(lane, batch, expected_offset, acks)
+            answer = None
+        else:
+            answer = self._overlapping(lane, acks).append(records)
+        if answer is not None:
+            return await answer
+        end = (await self.watermarks(topic, partition=partition)).committed
+        return AppendResult(end, end)
 
-    def _free_lane(self, lane: Lane, acks: data.Acks) -> OutgoingLane:
-        """Calls that overlap have no order among them: each finds a lane that is not full."""
-        lanes = self._lanes.setdefault((lane, acks), [])
-        for sender in lanes:
-            if not sender.is_full:
-                return sender
-        if len(lanes) < LANES_MAX:
-            lanes.append(OutgoingLane(self.router, lane, acks))
-            return lanes[-1]
-        return min(lanes, key=lambda sender: sender.queued_bytes)
+    def _overlapping(self, lane: Lane, acks: data.Acks) -> Overlapping:
+        found = self._appends.get((lane, acks))
+        if found is None:
+            found = self._appends[lane, acks] = Overlapping(self.router, self.batching, lane, acks)
+        return found
 
     async def _append_at(
         self, lane: Lane, batch: RecordBatch, expected_offset: int, acks: data.Acks
@@ -355,9 +350,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See appends through, then hang up. Idempotent."""
-        for lanes in self._lanes.values():
-            for lane in lanes:
-                await lane.close()
+        for appends in self._appends.values():
+            await appends.close()
         await self.router.close()
 
     async def __aenter__(self) -> Self:
