@@ -2,8 +2,8 @@
 
 Place: beside `server`, in a thread of its own, so that a stuck event loop is seen and not shared.
 Promise: /live is 200 while the event loop answers; /ready is 200 while every check of the backend
-holds, else 503 with the reasons; /metrics is prometheus_client's own page. Invariant: nothing here
-changes anything, and no secret is shown.
+holds, else 503 with the reasons; /metrics is prometheus_client's own page, with the backend's
+status asked for at each scrape. Invariant: nothing here changes anything, and no secret is shown.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
+import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -20,7 +21,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from chronik_server.addresses import Address
 from chronik_server.backend import Check
 from chronik_server.server import Server
-from chronik_store.errors import ConfigError
+from chronik_server.store_metrics import families
+from chronik_store.errors import ChronikError, ConfigError
+
+logger = logging.getLogger("chronik_server.health")
 
 ANSWER_SECONDS = 5.0
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
@@ -43,6 +47,7 @@ class Health:
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
+        server.metrics.watch(self._status)
         self._metrics = server.metrics.wsgi()
         self._listener: WSGIServer | None = None
 
@@ -86,6 +91,16 @@ class Health:
         except TimeoutError:
             return f"no answer within {ANSWER_SECONDS:g} s"
         return ""
+
+    def _status(self) -> Iterator[Any]:
+        asked = asyncio.run_coroutine_threadsafe(self._server.backend.status(None), self._loop)
+        try:
+            return families(asked.result(ANSWER_SECONDS))
+        except TimeoutError:
+            asked.cancel()
+        except ChronikError as error:
+            logger.warning("metrics: no status: %s", error)
+        return families(None)
 
     def _checks(self) -> list[Check]:
         if self._server.stopping:

@@ -1,8 +1,8 @@
 """What a server counts, for Prometheus.
 
-Place: under `session` and `health`; owner of prometheus_client. Promise: a registry of its own,
-so that two servers in one process do not meet. Invariant: labels are verbs and error codes,
-never topics: their number is bounded.
+Place: under `session` and `health`; with `store_metrics` the owner of prometheus_client. Promise: a
+registry of its own, so that two servers in one process do not meet. Invariant: labels are verbs,
+reasons, roles, limits and error codes, never topics: their number is bounded.
 """
 
 from __future__ import annotations

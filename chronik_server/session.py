@@ -256,7 +256,8 @@ class Session(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None and out:
+        # A closing one takes nothing more, and uvloop's says so by raising.
+        if out and self._transport is not None and not self._transport.is_closing():
             data = out[0] if len(out) == 1 else b"".join(out)
             self._server.metrics.sent_bytes.inc(len(data))
             self._transport.write(data)

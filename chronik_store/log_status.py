@@ -16,6 +16,9 @@ from chronik_store.model import LogStatus
 if TYPE_CHECKING:
     from chronik_store.log_core import LogCore
 
+SUSPECT = "suspect"
+"""How the note begins of a log whose WAL was damaged, and not made good since."""
+
 
 def status_of(core: LogCore) -> LogStatus:
     """The state of `core` now. Thread-safe; lists one directory."""
@@ -44,8 +47,11 @@ def status_of(core: LogCore) -> LogStatus:
 
 def _notes(core: LogCore) -> tuple[str, ...]:
     notes = [f"{count} {kind} entries were no-ops" for kind, count in core.refused_commands.items()]
-    if core.recovery.verdict == "suspect":
-        notes.append("suspect: acknowledged records may be missing behind the end that is shown")
+    if core.replica is not None:
+        if core.replica.suspect:
+            notes.append(f"{SUSPECT}: this node has no vote here until it has caught up")
+    elif core.recovery.verdict == "suspect":
+        notes.append(f"{SUSPECT}: acknowledged records may be missing behind the end that is shown")
     if core.read_only:
         return tuple(notes)  # what stands still is the writer's to say
     if not core.config.indexing_enabled:

@@ -155,7 +155,8 @@ class Channel(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None and out:
+        # A closing one takes nothing more, and uvloop's says so by raising.
+        if out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     # --- asyncio's side --------------------------------------------------------------------------

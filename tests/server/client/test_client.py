@@ -14,7 +14,7 @@ from chronik_server.client import AsyncClient, Client, ClientOptions
 from chronik_server.client.channel import Channel
 from chronik_server.client.partitioning import partition_of
 from chronik_server.errors import ConnectionLostError, ProtocolError, UnauthenticatedError
-from chronik_server.protocol.greeting import Ping
+from chronik_server.protocol.greeting import Hello, Ping
 from chronik_store.errors import (
     BackpressureError,
     ConfigError,
@@ -391,5 +391,34 @@ def test_a_channel_that_is_cut_tells_its_owner(tmp_path: Path) -> None:
             assert lost.is_set()
             with pytest.raises(ConnectionLostError, match="cut here"):
                 await asked
+
+    run(main())
+
+
+class _Closing(asyncio.Transport):
+    """A transport of uvloop's whose connection broke while something waited to be sent."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, _data: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+
+def test_what_is_sent_as_the_connection_breaks_fails_as_lost_and_nothing_else() -> None:
+    async def main() -> None:
+        faults: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        channel = Channel(parse_address("127.0.0.1:1", what="a server"), QUICK)
+        channel.connection_made(_Closing())
+        asked = channel.post(Hello((1,), "a test"))
+        await asyncio.sleep(0)
+        channel.connection_lost(None)
+
+        assert isinstance(asked.exception(), ConnectionLostError)
+        assert [] == faults
 
     run(main())

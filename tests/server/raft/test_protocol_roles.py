@@ -22,6 +22,7 @@ from chronik_server.raft.messages import (
 from chronik_server.raft.pacing import ElectionPacer
 from chronik_store.errors import BackpressureError, ConfigError
 from chronik_store.format.control import Members
+from chronik_store.log_status import SUSPECT, status_of
 from tests.server.raft.alone import STALLED, Alone, ask, entries_of, success
 from tests.server.raft.world import Node, World, role_of
 from tests.store.cluster_log import batch, control_entry, run_of
@@ -69,9 +70,11 @@ def test_9_s3_suspicion_survives_another_crash_and_ends_when_all_is_caught_up():
         world.isolate(sick)
         world.crash(sick, "lost")
         assert world.boot(sick).replica.suspect
+        assert SUSPECT in "".join(status_of(world.nodes[sick].core).notes), "an operator sees it"
         world.heal()
 
         world.until(lambda: not world.nodes[sick].replica.suspect)
+        assert SUSPECT not in "".join(status_of(world.nodes[sick].core).notes)
         world.crash(sick, "lost")
         assert not world.boot(sick).replica.suspect
         assert [] == world.violations

@@ -373,10 +373,18 @@ def test_health_says_what_is(tmp_path: Path) -> None:
             page = (await asyncio.to_thread(get, base + "/metrics"))[1]
             assert 'chronik_requests_total{verb="produce"} 1.0' in page
             assert "chronik_connections 1.0" in page
+            assert 'chronik_partitions{role="leader"} 1.0' in page
+            assert 'chronik_records_waiting{limit="committed"} 0.0' in page
+            assert 'chronik_records_waiting{limit="tiered"} 1.0' in page
+            assert "chronik_status_answered 1.0" in page
             assert 404 == (await asyncio.to_thread(get, base + "/secret"))[0]
             server.stopping = True
             assert 503 == (await asyncio.to_thread(get, base + "/ready"))[0]
             server.stopping = False
+            await server.backend.close()
+            page = (await asyncio.to_thread(get, base + "/metrics"))[1]
+            assert "chronik_status_answered 0.0" in page
+            assert "chronik_disk_free_bytes" not in page, "unknown is not zero"
             await asyncio.to_thread(health.stop)
 
     run(main())
