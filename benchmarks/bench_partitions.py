@@ -1,12 +1,14 @@
 """Many partitions: how fast when all are busy, and what they cost when all are idle.
 
-Busy: one thread keeps a fixed number of appends outstanding, spread evenly over the partitions;
-each is acknowledged when its own partition's group is on disk. Idle: a process opens a store of
-1,000 partitions that hold records, and does nothing.
+Busy: one thread keeps a number of appends outstanding, spread evenly over the partitions; each is
+acknowledged when its own partition's group is on disk. Twice: with one number for all, so that many
+partitions share what one has alone (their groups are small then), and with at least so many for
+each. Idle: a process opens a store of 1,000 partitions that hold records, and does nothing.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -24,12 +26,18 @@ from chronik_store import AppendResult, LogConfig, LogStore, PartitionLog
 
 PARTITIONS = (1, 8, 64, 256)
 OUTSTANDING = 256
+EACH_OUTSTANDING = 16
 GROUP = 100
 IDLE_PARTITIONS = 1000
 
 
-def busy(directory: str, values: Values, partitions: int, appends: int, size: int) -> float:
-    """Records per second of `appends` batches of `size` records over all partitions."""
+def busy(
+    directory: str, values: Values, partitions: int, appends: int, size: int, each: int
+) -> float:
+    """Records per second of `appends` batches of `size` records over all partitions, `each` of
+    which has at least that many outstanding.
+    """
+    most = max(OUTSTANDING, each * partitions)
     path = os.path.join(directory, "store")
     with LogStore.open(path, config=quiet_config()) as store:
         store.create_topic(TOPIC, partitions=partitions)
@@ -40,7 +48,7 @@ def busy(directory: str, values: Values, partitions: int, appends: int, size: in
         outstanding: deque[Future[AppendResult]] = deque()
         started = time.perf_counter()
         for number in range(appends):
-            if len(outstanding) == OUTSTANDING:
+            if len(outstanding) == most:
                 outstanding.popleft().result()
             group = groups[number // partitions]
             outstanding.append(logs[number % partitions].append_nowait(group))
@@ -66,10 +74,12 @@ def idle(path: str, values: Values, seconds: float) -> dict[str, float]:
     """What a store costs that only lies open: run in a process of its own."""
     with LogStore.open(path, config=LogConfig()) as store:
         store.partition(TOPIC, 0)
+        gc.collect()
         before = _resident_bytes()
         started = time.perf_counter()
         logs = [store.partition(TOPIC, number) for number in range(IDLE_PARTITIONS)]
         opening = time.perf_counter() - started
+        gc.collect()
         resident = _resident_bytes() - before
         for number, log in enumerate(logs):
             check_log_of_one(log, values, number)
@@ -90,6 +100,15 @@ def check_log_of_one(log: PartitionLog, values: Values, number: int) -> None:
     """The one record of partition `number` is there."""
     if [record.value for record in log.scan()] != [values[number]]:
         raise AssertionError(f"partition {number} does not hold its record")
+
+
+def disk_bytes(path: str) -> int:
+    """Blocks taken by everything below `path`."""
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_blocks * 512
+        for folder, folders, files in os.walk(path)
+        for name in (*folders, *files)
+    )
 
 
 def _resident_bytes() -> int:
@@ -115,26 +134,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = begin("Partitions", options, "every acknowledged append durable: fdatasync per group")
     values = Values(ONE_KB)
     with scratch(options) as directory:
-        for size, appends in ((GROUP, options.scaled(2048, 512)), (1, options.scaled(16384, 4096))):
+        many = options.scaled(16384, 4096)
+        loads = (
+            (GROUP, options.scaled(2048, 512), 0),
+            (1, many, 0),
+            (1, many, EACH_OUTSTANDING),
+        )
+        for size, appends, each in loads:
+            load = f"{size} x 1 KiB" + (f", {each} for each" if each else "")
             rates = in_turns(
                 {
-                    f"{number}": partial(busy, directory, values, number, appends, size)
+                    f"{number}": partial(busy, directory, values, number, appends, size, each)
                     for number in PARTITIONS
                 },
                 options.repetitions,
                 warm=False,
             )
             median = {
-                name: report.figure(
-                    f"{name} partitions, {size} x 1 KiB, {OUTSTANDING} outstanding",
-                    "records/s",
-                    found,
-                )
+                name: report.figure(f"{name} partitions, {load}", "records/s", found)
                 for name, found in rates.items()
             }
-            report.at_least(f"64 partitions / 1, {size} x 1 KiB", median["64"] / median["1"], 0.5)
+            report.at_least(f"64 partitions / 1, {load}", median["64"] / median["1"], 0.5)
+        report.notes.append(f"at least {OUTSTANDING} appends are outstanding in all")
         path = os.path.join(directory, "idle")
         fill_idle(path, values)
+        report.figure(
+            "an idle partition, on disk", "KiB", [disk_bytes(path) / IDLE_PARTITIONS / 1024]
+        )
         found = run_idle(options, path)
     report.figure("opening 1,000 partitions", "s", [found["opening"]])
     report.at_most("1,000 idle partitions: of a core", found["core_percent"], 1, "%")

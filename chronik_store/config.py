@@ -60,7 +60,7 @@ class LogConfig:
     max_future_seconds: float = 3600.0
     producers_max: int = 10_000
     cursors_max: int = 10_000
-    commit_threads: int = 2
+    commit_threads: int = 8
     # sealing and tiering
     indexing_enabled: bool = True
     pipeline_enabled: bool = True

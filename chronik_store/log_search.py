@@ -13,6 +13,7 @@ from typing import Literal
 
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
+from chronik_store.errors import LogClosedError
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_view import LogView
@@ -48,13 +49,26 @@ class LogSearch:
         self._chain = chain
         self._bucket = bucket
         self._bundles = bundles
-        self._tail = TailIndex(
-            env.clock,
-            env.threads,
-            fs=scratch.fs,
-            directory=scratch.tail(view.manifest.topic, view.manifest.partition),
-            heap_bytes=config.tail_index_bytes,
-        )
+        self._scratch = scratch
+        self._lock = env.threads.lock()
+        self._tail: TailIndex | None = None
+        self._closed = False
+
+    def _tail_index(self) -> TailIndex:
+        """The tail index, made by the first search: most logs of a large store have none."""
+        with self._lock:
+            if self._closed:
+                raise LogClosedError("this log is closed; open it again")
+            if self._tail is None:
+                manifest = self._view.manifest
+                self._tail = TailIndex(
+                    self._env.clock,
+                    self._env.threads,
+                    fs=self._scratch.fs,
+                    directory=self._scratch.tail(manifest.topic, manifest.partition),
+                    heap_bytes=self._config.tail_index_bytes,
+                )
+            return self._tail
 
     def search(
         self,
@@ -89,7 +103,7 @@ class LogSearch:
             options=options,
             bundles=self._bundle_refs(manifest),
             cache=self._bundles,
-            tail=self._tail,
+            tail=self._tail_index(),
             read_batches=functools.partial(self._read_batches, committed),
             fetch=functools.partial(self._fetch, committed),
             clock=self._env.clock,
@@ -106,20 +120,19 @@ class LogSearch:
         Called behind commits by the store's background, so that the next search finds little to
         do. Parts that a bundle has replaced are given up.
         """
-        covered = self._tail.covered()
-        if not covered:
+        tail = self._tail
+        covered = () if tail is None else tail.covered()
+        if tail is None or not covered:
             return
         committed, manifest = self._view.committed, self._view.manifest
         refs = self._bundle_refs(manifest)
         missing = unindexed(refs, self._bundles, manifest.start_offset, committed.offset)
-        self._tail.retain(missing)
+        tail.retain(missing)
         reached = covered[-1][1]
         if missing and reached < missing[-1][1]:
             start = max(reached, missing[-1][0])
             deadline = self._env.clock.monotonic() + deadline_seconds
-            self._tail.feed(
-                self._read_batches(committed, start, committed.offset), deadline=deadline
-            )
+            tail.feed(self._read_batches(committed, start, committed.offset), deadline=deadline)
 
     def _bundle_refs(self, manifest: Manifest) -> list[BundleRef]:
         return [
@@ -143,5 +156,9 @@ class LogSearch:
         return found.records[0]
 
     def close(self) -> None:
-        """Drop the tail index."""
-        self._tail.close()
+        """Drop the tail index. Idempotent."""
+        with self._lock:
+            self._closed = True
+            tail = self._tail
+        if tail is not None:
+            tail.close()

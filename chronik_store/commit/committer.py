@@ -27,7 +27,7 @@ class CommitTarget(Protocol):
 class Committer:
     """Commits groups in the background. Thread-safe."""
 
-    def __init__(self, threads: Threads, workers: int = 2) -> None:
+    def __init__(self, threads: Threads, workers: int = 8) -> None:
         self._rounds = Rounds(threads, workers, "chronik-commit")
 
     def notify(self, target: CommitTarget) -> None:

@@ -11,8 +11,9 @@ attribute, which readers may take at any time.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 from dataclasses import dataclass
+from operator import itemgetter
 
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.control import AddSegment, Command, Members, Seal, decode_command
@@ -57,7 +58,8 @@ class FoldedState:
         self._started = False
         self._hole_to = 0
         self._last_index = 0
-        self._waiting: deque[tuple[EntryHeader, Command]] = deque()
+        # Lists where few wait: an empty deque takes 760 bytes, and idle logs are many.
+        self._waiting: list[tuple[EntryHeader, Command]] = []
         self._producers_at: dict[int, tuple[ProducerEntry, ...]] = {}
         self.tiered_producers: tuple[ProducerEntry, ...] | None = ()
         """Producers as of `manifest.next`; None when only that segment's footer has them."""
@@ -111,7 +113,7 @@ class FoldedState:
         self.producers.restart(checkpoint.producers, checkpoint.producers_folded_to)
         self.members.restart(checkpoint.members, checkpoint.members_index)
         while self._waiting and self._waiting[0][0].index <= self.folded_to:
-            header, command = self._waiting.popleft()
+            header, command = self._waiting.pop(0)
             if isinstance(command, Seal) and header.index == self.manifest.open_first_index - 1:
                 self._tally.sealed(header.index)
             elif isinstance(command, Seal):
@@ -186,7 +188,7 @@ class FoldedState:
         """Fold every control entry at or below `index`, in order; counted reasons for no-ops."""
         waiting = self._waiting
         while waiting and waiting[0][0].index <= index:
-            header, command = waiting.popleft()
+            header, command = waiting.pop(0)
             self.producers.commit(header.index)
             if header.index > self.folded_to:
                 self._fold(header, command)
@@ -280,10 +282,10 @@ class SegmentTally:
 
     def __init__(self) -> None:
         self._total = 0
-        self._steps: deque[tuple[int, int]] = deque()
+        self._steps: list[tuple[int, int]] = []
         self._seals: dict[int, int] = {}
         self._sealed_total = 0
-        self._oldest: deque[tuple[int, int]] = deque()
+        self._oldest: list[tuple[int, int]] = []
         self._fresh = True
 
     @property
@@ -314,10 +316,8 @@ class SegmentTally:
         """The SEAL at `index` was committed and accepted."""
         self._sealed_total = self._seals[index]
         self._seals = {each: total for each, total in self._seals.items() if each > index}
-        while self._oldest and self._oldest[0][0] <= index:
-            self._oldest.popleft()
-        while self._steps and self._steps[0][0] <= index:
-            self._steps.popleft()
+        for noted in (self._oldest, self._steps):
+            del noted[: bisect_right(noted, index, key=itemgetter(0))]
 
     def refused(self, index: int) -> None:
         """The SEAL at `index` was a no-op."""

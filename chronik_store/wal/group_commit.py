@@ -12,7 +12,6 @@ kernel has marked the pages clean and a second sync would prove nothing (field n
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -88,7 +87,7 @@ class GroupCommit:
         self._active = active
         self._owner = owner
         self._leading = False
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: list[_Waiter] = []
         self._delivering = False
         self._deliver_again = False
 
@@ -258,7 +257,7 @@ class GroupCommit:
     def _satisfied_locked(self) -> list[_Waiter]:
         done = [waiter for waiter in self._waiters if waiter.seq <= self.synced_seq]
         if done:
-            self._waiters = deque(w for w in self._waiters if w.seq > self.synced_seq)
+            self._waiters = [w for w in self._waiters if w.seq > self.synced_seq]
         return done
 
     def _deliver(self) -> None:
@@ -313,7 +312,7 @@ class GroupCommit:
             if self.poisoned is not None:
                 return
             self.poisoned = cause
-            waiters, self._waiters = self._waiters, deque()
+            waiters, self._waiters = self._waiters, []
         logger.error("WAL %s: a write or sync failed: %r", self._directory, cause)
         for waiter in waiters:
             waiter.event.set()

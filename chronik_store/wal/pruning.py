@@ -10,7 +10,6 @@ is moved, never deleted.
 from __future__ import annotations
 
 import logging
-from collections import deque
 
 from chronik_store.errors import UnavailableError
 from chronik_store.fs.base import FileSystem
@@ -37,7 +36,7 @@ class Pruner:
         self._descriptors = descriptors
         self._directory = directory
         self._quarantine = quarantine
-        self._doomed: deque[LogFile] = deque()
+        self._doomed: list[LogFile] = []
         self._working = False
 
     @property
@@ -68,7 +67,7 @@ class Pruner:
                 with self._lock:
                     self._working = False
                     if gone:
-                        self._doomed.popleft()
+                        self._doomed.pop(0)
 
     def _next(self) -> LogFile | None:
         with self._lock:

@@ -30,7 +30,7 @@ class WalServices:
         cls,
         env: Environment,
         *,
-        commit_threads: int = 2,
+        commit_threads: int = 8,
         tail_bytes: int = 64 * MIB,
         open_files: int = 64,
     ) -> WalServices:

@@ -80,7 +80,7 @@ class Staging:
         self.end = 0
         self.bound_seq = 0
         self._frames: deque[Frame] = deque()
-        self._new_files: deque[NewFile] = deque()
+        self._new_files: list[NewFile] = []
 
     @property
     def pending(self) -> bool:
@@ -116,10 +116,10 @@ class Staging:
 
     def give_folds(self, folds: Checkpoint) -> None:
         """Give staged files what is folded now, before it becomes something else."""
-        self._new_files = deque(
+        self._new_files = [
             opening if opening.folds is not None else replace(opening, folds=folds)
             for opening in self._new_files
-        )
+        ]
 
     def take(self, limit_bytes: int) -> Group | None:
         """The next group: everything pending up to `limit_bytes` (at least one frame) that goes
@@ -133,7 +133,7 @@ class Staging:
             return group
         group = Group()
         if files and (not frames or frames[0][0] > files[0].seq):
-            group.new_file = files.popleft()
+            group.new_file = files.pop(0)
         border = files[0].seq if files else self.last_seq + 1
         while frames and frames[0][0] < border:
             size = frames[0][5]
