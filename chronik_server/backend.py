@@ -36,6 +36,10 @@ class NodeIdentity(NamedTuple):
     boot_id: str
 
 
+class NodeRemovedError(Exception):
+    """This node is no member of its cluster any more: its process ends, as asked."""
+
+
 class FetchOptions(NamedTuple):
     """How much to read, and how long to wait for it."""
 

@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from chronik_server.addresses import parse_address, parse_peers
-from chronik_server.config import ServerConfig
+from chronik_server.backend import NodeRemovedError
+from chronik_server.config import ServerConfig, parse_join
 from chronik_server.health import Health
 from chronik_server.node import open_backend
 from chronik_server.running import run
@@ -31,6 +32,9 @@ from chronik_store.config import LogConfig
     "serve",
     "chronik serve",
     "chronik -d /var/lib/chronik serve --listen 127.0.0.1:7411 --health 127.0.0.1:7412",
+    "chronik -d n1 --object-store s3://bucket/p serve --node-id 1 --peers 1@10.0.0.1:7411",
+    "chronik -d n2 --object-store s3://bucket/p serve --node-id 2 --listen 10.0.0.2:7411 "
+    "--join 10.0.0.1:7411",
     "CHRONIK_AUTH_TOKEN=... CHRONIK_TLS_CERT=... CHRONIK_TLS_KEY=... "
     "chronik serve --listen 0.0.0.0:7411",
 )
@@ -41,7 +45,14 @@ from chronik_store.config import LogConfig
 )
 @click.option("--node-id", metavar="ID", help="This node's name. [CHRONIK_NODE_ID]")
 @click.option(
-    "--peers", metavar="ID@HOST:PORT,...", help="All nodes of the cluster. [CHRONIK_PEERS]"
+    "--peers",
+    metavar="ID@HOST:PORT,...",
+    help="The first nodes of a new cluster, this one too. [CHRONIK_PEERS]",
+)
+@click.option(
+    "--join",
+    metavar="HOST:PORT,...",
+    help="Nodes of a cluster that this new node joins. [CHRONIK_JOIN]",
 )
 @click.option("--insecure", is_flag=True, help="Listen to other machines without TLS and a token.")
 @pass_session
@@ -68,6 +79,7 @@ def config_of(session: Session, options: dict[str, Any]) -> ServerConfig:
         health_listen=address("health"),
         node_id=options["node_id"],
         peers=None if options["peers"] is None else parse_peers(options["peers"]),
+        join=None if options["join"] is None else parse_join(options["join"]),
         insecure=options["insecure"] or None,
     )
 
@@ -102,7 +114,9 @@ async def serve(
     finally:
         health.stop()
         await server.stop()
-    if fatal:
+    if fatal and isinstance(fatal[0], NodeRemovedError):
+        say(f"chronik: {fatal[0]}")
+    elif fatal:
         say(f"chronik: error: this node had to end: {fatal[0]}")
         return exits.UNAVAILABLE
     return exits.DONE

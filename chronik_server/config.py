@@ -33,7 +33,9 @@ class ServerConfig:
     """What clients and nodes connect to; the listener's own address if unset."""
     health_listen: Address | None = None
     peers: tuple[tuple[str, Address], ...] = ()
-    """All nodes of a cluster by id, this one included; empty: a server of its own."""
+    """The first nodes of a cluster by id, this one included."""
+    join: tuple[Address, ...] = ()
+    """Nodes of a cluster that is there; for a new node's first start."""
     cluster_name: str = "chronik"
     """Two clusters whose nodes have the same ids differ in it. Fixed once data is written."""
     tls: TlsOptions | None = None
@@ -59,12 +61,12 @@ class ServerConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value!r}; it must be between {low} and {high}")
-        try:
-            NAME.unpack(self.node_id, "CHRONIK_NODE_ID")
-        except ShapeError as error:
-            raise ConfigError(str(error)) from error
-        if not self.node_id or "@" in self.node_id or "," in self.node_id:
-            raise ConfigError(f"CHRONIK_NODE_ID {self.node_id!r}: use a short name without @ or ,")
+        check_node_id(self.node_id)
+        if self.peers and self.join:
+            raise ConfigError(
+                "CHRONIK_PEERS names the first nodes of a new cluster, CHRONIK_JOIN a cluster that "
+                "is there: give one of them"
+            )
         if self.peers and self.node_id not in dict(self.peers):
             raise ConfigError(f"CHRONIK_PEERS does not name this node ({self.node_id!r})")
 
@@ -94,6 +96,22 @@ class ServerConfig:
         return cls(**values)
 
 
+def check_node_id(node_id: str) -> None:
+    """ConfigError when it cannot be a node's id."""
+    try:
+        NAME.unpack(node_id, "a node id")
+    except ShapeError as error:
+        raise ConfigError(str(error)) from error
+    if not node_id or any(sign in node_id for sign in "@,/"):
+        raise ConfigError(f"node id {node_id!r}: use a short name without @ , or /")
+
+
+def parse_join(text: str) -> tuple[Address, ...]:
+    """`host:port,host:port`: any nodes of the cluster to join."""
+    parts = (part.strip() for part in text.split(","))
+    return tuple(parse_address(part, what="CHRONIK_JOIN") for part in parts if part)
+
+
 def _flag(text: str) -> bool:
     if text.lower() not in {"0", "1", "true", "false", "yes", "no"}:
         raise ConfigError(f"CHRONIK_INSECURE={text!r}: use true or false")
@@ -110,6 +128,7 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
         lambda text: parse_address(text, what="CHRONIK_HEALTH_LISTEN"),
     ),
     "CHRONIK_PEERS": ("peers", parse_peers),
+    "CHRONIK_JOIN": ("join", parse_join),
     "CHRONIK_CLUSTER_NAME": ("cluster_name", str),
     "CHRONIK_AUTH_TOKEN": ("auth_token", str),
     "CHRONIK_INSECURE": ("insecure", _flag),

@@ -199,7 +199,7 @@ class LocalBackend:
         """See `Backend`."""
         cluster_id, node_id, node_uuid, _ = self.identity
         nodes = (NodeInfo(node_id, self._address, node_uuid),)
-        return ClusterDescription(cluster_id, node_id, nodes, node_id)
+        return ClusterDescription(cluster_id, node_id, nodes, node_id, alone=True)
 
     async def add_node(self, node_id: str, address: str) -> None:
         """See `Backend`."""

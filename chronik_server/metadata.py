@@ -1,121 +1,219 @@
-"""What a cluster agrees on beside records: its nodes, its topics.
+"""What a cluster agrees on beside records: its nodes, its topics, and who should hold what.
 
 Place: under `raft_backend`; the values of one Raft group whose log is a partition like any other.
 Promise: a fold over its committed records alone, the same on every node; a command whose
 precondition fails changes nothing. Invariant: a topic's id and its logs' ids are chosen once, in
-the command that creates it, so all replicas derive the same keys (protocol 6, 12).
+the command that creates it, so all replicas derive the same keys (protocol 6, 12); a node's id
+belongs to one directory for life, and one that was removed never comes back.
+
+Metadata holds the wish. Who is a member of a group, that group's own log says (protocol 12).
+
+    node       joining > member (its directory is known) > leaving > removed
+    topic      live > deleting > forgotten
+    partition  `replicas` is the wish; `holders` may have data: they keep it until the group's
+               leader was seen with exactly the wished members
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from chronik_server.protocol.message import Optioned
-from chronik_server.protocol.topics import NODES_MAX, PARTITIONS_MAX
-from chronik_store.errors import CorruptionError
-from chronik_store.format import cbor
-from chronik_store.format.shape import ID, NAME, TOPIC, ShapeError, TupleOf
+from chronik_server.metadata_commands import (
+    AdmitNode,
+    BindNode,
+    Command,
+    DropTopic,
+    ForgetTopic,
+    MakeTopic,
+    MoveNode,
+    PlacePartition,
+    RemoveNode,
+    RetireNode,
+    SettlePartition,
+)
+from chronik_server.protocol.cluster import NodeState
 
 METADATA_TOPIC = "__chronik_metadata"
 
 
 @dataclass(frozen=True, slots=True)
-class RegisterNode:
-    """A node's id belongs to one directory for life. Refused: the id is another directory's."""
+class NodeEntry:
+    """A node of the registry. node_uuid: its directory; None until it was first heard."""
 
     node_id: str
     address: str
-    node_uuid: str
+    node_uuid: str | None
+    state: NodeState
 
 
 @dataclass(frozen=True, slots=True)
-class MakeTopic:
-    """A topic with one log for each partition. Refused: the name is taken."""
+class Place:
+    """Who should have a partition, and who may. version: the offset of the wish."""
+
+    replicas: tuple[str, ...]
+    holders: frozenset[str]
+    version: int
+
+    @property
+    def is_settled(self) -> bool:
+        """Nobody but the wished nodes may have data of it."""
+        return self.holders == set(self.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic. first: the members of each group while its log names none. made_at: its offset."""
 
     name: str
     topic_id: str
     log_ids: tuple[str, ...]
-    replicas: tuple[str, ...]
+    copies: int
+    first: tuple[tuple[str, ...], ...]
+    places: tuple[Place, ...]
+    made_at: int
 
     @property
     def partitions(self) -> int:
         """How many."""
         return len(self.log_ids)
 
-
-@dataclass(frozen=True, slots=True)
-class DropTopic:
-    """A topic goes. Refused: there is none of this id."""
-
-    topic_id: str
+    @property
+    def holders(self) -> frozenset[str]:
+        """Every node that may have something of it."""
+        return frozenset().union(*(place.holders for place in self.places))
 
 
-Command = RegisterNode | MakeTopic | DropTopic
-
-_SHAPES: Mapping[str, Optioned[Any]] = {
-    "register_node": Optioned(RegisterNode, {"node_id": NAME, "address": NAME, "node_uuid": ID}),
-    "make_topic": Optioned(
-        MakeTopic,
-        {
-            "name": TOPIC,
-            "topic_id": ID,
-            "log_ids": TupleOf(ID, PARTITIONS_MAX),
-            "replicas": TupleOf(NAME, NODES_MAX),
-        },
-    ),
-    "drop_topic": Optioned(DropTopic, {"topic_id": ID}),
-}
-_KIND = {shape.build: kind for kind, shape in _SHAPES.items()}
-
-
-def encode(command: Command) -> bytes:
-    """One record's value."""
-    kind = _KIND[type(command)]
-    return cbor.encode([kind, _SHAPES[kind].pack(command)])
-
-
-def decode(value: bytes) -> Command | None:
-    """The command of a record; None for a kind that this version does not know.
-
-    CorruptionError when it is none.
-    """
-    item = cbor.decode(value, what="metadata")
-    if type(item) is not list or len(item) != 2 or type(item[0]) is not str:
-        raise CorruptionError("metadata: not a kind and a body")
-    shape = _SHAPES.get(item[0])
-    if shape is None:
-        return None
-    try:
-        found: Command = shape.unpack(item[1], item[0])
-    except ShapeError as error:
-        raise CorruptionError(f"metadata: {error}") from error
-    return found
-
-
-@dataclass(frozen=True, slots=True)
 class Metadata:
-    """Folded up to the record before `offset`."""
+    """Folded up to the record before `offset`. Whoever reads the log changes it, nobody else."""
 
-    offset: int = 0
-    nodes: Mapping[str, RegisterNode] = field(default_factory=dict)
-    topics: Mapping[str, MakeTopic] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.offset = 0
+        self.nodes: dict[str, NodeEntry] = {}
+        self.topics: dict[str, Topic] = {}
+        """Live ones by name."""
+        self.deleting: dict[str, Topic] = {}
+        """By id."""
+        self._names: dict[str, str] = {}  # topic id -> name, of live topics
+        self._how: dict[type, Callable[[Any, int], None]] = {
+            AdmitNode: self._admit,
+            BindNode: self._bind,
+            MoveNode: self._move,
+            RetireNode: self._retire,
+            RemoveNode: self._remove,
+            MakeTopic: self._make,
+            DropTopic: self._drop,
+            ForgetTopic: self._forget,
+            PlacePartition: self._place,
+            SettlePartition: self._settle,
+        }
 
-    def apply(self, command: Command | None, offset: int) -> Metadata:
-        """With the command of the record at `offset`."""
-        found = dataclasses.replace(self, offset=offset + 1)
-        if isinstance(command, RegisterNode):
-            known = self.nodes.get(command.node_id)
-            if known is None or known.node_uuid == command.node_uuid:
-                nodes = {**self.nodes, command.node_id: command}
-                return dataclasses.replace(found, nodes=nodes)
-        elif isinstance(command, MakeTopic):
-            if command.name not in self.topics:
-                topics = {**self.topics, command.name: command}
-                return dataclasses.replace(found, topics=topics)
-        elif isinstance(command, DropTopic):
-            topics = {n: t for n, t in self.topics.items() if t.topic_id != command.topic_id}
-            return dataclasses.replace(found, topics=topics)
-        return found
+    def apply(self, command: Command | None, offset: int) -> None:
+        """Take the command of the record at `offset` into account."""
+        if command is not None:
+            self._how[type(command)](command, offset)
+        self.offset = offset + 1
+
+    # --- questions -------------------------------------------------------------------------------
+
+    def topic_of(self, topic_id: str) -> Topic | None:
+        """A live topic by its id."""
+        name = self._names.get(topic_id)
+        return None if name is None else self.topics[name]
+
+    def state_of(self, node_id: str) -> NodeState | None:
+        """None for a node that was never here."""
+        node = self.nodes.get(node_id)
+        return None if node is None else node.state
+
+    def nodes_in(self, *states: NodeState) -> tuple[str, ...]:
+        """Ids, sorted."""
+        return tuple(sorted(n.node_id for n in self.nodes.values() if n.state in states))
+
+    def has_data(self, node_id: str) -> bool:
+        """Whether a node may hold a partition of a live topic."""
+        return any(
+            node_id in place.holders for topic in self.topics.values() for place in topic.places
+        )
+
+    # --- nodes -----------------------------------------------------------------------------------
+
+    def _admit(self, command: AdmitNode, _offset: int) -> None:
+        if command.node_id not in self.nodes:
+            self.nodes[command.node_id] = NodeEntry(
+                command.node_id, command.address, None, command.state
+            )
+
+    def _bind(self, command: BindNode, _offset: int) -> None:
+        node = self.nodes.get(command.node_id)
+        if node is not None and node.node_uuid is None:
+            state: NodeState = "member" if node.state == "joining" else node.state
+            self.nodes[node.node_id] = replace(node, node_uuid=command.node_uuid, state=state)
+
+    def _move(self, command: MoveNode, _offset: int) -> None:
+        node = self.nodes.get(command.node_id)
+        if node is not None:
+            self.nodes[node.node_id] = replace(node, address=command.address)
+
+    def _retire(self, command: RetireNode, _offset: int) -> None:
+        node = self.nodes.get(command.node_id)
+        others = set(self.nodes_in("member")) - {command.node_id}
+        if node is not None and node.state in {"joining", "member"} and others:
+            self.nodes[node.node_id] = replace(node, state="leaving")
+
+    def _remove(self, command: RemoveNode, _offset: int) -> None:
+        node = self.nodes.get(command.node_id)
+        if node is not None and node.state == "leaving" and not self.has_data(node.node_id):
+            self.nodes[node.node_id] = replace(node, state="removed")
+
+    # --- topics ----------------------------------------------------------------------------------
+
+    def _make(self, command: MakeTopic, offset: int) -> None:
+        if command.name in self.topics or len(command.log_ids) != len(command.placement):
+            return
+        places = tuple(
+            Place(replicas, frozenset(replicas), offset) for replicas in command.placement
+        )
+        self.topics[command.name] = Topic(
+            command.name,
+            command.topic_id,
+            command.log_ids,
+            command.copies,
+            command.placement,
+            places,
+            offset,
+        )
+        self._names[command.topic_id] = command.name
+
+    def _drop(self, command: DropTopic, _offset: int) -> None:
+        name = self._names.pop(command.topic_id, None)
+        if name is not None:
+            self.deleting[command.topic_id] = self.topics.pop(name)
+
+    def _forget(self, command: ForgetTopic, _offset: int) -> None:
+        self.deleting.pop(command.topic_id, None)
+
+    def _place(self, command: PlacePartition, offset: int) -> None:
+        found = self._place_of(command.topic_id, command.partition)
+        if found is not None and command.replicas and set(found.replicas) != set(command.replicas):
+            holders = found.holders | set(command.replicas)
+            place = Place(command.replicas, holders, offset)
+            self._put_place(command.topic_id, command.partition, place)
+
+    def _settle(self, command: SettlePartition, _offset: int) -> None:
+        found = self._place_of(command.topic_id, command.partition)
+        if found is not None and found.version == command.version:
+            place = replace(found, holders=frozenset(found.replicas))
+            self._put_place(command.topic_id, command.partition, place)
+
+    def _place_of(self, topic_id: str, partition: int) -> Place | None:
+        topic = self.topic_of(topic_id)
+        if topic is None or partition >= topic.partitions:
+            return None
+        return topic.places[partition]
+
+    def _put_place(self, topic_id: str, partition: int, place: Place) -> None:
+        topic = self.topics[self._names[topic_id]]
+        places = (*topic.places[:partition], place, *topic.places[partition + 1 :])
+        self.topics[topic.name] = replace(topic, places=places)

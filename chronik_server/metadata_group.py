@@ -1,20 +1,18 @@
 """The metadata group as one node sees it: what is committed, applied; what is asked, proposed.
 
 Place: under `raft_backend`, over one `RaftPartition` whose log holds `metadata` commands. Promise:
-`state` is the fold of a committed prefix; whoever proposes waits until its command is applied
-here. Invariant: one task applies.
+`state` is the fold of a committed prefix; whoever proposes waits until its commands are applied
+here. Invariant: one task applies, and makes what runs here what the fold says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
-from chronik_server import metadata
-from chronik_server.addresses import Address
+from chronik_server import metadata_commands as commands
 from chronik_server.metadata import Metadata
-from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.raft_partition import RaftPartition
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch
@@ -30,22 +28,14 @@ class MetadataGroup:
     """See the module. Belongs to the event loop.
 
     reconcile: makes what runs here what `state` says; called after each change, and now and then.
-    nodes: every node that has greeted, this one included.
     """
 
     def __init__(
-        self,
-        part: RaftPartition,
-        addresses: dict[str, Address],
-        *,
-        reconcile: Callable[[], Awaitable[None]],
-        nodes: Callable[[], Iterable[PeerIdentity]],
+        self, part: RaftPartition, *, reconcile: Callable[[Metadata], Awaitable[None]]
     ) -> None:
         self.part = part
         self.state = Metadata()
-        self._addresses = addresses
         self._reconcile = reconcile
-        self._nodes = nodes
         self._moved = asyncio.Event()
         self._applied = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -61,13 +51,17 @@ class MetadataGroup:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def is_current(self) -> bool:
+        """Everything that is known to be committed is applied."""
+        return self.state.offset >= self.part.log.watermarks.committed
+
     async def _follow(self) -> None:
         while True:
             self._moved.clear()
             try:
                 await self._apply()
-                await self._reconcile()
-                await self._register()
+                await self._reconcile(self.state)
             except ChronikError as error:
                 logger.warning("metadata: %s", error)
             except Exception:
@@ -82,30 +76,16 @@ class MetadataGroup:
         log = self.part.log
         while self.state.offset < log.watermarks.committed:
             for record in await log.read(self.state.offset):
-                command = metadata.decode(record.value)
-                self.state = self.state.apply(command, record.offset)
+                self.state.apply(commands.decode(record.value), record.offset)
         async with self._applied:
             self._applied.notify_all()
 
-    async def _register(self) -> None:
-        """The leader writes down which directory each node id belongs to."""
-        if not self.part.consensus.is_ready:
-            return
-        for node in self._nodes():
-            if node.node_id not in self.state.nodes and node.node_id in self._addresses:
-                address = str(self._addresses[node.node_id])
-                await self._propose(metadata.RegisterNode(node.node_id, address, node.node_uuid))
-
-    async def _propose(self, command: metadata.Command) -> int:
-        batch = RecordBatch.build([metadata.encode(command)])
-        return (await self.part.produce(batch, "quorum", None)).end_offset
-
-    async def command(self, command: metadata.Command) -> None:
-        """Commit a command and wait until it is applied here. NotLeaderError elsewhere.
-
-        Whether its precondition held shows in `state`.
+    async def command(self, *wanted: commands.Command) -> None:
+        """Commit commands, together, and wait until they are applied here. NotLeaderError
+        elsewhere. Whether their preconditions held shows in `state`.
         """
-        offset = await self._propose(command)
+        batch = RecordBatch.build([commands.encode(each) for each in wanted])
+        offset = (await self.part.produce(batch, "quorum", None)).end_offset
         self._moved.set()
         try:
             async with asyncio.timeout(APPLIED_SECONDS), self._applied:

@@ -1,7 +1,14 @@
 """What a node needs before it can serve: its directory opened, its identity read.
 
 Place: between the verbs that serve and the backends. Promise: a node's uuid is made once, with its
-directory; its boot id is new in each start. Invariant: whoever opens closes.
+directory; its boot id is new in each start; a directory that belongs to a cluster is served as that
+cluster's node, whatever the settings say of its first nodes. Invariant: whoever opens closes.
+
+    directory          settings            served as
+    new                --peers             one of the first nodes of a new cluster
+    new                --join              a new node of a cluster that is there
+    new, or local      neither             a server of its own
+    a cluster's        any, or neither     that node: its own log knows the members
 """
 
 from __future__ import annotations
@@ -9,53 +16,112 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from chronik_server.addresses import Address
 from chronik_server.backend import Backend, NodeIdentity
 from chronik_server.config import ServerConfig
+from chronik_server.joining import addresses_in, describe
 from chronik_server.local_backend import LocalBackend
 from chronik_store.aio import AsyncLogStore
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError
+from chronik_store.errors import ConfigError, IdentityMismatchError, ReadOnlyError
 from chronik_store.format.checksum import content_hash
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
-from chronik_store.replicated import node_uuid, open_as_node
+from chronik_store.replicated import node_uuid, open_as_node, owner_of
 
-
-async def open_backend(
-    config: ServerConfig, log_config: LogConfig, on_fatal: Callable[[BaseException], None]
-) -> Backend:
-    """Open the data directory; a server of its own, or a node of the cluster that `peers` names.
-
-    on_fatal: called when the process must end, since a disk has failed. Errors: as
-    `LogStore.open`.
-    """
-    loop = asyncio.get_running_loop()
-    env = Environment()
-    boot_id = env.entropy.token_bytes(16).hex()
-    if not config.peers:
-        opener = functools.partial(LogStore.open, config.data_dir, config=log_config, env=env)
-        alone = AsyncLogStore(await loop.run_in_executor(None, opener))
-        store_id = (await alone.status()).store_id
-        return LocalBackend(alone, NodeIdentity(store_id, config.node_id, store_id, boot_id))
-    return await _open_node(config, log_config, on_fatal, env, boot_id)
-
-
-async def _open_node(
-    config: ServerConfig,
-    log_config: LogConfig,
-    on_fatal: Callable[[BaseException], None],
-    env: Environment,
-    boot_id: str,
-) -> Backend:
+if TYPE_CHECKING:
     from chronik_server.raft_backend import RaftBackend
 
-    if log_config.object_store is None:
-        raise ConfigError(
-            "the nodes of a cluster share one bucket: set OBJECT_STORE_BACKEND, or --object-store"
+T = TypeVar("T")
+OnFatal = Callable[[BaseException], None]
+
+
+async def open_backend(config: ServerConfig, log_config: LogConfig, on_fatal: OnFatal) -> Backend:
+    """Open the data directory; a server of its own, or a node of a cluster.
+
+    on_fatal: called when the process must end: a disk has failed, or NodeRemovedError. Errors: as
+    `LogStore.open`; ConfigError, IdentityMismatchError when it cannot be what the settings ask for.
+    """
+    env = Environment()
+    owner = await _run(owner_of, config.data_dir, env)
+    if owner not in {None, LOCAL_OWNER}:
+        assert owner is not None
+        return await _reopen(config, log_config, on_fatal, env, owner)
+    if config.peers or config.join:
+        if owner == LOCAL_OWNER:
+            raise ConfigError(
+                f"{config.data_dir} belongs to a log of its own; `chronik -d {config.data_dir} "
+                "node convert` makes it the first node of a cluster"
+            )
+        if log_config.object_store is None:
+            raise ConfigError(
+                "the nodes of a cluster share one bucket: set OBJECT_STORE_BACKEND, or "
+                "--object-store"
+            )
+        if config.join:
+            return await _join(config, log_config, on_fatal, env)
+        return await _node(
+            config, log_config, on_fatal, env,
+            cluster_id=cluster_id_of(config), hints=dict(config.peers), first=_first(config),
+        )  # fmt: skip
+    opener = functools.partial(LogStore.open, config.data_dir, config=log_config, env=env)
+    alone = AsyncLogStore(await _run(opener))
+    store_id = (await alone.status()).store_id
+    return LocalBackend(alone, NodeIdentity(store_id, config.node_id, store_id, _boot_id(env)))
+
+
+async def _reopen(
+    config: ServerConfig, log_config: LogConfig, on_fatal: OnFatal, env: Environment, owner: str
+) -> RaftBackend:
+    """A node that was here before."""
+    cluster_id, _, node_id = owner.partition("/")
+    if node_id != config.node_id:
+        raise ReadOnlyError(
+            f"{config.data_dir} is node {node_id} of cluster {cluster_id}, not node "
+            f"{config.node_id}: start it with --node-id {node_id}"
         )
+    is_first = cluster_id_of(config) == cluster_id
+    return await _node(
+        config, log_config, on_fatal, env,
+        cluster_id=cluster_id, hints=dict(config.peers), first=_first(config) if is_first else (),
+    )  # fmt: skip
+
+
+async def _join(
+    config: ServerConfig, log_config: LogConfig, on_fatal: OnFatal, env: Environment
+) -> RaftBackend:
+    """Ask the cluster who it is, before anything is written here."""
+    found = await describe(config)
+    own = {node.node_id: node for node in found.nodes}.get(config.node_id)
+    if own is not None and own.node_uuid is not None:
+        raise IdentityMismatchError(
+            f"node id {config.node_id} belongs to directory {own.node_uuid}: a node that lost its "
+            "disk comes back under a new id (`chronik node remove` the old one)"
+        )
+    if own is not None and own.state in {"leaving", "removed"}:
+        raise IdentityMismatchError(f"node id {config.node_id} is used up: choose another")
+    return await _node(
+        config, log_config, on_fatal, env,
+        cluster_id=found.cluster_id, hints=addresses_in(found), first=(),
+    )  # fmt: skip
+
+
+async def _node(
+    config: ServerConfig,
+    log_config: LogConfig,
+    on_fatal: OnFatal,
+    env: Environment,
+    *,
+    cluster_id: str,
+    hints: dict[str, Address],
+    first: tuple[str, ...],
+) -> RaftBackend:
+    from chronik_server.raft_backend import RaftBackend
+
     loop = asyncio.get_running_loop()
-    cluster_id = cluster_id_of(config)
 
     def dispatch(call: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(call)
@@ -69,10 +135,25 @@ async def _open_node(
         config=log_config,
         env=env,
     )
-    store = await loop.run_in_executor(None, opener)
-    uuid = await loop.run_in_executor(None, node_uuid, store)
-    identity = NodeIdentity(cluster_id, config.node_id, uuid, boot_id)
-    return RaftBackend(config, store, identity, env=env, on_fatal=on_fatal)
+    store = await _run(opener)
+    uuid = await _run(node_uuid, store)
+    identity = NodeIdentity(cluster_id, config.node_id, uuid, _boot_id(env))
+    return RaftBackend(
+        config, store, identity, hints=hints, first=first, env=env, on_fatal=on_fatal
+    )
+
+
+async def _run(function: Callable[..., T], *arguments: Any) -> T:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, functools.partial(function, *arguments))
+
+
+def _boot_id(env: Environment) -> str:
+    return env.entropy.token_bytes(16).hex()
+
+
+def _first(config: ServerConfig) -> tuple[str, ...]:
+    return tuple(sorted(dict(config.peers)))
 
 
 def cluster_id_of(config: ServerConfig) -> str:

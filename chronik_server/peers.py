@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from chronik_server.addresses import Address
 from chronik_server.backend import Link
 from chronik_server.client.channel import Channel
 from chronik_server.client.options import ClientOptions
-from chronik_server.protocol.cluster import RaftMessage
+from chronik_server.protocol.cluster import NodeReport, RaftMessage
 from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.raft import messages
 from chronik_server.raft.node import RaftNode
@@ -44,33 +44,47 @@ class PeerLinks:
     def __init__(
         self,
         own: PeerIdentity,
-        addresses: dict[str, Address],
         options: ClientOptions,
         check: Callable[[PeerIdentity], None],
+        on_report: Callable[[str, NodeReport], None],
     ) -> None:
         self.own = own
-        self.addresses = addresses
         self.raft: RaftNode | None = None
         self.dropped = 0
         self.known: dict[str, PeerIdentity] = {}
         """Every peer that has greeted or was greeted since the start."""
         self._options = options
         self._check = check
+        self._on_report = on_report
+        self._addresses: dict[str, tuple[Address, ...]] = {}
         self._links: dict[str, Link] = {}
         self._silent_looks: dict[str, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self) -> None:
-        """Connect to the nodes whose id sorts behind this one's, and keep connected."""
-        for node_id in self.addresses:
-            if self.own.node_id < node_id:
-                self._tasks.append(asyncio.create_task(self._keep(node_id)))
+    def follow(self, addresses: Mapping[str, tuple[Address, ...]]) -> None:
+        """These are the other nodes, and where each may be found. Those whose id sorts behind
+        this one's are connected to, and kept connected; who is not named is hung up on.
+        """
+        self._addresses = dict(addresses)
+        for node_id in addresses:
+            if self.own.node_id < node_id and node_id not in self._tasks:
+                self._tasks[node_id] = asyncio.create_task(self._keep(node_id))
+        for node_id in [each for each in self._tasks if each not in addresses]:
+            self._tasks.pop(node_id).cancel()
+        for node_id in [each for each in self._links if each not in addresses]:
+            self._links[node_id].close()
+
+    def follows(self, node_id: str) -> bool:
+        """It is another node of this cluster, as far as is known here."""
+        return node_id in self._addresses
 
     async def _keep(self, node_id: str) -> None:
-        said = ""
+        said, turn = "", 0
         while True:
+            found = self._addresses[node_id]
+            address, turn = found[turn % len(found)], turn + 1
             try:
-                await self._connect(node_id)
+                await self._connect(node_id, address)
                 said = ""
             except ChronikError as error:
                 if type(error).__name__ != said:  # once, not four times a second
@@ -78,11 +92,11 @@ class PeerLinks:
                     said = type(error).__name__
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _connect(self, node_id: str) -> None:
+    async def _connect(self, node_id: str, address: Address) -> None:
         """One connection's life."""
         lost = asyncio.Event()
         channel = await Channel.open(
-            self.addresses[node_id],
+            address,
             self._options,
             peer=self.own,
             on_told=lambda message, payload: self.receive(node_id, message, payload),
@@ -91,9 +105,7 @@ class PeerLinks:
         peer = None if welcome is None else welcome.peer
         if peer is None or peer.node_id != node_id:
             channel.close()
-            raise IdentityMismatchError(
-                f"{self.addresses[node_id]} is not node {node_id} of this cluster"
-            )
+            raise IdentityMismatchError(f"{address} is not node {node_id} of this cluster")
         try:
             self._check(peer)
             self.joined(peer, channel)
@@ -155,9 +167,18 @@ class PeerLinks:
         payload = buffers[0] if len(buffers) == 1 else b"".join(buffers)
         link.tell(RaftMessage(group_id, cbor.encode(head)), payload)
 
+    def report(self, peer: str, report: NodeReport) -> None:
+        """Tell the node that leads the metadata; lost if it is away, and told again later."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.tell(report)
+
     def receive(self, sender: str, message: Any, payload: Buffer) -> None:
         """What a peer said. Damaged: dropped, and consensus has it sent again."""
         self._silent_looks[sender] = 0
+        if isinstance(message, NodeReport):
+            self._on_report(sender, message)
+            return
         if not isinstance(message, RaftMessage) or self.raft is None:
             return
         try:
@@ -171,9 +192,10 @@ class PeerLinks:
 
     async def close(self) -> None:
         """Hang up everywhere."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for link in list(self._links.values()):
             link.close()
         self._links.clear()

@@ -26,6 +26,7 @@ from chronik_store.errors import (
     LogClosedError,
     ReadOnlyError,
     TopicNotFoundError,
+    UnavailableError,
 )
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_assembly import LogAssembly
@@ -232,6 +233,10 @@ class LogStore:
     def _open_partition(self, entry: TopicEntry, partition: int) -> PartitionLog:
         paths = self._directory.paths(entry.name, partition)
         if not self._assembly.has_wal(paths):
+            if self._directory.foreign_owner is not None:
+                raise UnavailableError(
+                    f"this node of the cluster has no copy of {entry.name}/{partition}: ask another"
+                )
             raise CorruptionError(
                 f"{paths.wal} has no WAL file, though the topic is listed: restore the directory "
                 "from the bucket with `chronik restore`",
@@ -269,11 +274,19 @@ class LogStore:
         found: list[PartitionLog | ChronikError] = []
         for entry in entries:
             for partition in range(entry.partitions):
+                if self._is_elsewhere(entry, partition):
+                    continue
                 try:
                     found.append(self.partition(entry.name, partition))
                 except ChronikError as error:
                     found.append(error)
         return found
+
+    def _is_elsewhere(self, entry: TopicEntry, partition: int) -> bool:
+        """Of a topic some partitions of which other nodes of the cluster have."""
+        if self._directory.foreign_owner is None or (entry.name, partition) in self._logs:
+            return False
+        return not self._assembly.has_wal(self._directory.paths(entry.name, partition))
 
     def _open_logs(self) -> list[PartitionLog]:
         """The partitions that are open now."""

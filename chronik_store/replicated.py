@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import disk_error
+from chronik_store.data_directory import (
+    STORE_NAME,
+    absolute_path,
+    disk_error,
+    disk_errors,
+    remove_tree,
+)
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError, UnavailableError
 from chronik_store.format.checksum import content_hash
-from chronik_store.format.store_file import TopicEntry
+from chronik_store.format.store_file import TopicEntry, decode_store_identity
 from chronik_store.log_core import LogCore
 from chronik_store.log_store import LogStore
+from chronik_store.objectstore.layout import tombstone_key
 from chronik_store.partition_log import PartitionLog
 from chronik_store.replica_values import Snapshot
 from chronik_store.segment.reader import load_footer
+from chronik_store.topic_deletion import delete_published
 
 NODE_NAME = "NODE"
 Dispatch = Callable[[Callable[[], None]], None]
@@ -55,19 +64,153 @@ def open_as_node(
     return store
 
 
-def install_topic(store: LogStore, name: str, topic_id: str, log_ids: Sequence[str]) -> None:
-    """Make the partitions of a topic that are not here yet, durably. Repeatable."""
+def owner_of(path: str | os.PathLike[str], env: Environment) -> str | None:
+    """Whose directory it is: "local", or "CLUSTER_ID/NODE_ID"; None for a new one."""
+    absolute = absolute_path(path)
+    name = f"{absolute}/{STORE_NAME}"
+    with disk_errors(absolute, "look at"):
+        if not env.fs.exists(name):
+            return None
+        file = env.fs.open(name)
+        try:
+            data = file.read_at(0, file.size())
+        finally:
+            file.close()
+    return decode_store_identity(data, path=name).owner
+
+
+def keep_forever(store: LogStore, topic: str) -> None:
+    """Of this topic nothing is ever dropped, and every node keeps its sealed segments."""
+    config = store._config
+    store._assembly.overrides[topic] = config.replace(
+        retention_bytes=None, retention_seconds=None, local_segment_bytes=1 << 62
+    )
+
+
+class LocalPartition(NamedTuple):
+    """A partition of which this node has files."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+
+def local_partitions(store: LogStore) -> list[LocalPartition]:
+    """What is here of live topics, as the directory says."""
+    directory, assembly = store._directory, store._assembly
+    return [
+        LocalPartition(entry.name, entry.topic_id, partition)
+        for entry in directory.catalog.topics
+        if entry.state == "live"
+        for partition in range(entry.partitions)
+        if assembly.has_wal(directory.paths(entry.name, partition))
+    ]
+
+
+def has_partition(store: LogStore, name: str, partition: int) -> bool:
+    """There is a WAL of it."""
+    return store._assembly.has_wal(store._directory.paths(name, partition))
+
+
+def install_partition(
+    store: LogStore, name: str, topic_id: str, log_ids: Sequence[str], partition: int
+) -> None:
+    """Make one partition of a topic if it is not here yet, durably. Repeatable.
+
+    UnavailableError while a deleted namesake still has its directories.
+    """
     directory, assembly = store._directory, store._assembly
     entry = TopicEntry(name, topic_id, len(log_ids), "live")
-    try:
-        for partition, log_id in enumerate(log_ids):
-            paths = directory.paths(name, partition)
+    with store._topics:
+        if any(
+            each.name == name and each.topic_id != topic_id for each in directory.catalog.topics
+        ):
+            raise UnavailableError(f"an older topic {name!r} has not left this node yet")
+        paths = directory.paths(name, partition)
+        try:
             if not assembly.has_wal(paths):
-                assembly.create(entry, partition, paths, log_id=log_id)
-    except OSError as error:
-        raise disk_error(directory.path, "create a topic in", error) from error
-    if directory.topic(name) != entry:
-        directory.put_topic(entry)
+                assembly.create(entry, partition, paths, log_id=log_ids[partition])
+        except OSError as error:
+            raise disk_error(directory.path, "create a topic in", error) from error
+        if directory.topic(name) != entry:
+            directory.put_topic(entry)
+
+
+def remove_partition(store: LogStore, name: str, partition: int) -> None:
+    """Remove this node's copy, and nothing of the bucket. Repeatable.
+
+    The WAL goes in one step: a crash leaves a copy that is whole, or none.
+    """
+    directory, env = store._directory, store._env
+    paths = directory.paths(name, partition)
+    with store._topics:
+        store._forget(name, partition)
+        try:
+            if env.fs.exists(paths.wal):
+                remove_tree(env, paths.scratch)
+                env.fs.make_directories(paths.scratch.rpartition("/")[0])
+                env.fs.rename(paths.wal, paths.scratch)
+                env.fs.sync_directory(paths.wal.rpartition("/")[0])
+            for path in (paths.scratch, paths.segments):
+                remove_tree(env, path)
+        except OSError as error:
+            raise disk_error(directory.path, "remove a partition from", error) from error
+        entry = directory.topic(name)
+        if entry is not None and not any(
+            has_partition(store, name, number) for number in range(entry.partitions)
+        ):
+            directory.forget_topic(entry.topic_id)
+
+
+def delete_topic_here(store: LogStore, topic_id: str) -> None:
+    """Delete what this node has of a topic, and the objects that its logs name (protocol 6).
+
+    Durable when it returns. UnavailableError while the bucket does not answer: the background
+    goes on with it. Repeatable.
+    """
+    directory = store._directory
+    with store._topics:
+        for entry in directory.catalog.topics:
+            if entry.topic_id == topic_id and entry.state == "live":
+                directory.put_topic(entry._replace(state="deleting"))
+                for partition in range(entry.partitions):
+                    store._forget(entry.name, partition)
+    store._topics.finish_deletions()
+
+
+def is_listed(store: LogStore, topic_id: str) -> bool:
+    """This node still has something of a topic, live or not."""
+    return any(each.topic_id == topic_id for each in store._directory.catalog.topics)
+
+
+def sweep_topic(store: LogStore, name: str, topic_id: str, partitions: int) -> None:
+    """Delete every object that the published manifests of a deleted topic name, and last of all
+    its tombstone: no node has anything of it any more. UnavailableError. Repeatable.
+    """
+    if store._bucket.check_identity():
+        entry = TopicEntry(name, topic_id, partitions, "deleting")
+        delete_published(store._bucket.store, entry)
+        store._bucket.store.delete([tombstone_key(name, topic_id)])
+
+
+def remember(store: LogStore, name: str, number: int) -> None:
+    """Keep a number for the next start. Durable when it returns."""
+    text = b"%d" % number
+    with disk_errors(store._directory.path, "write to"):
+        store._directory.write(name, text + b" " + content_hash(text).encode() + b"\n")
+
+
+def remembered(store: LogStore, name: str) -> int:
+    """The number that was kept under this name; 0 for none. CorruptionError when damaged."""
+    path = f"{store._directory.path}/{name}"
+    with disk_errors(store._directory.path, "read from"):
+        data = store._directory.read(name)
+    if data is None:
+        return 0
+    text, _, digest = data.rstrip(b"\n").partition(b" ")
+    if not text.isdigit() or content_hash(text).encode() != digest:
+        raise CorruptionError(f"{path} does not hold a number", path=path)
+    return int(text)
 
 
 def node_uuid(store: LogStore) -> str:

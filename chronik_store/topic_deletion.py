@@ -10,6 +10,7 @@ step everything can be done again.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
 from chronik_store.environment import Environment
@@ -59,13 +60,10 @@ def delete_topic_data(
             "published there: is this the bucket? Its objects are deleted when it is back"
         )
     if claimed:
-        keys |= _bucket_keys(bucket.store, entry)
         bucket.store.put_if_absent(
             tombstone_key(entry.name, entry.topic_id), entry.topic_id.encode()
         )
-        ordered = sorted(keys)
-        for first in range(0, len(ordered), DELETE_BATCH):
-            bucket.store.delete(ordered[first : first + DELETE_BATCH])
+        delete_published(bucket.store, entry, keys)
     try:
         for partition in range(entry.partitions):
             paths = directory.paths(entry.name, partition)
@@ -73,6 +71,15 @@ def delete_topic_data(
                 remove_tree(env, path)
     except OSError as error:
         raise disk_error(directory.path, "delete a topic in", error) from error
+
+
+def delete_published(
+    store: ObjectStore, entry: TopicEntry, keys: Collection[str] = frozenset()
+) -> None:
+    """Delete what the topic's published manifests name, these manifests, and `keys`."""
+    ordered = sorted({*keys, *_bucket_keys(store, entry)})
+    for first in range(0, len(ordered), DELETE_BATCH):
+        store.delete(ordered[first : first + DELETE_BATCH])
 
 
 def _bucket_keys(store: ObjectStore, entry: TopicEntry) -> set[str]:

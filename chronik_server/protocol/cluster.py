@@ -21,6 +21,7 @@ from chronik_store.format.shape import (
     TOPIC,
     UINT63,
     Optional,
+    Row,
     ShapeError,
     Text,
     TupleOf,
@@ -115,12 +116,16 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClusterDescription:
-    """The nodes, and who leads the metadata group as far as the answering node knows."""
+    """The nodes, and who leads the metadata group as far as the answering node knows.
+
+    alone: a server of its own, in no cluster.
+    """
 
     cluster_id: str
     node_id: str
     nodes: tuple[NodeInfo, ...]
     leader: str | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,26 @@ class RaftMessage:
 
     group: str
     head: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The members of this partition's group are those of the wish of this version, committed."""
+
+    topic_id: str
+    partition: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a node tells the one that leads the metadata, again and again until it is recorded.
+
+    cleared: topics that are being deleted and of which this node has nothing left.
+    """
+
+    settled: tuple[Settled, ...] = ()
+    cleared: tuple[str, ...] = ()
 
 
 class Blob:
@@ -256,6 +281,7 @@ NODE: Final = Optioned(
         "state": Text(16, choices=("member", "joining", "leaving", "removed")),
     },
 )
+SETTLED: Final = Row(Settled, {"topic_id": ID, "partition": PARTITION, "version": UINT63})
 _WHERE: Final[dict[str, Any]] = {"topic": TOPIC, "partition": PARTITION}
 
 STATUS: Final = Codec(Status, {"topic": Optional(TOPIC)})
@@ -275,9 +301,19 @@ CLUSTER_DESCRIPTION: Final = Codec(
         "node_id": NAME,
         "nodes": TupleOf(NODE, NODES_MAX),
         "leader": Optional(NAME),
+        "alone": BOOLEAN,
     },
 )
 ADD_NODE: Final = Codec(AddNode, {"node_id": NAME, "address": NAME})
 REMOVE_NODE: Final = Codec(RemoveNode, {"node_id": NAME})
 TRANSFER_LEADER: Final = Codec(TransferLeader, {**_WHERE, "to": Optional(NAME)})
 RAFT_MESSAGE: Final = Codec(RaftMessage, {"group": NAME, "head": Blob(8 << 20)})
+REPORTED_MAX: Final = 1000
+"""Of each kind in one report; the rest follows in the next."""
+NODE_REPORT: Final = Codec(
+    NodeReport,
+    {
+        "settled": TupleOf(SETTLED, REPORTED_MAX),
+        "cleared": TupleOf(ID, REPORTED_MAX),
+    },
+)

@@ -43,9 +43,10 @@ EXCHANGES: Final[dict[int, Exchange]] = {
     Verb.REMOVE_NODE: Exchange(cluster.REMOVE_NODE, topics.DONE),
     Verb.TRANSFER_LEADER: Exchange(cluster.TRANSFER_LEADER, topics.DONE),
     Verb.RAFT: Exchange(cluster.RAFT_MESSAGE, None),
+    Verb.REPORT: Exchange(cluster.NODE_REPORT, None),
 }
 
-ONE_WAY: Final = frozenset((int(Verb.PRODUCE), int(Verb.RAFT)))
+ONE_WAY: Final = frozenset((int(Verb.PRODUCE), int(Verb.RAFT), int(Verb.REPORT)))
 """What may be told without an answer."""
 
 VERB_OF: Final[dict[type, Verb]] = {

@@ -34,3 +34,5 @@ class Verb(IntEnum):
     TRANSFER_LEADER = 83
     RAFT = 96
     """One way, between nodes."""
+    REPORT = 97
+    """One way, from a node to the one that leads the metadata."""

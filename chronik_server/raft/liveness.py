@@ -171,6 +171,15 @@ class NodeLiveness:
             return NEVER
         return peer.heard_at
 
+    def claimant(self, group_id: str) -> tuple[str, int] | None:
+        """(node, term) of the newest claim to a group, as other nodes' current tables say."""
+        claims = [
+            (peer.claims[group_id], name)
+            for name, peer in self._peers.items()
+            if group_id in peer.claims
+        ]
+        return max(claims)[::-1] if claims else None
+
     def acked_at(self, peer: str) -> float:
         """Loop time of our newest beat that this node answered; -inf for none."""
         found = self._peers.get(peer)

@@ -19,7 +19,7 @@ from chronik_store.pipeline.turn import Turn
 
 def retain(turn: Turn) -> None:
     """Propose DROP_PREFIX if retention by size or age asks for it."""
-    config = turn.tiering.config
+    config = turn.keeping
     if turn.term is None or (config.retention_bytes is None and config.retention_seconds is None):
         return
     manifest = turn.manifest

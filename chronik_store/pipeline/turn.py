@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from chronik_store.config import LogConfig
 from chronik_store.errors import FencedError, UnavailableError
 from chronik_store.format.control import Command, Intent
 from chronik_store.format.entry import Entry
@@ -65,6 +66,12 @@ class Turn:
     def manifest(self) -> Manifest:
         """The newest folded manifest: take it once, plan on the value."""
         return self.partition.manifest
+
+    @property
+    def keeping(self) -> LogConfig:
+        """The settings that say what is kept of this topic, and where."""
+        config = self.tiering.config
+        return self.tiering.overrides.get(self.partition.identity.topic, config)
 
     def now_us(self) -> int:
         """The leader's clock for stamps and ages, with jumps forward held back."""

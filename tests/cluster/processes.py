@@ -60,8 +60,11 @@ def eventually(look, seconds, what):
 class Node:
     """One `chronik serve`, over its lives."""
 
-    def __init__(self, cluster, node_id):
+    def __init__(self, cluster, node_id, *, entrance=None):
+        """entrance: a node of a cluster that is there, which this one joins."""
         self.id = node_id
+        self.entrance = entrance
+        self.knows_peers = entrance is None
         self.address = f"127.0.0.1:{free_port()}"
         self.health = f"127.0.0.1:{free_port()}"
         self.directory = cluster.folder / node_id
@@ -83,7 +86,10 @@ class Node:
         arguments = [sys.executable, "-m", "chronik_server", "-d", str(self.directory)]
         arguments += ["--object-store", self._cluster.bucket.url, "serve", "--node-id", self.id]
         arguments += ["--listen", self.address, "--health", self.health]
-        arguments += ["--peers", self._cluster.peers]
+        if self.knows_peers:
+            arguments += ["--peers", self._cluster.peers]
+        if self.entrance is not None:
+            arguments += ["--join", self.entrance.address]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 arguments, env=self._cluster.environ, cwd=ROOT, stdout=output, stderr=output,
@@ -132,6 +138,10 @@ class Node:
         self._signal(signal.SIGTERM)
         return self._process.wait(END_SECONDS)
 
+    def wait_until_ended(self, seconds=END_SECONDS):
+        """Return when it has ended by itself; its exit code."""
+        return self._process.wait(seconds)
+
     def end(self):
         """Whatever state it is in, it is gone afterwards."""
         if self.is_running:
@@ -166,11 +176,23 @@ class Cluster:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         self.environ = {**clean, **SMALL, **bucket.environ, **settings}
         self.nodes = [Node(self, str(number + 1)) for number in range(nodes)]
+        self.peers = ",".join(f"{node.id}@{node.address}" for node in self.nodes)
+        """As CHRONIK_PEERS: the first nodes."""
+        self._left = []
 
-    @property
-    def peers(self):
-        """As CHRONIK_PEERS."""
-        return ",".join(f"{node.id}@{node.address}" for node in self.nodes)
+    def add(self, node_id):
+        """Start a node that joins; it is ready when this returns."""
+        entrance = next(node for node in self.nodes if node.is_running)
+        node = Node(self, node_id, entrance=entrance)
+        self.nodes.append(node)
+        node.start()
+        node.wait_until_ready()
+        return node
+
+    def leave_out(self, node):
+        """It is no node of the cluster any more, for those who ask; its process is still ours."""
+        self.nodes.remove(node)
+        self._left.append(node)
 
     @property
     def servers(self):
@@ -208,5 +230,5 @@ class Cluster:
 
     def end(self):
         """End every process that is left."""
-        for node in self.nodes:
+        for node in (*self.nodes, *self._left):
             node.end()

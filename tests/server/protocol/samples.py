@@ -84,6 +84,13 @@ SAMPLES: tuple[Sample, ...] = (
         Side.CLIENT,
         Told(Verb.RAFT, cluster.RaftMessage("events/1", b"\xa1dkindfbeat"), b"entries"),
     ),
+    Sample(
+        "report",
+        Side.CLIENT,
+        Told(
+            Verb.REPORT, cluster.NodeReport((cluster.Settled(TOPIC_ID, 1, 40),), (TOPIC_ID,))
+        ),
+    ),
 )
 
 

@@ -45,7 +45,9 @@ class Wire:
 
 
 def links_of(**others: Any) -> PeerLinks:
-    links = PeerLinks(OWN, {}, ClientOptions(), lambda _peer: None, **others)
+    links = PeerLinks(
+        OWN, ClientOptions(), lambda _peer: None, lambda _sender, _report: None, **others
+    )
     links.raft = Raft()  # type: ignore[assignment]
     return links
 

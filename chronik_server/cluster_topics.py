@@ -1,0 +1,227 @@
+"""The verbs about topics in a cluster, and search over partitions that are on several nodes.
+
+Place: under `raft_backend`, over `metadata_group` and `hosting`. Promise: a topic exists once its
+command is committed; a partition that this node does not have is named with its leader, and
+searched where it is. Invariant: "there is no such topic" is said by the leader of the metadata
+only, or by a node that has applied everything it knows of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from chronik_server import metadata_commands as commands
+from chronik_server.addresses import parse_address
+from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.errors import NotLeaderError
+from chronik_server.hosting import Hosting, group_of
+from chronik_server.local_backend import search_options
+from chronik_server.metadata import METADATA_TOPIC, Place, Topic
+from chronik_server.metadata_group import MetadataGroup
+from chronik_server.placement import COPIES_DEFAULT, loads, place_topic
+from chronik_server.protocol.data import Search
+from chronik_server.protocol.topics import CreateTopic, PartitionPlace, TopicDescription
+from chronik_server.raft.node import RaftNode
+from chronik_server.raft_partition import RaftPartition
+from chronik_store.clock import Entropy
+from chronik_store.errors import (
+    ChronikError,
+    ConfigError,
+    TopicExistsError,
+    TopicNotFoundError,
+    UnavailableError,
+)
+from chronik_store.model import SearchResult, TopicInfo
+from chronik_store.objectstore.layout import check_topic_name
+from chronik_store.search.searcher import merge_results
+
+
+class ClusterTopics:
+    """See the module. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        group: MetadataGroup,
+        hosting: Hosting,
+        raft: RaftNode,
+        *,
+        entropy: Entropy,
+        address_of: Callable[[str], str | None],
+        options: ClientOptions,
+    ) -> None:
+        self._group = group
+        self._hosting = hosting
+        self._raft = raft
+        self._entropy = entropy
+        self._address_of = address_of
+        self._options = options
+
+    # --- create, delete --------------------------------------------------------------------------
+
+    def _must_lead(self) -> None:
+        meta = self._group.part
+        if not meta.consensus.is_ready:
+            raise meta.not_leader()
+        if not self._group.is_current or not self._group.state.nodes:
+            raise UnavailableError("the cluster's topics are not known here yet; ask again")
+
+    async def create(self, request: CreateTopic) -> TopicDescription:
+        """See `Backend`."""
+        check_topic_name(request.topic)
+        if request.topic == METADATA_TOPIC:
+            raise ConfigError(f"{METADATA_TOPIC} is the cluster's own")
+        self._must_lead()
+        known = self._group.state.topics.get(request.topic)
+        if known is None:
+            command = self._command(request)
+            await self._group.command(command)
+            known = self._group.state.topics.get(request.topic)
+            if known is None:
+                raise UnavailableError(f"topic {request.topic!r} was deleted at once; ask again")
+            if known.topic_id == command.topic_id:
+                return self.described(known)
+        if not request.exist_ok:
+            raise TopicExistsError(
+                f"topic {request.topic!r} exists with {known.partitions} partitions",
+                topic=request.topic,
+            )
+        return self.described(known)
+
+    def _command(self, request: CreateTopic) -> commands.MakeTopic:
+        state = self._group.state
+        nodes = state.nodes_in("member")
+        if request.replicas is not None and request.replicas > len(nodes):
+            raise ConfigError(
+                f"replicas is {request.replicas}; this cluster has {len(nodes)} node(s)"
+            )
+        copies = request.replicas or COPIES_DEFAULT
+        fresh = self._entropy.token_bytes
+        return commands.MakeTopic(
+            request.topic,
+            fresh(16).hex(),
+            tuple(fresh(16).hex() for _ in range(request.partitions)),
+            copies,
+            place_topic(request.partitions, copies, nodes, loads(state)),
+        )
+
+    async def delete(self, topic: str) -> None:
+        """See `Backend`."""
+        self._must_lead()
+        await self._group.command(commands.DropTopic(self.topic(topic).topic_id))
+
+    # --- look ------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic:
+        """TopicNotFoundError only from who knows; else NotLeaderError, UnavailableError."""
+        topic = self._group.state.topics.get(name)
+        if topic is None:
+            meta = self._group.part
+            if not meta.consensus.is_ready:
+                raise meta.not_leader()  # it may just have been created: its leader knows
+            if not self._group.is_current:
+                raise UnavailableError("this node is still reading the cluster's topics")
+            known = ", ".join(sorted(self._group.state.topics)[:20]) or "none"
+            raise TopicNotFoundError(f"no topic {name!r} here (topics: {known})", topic=name)
+        return topic
+
+    def list_all(self) -> tuple[TopicInfo, ...]:
+        """By name."""
+        return tuple(
+            TopicInfo(topic.name, topic.topic_id, topic.partitions)
+            for _, topic in sorted(self._group.state.topics.items())
+        )
+
+    def described(self, topic: Topic) -> TopicDescription:
+        """With the leaders as far as this node knows."""
+        places = []
+        for number, place in enumerate(topic.places):
+            leader, term = self.leader_of(topic, number)
+            address = None if leader is None else self._address_of(leader)
+            places.append(PartitionPlace(number, leader, address, term, _members(place)))
+        return TopicDescription(topic.name, topic.topic_id, tuple(places))
+
+    def leader_of(self, topic: Topic, partition: int) -> tuple[str | None, int]:
+        """(node, term), from the group if it runs here, else from what nodes say they lead."""
+        part = self._hosting.partitions.get((topic.name, partition))
+        if part is not None and part.consensus.leader is not None:
+            return part.consensus.leader, part.consensus.term
+        claim = self._raft.liveness.claimant(group_of(topic.topic_id, partition))
+        return (None, 0) if claim is None else claim
+
+    async def partition(self, name: str, number: int) -> RaftPartition:
+        """Of this node; NotLeaderError names who leads one that is elsewhere."""
+        found = self._hosting.partitions.get((name, number))
+        if found is not None:
+            return found
+        topic = self.topic(name)
+        if not 0 <= number < topic.partitions:
+            raise TopicNotFoundError(
+                f"topic {name!r} has partitions 0 to {topic.partitions - 1}, not {number}",
+                topic=name,
+            )
+        place = topic.places[number]
+        if self._raft.node_id in place.holders:
+            raise UnavailableError(f"{name}/{number} is being opened here; ask again")
+        leader, _ = self.leader_of(topic, number)
+        raise NotLeaderError(
+            f"{name}/{number} is on other nodes ({', '.join(place.replicas)}), led by "
+            f"{leader or 'nobody that this node knows of'}",
+            node_id=leader,
+            address=None if leader is None else self._address_of(leader),
+        )
+
+    # --- search ----------------------------------------------------------------------------------
+
+    async def search(self, request: Search) -> SearchResult:
+        """Partitions that are here are searched here, the others where they are; merged."""
+        topic = self.topic(request.topic)
+        numbers = range(topic.partitions) if request.partition is None else [request.partition]
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        options = search_options(request)
+        results = await asyncio.gather(
+            *(self._search(topic, number, request.query, options) for number in numbers)
+        )
+        return merge_results(
+            results,
+            limit=request.limit,
+            order=request.order,
+            elapsed_seconds=loop.time() - begun,
+        )
+
+    async def _search(
+        self, topic: Topic, number: int, query: str, options: dict[str, Any]
+    ) -> SearchResult:
+        part = self._hosting.partitions.get((topic.name, number))
+        if part is not None or self._raft.node_id in _members_of(topic, number):
+            part = await self.partition(topic.name, number)
+            return await part.search(query, options)
+        await_error: ChronikError | None = None
+        for node in self._askable(topic, number):
+            address = self._address_of(node)
+            if address is None:
+                continue
+            async with AsyncClient((parse_address(address),), options=self._options) as client:
+                try:
+                    return await client.search(topic.name, query, partition=number, **options)
+                except ChronikError as error:
+                    await_error = error
+        raise await_error or UnavailableError(
+            f"{topic.name}/{number} is on nodes that this one cannot reach"
+        )
+
+    def _askable(self, topic: Topic, number: int) -> list[str]:
+        """Its leader first: it has all that is committed."""
+        leader, _ = self.leader_of(topic, number)
+        nodes = [node for node in topic.places[number].replicas if node != leader]
+        return nodes if leader is None else [leader, *nodes]
+
+
+def _members(place: Place) -> tuple[str, ...]:
+    return place.replicas
+
+
+def _members_of(topic: Topic, number: int) -> frozenset[str]:
+    return topic.places[number].holders

@@ -1,0 +1,165 @@
+"""The control side of one node: its own duties, and the cluster's while it leads the metadata.
+
+Place: under `raft_backend`, over `hosting`, `group_changes`, `steward`, `leader_spread`. Promise:
+each duty looks again every half second; one that fails is logged and does not stop the others.
+Invariant: addresses come from the registry (and, until it is known, from the settings); they say
+where to connect, never who votes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from chronik_server.addresses import Address, parse_address
+from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.group_changes import GroupChanges
+from chronik_server.hosting import Hosting
+from chronik_server.leader_spread import LeaderSpread
+from chronik_server.metadata import Metadata
+from chronik_server.metadata_group import MetadataGroup
+from chronik_server.peers import PeerLinks
+from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport
+from chronik_server.steward import Steward
+from chronik_store.errors import ChronikError
+
+logger = logging.getLogger("chronik_server.control")
+
+TICK_SECONDS = 0.5
+ANNOUNCE_SECONDS = 2.0
+"""Between attempts to have this node's address recorded."""
+
+
+class Control:
+    """See the module. Belongs to the event loop.
+
+    own_address: where others reach this node; None when that cannot be told. hints: addresses
+    from the settings. entrances: nodes to ask while no registry is known. on_removed: this node
+    is no member any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        own_address: Address | None,
+        hints: Mapping[str, Address],
+        entrances: tuple[Address, ...],
+        group: MetadataGroup,
+        hosting: Hosting,
+        peers: PeerLinks,
+        changes: GroupChanges,
+        steward: Steward,
+        spread: LeaderSpread,
+        options: ClientOptions,
+        on_removed: Callable[[], None],
+    ) -> None:
+        self._node_id = node_id
+        self._own_address = own_address
+        self._hints = dict(hints)
+        self._entrances = entrances
+        self._group = group
+        self._hosting = hosting
+        self._peers = peers
+        self._changes = changes
+        self._steward = steward
+        self._spread = spread
+        self._options = options
+        self._on_removed = on_removed
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def _state(self) -> Metadata:
+        return self._group.state
+
+    def start(self) -> None:
+        """Begin."""
+        self.connect()
+        for duty, seconds in (
+            (self._follow_wish, TICK_SECONDS),
+            (self._govern, TICK_SECONDS),
+            (self._announce, ANNOUNCE_SECONDS),
+        ):
+            self._tasks.append(asyncio.create_task(_again(duty, seconds)))
+
+    async def stop(self) -> None:
+        """No more duties."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._steward.stop()
+
+    async def follow(self, state: Metadata) -> None:
+        """After each change of the metadata, by the task that applies it."""
+        self.connect()
+        await self._hosting.reconcile(state)
+        if state.state_of(self._node_id) == "removed":
+            self._on_removed()
+
+    # --- who is where ----------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Be connected with every node that has something to say to this one."""
+        nodes = {*self._state.nodes, *self._hints} - {self._node_id}
+        gone = set(self._state.nodes_in("removed"))
+        members = self._group.part.consensus.status()
+        gone -= {*members.voters, *members.learners}  # they are still to hear that they are removed
+        self._peers.follow({node: self.addresses_of(node) for node in nodes - gone})
+
+    def addresses_of(self, node_id: str) -> tuple[Address, ...]:
+        """Where a node may be found, the likeliest first."""
+        known = self._state.nodes.get(node_id)
+        found = [] if known is None else [parse_address(known.address)]
+        hint = self._hints.get(node_id)
+        if hint is not None and hint not in found:
+            found.append(hint)
+        return tuple(found)
+
+    async def _announce(self) -> None:
+        """Have this node's address in the registry, as it is now; a new node joins by it."""
+        known = self._state.nodes.get(self._node_id)
+        if self._own_address is None or (known is None and not self._entrances):
+            return
+        address = str(self._own_address)
+        if known is not None and (known.address == address or known.state == "removed"):
+            return
+        others = [a for node in self._state.nodes if node != self._node_id
+                  for a in self.addresses_of(node)]  # fmt: skip
+        servers = dict.fromkeys((*others, *self._entrances, self._own_address))
+        async with AsyncClient(tuple(servers), options=self._options) as client:
+            await client.add_node(self._node_id, address)
+
+    # --- duties ----------------------------------------------------------------------------------
+
+    async def _follow_wish(self) -> None:
+        settled = await self._changes.tick(self._state, self._hosting.partitions)
+        cleared = self._hosting.cleared(self._state)
+        if not settled and not cleared:
+            return
+        report = NodeReport(settled, cleared[:REPORTED_MAX])
+        leader = self._group.part.consensus.leader
+        if leader == self._node_id:
+            self._steward.take(leader, report)
+        elif leader is not None:
+            self._peers.report(leader, report)
+
+    async def _govern(self) -> None:
+        await self._steward.tick()
+        if self._group.part.consensus.is_ready and self._group.is_current:
+            await self._spread.tick(self._state)
+
+
+async def _again(duty: Callable[[], Awaitable[None]], seconds: float) -> None:
+    said = ""
+    while True:
+        try:
+            await duty()
+            said = ""
+        except ChronikError as error:
+            if str(error) != said:
+                logger.warning("%s", error)
+            said = str(error)
+        except Exception:
+            logger.exception("a duty of the control side failed")
+        await asyncio.sleep(seconds)

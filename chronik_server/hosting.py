@@ -1,0 +1,221 @@
+"""What runs on this node: one group for each partition that metadata lets it hold.
+
+Place: under `raft_backend`, over `chronik_store.replicated` and `raft`. Promise: a group runs here
+exactly while this node may hold its partition; its id carries the topic's, so a namesake's votes
+never count; files go only when the topic is being deleted, or when the wished members are in force
+without this node (protocol 6, 12). Invariant: no log is made and none is removed on a fold of the
+metadata that is older than the newest one on which that was done: after a restart the fold begins
+anew, and an old one would remove the copy of a voter, or let one that has gone vote from an empty
+log. A log that is made for a group that is older than this copy starts suspect: it has no vote
+until it has caught up (protocol 9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic
+from chronik_server.raft.node import RaftNode
+from chronik_server.raft_partition import RaftPartition
+from chronik_store import replicated
+from chronik_store.aio import AsyncLogStore
+from chronik_store.errors import ChronikError
+from chronik_store.format.control import Members
+from chronik_store.log_store import LogStore
+from chronik_store.replica import Replica
+
+T = TypeVar("T")
+Lane = tuple[str, int]
+"""(topic, partition)"""
+logger = logging.getLogger("chronik_server.cluster")
+
+FOLDED_NAME = "FOLDED"
+"""File of a data directory: up to which metadata record logs were made and removed."""
+NEVER_SECONDS = 1e9
+
+
+class Hosting:
+    """See the module. Belongs to the event loop; `reconcile` is called by one task."""
+
+    def __init__(
+        self,
+        store: LogStore,
+        face: AsyncLogStore,
+        raft: RaftNode,
+        *,
+        address_of: Callable[[str], str | None],
+    ) -> None:
+        self.partitions: dict[Lane, RaftPartition] = {}
+        self._topic_ids: dict[Lane, str] = {}
+        self._store = store
+        self._face = face
+        self._raft = raft
+        self._address_of = address_of
+        self._loop = asyncio.get_running_loop()
+        self._folded = -1  # read at the first reconciliation
+        self._seen = -1
+        """The fold that everything here agrees with."""
+
+    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await self._loop.run_in_executor(None, functools.partial(function, *arguments))
+
+    # --- the metadata's own group ----------------------------------------------------------------
+
+    async def open_metadata(self, topic: Topic) -> RaftPartition:
+        """The group that everything else follows from; it is not in `partitions`."""
+        replicated.keep_forever(self._store, METADATA_TOPIC)
+        await self._install(topic, 0)
+        return await self._open(topic, 0, make_suspect=False)
+
+    # --- reconciliation --------------------------------------------------------------------------
+
+    async def reconcile(self, state: Metadata) -> None:
+        """Make what runs and lies here what the metadata says. Faults are logged, and tried again
+        at the next call.
+        """
+        if self._folded < 0:
+            self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
+        if state.offset == self._seen:
+            return
+        offset, fine = state.offset, True
+        for lane in list(self.partitions):
+            if self._place_here(state, lane) is None:
+                self._close(lane)
+        for topic in list(state.deleting.values()):
+            fine &= await self._try(self._delete, topic)
+        if offset >= self._folded:
+            for found in await self._run(replicated.local_partitions, self._store):
+                fine &= await self._try(self._leave, state, found, offset)
+        for topic in list(state.topics.values()):
+            for partition in range(topic.partitions):
+                fine &= await self._try(self._hold, state, topic, partition, offset)
+        if fine:
+            self._seen = offset
+
+    async def _try(self, step: Callable[..., Any], *arguments: Any) -> bool:
+        try:
+            await step(*arguments)
+        except ChronikError as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    def _place_here(self, state: Metadata, lane: Lane) -> Place | None:
+        """The place of a group that runs here and may go on."""
+        topic = state.topics.get(lane[0])
+        if topic is None or topic.topic_id != self._topic_ids[lane]:
+            return None
+        place = topic.places[lane[1]]
+        return place if self._raft.node_id in place.holders else None
+
+    async def _delete(self, topic: Topic) -> None:
+        if replicated.is_listed(self._store, topic.topic_id):
+            await self._run(replicated.delete_topic_here, self._store, topic.topic_id)
+
+    async def _leave(self, state: Metadata, found: replicated.LocalPartition, offset: int) -> None:
+        """Remove a copy that nobody counts on any more."""
+        topic = state.topic_of(found.topic_id)
+        if topic is None or found.topic == METADATA_TOPIC:
+            return  # nothing that metadata does not name is ever removed
+        if self._raft.node_id not in topic.places[found.partition].holders:
+            await self._note(offset)
+            await self._run(replicated.remove_partition, self._store, found.topic, found.partition)
+            logger.info("%s/%d has moved away from this node", found.topic, found.partition)
+
+    async def _hold(self, state: Metadata, topic: Topic, partition: int, offset: int) -> None:
+        """Run the group of a partition that this node may hold."""
+        place = topic.places[partition]
+        if self._raft.node_id not in place.holders:
+            return
+        if place.version >= self._folded:
+            await self._note(offset)
+        lane = (topic.name, partition)
+        if lane in self.partitions:
+            return
+        here = await self._run(replicated.has_partition, self._store, *lane)
+        if not here:
+            if offset < self._folded:
+                return  # an old fold: what it says of this node may have passed
+            await self._install(topic, partition)
+        part = await self._open(topic, partition, make_suspect=place.version != topic.made_at)
+        self.partitions[lane] = part
+        self._topic_ids[lane] = topic.topic_id
+
+    async def _note(self, offset: int) -> None:
+        if offset > self._folded:
+            await self._run(replicated.remember, self._store, FOLDED_NAME, offset)
+            self._folded = offset
+
+    # --- one group -------------------------------------------------------------------------------
+
+    async def _install(self, topic: Topic, partition: int) -> None:
+        await self._run(
+            replicated.install_partition,
+            self._store, topic.name, topic.topic_id, topic.log_ids, partition,
+        )  # fmt: skip
+
+    async def _open(self, topic: Topic, partition: int, *, make_suspect: bool) -> RaftPartition:
+        log = await self._run(self._store.partition, topic.name, partition)
+        core = replicated.core_of(log)
+        replica = core.replica
+        assert replica is not None, "logs of a node have a Raft side"
+        if make_suspect and not replica.last_index and not replica.hard_state[0]:
+            await self._suspect(replica)
+        group_id = group_of(topic.topic_id, partition)
+        consensus = self._raft.add_group(
+            group_id,
+            replica,
+            members=Members(topic.first[partition], ()),
+            snapshot_source=functools.partial(replicated.snapshot_of, self._store, log),
+        )
+        core.control.door = consensus.door
+        part = RaftPartition(
+            topic.name,
+            partition,
+            await self._face.partition(topic.name, partition),
+            core,
+            consensus,
+            address_of=self._address_of,
+            staleness_seconds=functools.partial(self._staleness, group_id),
+        )
+        consensus.start()
+        return part
+
+    async def _suspect(self, replica: Replica) -> None:
+        """Durably, before it says anything."""
+        synced: asyncio.Future[None] = self._loop.create_future()
+        replica.when_synced(
+            replica.set_suspect(True), lambda: None if synced.done() else synced.set_result(None)
+        )
+        await synced
+
+    def _close(self, lane: Lane) -> None:
+        del self.partitions[lane]
+        self._raft.remove_group(group_of(self._topic_ids.pop(lane), lane[1]))
+
+    def _staleness(self, group_id: str) -> float:
+        """Seconds since this node heard from the group's leader."""
+        consensus = self._raft.group(group_id)
+        if consensus is None:
+            return NEVER_SECONDS
+        heard = self._raft.liveness.confirmed_at(consensus.leader, group_id, consensus.term)
+        return min(NEVER_SECONDS, max(0.0, self._loop.time() - heard))
+
+    def cleared(self, state: Metadata) -> tuple[str, ...]:
+        """Topics that are being deleted, that this node held, and of which nothing is left here."""
+        return tuple(
+            topic.topic_id
+            for topic in state.deleting.values()
+            if self._raft.node_id in topic.holders
+            and topic.topic_id not in self._topic_ids.values()
+            and not replicated.is_listed(self._store, topic.topic_id)
+        )
+
+
+def group_of(topic_id: str, partition: int) -> str:
+    """The id of a partition's group."""
+    return f"{topic_id}/{partition}"

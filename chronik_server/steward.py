@@ -1,0 +1,220 @@
+"""What the node that leads the metadata does for the cluster, step by step.
+
+Place: under `raft_backend`, over `metadata_group` and `placement`. Promise: every duty looks at the
+committed metadata and does what is missing, so that a new leader goes on where the old one ended;
+what cannot be taken back needs proof: a removed node holds nothing, and of a forgotten topic every
+node that held it has confirmed that nothing is left. Invariant: reports of nodes are hints that
+they repeat; none outlives this leadership.
+
+    registry    the first nodes enter; a node's id is bound to the directory that greets with it
+    placement   leaving nodes' partitions get others; partitions get the copies they asked for
+    removal     a leaving node without data is removed; then it leaves the metadata's own group
+    topics      deleted everywhere: the bucket is swept by the published manifests, then forgotten
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from chronik_server import metadata_commands as commands
+from chronik_server.group_changes import GroupChanges, committed_members
+from chronik_server.metadata import Metadata, Topic
+from chronik_server.metadata_group import MetadataGroup
+from chronik_server.placement import is_reached, metadata_wish, next_wish
+from chronik_server.protocol.cluster import NodeReport
+from chronik_server.protocol.greeting import PeerIdentity
+from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.format.control import Members
+
+logger = logging.getLogger("chronik_server.steward")
+
+STEPS_MAX = 100
+"""Placements in one tick: a large cluster is rearranged without a burst."""
+FAREWELL_SECONDS = 10.0
+"""How long a removed node that is still there may take to hear of it and end."""
+
+
+class Steward:
+    """See the module. Belongs to the event loop; one task calls `tick`.
+
+    first: address of each node that the cluster began with. greeted: nodes that have proved who
+    they are, this one included. sweep: deletes what the bucket has of a topic; UnavailableError.
+    """
+
+    def __init__(
+        self,
+        group: MetadataGroup,
+        changes: GroupChanges,
+        *,
+        node_id: str,
+        first: dict[str, str],
+        greeted: Callable[[], Iterable[PeerIdentity]],
+        is_connected: Callable[[str], bool],
+        sweep: Callable[[Topic], Awaitable[None]],
+        now: Callable[[], float],
+    ) -> None:
+        self._group = group
+        self._changes = changes
+        self._node_id = node_id
+        self._first = first
+        self._greeted = greeted
+        self._is_connected = is_connected
+        self._sweep = sweep
+        self._now = now
+        self._settled: dict[tuple[str, int], int] = {}
+        self._cleared: dict[str, set[str]] = {}
+        self._removed_at: dict[str, float] = {}
+        self._sweeps: dict[str, asyncio.Future[None]] = {}
+
+    @property
+    def _state(self) -> Metadata:
+        return self._group.state
+
+    async def stop(self) -> None:
+        """See what is being deleted in the bucket through."""
+        await asyncio.gather(*self._sweeps.values(), return_exceptions=True)
+
+    def take(self, sender: str, report: NodeReport) -> None:
+        """What a node says of itself."""
+        for each in report.settled:
+            self._settled[each.topic_id, each.partition] = each.version
+        for topic_id in report.cleared:
+            self._cleared.setdefault(topic_id, set()).add(sender)
+
+    async def tick(self) -> None:
+        """Every duty once, if this node leads the metadata and has applied all of it."""
+        consensus = self._group.part.consensus
+        if not consensus.is_ready:
+            self._settled.clear()
+            self._cleared.clear()
+            return
+        if not self._group.is_current:
+            return
+        for duty in (self._register, self._place, self._settle, self._remove, self._forget_topics,
+                     self._change_members):  # fmt: skip
+            try:
+                await duty()
+            except ChronikError as error:
+                logger.warning("%s: %s", duty.__name__.strip("_"), error)
+
+    # --- registry --------------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        state = self._state
+        if not state.nodes:
+            await self._group.command(
+                *(
+                    commands.AdmitNode(node_id, address, "member")
+                    for node_id, address in sorted(self._first.items())
+                )
+            )
+        for peer in self._greeted():
+            node = state.nodes.get(peer.node_id)
+            if node is not None and node.node_uuid is None and node.state != "removed":
+                await self._group.command(commands.BindNode(peer.node_id, peer.node_uuid))
+                logger.info("node %s is directory %s", peer.node_id, peer.node_uuid)
+
+    # --- placement -------------------------------------------------------------------------------
+
+    def _alive(self) -> set[str]:
+        return {
+            node for node in self._state.nodes if node == self._node_id or self._is_connected(node)
+        }
+
+    async def _place(self) -> None:
+        for _ in range(STEPS_MAX):
+            wish = next_wish(self._state, self._alive())
+            if wish is None:
+                return
+            topic = wish.topic
+            await self._group.command(
+                commands.PlacePartition(topic.topic_id, wish.partition, wish.replicas)
+            )
+            logger.info("%s/%d belongs on %s", topic.name, wish.partition, wish.replicas)
+
+    async def _settle(self) -> None:
+        settled, self._settled = self._settled, {}
+        found = []
+        for (topic_id, partition), version in settled.items():
+            topic = self._state.topic_of(topic_id)
+            place = None if topic is None else topic.places[partition]
+            if place is not None and place.version == version and not place.is_settled:
+                found.append(commands.SettlePartition(topic_id, partition, version))
+        if found:
+            await self._group.command(*found)
+
+    # --- nodes that go ---------------------------------------------------------------------------
+
+    async def _remove(self) -> None:
+        state = self._state
+        for node in state.nodes_in("leaving"):
+            if state.has_data(node) or any(node in t.holders for t in state.deleting.values()):
+                continue
+            if node == self._node_id:
+                await self._pass_on()
+                return
+            await self._group.command(commands.RemoveNode(node))
+            logger.info("node %s is removed", node)
+
+    async def _pass_on(self) -> None:
+        """This node leaves, and leads the metadata: somebody else sees to the rest."""
+        consensus = self._group.part.consensus
+        status = consensus.status()
+        able = [(p.match_index, p.peer) for p in status.peers
+                if p.peer in status.voters and self._is_connected(p.peer)]  # fmt: skip
+        if not able:
+            raise UnavailableError("nobody is there to take over the metadata from this node")
+        try:
+            await consensus.transfer(max(able)[1])
+        except TimeoutError as error:
+            raise UnavailableError(f"{max(able)[1]} did not take over in time") from error
+
+    # --- topics that go --------------------------------------------------------------------------
+
+    async def _forget_topics(self) -> None:
+        state = self._state
+        for topic in list(state.deleting.values()):
+            waiting = {
+                node
+                for node in topic.holders - self._cleared.get(topic.topic_id, set())
+                if state.state_of(node) != "removed"
+            }
+            if waiting:
+                continue
+            sweep = self._sweeps.get(topic.topic_id)
+            if sweep is None:
+                # Beside the other duties: a bucket that is away keeps nobody waiting.
+                self._sweeps[topic.topic_id] = asyncio.ensure_future(self._sweep(topic))
+            elif sweep.done():
+                del self._sweeps[topic.topic_id]
+                sweep.result()
+                await self._group.command(commands.ForgetTopic(topic.topic_id))
+                self._cleared.pop(topic.topic_id, None)
+                logger.info("topic %s (%s) is gone", topic.name, topic.topic_id)
+
+    # --- the metadata's own group ----------------------------------------------------------------
+
+    async def _change_members(self) -> None:
+        part = self._group.part
+        now = committed_members(part)
+        if now is None or not self._state.nodes:
+            return
+        wish = self._without_haste(now, metadata_wish(self._state, now))
+        if not is_reached(now, wish):
+            await self._changes.advance(part.consensus, now, wish)
+
+    def _without_haste(self, now: Members, wish: Members) -> Members:
+        """A removed node learns of it as a member; it ends then, and only then is dropped."""
+        staying: list[str] = []
+        for node in self._state.nodes_in("removed"):
+            if node in (*now.voters, *now.learners) and self._is_connected(node):
+                since = self._removed_at.setdefault(node, self._now())
+                if self._now() - since < FAREWELL_SECONDS:
+                    staying.append(node)
+            else:
+                self._removed_at.pop(node, None)
+        voters = tuple(node for node in staying if node in now.voters)
+        learners = tuple(node for node in staying if node in now.learners)
+        return Members((*wish.voters, *voters), (*wish.learners, *learners))
