@@ -71,8 +71,10 @@ def test_a_cluster_grows_from_one_to_five_and_shrinks_to_three_under_load(
         for node_id in ("2", "3"):
             cluster.add(node_id)
         eventually(
-            lambda: all(holders(cluster, "events", p) == {"1", "2", "3"} for p in range(3))
-            and places(cluster.nodes[2], "events") == [{"1", "2", "3"}] * 3,
+            lambda: (
+                all(holders(cluster, "events", p) == {"1", "2", "3"} for p in range(3))
+                and places(cluster.nodes[2], "events") == [{"1", "2", "3"}] * 3
+            ),
             MOVE_SECONDS,
             lambda: f"three copies of each: {[holders(cluster, 'events', p) for p in range(3)]}",
         )

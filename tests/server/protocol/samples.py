@@ -87,9 +87,7 @@ SAMPLES: tuple[Sample, ...] = (
     Sample(
         "report",
         Side.CLIENT,
-        Told(
-            Verb.REPORT, cluster.NodeReport((cluster.Settled(TOPIC_ID, 1, 40),), (TOPIC_ID,))
-        ),
+        Told(Verb.REPORT, cluster.NodeReport((cluster.Settled(TOPIC_ID, 1, 40),), (TOPIC_ID,))),
     ),
 )
 
