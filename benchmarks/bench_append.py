@@ -1,8 +1,16 @@
 """Durable appends from one thread: groups of 100 records, and one at a time, against a raw loop.
 
-Each repetition writes into a fresh log and a fresh file, both warmed up, and reads both back. The
-raw file's zeros are written before its clock starts; "zeros counted" adds the time they took, for
-somebody has to write them: the log does it while it runs.
+The raw loop joins the same values and does what any log must at the least: one write and one
+fdatasync a group, into a file whose zeros were written before its clock started.
+
+bursts: the log and the raw file stand open side by side and take turns, a short burst each; between
+bursts the log's filler gets its work done, so a burst mostly meets zeros that are there. What it
+says is what an append costs.
+sustained: a fresh log and a fresh raw file, one after the other, without a pause: the log writes
+its zeros while it appends, and "zeros counted" adds to the raw loop the time that its own took.
+
+Both are warm: the log's memory tail is full and recycles, as in any process that has run for a
+second. Everything is read back and compared.
 """
 
 from __future__ import annotations
@@ -11,108 +19,212 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from benchmarks.harness import begin, in_turns, parse, percentile, ratios, scratch
+from benchmarks.harness import (
+    Options,
+    Report,
+    begin,
+    in_turns,
+    parse,
+    percentile,
+    ratios,
+    scratch,
+)
+from benchmarks.machine import Usage, usage, written_bytes
 from benchmarks.workload import ONE_KB, TOPIC, RawFile, Values, check_log, quiet_config
 from chronik_store import PartitionLog
 
 GROUP = 100
-WARM_GROUPS = 50
+WARM_GROUPS = 700
+"""More than the memory tail of a log holds (`tail_bytes_max`, 64 MiB)."""
+BURST_GROUPS = 25
+BURST_SINGLES = 100
+QUIET_SECONDS = 0.02
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sample:
-    """One repetition: how long all took together, and each alone. Seconds."""
+    """Groups appended in a row: seconds each, and what the process used and wrote meanwhile."""
 
-    total: float
-    each: list[float]
+    each: list[float] = field(default_factory=list)
+    thread: Usage = field(default_factory=Usage)
+    process: Usage = field(default_factory=Usage)
+    written: int = 0
     preparing: float = 0.0
 
-
-def log_append(directory: str, values: Values, groups: int, size: int) -> Sample:
-    """Append to a fresh log."""
-    path = os.path.join(directory, "log")
-    work = values.groups(groups, size, first=WARM_GROUPS * size)
-    with PartitionLog.open(path, topic=TOPIC, config=quiet_config()) as log:
-        for group in values.groups(WARM_GROUPS, size):
-            log.append(group)
-        each = []
-        started = before = time.perf_counter()
-        for group in work:
-            log.append(group if size > 1 else group[0])
-            now = time.perf_counter()
-            each.append(now - before)
-            before = now
-        total = before - started
-        check_log(log, values, 0, (WARM_GROUPS + groups) * size)
-    shutil.rmtree(path)
-    return Sample(total, each)
+    @property
+    def total(self) -> float:
+        """Seconds."""
+        return sum(self.each)
 
 
-def raw_append(directory: str, values: Values, groups: int, size: int) -> Sample:
-    """The same values by hand."""
-    work = values.groups(groups, size, first=WARM_GROUPS * size)
-    started = time.perf_counter()
-    raw = RawFile(directory, (WARM_GROUPS + groups) * size * values.size_bytes)
-    preparing = time.perf_counter() - started
-    for group in values.groups(WARM_GROUPS, size):
-        raw.append(group)
-    each = []
-    started = before = time.perf_counter()
+def measure(append: Callable[[list[bytes]], object], work: list[list[bytes]]) -> Sample:
+    """Append all groups of `work`, one after the other."""
+    sample = Sample()
+    thread, process = usage(thread=True), usage()
+    written = written_bytes()
+    clock = time.perf_counter
+    before = clock()
     for group in work:
-        raw.append(group)
-        now = time.perf_counter()
-        each.append(now - before)
+        append(group)
+        now = clock()
+        sample.each.append(now - before)
         before = now
-    total = before - started
+    sample.written = written_bytes() - written
+    sample.thread, sample.process = usage(thread=True) - thread, usage() - process
+    return sample
+
+
+@contextmanager
+def opened_log(
+    directory: str, values: Values, size: int
+) -> Iterator[tuple[PartitionLog, Callable[[list[bytes]], object]]]:
+    """A fresh log, warmed up, and how to append `size` records at once to it."""
+    path = os.path.join(directory, "log")
+    with PartitionLog.open(path, topic=TOPIC, config=quiet_config()) as log:
+        for group in values.groups(WARM_GROUPS, GROUP):
+            log.append(group)
+        yield log, log.append if size > 1 else lambda group: log.append(group[0])
+    shutil.rmtree(path)
+
+
+def sustained_log(directory: str, values: Values, groups: int) -> Sample:
+    """Append to a fresh log without a pause."""
+    work = values.groups(groups, GROUP, first=WARM_GROUPS * GROUP)
+    with opened_log(directory, values, GROUP) as (log, append):
+        sample = measure(append, work)
+        check_log(log, values, 0, (WARM_GROUPS + groups) * GROUP)
+    return sample
+
+
+def sustained_raw(directory: str, values: Values, groups: int) -> Sample:
+    """The same values by hand."""
+    work = values.groups(groups, GROUP)
+    started = time.perf_counter()
+    raw = RawFile(directory, groups * GROUP * values.size_bytes)
+    preparing = time.perf_counter() - started
+    sample = measure(raw.append, work)
+    sample.preparing = preparing
     raw.check(values)
     raw.close()
-    return Sample(total, each, preparing)
+    return sample
+
+
+def bursts(
+    directory: str, values: Values, turns: int, groups: int, size: int
+) -> dict[str, list[Sample]]:
+    """The log and a raw file, a burst of `groups` groups of `size` records each, in turns."""
+    first = WARM_GROUPS * GROUP
+    with opened_log(directory, values, size) as (log, log_append):
+        raw = RawFile(directory, (turns + 1) * groups * size * values.size_bytes)
+
+        def burst(append: Callable[[list[bytes]], object], turn: int) -> Sample:
+            _settle()
+            start = turn * groups * size
+            return measure(append, values.groups(groups, size, first=first + start))
+
+        turn = iter(range(turns + 1))
+        log_turn = iter(range(turns + 1))
+        found = in_turns(
+            {
+                "raw": lambda: burst(raw.append, next(turn)),
+                "chronik": lambda: burst(log_append, next(log_turn)),
+            },
+            turns,
+        )
+        count = (turns + 1) * groups * size
+        check_log(log, values, 0, first + count)
+        raw.check(values, first)
+        raw.close()
+    return found
+
+
+def _settle() -> None:
+    """Wait until nothing is written in the background."""
+    before = -1
+    while before != (before := written_bytes()):
+        time.sleep(QUIET_SECONDS)
+
+
+def report_case(
+    report: Report, found: dict[str, list[Sample]], title: str, size: int, *, rate: bool
+) -> None:
+    """The lines of one case, both sides of it."""
+    names = ("raw", "chronik")
+    if rate:
+        for name in names:
+            rates = [len(sample.each) * size / sample.total for sample in found[name]]
+            report.figure(f"{name}, {title}", "records/s", rates)
+    if size > 1 and any(sample.preparing for sample in found["raw"]):
+        counted = [
+            len(sample.each) * size / (sample.total + sample.preparing) for sample in found["raw"]
+        ]
+        report.figure(f"raw, {title}, zeros counted", "records/s", counted)
+    for percent in (50, 99):
+        for name in names:
+            # Of all groups together: one burst has too few for a p99.
+            each = [percentile(_all(found[name]), percent) * 1e6]
+            report.figure(f"{name}, {title}, p{percent}", "us", each)
+    for name in names:
+        _report_cost(report, f"{name}, {title}", found[name])
+
+
+def _report_cost(report: Report, title: str, samples: list[Sample]) -> None:
+    groups = [len(sample.each) for sample in samples]
+    pairs = list(zip(samples, groups, strict=True))
+    report.figure(f"{title}: user CPU", "us", [s.thread.user * 1e6 / n for s, n in pairs])
+    report.figure(f"{title}: system CPU", "us", [s.thread.system * 1e6 / n for s, n in pairs])
+    others = [(s.process.total - s.thread.total) * 1e6 / n for s, n in pairs]
+    report.figure(f"{title}: CPU of other threads", "us", others)
+    report.figure(f"{title}: bytes written", "KiB", [s.written / 1024 / n for s, n in pairs])
+
+
+def _all(samples: list[Sample]) -> list[float]:
+    return [each for sample in samples for each in sample.each]
+
+
+def _means(samples: list[Sample]) -> list[float]:
+    return [sample.total / len(sample.each) for sample in samples]
+
+
+def _p50s(samples: list[Sample]) -> list[float]:
+    return [percentile(sample.each, 50) for sample in samples]
+
+
+def run(options: Options, report: Report) -> None:
+    """All cases."""
+    values = Values(ONE_KB)
+    turns = options.scaled(80, 24)
+    with scratch(options) as directory:
+        many = bursts(directory, values, turns, BURST_GROUPS, GROUP)
+        one = bursts(directory, values, turns, BURST_SINGLES, 1)
+        groups = options.scaled(2000, 700)
+        cases = {
+            "raw": lambda: sustained_raw(directory, values, groups),
+            "chronik": lambda: sustained_log(directory, values, groups),
+        }
+        steady = in_turns(cases, options.repetitions)
+    report_case(report, many, "bursts of 100 x 1 KiB", GROUP, rate=True)
+    report_case(report, steady, "sustained 100 x 1 KiB", GROUP, rate=True)
+    report_case(report, one, "one of 1 KiB outstanding", 1, rate=False)
+    ratio = ratios(_means(many["raw"]), _means(many["chronik"]))
+    report.at_least("bursts of 100 x 1 KiB: chronik / raw loop", ratio, 0.8)
+    ratio = ratios(_means(steady["raw"]), _means(steady["chronik"]))
+    report.at_least("sustained 100 x 1 KiB: chronik / raw loop", ratio, 0.8)
+    counted = [(sample.total + sample.preparing) / len(sample.each) for sample in steady["raw"]]
+    ratio = ratios(counted, _means(steady["chronik"]))
+    report.at_least("  the same, the raw loop's zeros counted", ratio, 0.8)
+    ratio = ratios(_p50s(one["chronik"]), _p50s(one["raw"]))
+    report.at_most("one outstanding, p50: chronik / raw loop", ratio, 1.3)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(__doc__.splitlines()[0], argv)
     report = begin("Append", options, "every append durable when it returns: fdatasync per group")
-    values = Values(ONE_KB)
-    groups = options.scaled(2000, 300)
-    singles = options.scaled(4000, 600)
-    with scratch(options) as directory:
-        many = in_turns(
-            {
-                "raw": lambda: raw_append(directory, values, groups, GROUP),
-                "chronik": lambda: log_append(directory, values, groups, GROUP),
-            },
-            options.repetitions,
-        )
-        one = in_turns(
-            {
-                "raw": lambda: raw_append(directory, values, singles, 1),
-                "chronik": lambda: log_append(directory, values, singles, 1),
-            },
-            options.repetitions,
-        )
-    records = groups * GROUP
-    rate = {name: [records / sample.total for sample in many[name]] for name in many}
-    counted = [records / (sample.total + sample.preparing) for sample in many["raw"]]
-    report.figure("raw loop, 100 x 1 KiB", "records/s", rate["raw"])
-    report.figure("raw loop, its zeros counted", "records/s", counted)
-    report.figure("chronik, 100 x 1 KiB", "records/s", rate["chronik"])
-    for percent in (50, 99):
-        for name in ("raw", "chronik"):
-            spread = [percentile(sample.each, percent) * 1e6 for sample in many[name]]
-            report.figure(f"{name}, 100 x 1 KiB, p{percent}", "us", spread)
-    report.at_least("100 x 1 KiB: chronik / raw loop", ratios(rate["chronik"], rate["raw"]), 0.8)
-    for percent in (50, 99):
-        times = {
-            name: [percentile(sample.each, percent) * 1e6 for sample in one[name]] for name in one
-        }
-        for name in ("raw", "chronik"):
-            report.figure(f"{name}, one of 1 KiB outstanding, p{percent}", "us", times[name])
-        if percent == 50:
-            ratio = ratios(times["chronik"], times["raw"])
-            report.at_most("one outstanding, p50: chronik / raw loop", ratio, 1.3)
+    run(options, report)
     return report.finish()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import statistics
 import tempfile
 import time
@@ -36,6 +37,40 @@ class Machine:
             f"{self.date}; {self.cores} x {self.cpu}, {self.memory_gib:.0f} GiB; {self.system}; "
             f"Python {self.python}; {self.disk}; 1 KiB + fdatasync p50 {self.sync_p50_us:.0f} us"
         )
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds in the program and in the kernel."""
+
+    user: float = 0.0
+    system: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.user + self.system
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.user - other.user, self.system - other.system)
+
+
+def usage(*, thread: bool = False) -> Usage:
+    """What this process has used so far, or the calling thread of it."""
+    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+    if not thread:
+        who = resource.RUSAGE_SELF
+    found = resource.getrusage(who)
+    return Usage(found.ru_utime, found.ru_stime)
+
+
+def written_bytes() -> int:
+    """What this process has handed to write calls so far, zeros included; 0 where unknown."""
+    for line in _lines("/proc/self/io"):
+        name, _, count = line.partition(":")
+        if name == "wchar":
+            return int(count)
+    return 0
 
 
 def describe(directory: str) -> Machine:

@@ -97,9 +97,9 @@ class RawFile:
         """Bytes anywhere."""
         return os.pread(self._descriptor, length, position)
 
-    def check(self, values: Values) -> None:
-        """What was written is there."""
-        for number, value in enumerate(self.values(values.size_bytes)):
+    def check(self, values: Values, first: int = 0) -> None:
+        """What was written is there: values from number `first` on."""
+        for number, value in enumerate(self.values(values.size_bytes), first):
             if value != values[number]:
                 raise AssertionError(f"raw record {number} is not what was written")
 
