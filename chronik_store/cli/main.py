@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "doctor": ".doctor",
     "demo": ".demo.command",
     "bench": ".bench",
+    "simulate": ".simulate",
 }
 """Verb -> module, relative to this package. The module's attribute `command` is the click command.
 The server adds its own verbs here, and `remote_session`, before it calls `run`.

@@ -24,9 +24,9 @@ from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.faulty_object_store import Call, FaultyObjectStore
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
-from tests.simulation.ledger import Ledger
-from tests.simulation.oracle import check_bucket
-from tests.simulation.world import buckets_of
+from chronik_store.testing.worlds.ledger import Ledger
+from chronik_store.testing.worlds.oracle import check_bucket
+from chronik_store.testing.worlds.store_world import buckets_of
 
 URL = "memory://crash"
 POWER = ("lost", "kept", "torn", "any")

@@ -30,8 +30,8 @@ from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
+from chronik_store.testing.worlds.store_world import buckets_of
 from tests.models.test_partition_log_model import PartitionLogModel
-from tests.simulation.world import buckets_of
 
 PRODUCER = 99
 

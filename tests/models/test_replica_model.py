@@ -25,9 +25,9 @@ from chronik_store.errors import ChronikError
 from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.worlds.store_world import buckets_of
 from tests.simulation.replica_log import ReplicaLog
 from tests.simulation.replica_world import ReplicaModel
-from tests.simulation.world import buckets_of
 
 MODES = ["lost", "kept", "torn", "any", "kill"]
 chances = st.randoms(use_true_random=False)

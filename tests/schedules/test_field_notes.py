@@ -21,10 +21,10 @@ from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.faulty_object_store import Fault
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
+from chronik_store.testing.worlds.oracle import check_bucket
+from chronik_store.testing.worlds.store_world import buckets_of
 from tests.crash.harness import CONFIG, URL, Life
-from tests.simulation.oracle import check_bucket
 from tests.simulation.replica_log import Author, ReplicaLog
-from tests.simulation.world import buckets_of
 
 
 def tiered(life: Life, segments: int = 1) -> None:

@@ -14,9 +14,9 @@ from chronik_store.errors import LogPoisonedError
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.virtual_time import Machine, Simulation
+from chronik_store.testing.worlds.store_world import buckets_of
 from tests.crash.harness import CONFIG, MODES, URL, Life
 from tests.simulation.replica_log import Author, ReplicaLog
-from tests.simulation.world import buckets_of
 
 
 def on_a_machine(story: Callable[[Simulation, Machine], None]) -> None:

@@ -13,9 +13,9 @@ from chronik_store.format.control import Seal
 from chronik_store.objectstore.layout import parse_segment_key
 from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.faulty_object_store import Fault
+from chronik_store.testing.worlds.oracle import check_bucket
+from chronik_store.testing.worlds.store_world import StoreWorld
 from tests.crash.harness import CONFIG, MODES, URL, Life
-from tests.simulation.oracle import check_bucket
-from tests.simulation.world import World
 
 
 def env_of(life: Life) -> Environment:
@@ -78,7 +78,7 @@ def test_7_s1_files_with_nothing_but_control_entries_go_too(life: Life) -> None:
 
 def test_7_s2_an_idle_log_is_sealed_once_and_never_again() -> None:
     """48 hours, every half an hour "old enough": one segment, not ninety-six."""
-    world = World(7)
+    world = StoreWorld(7)
 
     def story() -> None:
         world.config = CONFIG.replace(
@@ -204,7 +204,7 @@ def test_8_s2_two_seals_of_one_segment_make_one_segment(life: Life) -> None:
 @pytest.mark.parametrize("offset", [2, 8, 12])
 def test_8_s3_a_drop_while_a_segment_is_on_its_way(offset: int) -> None:
     """ADD_SEGMENT meets a manifest that has moved: it counts, or the range needs none any more."""
-    world = World(8, config=CONFIG)
+    world = StoreWorld(8, config=CONFIG)
 
     def story() -> None:
         world.node.call(world.open)
@@ -241,7 +241,7 @@ def test_8_s3_a_drop_while_a_segment_is_on_its_way(offset: int) -> None:
 
 def test_8_s4_an_uploader_that_sleeps_through_its_terms_changes_nothing() -> None:
     """Its process stands still in a put; another one takes the machine over and goes on."""
-    world = World(9, config=CONFIG)
+    world = StoreWorld(9, config=CONFIG)
 
     def story() -> None:
         world.node.call(world.open)

@@ -12,9 +12,9 @@ from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, CorruptionError
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.worlds.store_world import buckets_of
 from tests.crash.harness import Life
 from tests.simulation.replica_log import CONFIG, Author, ReplicaLog
-from tests.simulation.world import buckets_of
 
 SECTOR = 512
 

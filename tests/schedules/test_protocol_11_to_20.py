@@ -23,11 +23,11 @@ from chronik_store.objectstore.layout import parse_segment_key
 from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.faulty_object_store import Fault
 from chronik_store.testing.virtual_time import Machine, Simulation, Timing
+from chronik_store.testing.worlds.oracle import check_bucket
+from chronik_store.testing.worlds.store_world import StoreWorld
 from tests.crash.harness import CONFIG, MODES, URL, Life
 from tests.schedules.test_protocol_04_durable import on_a_machine
-from tests.simulation.oracle import check_bucket
 from tests.simulation.replica_log import Author, ReplicaLog
-from tests.simulation.world import World
 
 HOUR_US = 3_600_000_000
 
@@ -165,7 +165,7 @@ def test_16_no_call_of_a_replica_waits_for_the_disk() -> None:
 
 
 def test_17_a_clock_that_leaps_by_hours_keeps_the_time_index_monotonic() -> None:
-    world = World(17, config=CONFIG)
+    world = StoreWorld(17, config=CONFIG)
 
     def story() -> None:
         world.node.call(world.open)

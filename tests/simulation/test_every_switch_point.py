@@ -16,13 +16,14 @@ import random
 import pytest
 
 from chronik_store.testing.crash import CrashError
-from tests.simulation.world import CONFIG, World, seeds
+from chronik_store.testing.worlds.store_world import CONFIG, StoreWorld
+from tests.simulation.seeds import seeds
 
 MODES = ("lost", "kept", "torn", "any")
 BUSY = CONFIG.replace(retention_bytes=6000, garbage_seconds=0.1, pipeline_interval_seconds=0.1)
 
 
-class BusyLife(World):
+class BusyLife(StoreWorld):
     """All kinds of work in one short life, no faults."""
 
     def __init__(self, seed: int) -> None:
@@ -40,8 +41,10 @@ class BusyLife(World):
     def work(self) -> None:
         self.node.call(self.open)
         self.ledger.wish_start(1 << 40)  # retention may go as far as it likes
-        clients = [self.appends, self.sends, self.produces, self.reads, self.administers]
-        threads = [self.node.spawn(client, name=client.__name__) for client in clients]
+        clients = self.clients
+        work = [clients.appends, clients.sends, clients.produces, clients.reads]
+        work.append(clients.administers)
+        threads = [self.node.spawn(each, name=each.__name__) for each in work]
         for thread in threads:
             thread.join()
         assert self.store is not None

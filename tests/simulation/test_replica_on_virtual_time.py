@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.replica_world import ReplicaWorld
-from tests.simulation.world import seeds
+from tests.simulation.seeds import seeds
 
 
 @pytest.mark.parametrize("seed", seeds(30))

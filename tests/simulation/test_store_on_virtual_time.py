@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.world import World, seeds
+from chronik_store.testing.worlds.store_world import StoreWorld
+from tests.simulation.seeds import seeds
 
 
 @pytest.mark.parametrize("seed", seeds(40))
 def test_what_was_acknowledged_or_shown_is_there_after_any_end(seed: int) -> None:
-    World(seed).run()
+    StoreWorld(seed).run()
 
 
 @pytest.mark.slow
@@ -18,7 +19,7 @@ def test_what_was_acknowledged_or_shown_is_there_after_any_end(seed: int) -> Non
 def test_many_more_seeds(block: int) -> None:
     for seed in seeds(1000)[block::10]:
         try:
-            World(seed).run()
+            StoreWorld(seed).run()
         except BaseException as error:
             error.add_note(f"again: CHRONIK_SIM_SEED={seed} pytest tests/simulation")
             raise
@@ -26,7 +27,7 @@ def test_many_more_seeds(block: int) -> None:
 
 def test_equal_seeds_make_equal_lives() -> None:
     seed = seeds(1)[0]
-    first, second = World(seed), World(seed)
+    first, second = StoreWorld(seed), StoreWorld(seed)
     first.run()
     second.run()
     assert first.simulation.steps > 500

@@ -1,43 +1,36 @@
 """A machine that lives and dies, a bucket that does not, and clients who remember everything.
 
-The store is the product's own, on virtual time: pipeline, committer, filler and marks run in their
-own threads, each disk and bucket call takes time, may fail, and is where a crash may fall. One seed
-decides everything. A failing test names it; run it again alone with
-
-    CHRONIK_SIM_SEED=<seed> pytest tests/simulation
+Place: the world of `chronik simulate` and of tests/simulation. The store is the product's own, on
+virtual time: pipeline, committer, filler and marks run in their own threads, each disk and bucket
+call takes time, may fail, and is where a crash may fall. Promise: what is wrong raises
+AssertionError; equal seeds play equal stories. Invariant: one seed decides everything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from chronik_store import LogConfig, LogStore, PartitionLog
+from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
-from chronik_store.errors import (
-    BackpressureError,
-    ChronikError,
-    CorruptionError,
-    LogPoisonedError,
-    OffsetOutOfRangeError,
-    ProducerSequenceError,
-    UnavailableError,
-)
-from chronik_store.format.record_batch import RecordBatch
+from chronik_store.errors import LogPoisonedError, UnavailableError
+from chronik_store.log_store import LogStore
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.objectstore.retry import RetryingObjectStore, RetryPolicy
+from chronik_store.partition_log import PartitionLog
 from chronik_store.testing.crash import CrashError, CrashMode, MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.virtual_time import Machine, Simulation, Timing
-from tests.simulation.ledger import Ledger
-from tests.simulation.oracle import Oracle, check_bucket
+from chronik_store.testing.worlds.clients import Clients
+from chronik_store.testing.worlds.ledger import Ledger
+from chronik_store.testing.worlds.oracle import Oracle, check_bucket
 
 CONFIG = LogConfig(
     wal_file_bytes=6000,
@@ -53,15 +46,6 @@ CONFIG = LogConfig(
     disk_throttle_bytes=0,
 )
 URL = "memory://world"
-
-
-def seeds(count: int) -> list[int]:
-    """The seeds of this run: `count` fresh ones of CHRONIK_SEED, or the one asked for."""
-    only = os.environ.get("CHRONIK_SIM_SEED")
-    if only:
-        return [int(only)]
-    first = int(os.environ.get("CHRONIK_SEED", "0"))
-    return [first * 1_000_003 % (1 << 40) + number for number in range(count)]
 
 
 @contextlib.contextmanager
@@ -82,7 +66,7 @@ def buckets_of(machines: Callable[[Any], ObjectStore]) -> Iterator[None]:
         yield
 
 
-class World:
+class StoreWorld:
     """One node over its lives. `run` plays a whole story; what is wrong raises AssertionError."""
 
     def __init__(self, seed: int, *, config: LogConfig = CONFIG, lives: int | None = None) -> None:
@@ -99,15 +83,15 @@ class World:
         self.bucket = MemoryObjectStore(clock=self.simulation.clock)
         self.ledger = Ledger(seed)
         self.oracle = Oracle(self.bucket)
+        self.clients = Clients(self.rng, self.node, self.ledger)
+        self.events: Counter[str] = Counter()
+        """What has befallen it, by kind."""
         self.insists = self.rng.random() < 0.5
-        self.sequence = 0
-        self.unanswered: list[bytes] | None = None
-        """What the idempotent producer has sent and knows nothing of."""
         self.store: LogStore | None = None
         self.log: PartitionLog | None = None
         self.write_failed = False
-        """A write was cut off inside a sector: see the model of a partition log."""
-        self.bucket_failed = False
+        """A write was cut off inside a sector: recovery cannot tell that from damage, and the next
+        open needs `accept_suspect`; it must find everything acknowledged all the same."""
         self.opening = False
 
     # --- the story -------------------------------------------------------------------------------
@@ -118,7 +102,9 @@ class World:
                 self.simulation.run(self.story, limit_seconds=500_000.0)
             finally:
                 self.log = self.store = None
-        assert not self.oracle.violations, self.oracle.violations
+                self.clients.opened(None)
+        found = self.oracle.violations + self.clients.contradictions
+        assert not found, "; ".join(found)
 
     def story(self) -> None:
         self.boot()
@@ -170,6 +156,9 @@ class World:
         store.create_topic("t", exist_ok=True)
         self.store, self.log = store, store.partition("t")
         self.oracle.log = self.log
+        self.clients.opened(self.log)
+        self.events["opens"] += 1
+        self.events[f"opens: {self.log.recovery.verdict}"] += 1
 
     def live(self) -> None:
         """Clients at work, faults in between, until the end, however it comes."""
@@ -180,8 +169,9 @@ class World:
 
     def start_clients(self) -> None:
         for number in range(self.rng.randint(1, 3)):
-            self.node.spawn(self.appends, name=f"appends-{number}")
-        for client in (self.sends, self.reads, self.administers, self.produces):
+            self.node.spawn(self.clients.appends, name=f"appends-{number}")
+        clients = self.clients
+        for client in (clients.sends, clients.reads, clients.administers, clients.produces):
             if self.rng.random() < 0.7:
                 self.node.spawn(client, name=client.__name__)
 
@@ -202,11 +192,14 @@ class World:
         self.oracle.log = None
         end = self.rng.random()
         if end < 0.6:
+            self.events["power losses"] += 1
             self.node.crash(self.rng.choice(("lost", "kept", "torn", "any")))
         elif end < 0.8 or self.simulation._scheduler.running is None or self.store is None:
+            self.events["kills"] += 1
             self.node.kill()
         else:
             store = self.store
+            self.events["orderly ends"] += 1
             with contextlib.suppress(LogPoisonedError, CrashError):
                 self.node.call(store.close)
             self.node.kill()
@@ -220,17 +213,19 @@ class World:
         self.oracle.after_bucket_call(number, operation, key)
 
     def bucket_goes_away(self) -> None:
-        self.bucket_failed = True
+        self.clients.bucket_failed = True
+        self.events["bucket outages"] += 1
         self.node.bucket_faults.is_down = True
         self.simulation.sleep(self.rng.expovariate(1.0))
         self.node.bucket_faults.is_down = False
 
     def replies_get_lost(self) -> None:
-        self.bucket_failed = True
+        self.clients.bucket_failed = True
 
         def lose(number: int, operation: str, key: str) -> None:
             self.after_bucket_call(number, operation, key)
             if self.rng.random() < 0.5:
+                self.events["lost replies"] += 1
                 raise UnavailableError(f"{operation} {key}: no reply", durability="unknown")
 
         self.node.bucket_faults.reply_hook = lose
@@ -238,6 +233,7 @@ class World:
         self.node.bucket_faults.reply_hook = self.after_bucket_call
 
     def clock_jumps(self) -> None:
+        self.events["clock jumps"] += 1
         self.node.clock_skew_seconds = self.rng.choice((-7200.0, -30.0, 0.0, 90.0, 14_400.0))
 
     def disk_fails(self) -> None:
@@ -251,143 +247,11 @@ class World:
             try:
                 fails(number, called, path)
             except OSError:
+                self.events["disk errors"] += 1
                 self.write_failed = self.write_failed or called == "write_at"
                 raise
 
         self.node.disk.hook = hook
-
-    # --- clients, in threads of the machine ------------------------------------------------------
-
-    def appends(self) -> None:
-        """One batch after the other, until the log says that it is over."""
-        log = self.log
-        assert log is not None
-        clock = self.node.environment.clock
-        for _ in range(25):
-            batch = self.ledger.offer(self.rng.choice((1, 1, 2, 5)))
-            try:
-                result = log.append(batch)
-            except ChronikError as error:
-                if self.is_over(batch, error):
-                    return
-            else:
-                self.ledger.acked(result.base_offset, batch)
-            clock.sleep(self.rng.expovariate(50.0))
-
-    def sends(self) -> None:
-        """Many at once, without waiting for each."""
-        log = self.log
-        assert log is not None
-        clock = self.node.environment.clock
-        for _ in range(8):
-            for _ in range(self.rng.randint(1, 6)):
-                batch = self.ledger.offer(self.rng.choice((1, 3)))
-                try:
-                    future = log.append_nowait(batch)
-                except BackpressureError:
-                    self.ledger.refused(batch)
-                except ChronikError as error:
-                    if self.is_over(batch, error):
-                        return
-                else:
-                    future.add_done_callback(lambda done, sent=batch: self.is_done(done, sent))
-            clock.sleep(self.rng.expovariate(20.0))
-
-    def is_done(self, future: Any, batch: list[bytes]) -> None:
-        error = future.exception()
-        if error is None:
-            self.ledger.acked(future.result().base_offset, batch)
-        else:
-            self.is_over(batch, error)
-
-    def is_over(self, batch: list[bytes], error: BaseException) -> bool:
-        """Every failed append says what is known of it."""
-        assert isinstance(error, ChronikError), error
-        assert error.durability in {"not_durable", "unknown"}, repr(error)
-        if error.durability == "not_durable":
-            self.ledger.refused(batch)
-        return not error.retriable
-
-    def produces(self) -> None:
-        """An idempotent producer: it sends the same again, in the next life too, until answered."""
-        log = self.log
-        assert log is not None
-        clock = self.node.environment.clock
-        for _ in range(20):
-            if self.unanswered is None:
-                self.unanswered = self.ledger.offer(self.rng.choice((1, 2)))
-            sent = self.unanswered
-            batch = RecordBatch.build(sent, producer_id=7, base_sequence=self.sequence)
-            try:
-                result = log.append(batch)
-            except ProducerSequenceError:
-                raise  # nothing but its own last batch is missing or there
-            except ChronikError:
-                return
-            self.ledger.acked(result.base_offset, sent)
-            self.unanswered = None
-            self.sequence += len(sent)
-            clock.sleep(self.rng.expovariate(20.0))
-
-    def reads(self) -> None:
-        """Reads here and there see what is known, and nothing that will not be."""
-        log = self.log
-        assert log is not None
-        clock = self.node.environment.clock
-        for _ in range(20):
-            try:
-                marks = log.watermarks
-                offset = self.rng.randint(marks.start, marks.committed)
-                found = log.read(offset, max_records=self.rng.randint(1, 30))
-                if offset < marks.committed:
-                    assert len(found) > 0
-                self.ledger.saw_all(offset, [record.value for record in found])
-            except OffsetOutOfRangeError:
-                if offset >= self.ledger.start_wished:
-                    raise
-            except UnavailableError:
-                if not self.bucket_failed:
-                    raise
-            except CorruptionError:
-                raise
-            except ChronikError:
-                return
-            clock.sleep(self.rng.expovariate(20.0))
-
-    def administers(self) -> None:
-        """Seals, drops, cursors, and the pipeline by hand beside the one in the background."""
-        log = self.log
-        assert log is not None
-        clock = self.node.environment.clock
-        for _ in range(12):
-            clock.sleep(self.rng.expovariate(8.0))
-            try:
-                self.rng.choice((self._seal, self._drop, self._cursor, self._pipeline))(log)
-            except OffsetOutOfRangeError:
-                raise
-            except ChronikError:
-                return
-
-    def _seal(self, log: PartitionLog) -> None:
-        log.seal()
-
-    def _drop(self, log: PartitionLog) -> None:
-        marks = log.watermarks
-        offset = self.rng.randint(marks.start, marks.start + (marks.committed - marks.start) // 2)
-        self.ledger.wish_start(offset)
-        log.drop_before(offset)
-        self.ledger.dropped(offset)
-
-    def _cursor(self, log: PartitionLog) -> None:
-        name = self.rng.choice("ab")
-        offset = self.rng.randint(0, log.watermarks.committed)
-        self.ledger.cursors_wished.setdefault(name, set()).add(offset)
-        log.cursor(name).commit(offset, reset=True)
-        self.ledger.cursors[name] = offset
-        self.ledger.cursors_wished[name] = set()
-
-    def _pipeline(self, log: PartitionLog) -> None:
-        log.run_pipeline_once()
 
     # --- crashes that did not happen -------------------------------------------------------------
 
@@ -421,6 +285,7 @@ class World:
     def settle(self) -> None:
         log = self.log
         assert log is not None
+        assert log._core is not None
         self.ledger.check(log)
         for _ in range(3):
             batch = self.ledger.offer()

@@ -1,5 +1,8 @@
 """A witness at the doors of disk and bucket: what is deleted, put or pruned there must be allowed.
 
+Place: on the hooks of a world's disk and bucket. Promise: whatever is about to go is looked at
+first. Invariant: it reads bytes, and changes none.
+
 It knows nothing of the pipeline's reasons. It looks at the bytes that are about to go, and at what
 would be left: the newest published manifest and the objects that it lists. What it finds wrong is
 noted, since an exception raised inside the store might be taken for one of its own.

@@ -1,5 +1,8 @@
 """What the clients of a log know for certain, and what they must never see.
 
+Place: beside every world, model and crash test; fed by whoever uses the log. Promise: a fact that
+does not fit those before it raises AssertionError. Invariant: it knows nothing of a log's insides.
+
 Every value is offered once and looks like no other, so a value at two offsets, two values at one
 offset, a hole, half a batch and a ghost all show. Acknowledged or read once means there for ever
 (until dropped); refused with "not_durable" means never.
@@ -22,6 +25,8 @@ class Ledger:
         self.known: dict[int, bytes] = {}
         """Offset to value: acknowledged, or shown to a reader."""
         self.acked_values = 0
+        self.compared = 0
+        """How often a record that was shown has been compared with what is known."""
         self.batches: list[list[bytes]] = []
         self._offset_of: dict[bytes, int] = {}
         self._offered: set[bytes] = set()
@@ -59,6 +64,7 @@ class Ledger:
 
     def saw(self, offset: int, value: bytes) -> None:
         """A reader was shown this."""
+        self.compared += 1
         assert value in self._offered, f"offset {offset} holds {value[:20]!r}, never offered"
         assert value not in self._refused, f"{value[:6]!r} was refused and is at {offset}"
         known = self.known.setdefault(offset, value)
@@ -102,6 +108,7 @@ class Ledger:
             if learn and found is not None:
                 self.cursors[name] = found
                 self.cursors_wished[name] = set()
+        self.compared = ledger.compared
         if learn:
             self.start = marks.start
 

@@ -1,0 +1,246 @@
+"""`chronik simulate`: the real store on virtual time, over disks and a bucket that fail on purpose.
+
+Place: a verb; the worlds are those of the test kit, which is loaded when the verb is called and
+is the one thing of the kit that a program uses (docs/decisions/0015). Promise: equal seeds play
+equal worlds, so what is found can be played again; exit 1 if anything was violated. Nothing but
+memory is used: no disk, no bucket, no clock of this machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chronik_store.cli import exits
+from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.rendering import duration_text
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import progress, say
+
+if TYPE_CHECKING:
+    from chronik_store.testing.worlds.playing import Played
+
+WORLDS = 100
+SEEDS = 1 << 32
+_SHOWN = (
+    "power losses", "kills", "orderly ends",
+    "disk errors", "bucket outages", "lost replies", "clock jumps",
+)  # fmt: skip
+
+
+@verb(
+    "simulate",
+    "chronik simulate",
+    "chronik simulate --seed 7 --seeds 20",
+    "chronik simulate --minutes 0.1",
+    "chronik simulate --planted acknowledge-before-sync",
+    "chronik simulate --seed 42 --json",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="The first world; without --seeds and --minutes, that one alone. Default: drawn.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help=f"How many worlds, one a seed. [default: {WORLDS}]",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="M",
+    help="As many as can be played in this time.",
+)
+@click.option(
+    "--planted",
+    "bug",
+    metavar="NAME",
+    help="Put a known bug into the store first, and stop when it is found: the worlds must find "
+    "it. `list` names them.",
+)
+@pass_session
+def command(
+    session: Session, seed: int | None, seeds: int | None, minutes: float | None, bug: str | None
+) -> int:
+    """Play the store's own code in simulated worlds, and check that nothing acknowledged is lost.
+
+    Each world has machines that lose power or are killed, disks that tear and fail writes, a
+    bucket that goes away or answers and is not heard, clocks that jump; clients remember every
+    answer, and after each crash all of it must still be true.
+    """
+    _check_kit()
+    if bug == "list":
+        return _list_bugs(session)
+    _check_bug(bug)
+    first = random.randrange(SEEDS) if seed is None else seed  # noqa: S311 (which worlds, no more)
+    if seeds is None and minutes is None:
+        seeds = WORLDS if seed is None else 1
+    worlds: list[Played] = []
+    began = time.monotonic()
+    with (
+        _stopped_by_signals() as stopped,
+        _quiet(),
+        progress("simulate", seeds, unit="worlds") as bar,
+    ):
+        for each in _play(first, seeds, minutes, bug):
+            worlds.append(each)
+            bar.advance(1)
+            if each.violation:
+                _show(session, each, bug, in_full=not any(other.violation for other in worlds[:-1]))
+            if stopped() or (bug is not None and each.violation):
+                break
+    _summarise(session, worlds, time.monotonic() - began, bug)
+    session.output.flush()
+    if stopped():
+        raise exits.Interrupted(f"interrupted after {len(worlds)} worlds")
+    return exits.NOTHING if any(each.violation for each in worlds) else exits.DONE
+
+
+def _check_kit() -> None:
+    if importlib.util.find_spec("greenlet") is None:
+        raise click.UsageError('simulate needs greenlet: pip install "chronik[testing]"')
+    if not __debug__:
+        raise click.UsageError("simulate checks by assertions, which python -O leaves out")
+
+
+def _list_bugs(session: Session) -> int:
+    from chronik_store.testing.planted import BUGS
+
+    for name, plant in BUGS.items():
+        text = " ".join((plant.__doc__ or "").split())
+        if session.as_json:
+            session.output.json({"bug": name, "what": text})
+        else:
+            session.output.line(f"{name:30}  {text}")
+    return exits.DONE
+
+
+def _check_bug(bug: str | None) -> None:
+    from chronik_store.testing.planted import BUGS
+
+    if bug is not None and bug not in BUGS:
+        raise click.UsageError(f"no bug is named {bug!r}; `chronik simulate --planted list`")
+
+
+def _play(
+    first: int, seeds: int | None, minutes: float | None, bug: str | None
+) -> Iterator[Played]:
+    from chronik_store.testing.worlds.playing import play
+
+    end = None if minutes is None else time.monotonic() + minutes * 60
+    seed = first
+    while (seeds is None or seed < first + seeds) and (end is None or time.monotonic() < end):
+        yield play(seed, bug=bug)
+        seed += 1
+
+
+def _replay(seed: int, bug: str | None) -> str:
+    return f"chronik simulate --seed {seed}" + (f" --planted {bug}" if bug else "")
+
+
+def _show(session: Session, world: Played, bug: str | None, *, in_full: bool) -> None:
+    if session.as_json:
+        session.output.json(
+            {
+                "seed": world.seed,
+                "violation": world.violation,
+                "replay": _replay(world.seed, bug),
+                "trace_hash": world.trace_hash,
+            }
+        )
+        return
+    if in_full:
+        say(world.details)
+    say(f"chronik: seed {world.seed} is violated: {world.violation}")
+    say(f"         again: {_replay(world.seed, bug)}")
+
+
+def _summarise(session: Session, worlds: list[Played], seconds: float, bug: str | None) -> None:
+    from chronik_store.testing.worlds.playing import total_of
+
+    total = total_of(worlds)
+    violated = [each.seed for each in worlds if each.violation]
+    faults = {name: total.events[name] for name in _SHOWN}
+    opens = {verdict: total.events[f"opens: {verdict}"] for verdict in ("clean", "torn", "suspect")}
+    if session.as_json:
+        session.output.json(
+            {
+                "worlds": total.worlds,
+                "first_seed": total.seed,
+                "planted": bug,
+                "elapsed_seconds": seconds,
+                "virtual_seconds": total.virtual_seconds,
+                "steps": total.steps,
+                "events": faults,
+                "opens": opens,
+                "records_acknowledged": total.acknowledged,
+                "records_compared": total.compared,
+                "violations": len(violated),
+                "violated_seeds": violated,
+                "trace_hash": total.trace_hash,
+            }
+        )
+        return
+    line = session.output.line
+    which = f"1 world, seed {total.seed}"
+    if total.worlds != 1:
+        which = f"{total.worlds} worlds, seeds {total.seed} to {worlds[-1].seed}"
+    line(f"{which}, in {duration_text(seconds)}")
+    line(f"  virtual time          {_hours(total.virtual_seconds)}, {total.steps:,} steps")
+    for name, count in faults.items():
+        line(f"  {name:20}  {count:,}")
+    found = ", ".join(f"{count:,} {verdict}" for verdict, count in opens.items())
+    line(f"  {'recoveries':20}  {found}")
+    line(f"  records acknowledged  {total.acknowledged:,}")
+    line(f"  records compared      {total.compared:,}")
+    line(f"  violations            {len(violated)}")
+    if total.trace_hash:
+        line(f"  trace                 {total.trace_hash[:16]} (equal seeds, equal traces)")
+    if bug is not None and not violated:
+        line(f"  {bug} was not found in these worlds")
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the store says of the faults of its worlds is of use only to those who asked (-v)."""
+    logger, context = logging.getLogger("chronik_store"), click.get_current_context()
+    former = logger.level
+    if not context.find_root().params["verbose"]:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C ends the run behind the world that is being played: in the middle of one it would be
+    taken for something that the store has done.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, _: Any) -> None:
+        heard.append(number)
+
+    former = {each: signal.signal(each, hear) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(heard)
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)

@@ -1,0 +1,13 @@
+"""Worlds: the product's own code on virtual time, with everything that may befall it, and judges.
+
+Place: on top of the test kit; `chronik simulate` and tests/simulation play them. Modules:
+
+    store_world   one machine over its lives, its bucket, its clients
+    clients       what those clients do
+    ledger        what they know for certain; every later answer is compared with it
+    oracle        the judge at the doors of disk and bucket
+    playing       worlds by seed: outcome, tallies
+
+Promise: equal seeds play equal stories. Invariant: a world that ends without AssertionError
+has lost nothing that was acknowledged, and left nothing behind.
+"""

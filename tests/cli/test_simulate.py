@@ -1,0 +1,152 @@
+"""`chronik simulate`: worlds by seed, the sum of them, and what it says when one is violated."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from chronik_store.testing.worlds import playing
+
+ROOT = Path(__file__).parents[2]
+QUICK = "acknowledge-before-sync"
+"""A bug that the world of the first seed finds."""
+
+
+def test_a_run_counts_what_befell_its_worlds(chronik):
+    ran = chronik("--json", "simulate", "--seed", "3", "--seeds", "3")
+
+    (total,) = ran.objects
+    assert (0, 3, 3, 0, []) == (
+        ran.code,
+        total["worlds"],
+        total["first_seed"],
+        total["violations"],
+        total["violated_seeds"],
+    )
+    assert total["virtual_seconds"] > 3600
+    assert total["records_acknowledged"] > 100
+    assert total["records_compared"] > total["records_acknowledged"]
+    assert sum(total["events"].values()) > 5
+    assert sum(total["opens"].values()) > 5
+    assert ran.err == ""
+
+
+def test_equal_seeds_play_equal_worlds_in_other_processes_too(chronik):
+    (first,) = chronik("simulate", "--seed", "5", "--json").objects
+    ran = subprocess.run(
+        [sys.executable, "-m", "chronik_server", "simulate", "--seed", "5"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": "77"},
+    )
+
+    assert first["trace_hash"][:16] in ran.stdout
+    assert ran.stdout.startswith("1 world, seed 5, in ")
+    assert "violations            0" in ran.stdout
+
+
+def test_a_violation_names_the_seed_the_fact_and_how_to_play_it_again(chronik):
+    ran = chronik("simulate", "--planted", QUICK, "--seed", "1", "--seeds", "9")
+
+    assert 1 == ran.code
+    assert "1 world, seed 1" in ran.out  # it stops at the first that finds the bug
+    assert "violations            1" in ran.out
+    assert "chronik: seed 1 is violated: CorruptionError: this log may have lost" in ran.err
+    assert f"again: chronik simulate --seed 1 --planted {QUICK}" in ran.err
+    assert "the last 25 events:" in ran.err
+    assert "node." in ran.err
+
+    again = chronik("--json", "simulate", "--planted", QUICK, "--seed", "1")
+    found, total = again.objects
+    assert (1, 1, QUICK) == (again.code, found["seed"], total["planted"])
+    assert found["replay"] == f"chronik simulate --seed 1 --planted {QUICK}"
+    assert [1] == total["violated_seeds"]
+
+    healed = chronik("simulate", "--seed", "1")  # the bug is gone with its run
+    assert 0 == healed.code
+
+
+def test_violations_do_not_end_a_run_and_are_all_named(chronik, monkeypatch):
+    play = playing.play
+
+    def play_a_bad_third(seed, *, bug=None):
+        return play(seed, bug=QUICK if seed in {1, 2} else bug)
+
+    monkeypatch.setattr(playing, "play", play_a_bad_third)
+    ran = chronik("simulate", "--seed", "1", "--seeds", "3")
+
+    assert 1 == ran.code
+    assert "3 worlds, seeds 1 to 3" in ran.out
+    assert "violations            2" in ran.out
+    assert "again: chronik simulate --seed 1\n" in ran.err
+    assert "again: chronik simulate --seed 2\n" in ran.err
+    assert 1 == ran.err.count("the last 25 events:")  # the first in full
+
+
+def test_a_bug_that_is_not_found_is_said(chronik):
+    ran = chronik("simulate", "--planted", "coverage-that-lies", "--seed", "1")
+
+    assert 0 == ran.code
+    assert "coverage-that-lies was not found in these worlds" in ran.out
+
+
+def test_the_bugs_are_listed_with_what_they_are(chronik):
+    ran = chronik("simulate", "--planted", "list")
+    assert 0 == ran.code
+    assert len(ran.lines) > 20
+    assert all(len(line.split(maxsplit=1)) == 2 for line in ran.lines)
+    assert {"bug", "what"} == set(chronik("simulate", "--planted", "list", "--json").objects[0])
+
+    wrong = chronik("simulate", "--planted", "no-such-bug")
+    assert 2 == wrong.code
+    assert "`chronik simulate --planted list`" in wrong.err
+
+
+def test_time_bounds_a_run(chronik):
+    ran = chronik("--json", "simulate", "--minutes", "0.001", "--seed", "4")
+
+    assert 0 == ran.code
+    assert ran.objects[0]["worlds"] >= 1
+
+
+def test_it_says_what_to_install_and_why_it_will_not_run_without_assertions(started):
+    script = (
+        "import importlib.util as u; f = u.find_spec; "
+        "u.find_spec = lambda n, *a: None if n == 'greenlet' else f(n, *a); "
+        "from chronik_server.cli import main; main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, "simulate"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert 2 == ran.returncode
+    assert 'simulate needs greenlet: pip install "chronik[testing]"' in ran.stderr
+
+    ran = subprocess.run(
+        [sys.executable, "-O", "-m", "chronik_server", "simulate"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert 2 == ran.returncode
+    assert "python -O leaves out" in ran.stderr
+
+
+def test_ctrl_c_ends_it_behind_the_world_that_is_played(started):
+    process = started("-v", "simulate", "--minutes", "5", stdin=subprocess.DEVNULL)
+    assert b"chronik_store" in process.stderr.readline()  # a fault was met: a world is played
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert 130 == process.returncode
+    assert b"violations            0" in out
+    assert b"chronik: interrupted after " in err
