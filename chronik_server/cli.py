@@ -29,6 +29,7 @@ def main() -> None:
 
     if not missing_for_server():
         embedded.VERBS.update(VERBS)
+        embedded.LOCAL_VERBS.update({"serve", "cluster"})
         embedded.remote_session = _remote_session
     raise SystemExit(embedded.run())
 

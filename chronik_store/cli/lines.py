@@ -27,6 +27,10 @@ class Line(NamedTuple):
 Parser = Callable[[Line], Record | bytes]
 
 
+_SECONDS_MAX = 100_000_000_000
+"""Some 3,000 years: what is beyond was meant in another unit."""
+
+
 def parser_of(
     *,
     key_separator: str | None,
@@ -79,6 +83,8 @@ def _key_bytes(key: Any) -> bytes | None:
 
 def _time_us(time: Any) -> int:
     if isinstance(time, int | float) and not isinstance(time, bool):
+        if not abs(time) < _SECONDS_MAX:
+            raise ConfigError(f"{time!r} is no year of ours in seconds since 1970; milliseconds?")
         return round(time * 1_000_000)
     if isinstance(time, str):
         parsed = dt.datetime.fromisoformat(time)

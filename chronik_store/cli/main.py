@@ -45,6 +45,9 @@ VERBS: dict[str, str] = {
 The server adds its own verbs here, and `remote_session`, before it calls `run`.
 """
 
+LOCAL_VERBS = {"verify", "repair", "restore", "rebuild-index", "inspect", "doctor", "demo", "bench"}
+"""Verbs about files of this machine, which a server has no part in; more may be added, too."""
+
 remote_session: Callable[[str, bool], Session] | None = None
 """What -s means: (HOST:PORT, as_json) -> a session whose stores are at that server."""
 
@@ -171,8 +174,8 @@ def _session(
     *,
     as_json: bool,
 ) -> Session:
-    """A server's session if one is named; a directory named on the command line beats a server
-    that only the environment names.
+    """A server's session if one is named; a directory named on the command line, or a verb about
+    files of this machine, beats a server that only the environment names.
     """
     said = {
         name
@@ -181,7 +184,13 @@ def _session(
     }
     if said == {"data_dir", "server"}:
         raise click.UsageError("-d and -s exclude each other")
-    if server is None or "data_dir" in said:
+    is_local = ctx.invoked_subcommand in LOCAL_VERBS
+    if is_local and "server" in said:
+        raise click.UsageError(
+            f"{ctx.invoked_subcommand} works on files of this machine, not through a server: run "
+            "it on the node, with -d DIR"
+        )
+    if server is None or is_local or "data_dir" in said:
         return Session(directory=data_dir, object_store=object_store, as_json=as_json)
     if remote_session is None:
         raise click.UsageError('-s needs the extra `server`: pip install "chronik[server]"')

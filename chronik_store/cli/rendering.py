@@ -103,6 +103,8 @@ def record_of(value: Any) -> Record:
     timestamp_us = value.get("timestamp_us")
     if timestamp_us is not None and type(timestamp_us) is not int:
         raise ConfigError("timestamp_us is not a whole number")
+    if timestamp_us is not None and timestamp_us.bit_length() > 63:
+        raise ConfigError("timestamp_us is beyond 64 bits")
     headers = []
     for header in value.get("headers", ()):
         name = header.get("name") if isinstance(header, dict) else None

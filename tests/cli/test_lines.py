@@ -60,7 +60,11 @@ def test_a_key_that_is_no_text_is_its_json():
         (b'{"at": "yesterday"}', {"jsonl": True, "time_field": "at"}),
         (b'{"at": "2026-01-01T00:00:00"}', {"jsonl": True, "time_field": "at"}),
         (b'{"at": true}', {"jsonl": True, "time_field": "at"}),
+        (b'{"at": 1700000000000000}', {"jsonl": True, "time_field": "at"}),
+        (b'{"at": 1e999}', {"jsonl": True, "time_field": "at"}),
+        (b'{"at": NaN}', {"jsonl": True, "time_field": "at"}),
         (b'{"key": "only"}', {"records": True}),
+        (b'{"value": "x", "timestamp_us": 99999999999999999999}', {"records": True}),
         (b"[" * 100_000, {"jsonl": True}),
     ],
 )

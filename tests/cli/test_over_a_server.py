@@ -1,0 +1,156 @@
+"""`-s HOST:PORT`: the embedded verbs, with the same flags and the same output, over a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chronik_server.cli import VERBS as SERVER_VERBS
+from chronik_server.cli_remote import session
+from chronik_store.cli import main
+from tests.server.serving import serving
+
+EVENTS = [
+    {
+        "level": "info" if number % 5 else "error",
+        "number": number,
+        "key": f"k{number % 3}",
+        "time": 1_700_000_000 + number,
+    }
+    for number in range(40)
+]
+ALIKE = [
+    ["consume", "events"],
+    ["--json", "consume", "events"],
+    ["consume", "events", "--from", "35", "--format", r"%o %t %k %v\n"],
+    ["consume", "events", "--from", "-3"],
+    ["consume", "events", "--since", "2023-11-14T22:13:50Z", "-n", "4"],
+    ["search", "events", "json.level:error"],
+    ["--json", "search", "events", "error", "--order", "oldest", "-n", "3"],
+    ["search", "events", "error", "-C", "1", "-n", "2"],
+    ["search", "events", "error", "-c"],
+    ["search", "events", "nothing"],
+    ["search", "events", "colour:red"],
+    ["consume", "events", "--from", "99"],
+    ["consume", "nobody"],
+    ["topic", "list"],
+    ["topic", "create", "events"],
+    ["topic", "create", "../x"],
+    ["cursor", "set", "events", "a", "7"],
+    ["cursor", "list", "events"],
+    ["consume", "events", "--cursor", "a", "-n", "2"],
+    ["--json", "cursor", "list", "events"],
+    ["cursor", "delete", "events", "a"],
+    ["cursor", "list", "events"],
+]
+LOCAL = ["verify", "repair", "rebuild-index", "inspect x", "doctor", "bench", "demo", "restore x y"]
+
+
+@contextmanager
+def served(path: Path) -> Iterator[str]:
+    """A server of a data directory, on a loop in another thread."""
+    address: list[str] = []
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    done = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(path) as (_, where):
+            address.append(where)
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield address[0]
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(20)
+        assert not thread.is_alive()
+        loop.close()
+
+
+@pytest.fixture(autouse=True)
+def _whole_command_line(monkeypatch):
+    """As `chronik_server.cli.main` puts it together."""
+    monkeypatch.setattr(main, "VERBS", {**main.VERBS, **SERVER_VERBS})
+    monkeypatch.setattr(main, "remote_session", session)
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in EVENTS))
+    return path
+
+
+def test_verbs_answer_alike_with_a_directory_and_a_server(chronik, tmp_path, lines):
+    produce = ["produce", "events", lines, "--jsonl", "--key-field", "key", "--time-field", "time"]
+    with served(tmp_path / "there") as address:
+        for place in (["-d", "here"], ["-s", address]):
+            ran = chronik(*place, *produce)
+            assert (0, "40 records acknowledged, offsets 0 to 39") == (
+                ran.code,
+                ran.err.splitlines()[-1],
+            )
+        for arguments in ALIKE:
+            here = chronik("-d", "here", *arguments)
+            there = chronik("-s", address, *arguments)
+            assert (here.code, here.out) == (there.code, there.out), arguments
+            assert here.err == there.err or here.code != 0, arguments
+
+
+def test_an_export_over_a_server_is_the_same_file(chronik, tmp_path, lines):
+    with served(tmp_path / "there") as address:
+        chronik("-d", "here", "produce", "events", lines)
+        chronik("-s", address, "produce", "events", lines)
+        assert 0 == chronik("-d", "here", "export", "events", "--to", "here.jsonl").code
+        assert 0 == chronik("-s", address, "export", "events", "--to", "there.jsonl").code
+
+    def values(name: str) -> list[object]:
+        found = [json.loads(line) for line in Path(name).read_text().splitlines()]
+        return [(each["offset"], each["value"]) for each in found]
+
+    assert 40 == len(values("here.jsonl"))
+    assert values("here.jsonl") == values("there.jsonl")
+
+
+def test_what_happened_to_a_topic_is_seen_on_both_sides(chronik, tmp_path):
+    with served(tmp_path / "there") as address:
+        assert 0 == chronik("-s", address, "topic", "create", "t", "--partitions", "3").code
+        assert 0 == chronik("-s", address, "topic", "create", "t", "--exist-ok").code
+        shown = chronik("-s", address, "--json", "topic", "list")
+        assert [("t", 3)] == [(each["topic"], each["partitions"]) for each in shown.objects]
+        states = chronik("-s", address, "--json", "status", "t").objects
+        assert [0, 1, 2] == sorted(each["partition"] for each in states)
+        assert 0 == chronik("-s", address, "topic", "delete", "t", "--yes").code
+        gone = chronik("-s", address, "topic", "describe", "t")
+        assert 2 == gone.code
+        assert "no topic 't'" in gone.err
+
+
+@pytest.mark.parametrize("verb", LOCAL)
+def test_a_verb_about_files_takes_no_server(chronik, verb, monkeypatch):
+    said = chronik("-s", "127.0.0.1:1", *verb.split())
+    assert 2 == said.code
+    assert "works on files of this machine" in said.err
+    # A server that only the environment names is not meant.
+    monkeypatch.setenv("CHRONIK_SERVER", "127.0.0.1:1")
+    assert "not through a server" not in chronik(*verb.split(), "--help").err
+
+
+def test_nobody_listens_is_unavailable(chronik):
+    said = chronik("-s", "127.0.0.1:1", "topic", "list")
+    assert 3 == said.code
+    assert "127.0.0.1:1" in said.err
+
+
+def test_a_server_and_a_directory_exclude_each_other(chronik):
+    assert 2 == chronik("-s", "127.0.0.1:1", "-d", "data", "topic", "list").code
