@@ -1,0 +1,81 @@
+"""docs/operations.md against what /metrics exports, and against what is logged."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT
+
+TEXT = (DOCS / "operations.md").read_text()
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^### {title}\n(.*?)(?=^##)", TEXT + "\n##", re.DOTALL | re.MULTILINE)
+    assert found is not None, title
+    return found[1]
+
+
+ROWS = {
+    row[0].strip(" `"): row[1].strip()
+    for row in (line.strip("|").split("|") for line in section("Metrics").splitlines())
+    if row[0].startswith(" `")
+}
+
+
+def exported() -> dict[str, str]:
+    """Name as it is written in an expression -> kind and labels."""
+    pytest.importorskip("prometheus_client")
+    from chronik_server.metrics import ServerMetrics
+    from chronik_server.protocol.cluster import PartitionRole, StatusFound
+    from chronik_server.protocol.verbs import Verb
+    from chronik_server.store_metrics import families
+    from chronik_store.model import StoreStatus
+
+    metrics = ServerMetrics()
+    metrics.refused.labels("idle").inc()
+    metrics.failures.labels("fetch", 1).inc()
+    metrics.by_verb[Verb.FETCH][1].observe(1)
+    store = StoreStatus("data", "id", "memory://b", False, 2, 1, 0, 0, ())
+    status = StatusFound(store, (PartitionRole("t", 0, "leader"),), "1")
+    found = {}
+    for family in (*metrics.registry.collect(), *families(status)):
+        ending = "_total" if family.type == "counter" else ""
+        labels = {name for sample in family.samples for name in sample.labels} - {"le"}
+        # In the order in which the page names them.
+        named = "".join(
+            f", `{name}`" for name in ("verb", "code", *sorted(labels)) if name in labels
+        )
+        seen = ", ".join(dict.fromkeys(named.split(", ")))
+        found[family.name + ending] = family.type + seen
+    return found
+
+
+def test_each_metric_has_a_row_and_each_row_a_metric() -> None:
+    assert exported() == ROWS
+
+
+def test_alerts_use_metrics_that_there_are() -> None:
+    used = set(re.findall(r"\bchronik_\w+", section("Alerts")))
+
+    assert used
+    assert {re.sub(r"_bucket$", "", name) for name in used} <= set(ROWS)
+
+
+def test_log_events_that_the_page_names_are_logged() -> None:
+    """Each text in the table of events stands in a source."""
+    source = "\n".join(
+        re.sub(r'"\s*\n\s*f?"', "", path.read_text())
+        for room in ("chronik_store", "chronik_server")
+        for path in (ROOT / room).rglob("*.py")
+    )
+    events = [
+        text
+        for line in section("Log events").splitlines()
+        if line.startswith("| ") and "`chronik_" in line
+        for text in re.findall(r"`([^`]+)`", line.split("|")[3])
+    ]
+
+    assert len(events) > 10
+    assert [text for text in events if text not in source] == []
