@@ -35,18 +35,26 @@ class DiskGuard:
         """Called before `size_bytes` are queued. May sleep a little; DiskFullError when full,
         UnavailableError when the disk does not answer.
         """
+        if not self.has_room(size_bytes):
+            raise DiskFullError(
+                f"{self._free_bytes} bytes are free in {self._path}, and "
+                f"{self._reserve_bytes} are kept for recovery: free space or let the pipeline "
+                "upload, then append again",
+                durability="not_durable",
+            )
+        if self._free_bytes <= self._throttle_bytes:
+            self._clock.sleep(THROTTLE_SECONDS)
+
+    def has_room(self, size_bytes: int) -> bool:
+        """As `admit`, for whoever must not wait and has its own way to refuse.
+
+        UnavailableError when the disk does not answer.
+        """
         self._allowance_bytes -= size_bytes
-        if self._allowance_bytes <= 0 or self._free_bytes <= self._throttle_bytes:
-            self._look(size_bytes)
-            if self._free_bytes - size_bytes < self._reserve_bytes:
-                raise DiskFullError(
-                    f"{self._free_bytes} bytes are free in {self._path}, and "
-                    f"{self._reserve_bytes} are kept for recovery: free space or let the pipeline "
-                    "upload, then append again",
-                    durability="not_durable",
-                )
-            if self._free_bytes <= self._throttle_bytes:
-                self._clock.sleep(THROTTLE_SECONDS)
+        if self._allowance_bytes > 0 and self._free_bytes > self._throttle_bytes:
+            return True
+        self._look(size_bytes)
+        return self._free_bytes - size_bytes >= self._reserve_bytes
 
     def _look(self, size_bytes: int) -> None:
         now = self._clock.monotonic()

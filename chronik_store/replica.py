@@ -146,6 +146,13 @@ class Replica:
 
     # --- changing it -----------------------------------------------------------------------------
 
+    def has_room(self, entries: Sequence[Entry]) -> bool:
+        """Whether this disk still takes records of this size: below the reserve it does not, for
+        an append that fails half-way ends the log. Commands always pass: room is kept for them.
+        """
+        size = sum(each.header.entry_bytes for each in entries if each.header.kind == RECORDS)
+        return not size or self._core.guard.has_room(size)
+
     def append_entries(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> Appended:
         """Take entries that follow (prev_index, prev_term); paper figure 2, receiver rules 2 to 4.
 

@@ -11,6 +11,7 @@ by its entries or by its node's beats (protocol 15), and waits on.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from chronik_server.raft.liveness import NEVER
@@ -30,6 +31,9 @@ from chronik_server.raft.role_base import RoleBase
 
 if TYPE_CHECKING:
     from chronik_server.raft.group import RaftGroup
+    from chronik_store.format.entry import Entry
+
+logger = logging.getLogger("chronik_server.raft")
 
 
 class FollowerRole(Follower, RoleBase):
@@ -41,6 +45,7 @@ class FollowerRole(Follower, RoleBase):
         self.patience = state.draw_patience()
         self.leader_heard_at = NEVER
         self.asking = False
+        self.is_full = False
         self.grants: set[str] = set()
         self.roll: dict[str, PreVoteResponse] = {}
         self.election_timer = RoleTimer(self.election_interval, self.start_election)
@@ -165,15 +170,21 @@ class FollowerRole(Follower, RoleBase):
         """Paper figure 2; the answer leaves when what it speaks of is durable."""
         group, message = self.group, data.message
         self.heard_leader(data.sender)
+        entries = self._taken(message.entries)
         appended = group.replica.append_entries(
-            message.prev_log_index, message.prev_log_term, message.entries
+            message.prev_log_index, message.prev_log_term, entries
         )
         if appended.conflict is not None:
             self._acknowledge(data, 0, hint=appended.conflict)
             return
         matched = appended.last_index
         ticket = appended.ticket
-        if not message.entries:
+        if len(entries) < len(message.entries):
+            # Not answered, as if lost: it comes again with a beat. To say what we hold instead
+            # would be taken for an invitation to send the next window at once.
+            group.note_commit(min(message.commit_index, matched))
+            return
+        if not entries:
             # Says only what is durable already: a beat never waits for a slow disk (protocol 13).
             ticket = 0
             group.note_commit(min(message.commit_index, matched))
@@ -184,6 +195,18 @@ class FollowerRole(Follower, RoleBase):
         if group.replica.suspect and trusted and message.trusted_boot == group.node.boot_id:
             ticket = max(ticket, appended.ticket, group.replica.set_suspect(False))
         self._acknowledge(data, matched, ticket=ticket)
+
+    def _taken(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """The entries of a message, or none of them while the disk is full."""
+        group = self.group
+        if not entries:
+            return entries
+        has_room = group.replica.has_room(entries)
+        if has_room == self.is_full:
+            self.is_full = not has_room
+            said = "there is room again" if has_room else "the disk is full: records are refused"
+            logger.warning("%s: %s", group, said)
+        return entries if has_room else ()
 
     def on_receive_install_snapshot(self, data: Received[InstallSnapshot]) -> None:
         """Begin behind the leader's manifest."""

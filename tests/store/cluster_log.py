@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,7 +104,9 @@ def open_cluster_log(
         wal=wal,
         state=state,
         committer=committer,
-        guard=DiskGuard(env.fs, env.clock, "/data", reserve_bytes=0, throttle_bytes=0),
+        guard=DiskGuard(
+            env.fs, env.clock, os.path.dirname(PATHS.wal), reserve_bytes=0, throttle_bytes=0
+        ),
         on_unsworn=lambda _core: None,
         on_sealed=lambda _core: None,
         read_only=False,

@@ -1,0 +1,99 @@
+"""A node whose disk is full takes no records, and is a member all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chronik_server.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    RequestVoteResponse,
+)
+from chronik_store.errors import DiskFullError
+from chronik_store.format.control import Noop
+from tests.server.raft.alone import Alone, ask, entries_of
+from tests.server.raft.world import World
+from tests.store.cluster_log import control_entry, run_of
+
+
+class Guard:
+    """A disk with room, or without."""
+
+    has_space = False
+
+    def has_room(self, _size_bytes: int) -> bool:
+        return self.has_space
+
+    def admit(self, _size_bytes: int) -> None:
+        if not self.has_space:
+            raise DiskFullError("full", durability="not_durable")
+
+
+def fill(node: Any) -> Guard:
+    guard = node.replica._core.guard = Guard()
+    return guard
+
+
+def test_a_full_follower_takes_no_records_until_there_is_room() -> None:
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        guard = fill(alone.node)
+        alone.feed("n2", entries_of(1, 1, 1, run_of([1, 1], first=2, offset=1), commit=3))
+        assert [] == alone.sent(AppendEntriesResponse)  # as if it had been lost
+        assert (1, 1) == (alone.replica.last_index, alone.replica.commit_index)
+        alone.feed("n2", entries_of(1, 1, 1, commit=3))  # a beat is answered as ever
+        (answer,) = alone.sent(AppendEntriesResponse)
+        assert (True, 1) == (answer.success, answer.match_index)
+
+        guard.has_space = True
+        alone.forget()
+        alone.feed("n2", entries_of(1, 1, 1, run_of([1, 1], first=2, offset=1), commit=3))
+        (answer,) = alone.sent(AppendEntriesResponse)
+        assert (True, 3) == (answer.success, answer.match_index)
+        assert 3 == alone.replica.commit_index
+
+
+def test_a_full_follower_votes_and_takes_commands() -> None:
+    """What frees the disk again, and who leads, is written into the room that is kept."""
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        fill(alone.node)
+        alone.feed("n3", ask(2, "n3", 1, 1))
+        (vote,) = alone.sent(RequestVoteResponse)
+        assert vote.vote_granted
+        noop = control_entry(2, 2, 1, Noop())
+        alone.feed("n3", entries_of(2, 1, 1, [noop], leader="n3"))
+        (answer,) = alone.sent(AppendEntriesResponse)
+        assert (True, 2) == (answer.success, answer.match_index)
+
+
+def test_a_full_follower_still_truncates() -> None:
+    """A suffix that the leader does not have goes, even if what replaces it has no room yet."""
+    with Alone(terms=[1, 1], hard=(1, "")) as alone:
+        fill(alone.node)
+        alone.feed("n2", entries_of(2, 2, 2, (), leader="n2"))
+        (answer,) = alone.sent(AppendEntriesResponse)
+        assert not answer.success
+        assert 1 == answer.hint_term
+
+
+def test_a_group_goes_on_without_its_full_member_which_comes_back() -> None:
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.commit(b"before")
+        full = next(node for node in world.nodes.values() if node is not leader)
+        guard = fill(full)
+        terms = {node.group.term for node in world.nodes.values()}
+        for number in range(20):
+            world.commit(b"during %d" % number)
+        world.keep_log = True
+        world.run(5.0)
+        again = [m for _, to, m in world.log if to == full.name and type(m) is AppendEntries]
+        beats = 5.0 / world.settings.heartbeat_seconds
+        assert 0 < len(again) <= beats + 2, "what is refused comes again with beats only"
+        last = leader.replica.last_index
+        assert full.replica.last_index < last
+        assert terms == {node.group.term for node in world.nodes.values()}
+        assert leader.group.leader == full.group.leader == leader.name
+
+        guard.has_space = True
+        world.until(lambda: full.replica.commit_index == last)
