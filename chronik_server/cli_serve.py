@@ -24,8 +24,8 @@ from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import say
-from chronik_store.clock import SystemClock
 from chronik_store.config import LogConfig
+from chronik_store.environment import Environment
 
 
 @verb(
@@ -85,19 +85,22 @@ def config_of(session: Session, options: dict[str, Any]) -> ServerConfig:
 
 
 async def serve(
-    session: Session, config: ServerConfig, log_config: LogConfig, stop: asyncio.Event
+    session: Session,
+    config: ServerConfig,
+    log_config: LogConfig,
+    stop: asyncio.Event,
+    *,
+    env: Environment = Environment(),  # noqa: B008 (frozen)
 ) -> int:
-    """Run one node until `stop`."""
+    """Run one node until `stop`. env: its clock, its disk; a test hands in worse ones."""
     fatal: list[BaseException] = []
 
     def end(error: BaseException) -> None:
         fatal.append(error)
         stop.set()
 
-    backend = await open_backend(config, log_config, end)
-    server = Server(
-        backend, config, clock=SystemClock(), batch_bytes_max=log_config.batch_bytes_max
-    )
+    backend = await open_backend(config, log_config, end, env=env)
+    server = Server(backend, config, clock=env.clock, batch_bytes_max=log_config.batch_bytes_max)
     health = Health(server, asyncio.get_running_loop())
     try:
         address = await server.start()

@@ -39,13 +39,14 @@ T = TypeVar("T")
 OnFatal = Callable[[BaseException], None]
 
 
-async def open_backend(config: ServerConfig, log_config: LogConfig, on_fatal: OnFatal) -> Backend:
+async def open_backend(
+    config: ServerConfig, log_config: LogConfig, on_fatal: OnFatal, *, env: Environment
+) -> Backend:
     """Open the data directory; a server of its own, or a node of a cluster.
 
     on_fatal: called when the process must end: a disk has failed, or NodeRemovedError. Errors: as
     `LogStore.open`; ConfigError, IdentityMismatchError when it cannot be what the settings ask for.
     """
-    env = Environment()
     owner = await _run(owner_of, config.data_dir, env)
     if owner not in {None, LOCAL_OWNER}:
         assert owner is not None

@@ -9,6 +9,7 @@ import secrets
 import pytest
 
 from tests.cluster.buckets import DirectoryBucket, RgwBucket
+from tests.cluster.network import Network
 from tests.cluster.processes import Cluster
 from tests.s3.servers import CephRgw
 
@@ -90,6 +91,13 @@ def bucket(tmp_path):
     made.close()
 
 
+@pytest.fixture
+def network():
+    """What the nodes of a cluster reach each other through."""
+    with Network() as made:
+        yield made
+
+
 class Starter:
     """Starts clusters of one test."""
 
@@ -97,9 +105,12 @@ class Starter:
         self.folder = folder
         self.started = []
 
-    def __call__(self, bucket, **settings):
+    def __call__(self, bucket, *, prepare=None, **settings):
+        """prepare(node): called for each node before it starts."""
         cluster = Cluster(self.folder, bucket, **settings)
         self.started.append(cluster)
+        for node in cluster.nodes if prepare is not None else ():
+            prepare(node)
         return cluster.__enter__()
 
 

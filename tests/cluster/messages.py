@@ -6,6 +6,7 @@ stored twice.
 """
 
 import asyncio
+import itertools
 import re
 import threading
 import time
@@ -22,6 +23,8 @@ from tests.cluster.processes import eventually
 
 OPTIONS = ClientOptions(connect_seconds=2.0, request_seconds=15.0, retry_seconds=40.0)
 CATCH_UP_SECONDS = 30.0
+PROGRESS_SECONDS = 45.0
+"""Within it appends go on wherever a quorum is; a bound for a busy machine, not a figure."""
 MESSAGE = re.compile(rb'\{"message": (\d+),')
 """How a message begins: a file of a node that matches holds messages."""
 
@@ -77,14 +80,15 @@ def produce(cluster, topic, count, *, start=0, partition=None):
 class Load:
     """One thread for each partition that appends batches until told to stop."""
 
-    def __init__(self, cluster, topic, partitions, *, batch=20, pause=0.005):
+    def __init__(self, cluster, topic, partitions, *, batch=20, pause=0.005, options=OPTIONS):
         self.acknowledged = Acknowledged()
         self.sent = {number: [] for number in range(partitions)}
         self.times = {number: [] for number in range(partitions)}
         self.errors = []
-        self._batch, self._pause, self._topic = batch, pause, topic
+        self.batch = batch
+        self._pause, self._topic = pause, topic
         self._stop = threading.Event()
-        self._client = Client(cluster.servers, options=OPTIONS)
+        self._client = Client(cluster.servers, options=options)
         self._threads = [
             threading.Thread(target=self._run, args=(number,)) for number in range(partitions)
         ]
@@ -104,8 +108,8 @@ class Load:
     def _run(self, partition):
         number = partition * 10_000_000
         while not self._stop.is_set():
-            values = [body(number + place) for place in range(self._batch)]
-            number += self._batch
+            values = [body(number + place) for place in range(self.batch)]
+            number += self.batch
             self.sent[partition] += values
             try:
                 found = self._client.append(self._topic, values, partition=partition)
@@ -120,6 +124,32 @@ class Load:
     def count(self):
         """Messages acknowledged so far."""
         return len(self.acknowledged.values)
+
+    def wait_for(self, count, seconds=PROGRESS_SECONDS):
+        """Return when so many more messages are acknowledged, each partition having its part."""
+        wanted = {
+            number: len(times) + -(-count // (self.batch * len(self.times)))
+            for number, times in self.times.items()
+        }
+
+        def lagging():
+            return {n: end - len(self.times[n]) for n, end in wanted.items()
+                    if len(self.times[n]) < end}  # fmt: skip
+
+        eventually(lambda: not lagging(), seconds, lambda: f"appends go on; missing: {lagging()}")
+
+    def longest_pause(self, since):
+        """Seconds between two acknowledgements, or since a moment, at most, in any partition."""
+        found = 0.0
+        for times in self.times.values():
+            later = [since, *(each for each in times if each > since)]
+            gaps = [b - a for a, b in itertools.pairwise(later)]
+            found = max(found, *gaps) if gaps else float("inf")
+        return found
+
+    def assert_no_errors(self):
+        """Every batch was acknowledged in the end."""
+        assert self.errors == [], [repr(error) for error in self.errors[:5]]
 
     def silence(self, since):
         """Seconds from a moment to the first acknowledgement behind it, for each partition."""

@@ -65,8 +65,14 @@ class Node:
         self.id = node_id
         self.entrance = entrance
         self.knows_peers = entrance is None
-        self.address = f"127.0.0.1:{free_port()}"
+        self.port = free_port()
+        self.front_port = self.port if cluster.network is None else free_port()
+        self.address = f"127.0.0.1:{self.front_port}"
+        """Where clients and nodes find it: through the network of the test, if there is one."""
         self.health = f"127.0.0.1:{free_port()}"
+        self.environ = {}
+        """Beside the cluster's."""
+        self.launcher = ("-m", "chronik_server")
         self.directory = cluster.folder / node_id
         self.log = cluster.folder / f"node-{node_id}.log"
         self._cluster = cluster
@@ -83,16 +89,18 @@ class Node:
     def start(self):
         """Start it; `wait_until_ready` comes after."""
         assert not self.is_running, f"{self} runs already"
-        arguments = [sys.executable, "-m", "chronik_server", "-d", str(self.directory)]
+        arguments = [sys.executable, *self.launcher, "-d", str(self.directory)]
         arguments += ["--object-store", self._cluster.bucket.url, "serve", "--node-id", self.id]
-        arguments += ["--listen", self.address, "--health", self.health]
+        arguments += ["--listen", f"127.0.0.1:{self.port}", "--advertise", self.address]
+        arguments += ["--health", self.health]
         if self.knows_peers:
             arguments += ["--peers", self._cluster.peers]
         if self.entrance is not None:
             arguments += ["--join", self.entrance.address]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                arguments, env=self._cluster.environ, cwd=ROOT, stdout=output, stderr=output,
+                arguments, env={**self._cluster.environ, **self.environ}, cwd=ROOT,
+                stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -170,9 +178,10 @@ class Node:
 class Cluster:
     """Nodes "1", "2", "3" over one bucket. A context manager: inside it they run and are ready."""
 
-    def __init__(self, folder, bucket, *, nodes=3, **settings):
+    def __init__(self, folder, bucket, *, nodes=3, network=None, **settings):
         self.folder = Path(folder)
         self.bucket = bucket
+        self.network = network
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         self.environ = {**clean, **SMALL, **bucket.environ, **settings}
         self.nodes = [Node(self, str(number + 1)) for number in range(nodes)]
@@ -185,6 +194,8 @@ class Cluster:
         entrance = next(node for node in self.nodes if node.is_running)
         node = Node(self, node_id, entrance=entrance)
         self.nodes.append(node)
+        if self.network is not None:
+            self.network.front(node.id, node.front_port, node.port)
         node.start()
         node.wait_until_ready()
         return node
@@ -198,6 +209,10 @@ class Cluster:
     def servers(self):
         """As a client takes them."""
         return ",".join(node.address for node in self.nodes)
+
+    def others(self, *nodes):
+        """All nodes but these."""
+        return [node for node in self.nodes if node not in nodes]
 
     def node(self, node_id):
         """The node of this id."""
@@ -221,6 +236,8 @@ class Cluster:
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             stack.callback(self.end)
+            for node in self.nodes if self.network is not None else ():
+                self.network.front(node.id, node.front_port, node.port)
             self.start()
             stack.pop_all()
         return self
