@@ -18,12 +18,12 @@ from chronik_server.addresses import Address
 from chronik_server.backend import Link
 from chronik_server.client.channel import Channel
 from chronik_server.client.options import ClientOptions
-from chronik_server.protocol.cluster import NodeReport, RaftMessage
+from chronik_server.protocol.cluster import NodeReport
 from chronik_server.protocol.greeting import PeerIdentity
+from chronik_server.protocol.raft_message import RaftMessage
 from chronik_server.raft import messages
 from chronik_server.raft.node import RaftNode
 from chronik_store.errors import ChronikError, IdentityMismatchError
-from chronik_store.format import cbor
 from chronik_store.format.checksum import Buffer
 
 logger = logging.getLogger("chronik_server.peers")
@@ -165,7 +165,7 @@ class PeerLinks:
             return
         head, buffers = messages.encode(message)
         payload = buffers[0] if len(buffers) == 1 else b"".join(buffers)
-        link.tell(RaftMessage(group_id, cbor.encode(head)), payload)
+        link.tell(RaftMessage(group_id, head), payload)
 
     def report(self, peer: str, report: NodeReport) -> None:
         """Tell the node that leads the metadata; lost if it is away, and told again later."""
@@ -182,8 +182,7 @@ class PeerLinks:
         if not isinstance(message, RaftMessage) or self.raft is None:
             return
         try:
-            head = cbor.decode(message.head, what="raft message")
-            found = messages.decode(head, payload)
+            found = messages.decode(message.head, payload)
         except ChronikError as error:
             self.dropped += 1
             logger.warning("dropped a message of node %s: %s", sender, error)

@@ -91,7 +91,7 @@ class Session(asyncio.Protocol):
         self._heard = self._server.loop.time()
         if not self._connection.pending_bytes:
             self._began = self._heard
-        self._server.metrics.received_bytes.inc(len(data))
+        self._server.metrics.received_bytes += len(data)
         self._take(data)
 
     def eof_received(self) -> None:
@@ -213,9 +213,7 @@ class Session(asyncio.Protocol):
             found = hide(error)
             metrics.failures.labels(event.verb.name.lower(), code_of(found)).inc()
             outcome = Failure(number, found)
-        count, seconds = metrics.by_verb[event.verb]
-        count.inc()
-        seconds.observe(loop.time() - begun)
+        metrics.by_verb[event.verb].note(loop.time() - begun)
         if isinstance(event, Request):
             self._send(outcome)
 
@@ -259,7 +257,7 @@ class Session(asyncio.Protocol):
         # A closing one takes nothing more, and uvloop's says so by raising.
         if out and self._transport is not None and not self._transport.is_closing():
             data = out[0] if len(out) == 1 else b"".join(out)
-            self._server.metrics.sent_bytes.inc(len(data))
+            self._server.metrics.sent_bytes += len(data)
             self._transport.write(data)
 
     # --- limits and the end ----------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Messages about nodes and upkeep: status, pipeline, members, leadership, and Raft's own.
+"""Messages about nodes and upkeep: status, pipeline, members, leadership.
 
 Place: in `protocol`. Promise: a status says of each partition what `chronik_store` says of it, and
-what this node is to it. A Raft message is opaque here: a group, a head, a payload.
+what this node is to it.
 """
 
 from __future__ import annotations
@@ -153,14 +153,6 @@ class TransferLeader:
 
 
 @dataclass(frozen=True, slots=True)
-class RaftMessage:
-    """From one node of a group to another. `head` is Raft's own encoding; entries are payload."""
-
-    group: str
-    head: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
 class Settled:
     """The members of this partition's group are those of the wish of this version, committed."""
 
@@ -178,21 +170,6 @@ class NodeReport:
 
     settled: tuple[Settled, ...] = ()
     cleared: tuple[str, ...] = ()
-
-
-class Blob:
-    """A byte string of at most `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-
-    def pack(self, value: bytes) -> Any:
-        return self.unpack(value, "it")
-
-    def unpack(self, item: Any, what: str) -> bytes:
-        if type(item) is not bytes or len(item) > self.limit:
-            raise ShapeError(f"{what} is not a byte string of at most {self.limit} bytes")
-        return item
 
 
 class NamedOffsets:
@@ -307,7 +284,6 @@ CLUSTER_DESCRIPTION: Final = Codec(
 ADD_NODE: Final = Codec(AddNode, {"node_id": NAME, "address": NAME})
 REMOVE_NODE: Final = Codec(RemoveNode, {"node_id": NAME})
 TRANSFER_LEADER: Final = Codec(TransferLeader, {**_WHERE, "to": Optional(NAME)})
-RAFT_MESSAGE: Final = Codec(RaftMessage, {"group": NAME, "head": Blob(8 << 20)})
 REPORTED_MAX: Final = 1000
 """Of each kind in one report; the rest follows in the next."""
 NODE_REPORT: Final = Codec(

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 from chronik_server.errors import ProtocolError
 from chronik_store.errors import FutureVersionError
-from chronik_store.format.checksum import Buffer, checksum, checksum_parts
+from chronik_store.format.checksum import Buffer, checksum
 
 VERSION: Final = 1
 VERSION_MAX: Final = 31
@@ -99,29 +99,42 @@ class FrameDecoder:
     def feed(self, data: Buffer) -> list[Frame]:
         """The frames that `data` completes. ProtocolError, FutureVersionError: hang up."""
         buffer = self._buffer
-        buffer += data
-        if len(buffer) < self._wanted:
-            return []
+        if buffer:
+            buffer += data
+            if len(buffer) < self._wanted:
+                return []
+            data = buffer
         frames: list[Frame] = []
-        at, size = 0, len(buffer)
-        while size - at >= FRAME_HEAD_BYTES:
-            length = self._length(at)
-            if size - at < length:
-                break
-            frames.append(self._frame(at, length))
-            at += length
-        if at:
+        at, size, wanted = 0, len(data), FRAME_HEAD_BYTES
+        with memoryview(data) as view:
+            while size - at >= FRAME_HEAD_BYTES:
+                fields = _HEAD.unpack_from(view, at)
+                wanted = self._length(*fields)
+                if size - at < wanted:
+                    break
+                frames.append(_frame(view[at : at + wanted], fields))
+                at += wanted
+                wanted = FRAME_HEAD_BYTES
+            if data is not buffer:
+                buffer += view[at:]
+        if data is buffer and at:
             del buffer[:at]
-        self._wanted = FRAME_HEAD_BYTES
-        if len(buffer) >= FRAME_HEAD_BYTES:
-            self._wanted = self._length(0)
+        self._wanted = wanted
         return frames
 
-    def _length(self, at: int) -> int:
+    def _length(
+        self,
+        size: int,
+        version: int,
+        kind: int,
+        _verb: int,
+        _request_id: int,
+        header_bytes: int,
+        _digest: int,
+    ) -> int:
         """The frame's length, its fixed bytes checked: what is refused is refused before the
         rest has arrived.
         """
-        size, version, kind, _, _, header_bytes, _ = _HEAD.unpack_from(self._buffer, at)
         if version != VERSION:
             if VERSION < version <= VERSION_MAX:
                 raise FutureVersionError(
@@ -130,7 +143,7 @@ class FrameDecoder:
                     supported=VERSION,
                 )
             raise ProtocolError("these bytes are not Chronik's protocol")
-        length = int(size) + 4
+        length = size + 4
         if length > self.frame_bytes_max:
             raise ProtocolError(
                 f"a frame of {length} bytes; at most {self.frame_bytes_max} are allowed here"
@@ -141,13 +154,11 @@ class FrameDecoder:
             raise ProtocolError(f"a header of {header_bytes} bytes in a frame of {length}")
         return length
 
-    def _frame(self, at: int, length: int) -> Frame:
-        _, _, kind, verb, request_id, header_bytes, digest = _HEAD.unpack_from(self._buffer, at)
-        start = at + FRAME_HEAD_BYTES
-        with memoryview(self._buffer) as view:
-            header = bytes(view[start : start + header_bytes])
-            payload = bytes(view[start + header_bytes : at + length])
-            found = checksum_parts(view[at : at + _FIXED_BYTES], header) & _LOW
-        if found != digest:
-            raise ProtocolError("a frame's checksum does not match its bytes")
-        return Frame(kind, verb, request_id, header, payload)
+
+def _frame(whole: memoryview, fields: tuple[int, int, int, int, int, int, int]) -> Frame:
+    _, _, kind, verb, request_id, header_bytes, digest = fields
+    end = FRAME_HEAD_BYTES + header_bytes
+    header = bytes(whole[FRAME_HEAD_BYTES:end])
+    if checksum(bytes(whole[:_FIXED_BYTES]) + header) & _LOW != digest:
+        raise ProtocolError("a frame's checksum does not match its bytes")
+    return Frame(kind, verb, request_id, header, bytes(whole[end:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from chronik_server.protocol import cluster, data, greeting, topics
+from chronik_server.protocol import cluster, data, greeting, raft_message, topics
 from chronik_server.protocol.message import Codec
 from chronik_server.protocol.verbs import Verb
 
@@ -42,7 +42,7 @@ EXCHANGES: Final[dict[int, Exchange]] = {
     Verb.ADD_NODE: Exchange(cluster.ADD_NODE, topics.DONE),
     Verb.REMOVE_NODE: Exchange(cluster.REMOVE_NODE, topics.DONE),
     Verb.TRANSFER_LEADER: Exchange(cluster.TRANSFER_LEADER, topics.DONE),
-    Verb.RAFT: Exchange(cluster.RAFT_MESSAGE, None),
+    Verb.RAFT: Exchange(raft_message.RAFT_MESSAGE, None),
     Verb.REPORT: Exchange(cluster.NODE_REPORT, None),
 }
 

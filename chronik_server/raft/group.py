@@ -92,6 +92,8 @@ class RaftGroup(State):
         self.on_commit: list[Callable[[int], None]] = []
         self.on_role: list[Callable[[Role, int], None]] = []
         self._first_members = members
+        self._sent: asyncio.Future[None] = node.loop.create_future()
+        self._sent.set_result(None)
         self._shown_commit = replica.commit_index
         self.state: RaftRole = FollowerRole(self)
 
@@ -275,9 +277,7 @@ class RaftGroup(State):
             self._post(destination, message)
         else:
             self.replica.when_synced(need, partial(self._post, destination, message))
-        done: asyncio.Future[None] = self.loop.create_future()
-        done.set_result(None)
-        return done
+        return self._sent
 
     def broadcast(self, data: Mapping[str, Any]) -> None:
         """Raftos's candidate asks for votes."""

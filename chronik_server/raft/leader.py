@@ -202,7 +202,7 @@ class LeaderRole(Leader, RoleBase):
             self.transfer.peer_moved(peer)
         if self.is_current and peer in self.replication.peers:
             self._settle_reads()
-            self.replication.send(peer)
+            self.replication.send_on(peer)
 
     def update_commit_index(self) -> None:
         """Count who holds what; raftos's way of doing so is defect 18."""

@@ -77,7 +77,8 @@ class NodeLiveness:
 
     def watch(self, peer: str) -> None:
         """Beat towards this node from now on."""
-        self._peers.setdefault(peer, _Peer())
+        if peer not in self._peers:
+            self._peers[peer] = _Peer()
 
     # --- our own table ---------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What nodes say to each other: frozen values, and their two parts on the wire.
 
-    header: one CBOR map  {"kind": ..., each field by its name}
+    head: bytes           one CBOR map  {"kind": ..., each field by its name}; the two messages
+                          that every group of entries needs are packed instead (`packed`)
     payload: raw bytes    AppendEntries: the entries, back to back, verbatim
                           InstallSnapshot: the snapshot's checkpoint
 
@@ -8,15 +9,25 @@ Place: between the roles and the RPC room, which frames and encodes. Promise: en
 lie in the log; nothing is copied to encode them. Invariant: `decode` raises CorruptionError or
 FutureVersionError and nothing else; each entry is still to be proved by `Replica.append_entries`.
 A message does not say who sent it: the transport does.
+
+Packed, little-endian, after one byte that no CBOR map begins with:
+
+    0x01 AppendEntries          u8 bytes of leader_id, u8 bytes of trusted_boot, u64 term,
+                                prev_log_index, prev_log_term, commit_index, trusted_index,
+                                request_id; leader_id, trusted_boot
+    0x02 AppendEntriesResponse  u8 flags (1 success, 2 is_suspect), u64 term, match_index,
+                                request_id, prev_log_index, hint_index, hint_term
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 from chronik_store.errors import CorruptionError
+from chronik_store.format import cbor
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.entry import (
     ENTRY_HEADER_BYTES,
@@ -169,48 +180,128 @@ Message = (
 )
 
 _CLASSES: Final[Mapping[str, type[Any]]] = {each.KIND: each for each in Message.__args__}
-_IN_PAYLOAD: Final = frozenset({"entries", "snapshot"})
+_PACKED: Final = frozenset((AppendEntries.KIND, AppendEntriesResponse.KIND))
 _FIELDS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    kind: tuple((f.name, str(f.type)) for f in fields(each) if f.name not in _IN_PAYLOAD)
+    kind: tuple((f.name, str(f.type)) for f in fields(each) if f.name != "snapshot")
     for kind, each in _CLASSES.items()
+    if kind not in _PACKED
 }
 
 
-def encode(message: Message) -> tuple[dict[str, Any], tuple[Buffer, ...]]:
-    """(header, buffers): the buffers follow each other as the payload."""
-    kind = message.KIND
-    header: dict[str, Any] = {"kind": kind}
-    for name, _ in _FIELDS[kind]:
-        header[name] = getattr(message, name)
-    if isinstance(message, Beat):
-        header["claims"] = [list(claim) for claim in message.claims]
-    if isinstance(message, AppendEntries):
+_APPEND: Final = struct.Struct("<BBBQQQQQQ")
+_APPEND_FORM: Final = 1
+_ANSWER: Final = struct.Struct("<BBQQQQQQ")
+_ANSWER_FORM: Final = 2
+_SUCCESS: Final = 1
+_SUSPECT: Final = 2
+_NUMBER_END: Final = 1 << 63
+
+
+def encode(message: Message) -> tuple[bytes, tuple[Buffer, ...]]:
+    """(head, buffers): the buffers follow each other as the payload."""
+    if type(message) is AppendEntriesResponse:
+        return _pack_answer(message), ()
+    if type(message) is AppendEntries:
         parts: list[Buffer] = []
-        for entry in message.entries:
-            parts += (pack_header(entry.header), entry.payload)
-        return header, tuple(parts)
-    if isinstance(message, InstallSnapshot):
-        return header, (message.snapshot.encode(),)
-    return header, ()
+        for header, payload in message.entries:
+            parts += (pack_header(header), payload)
+        return _pack_append(message), tuple(parts)
+    kind = message.KIND
+    header_map: dict[str, Any] = {"kind": kind}
+    for name, _ in _FIELDS[kind]:
+        header_map[name] = getattr(message, name)
+    if isinstance(message, Beat):
+        header_map["claims"] = [list(claim) for claim in message.claims]
+    payload_parts = (message.snapshot.encode(),) if isinstance(message, InstallSnapshot) else ()
+    return cbor.encode(header_map), payload_parts
 
 
-def decode(header: Mapping[str, Any], payload: Buffer) -> Message:
+def decode(head: bytes, payload: Buffer) -> Message:
     """The message. CorruptionError when it is malformed in any way; FutureVersionError."""
+    form = head[0] if head else 0
+    if form == _APPEND_FORM:
+        return _unpack_append(head, payload)
+    if form == _ANSWER_FORM:
+        return _unpack_answer(head, payload)
+    header = cbor.decode(head, what="raft message")
+    if type(header) is not dict:
+        raise CorruptionError("a message's head is no map")
     kind = header.get("kind")
     known = _FIELDS.get(kind) if isinstance(kind, str) else None
     if known is None or not isinstance(kind, str):
-        raise CorruptionError(f"a message of kind {kind!r} is none that Chronik knows")
+        raise CorruptionError(f"a message of kind {kind!r:.80} is none that Chronik knows")
     if len(header) != len(known) + 1:
         raise CorruptionError(f"{kind}: fields are missing or too many")
     values = {name: _checked(kind, name, expected, header) for name, expected in known}
-    if kind == AppendEntries.KIND:
-        values["entries"] = _entries(memoryview(payload))
-    elif kind == InstallSnapshot.KIND:
+    if kind == InstallSnapshot.KIND:
         values["snapshot"] = Snapshot.decode(payload)
     elif len(payload):
         raise CorruptionError(f"{kind}: {len(payload)} bytes of payload where none belong")
     message: Message = _CLASSES[kind](**values)
     return message
+
+
+def _pack_append(message: AppendEntries) -> bytes:
+    leader, boot = message.leader_id.encode(), message.trusted_boot.encode()
+    fixed = _APPEND.pack(
+        _APPEND_FORM,
+        len(leader),
+        len(boot),
+        message.term,
+        message.prev_log_index,
+        message.prev_log_term,
+        message.commit_index,
+        message.trusted_index,
+        message.request_id,
+    )
+    return fixed + leader + boot
+
+
+def _unpack_append(head: bytes, payload: Buffer) -> AppendEntries:
+    size = _APPEND.size
+    if len(head) < size:
+        raise CorruptionError(f"append_entries: a head of {len(head)} bytes")
+    _, leader_bytes, boot_bytes, *numbers = _APPEND.unpack_from(head)
+    middle = size + leader_bytes
+    if len(head) != middle + boot_bytes or max(numbers) >= _NUMBER_END:
+        raise CorruptionError(f"append_entries: a head of {len(head)} bytes, or a number too big")
+    try:
+        leader, boot = head[size:middle].decode(), head[middle:].decode()
+    except UnicodeDecodeError as error:
+        raise CorruptionError("append_entries: its leader's name is not text") from error
+    term, prev_index, prev_term, commit, trusted, request = numbers
+    entries = _entries(memoryview(payload)) if len(payload) else ()
+    return AppendEntries(
+        term, leader, prev_index, prev_term, commit, trusted, boot, request, entries
+    )
+
+
+def _pack_answer(message: AppendEntriesResponse) -> bytes:
+    return _ANSWER.pack(
+        _ANSWER_FORM,
+        _SUCCESS * message.success | _SUSPECT * message.is_suspect,
+        message.term,
+        message.match_index,
+        message.request_id,
+        message.prev_log_index,
+        message.hint_index,
+        message.hint_term,
+    )
+
+
+def _unpack_answer(head: bytes, payload: Buffer) -> AppendEntriesResponse:
+    if len(head) != _ANSWER.size or len(payload):
+        raise CorruptionError(
+            f"append_entries_response: {len(head)} bytes of head, {len(payload)} of payload"
+        )
+    _, flags, *numbers = _ANSWER.unpack(head)
+    if flags > _SUCCESS | _SUSPECT or max(numbers) >= _NUMBER_END:
+        raise CorruptionError("append_entries_response: unknown flags, or a number too big")
+    term, match, request, prev, hint_index, hint_term = numbers
+    success, is_suspect = bool(flags & _SUCCESS), bool(flags & _SUSPECT)
+    return AppendEntriesResponse(
+        term, success, match, request, prev, hint_index, hint_term, is_suspect
+    )
 
 
 def _checked(kind: str, name: str, expected: str, header: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from chronik_server.raft.messages import AppendEntries, AppendEntriesResponse, InstallSnapshot
 from chronik_server.raft.progress import Mode, PeerProgress
 from chronik_store.errors import ChronikError
+from chronik_store.format.control import Members
 from chronik_store.format.entry import Entry
 from chronik_store.replica import Snapshot
 
@@ -36,10 +37,15 @@ class Replication:
         self._replica = group.replica
         self._settings = group.node.settings
         self.peers: dict[str, PeerProgress] = {}
+        self._members: Members | None = None
         self._snapshot_fault = ""
 
     def sync_peers(self) -> None:
         """Follow the members in force."""
+        members = self._group.members
+        if members is self._members:
+            return
+        self._members = members
         now = self._leader.loop.time()
         wanted = self._group.peers
         self._group.node.watch(wanted)
@@ -63,10 +69,16 @@ class Replication:
 
     # --- send ------------------------------------------------------------------------------------
 
-    def send_all(self, *, beat: bool = False) -> None:
-        """Towards every peer."""
+    def send_all(self) -> None:
+        """Towards every peer, what is new."""
         for peer in self.peers:
-            self.send(peer, beat=beat)
+            self.send_on(peer)
+
+    def send_on(self, peer: str) -> None:
+        """As `send`, when entries are all that there may be to say."""
+        progress = self.peers[peer]
+        if progress.mode is not Mode.REPLICATE or progress.next_index <= self._replica.last_index:
+            self.send(peer)
 
     def send(self, peer: str, *, beat: bool = False) -> None:
         """What the peer lacks, as far as its window goes; with `beat` something in any case."""

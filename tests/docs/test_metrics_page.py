@@ -36,7 +36,7 @@ def exported() -> dict[str, str]:
     metrics = ServerMetrics()
     metrics.refused.labels("idle").inc()
     metrics.failures.labels("fetch", 1).inc()
-    metrics.by_verb[Verb.FETCH][1].observe(1)
+    metrics.by_verb[Verb.FETCH].note(1)
     store = StoreStatus("data", "id", "memory://b", False, 2, 1, 0, 0, ())
     status = StatusFound(store, (PartitionRole("t", 0, "leader"),), "1")
     found = {}

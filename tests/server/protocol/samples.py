@@ -8,6 +8,7 @@ from chronik_server.errors import NotLeaderError
 from chronik_server.protocol import cluster, data, greeting, topics
 from chronik_server.protocol.connection import Connection
 from chronik_server.protocol.events import Failure, Request, Response, Told
+from chronik_server.protocol.raft_message import RaftMessage
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.verbs import Verb
 from chronik_store.errors import OffsetOutOfRangeError
@@ -82,7 +83,7 @@ SAMPLES: tuple[Sample, ...] = (
     Sample(
         "raft",
         Side.CLIENT,
-        Told(Verb.RAFT, cluster.RaftMessage("events/1", b"\xa1dkindfbeat"), b"entries"),
+        Told(Verb.RAFT, RaftMessage("events/1", b"\xa1dkindfbeat"), b"entries"),
     ),
     Sample(
         "report",

@@ -294,23 +294,21 @@ class World:
             return
         if net.drop is not None and net.drop(node.name, peer, message):
             return
-        header, parts = encode(message)
+        head, parts = encode(message)
         payload = b"".join(parts)
         for _ in range(2 if net.repeat and rng.random() < net.repeat else 1):
             delay = rng.choice(net.delays)
             if net.late and rng.random() < net.late:
                 delay += rng.uniform(0.05, 0.8)
-            self.loop.call_later(delay, self._arrive, node, peer, group_id, header, payload)
+            self.loop.call_later(delay, self._arrive, node, peer, group_id, head, payload)
 
-    def _arrive(
-        self, sender: Node, peer: str, group_id: str, header: dict[str, Any], payload: bytes
-    ) -> None:
+    def _arrive(self, sender: Node, peer: str, group_id: str, head: bytes, payload: bytes) -> None:
         target = self.nodes.get(peer)
         if target is None or not target.is_up or (sender.name, peer) in self.network.cut:
             return
         if self.nodes[sender.name] is not sender:
             return  # its connection died with it
-        target.receive(sender.name, group_id, decode(header, payload))
+        target.receive(sender.name, group_id, decode(head, payload))
 
     def isolate(self, *names: str) -> None:
         """Cut these off from all others, both ways."""

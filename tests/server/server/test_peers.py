@@ -10,8 +10,8 @@ import pytest
 from chronik_server import peers
 from chronik_server.client.options import ClientOptions
 from chronik_server.peers import BACKLOG_BYTES_MAX, PeerLinks
-from chronik_server.protocol.cluster import RaftMessage
 from chronik_server.protocol.greeting import PeerIdentity
+from chronik_server.protocol.raft_message import RaftMessage
 from chronik_server.raft.messages import Beat
 from tests.server.serving import run
 
