@@ -35,6 +35,8 @@ class Batching:
         """
         if type(records) is RecordBatch:
             batch = records
+        elif type(records) is bytes:
+            batch = RecordBatch.from_records((records,), compression=self._compression)
         else:
             items = items_of(records)
             if not items:

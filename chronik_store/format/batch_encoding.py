@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import partial
 from io import BytesIO
 from itertools import accumulate
 from operator import add
@@ -55,6 +56,7 @@ _ONE_OFFSETS: Final = column_head(_OFFSETS, 8) + bytes(4)
 
 _SMALL_BYTES: Final = 1 << 14
 """Up to here a second copy of the body costs less than a BytesIO that saves it."""
+_header: Final = partial(tuple.__new__, BatchHeader)
 _PREFIX_GAP: Final = bytes(PREFIX.size)
 _INT64: Final = 1 << 63
 
@@ -140,7 +142,7 @@ def encode_one(value: bytes, key: bytes | None, time: int | None, producer: Prod
     raw = len(times) + len(keyed) + 20 + size + len(_NO_HEADERS)
     producer_id, epoch, sequence = producer
     fields = (flags, CODEC_NONE, 1, time_us, time_us, producer_id, epoch, size + key_bytes)
-    header = BatchHeader._make((*fields, sequence, raw, raw, key_bytes, size, 0))
+    header = _header((*fields, sequence, raw, raw, key_bytes, size, 0))
     parts = (times, keyed, _ONE_OFFSETS, _one_end(size), value, _NO_HEADERS)
     return _seal(header, parts), header
 

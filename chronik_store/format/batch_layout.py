@@ -36,6 +36,7 @@ Invariant: the raw body's length and its 42 head bytes are functions of the head
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
@@ -90,7 +91,8 @@ class BatchHeader(NamedTuple):
     headers_bytes: int
 
 
-_make: Final = BatchHeader._make
+# What `_make` does, without its look at the length, in a third of the time.
+_make: Final = partial(tuple.__new__, BatchHeader)
 
 Lengths = tuple[int, int, int, int, int, int, int]
 """The byte length of each of the seven columns."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
@@ -88,7 +89,8 @@ class EntryHeader(NamedTuple):
         return ENTRY_HEADER_BYTES + self.payload_bytes
 
 
-_make: Final = EntryHeader._make
+# What `_make` does, without its look at the length, in a third of the time.
+_make: Final = partial(tuple.__new__, EntryHeader)
 
 
 class Entry(NamedTuple):

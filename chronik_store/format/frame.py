@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
@@ -119,7 +120,8 @@ class FrameHeader(NamedTuple):
         return self.position + frame_bytes(self.payload_bytes)
 
 
-_make: Final = FrameHeader._make
+# What `_make` does, without its look at the length, in a third of the time.
+_make: Final = partial(tuple.__new__, FrameHeader)
 
 
 def frame_bytes(payload_bytes: int) -> int:

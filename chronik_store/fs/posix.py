@@ -50,7 +50,7 @@ class PosixFile:
             buffers = (b"".join(buffers),)
         if len(buffers) == 1:
             buffer = buffers[0]
-            expected = memoryview(buffer).nbytes
+            expected = len(buffer) if type(buffer) is bytes else memoryview(buffer).nbytes
             written = os.pwrite(self._descriptor, buffer, position)
             if written != expected:
                 self._write_rest(position, buffers, written)
@@ -95,11 +95,11 @@ class PosixFile:
 
     def sync_data(self) -> None:
         """Make all bytes written so far durable, and the size where a read needs it."""
-        if sys.platform == "darwin":
-            _sync(self._descriptor)
+        descriptor = self._descriptor
+        if sys.platform == "darwin" or descriptor == _CLOSED:
+            _sync(descriptor)
         else:
-            _check_open(self._descriptor)
-            os.fdatasync(self._descriptor)
+            os.fdatasync(descriptor)
 
     def sync_all(self) -> None:
         """Make bytes and all metadata durable."""

@@ -38,6 +38,8 @@ class MemberHistory:
 
     def commit(self, index: int) -> None:
         """Forget what can no longer come back: all but the last entry at or below `index`."""
+        if len(self._entries) <= 1:
+            return
         keep = 0
         for position, (at, _) in enumerate(self._entries):
             if at <= index:

@@ -43,6 +43,7 @@ class DescriptorCache:
         self._lock = threads.lock()
         self._limit = limit
         self._busy_limit = busy_limit
+        self._least_limit = min(limit, busy_limit)
         self._open: OrderedDict[str, Lent] = OrderedDict()
         self._written = 0
 
@@ -118,9 +119,11 @@ class DescriptorCache:
 
     def give_back(self, lent: Lent) -> None:
         """The end of a loan."""
-        closing: list[File] = []
         with self._lock:
             lent.users -= 1
+            if not lent.stale and len(self._open) <= self._least_limit:
+                return
+            closing: list[File] = []
             if lent.stale:
                 if lent.users == 0:
                     closing.append(lent.file)

@@ -9,8 +9,11 @@ have rising seqs, so the ones not yet durable are a queue. Not thread-safe.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 from chronik_store.model import Position
+
+_position = partial(tuple.__new__, Position)
 
 
 class DurableLimit:
@@ -55,5 +58,5 @@ class DurableLimit:
             last = staged.popleft()
         if last is None:
             return False
-        self.position = Position(last[1], last[2])
+        self.position = _position((last[1], last[2]))
         return True

@@ -109,7 +109,7 @@ class EntryTable:
 
     def append(self, header: EntryHeader, position: int, frame_bytes: int) -> None:
         """The next entry, in the newest file. ValueError unless it follows the last one."""
-        index, offset = header.index, header.base_offset
+        _, term, index, offset, record_count, timestamp_us, _, _ = header
         if index != self.last_index + 1 or offset != self.end_offset:
             raise ValueError(
                 f"entry {index} at offset {offset} does not follow entry {self.last_index}, "
@@ -119,13 +119,14 @@ class EntryTable:
         file.base_offsets.append(offset)
         file.positions.append(position)
         file.sizes.append(frame_bytes)
-        file.timestamps.append(header.timestamp_us)
-        if not self.run_term or self.run_term[-1] != header.term:
+        file.timestamps.append(timestamp_us)
+        run_term = self.run_term
+        if not run_term or run_term[-1] != term:
             self.run_first.append(index)
-            self.run_term.append(header.term)
+            run_term.append(term)
         self.last_index = index
-        self.end_offset = offset + header.record_count
-        self.last_timestamp_us = header.timestamp_us
+        self.end_offset = offset + record_count
+        self.last_timestamp_us = timestamp_us
 
     def truncate(self, index: int) -> None:
         """Forget entries at or above `index`, which lies above the base."""

@@ -35,7 +35,7 @@ def encode_group(frames: Iterable[Frame], origin: int, marks: Marks, file_id: in
         at = origin + position
         parts += encode_frame_parts(seq, kind, head, payload, at, size, marks, file_id)
         total += size
-    if len(parts) > 4 and total < len(parts) * _JOIN_BELOW_BYTES:
+    if total < len(parts) * _JOIN_BELOW_BYTES:
         return [b"".join(parts)]
     return parts
 
@@ -54,11 +54,7 @@ def encode_frame_parts(
     length = len(head) + len(payload)
     pad = padding(length)
     if kind == _ENTRY and payload:
-        start = position + size - len(pad) - len(payload)
-        sectors = _zero_sectors_in(payload, start, position)
-        if pad and (start + len(payload)) % SECTOR_BYTES == 0:
-            sectors += 1
-        tail = _zeros_at_end(payload) + len(pad)
+        sectors, tail = _zeros_of_entry(payload, position, len(head), len(pad))
         first = encode_frame_header(
             kind, 0, seq, position, marks, file_id, head, length, sectors, tail
         )
@@ -74,29 +70,28 @@ def encode_frame_parts(
     return [first + whole[FRAME_HEADER_BYTES:]]
 
 
-def _zero_sectors_in(payload: Buffer, start: int, position: int) -> int:
-    """`zero_sectors` of a frame at `position` whose payload, of an entry, stands at `start`.
+def _zeros_of_entry(
+    payload: Buffer, position: int, head_bytes: int, pad_bytes: int
+) -> tuple[int, int]:
+    """`zero_sectors` of a frame at `position` with an entry in it, and with how many zeros it ends.
 
-    A sector that begins in the entry header is not among them: the header ends with the length of
-    the payload. Of the others one byte each is looked at first, and most of them end there.
+    A sector that begins in the entry header is not among the former: the header ends with the
+    length of the payload. Of the others one byte each is looked at first, and most end there.
     """
-    low = max(start, position + 1)
-    low += -low % SECTOR_BYTES
-    firsts = bytes(payload[low - start :: SECTOR_BYTES])
-    count, place = 0, firsts.find(0)
+    start = position + FRAME_HEADER_BYTES + head_bytes
+    size = len(payload)
+    low = -start % SECTOR_BYTES
+    firsts = bytes(payload[low::SECTOR_BYTES])
+    sectors = 1 if pad_bytes and (start + size) % SECTOR_BYTES == 0 else 0
+    place = firsts.find(0)
     while place >= 0:
-        at = low - start + place * SECTOR_BYTES
-        count += not bytes(payload[at : at + SECTOR_BYTES]).strip(b"\0")
+        at = low + place * SECTOR_BYTES
+        sectors += not bytes(payload[at : at + SECTOR_BYTES]).strip(b"\0")
         place = firsts.find(0, place + 1)
-    return count
-
-
-def _zeros_at_end(payload: Buffer) -> int:
-    """With how many zeros a payload ends, as far as the header can say."""
     ending = bytes(payload[-ZERO_TAIL_MAX:])
-    zeros = len(ending) - len(ending.rstrip(b"\0"))
+    tail = len(ending) - len(ending.rstrip(b"\0"))
     # A short payload of nothing but zeros: the entry header before it ends with zeros, too.
-    return ZERO_TAIL_MAX if zeros == len(ending) else zeros
+    return sectors, ZERO_TAIL_MAX if tail == len(ending) else tail + pad_bytes
 
 
 def zero_sectors(frame: bytes, position: int) -> int:

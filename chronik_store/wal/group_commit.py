@@ -226,14 +226,15 @@ class GroupCommit:
                 # The filler met an error meanwhile, which may have been this group's.
                 self._leading = False
                 raise self.poisoned_error()
-            fill = False
             if group.new_file is None:
                 fill = active.settle_locked()
+                self.sworn_seq = marks.synced_seq
             else:
+                fill = False
                 active.adopt_locked(group.new_file.file, end)
-            self.synced_seq = group.last_seq
-            self.sworn_seq = marks.synced_seq if group.new_file is None else group.new_file.seq
-            if self.durable.synced(self.synced_seq):
+                self.sworn_seq = group.new_file.seq
+            self.synced_seq = seq = group.last_seq
+            if self.durable.synced(seq):
                 self._owner.on_durable()
             heir = self._pass_lead_locked(own_seq)
             # One thread at a time delivers; who comes meanwhile leaves it to that one.

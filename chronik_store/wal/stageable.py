@@ -92,8 +92,9 @@ class StageableWal(ReadableWal):
         All stage methods: LogPoisonedError, LogClosedError, ReadOnlyError (never started).
         """
         self._check_stageable()
-        self._make_room(frame_bytes(len(header_bytes) + len(payload)))
-        return self._put_entry(header_bytes, header, payload)
+        size = frame_bytes(len(header_bytes) + len(payload))
+        self._make_room(size)
+        return self._put_entry(header_bytes, header, payload, size)
 
     def stage_hard_state(self, term: int, vote: str) -> int:
         """Record term and vote ("": none)."""
@@ -163,18 +164,21 @@ class StageableWal(ReadableWal):
         self._durable.stage(seq, base.index + 1, base.offset)
         return seq, True
 
-    def _put_entry(self, header_bytes: bytes, header: EntryHeader, payload: Buffer) -> int:
+    def _put_entry(
+        self, header_bytes: bytes, header: EntryHeader, payload: Buffer, size: int
+    ) -> int:
         staging, table = self._staging, self._table
-        table.append(header, staging.end, frame_bytes(len(header_bytes) + len(payload)))
-        seq = staging.add(_ENTRY, header_bytes, payload)
+        table.append(header, staging.end, size)
+        seq = staging.add(_ENTRY, header_bytes, payload, size)
         self._tail.append(header, payload)
         self._durable.stage(seq, table.last_index + 1, table.end_offset)
         return seq
 
     def _put(self, kind: int, payload: bytes) -> int:
         self._check_stageable()
-        self._make_room(frame_bytes(len(payload)))
-        return self._staging.add(kind, b"", payload)
+        size = frame_bytes(len(payload))
+        self._make_room(size)
+        return self._staging.add(kind, b"", payload, size)
 
     def _make_room(self, size_bytes: int) -> None:
         """Rotate if the current file is full; one larger frame still fits into an empty one."""

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.frame import FrameKind, frame_bytes
+from chronik_store.format.frame import FrameKind
 from chronik_store.format.manifest_file import LogBase
 from chronik_store.fs.base import Buffer
 from chronik_store.wal.entry_table import LogFile
@@ -87,13 +87,12 @@ class Staging:
         """Something waits to be written."""
         return bool(self._frames or self._new_files)
 
-    def add(self, kind: int, head: bytes, payload: Buffer) -> int:
-        """Stage a frame at `end` of the current file; returns its seq."""
+    def add(self, kind: int, head: bytes, payload: Buffer, size: int) -> int:
+        """Stage a frame of `size` bytes at `end` of the current file; returns its seq."""
         self.last_seq = seq = self.last_seq + 1
         if kind != _MARK:
             self.last_content_seq = seq
         position = self.end
-        size = frame_bytes(len(head) + len(payload))
         self._frames.append((seq, kind, head, payload, position, size))
         self.end = position + size
         self.pending_bytes += size

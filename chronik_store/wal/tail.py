@@ -10,6 +10,7 @@ by its own, and neither lock is taken while the other is held.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import Protocol
 
 from chronik_store.format.entry import Entry, EntryHeader
@@ -20,6 +21,7 @@ _OVERHEAD_BYTES = 700
 """What an entry costs beside its payload: two tuples, their integers, a slot."""
 
 
+_entry = partial(tuple.__new__, Entry)
 _STEP_BYTES = 16 << 10
 """Logs report changes of this size, not each append."""
 
@@ -37,7 +39,7 @@ class MemoryTail:
 
     def append(self, header: EntryHeader, payload: Buffer) -> None:
         """The log's next entry."""
-        self._entries[header.index] = Entry(header, payload)
+        self._entries[header.index] = _entry((header, payload))
         self.bytes_held += header.payload_bytes + _OVERHEAD_BYTES
         self.next_index = header.index + 1
 

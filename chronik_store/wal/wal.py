@@ -25,9 +25,7 @@ from chronik_store.errors import (
 )
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.entry import Entry, pack_header
-from chronik_store.format.frame import (
-    FrameKind,
-)
+from chronik_store.format.frame import FrameKind, frame_bytes
 from chronik_store.threads import Lock
 from chronik_store.wal import recovery
 from chronik_store.wal.entry_table import LogFile
@@ -138,7 +136,9 @@ class Wal(StageableWal):
             self._started = True
             seq = self._stage_file(checkpoint)
             for entry in entries:
-                seq = self._put_entry(pack_header(entry.header), entry.header, entry.payload)
+                size = frame_bytes(entry.header.entry_bytes)
+                header_bytes = pack_header(entry.header)
+                seq = self._put_entry(header_bytes, entry.header, entry.payload, size)
             staging.bound_seq = seq
         self._commit.lead(seq)
         if unproved is not None:
@@ -255,7 +255,7 @@ class Wal(StageableWal):
         with self.lock:
             if self._staging.last_content_seq <= self._commit.sworn_seq:
                 return
-            seq = self._staging.add(_MARK, b"", b"")
+            seq = self._staging.add(_MARK, b"", b"", frame_bytes(0))
         self._commit.lead(seq)
 
     def _size_locked(self, file: LogFile) -> int:
