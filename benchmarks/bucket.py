@@ -32,6 +32,8 @@ class S3Server:
     """An S3 server, a bucket on it (made if it is not there), a prefix of this run."""
 
     def __init__(self, endpoint: str) -> None:
+        if not {"S3_ACCESS_KEY", "S3_SECRET_KEY"} <= os.environ.keys():
+            raise SystemExit("--s3 wants the keys in S3_ACCESS_KEY and S3_SECRET_KEY")
         self.options = S3Options(
             endpoint=endpoint,
             region=os.environ.get("S3_REGION", "us-east-1"),
