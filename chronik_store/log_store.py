@@ -157,7 +157,8 @@ class LogStore:
                 store,
                 store_id=directory.store_id,
                 owner=directory.owner,
-                cache_directory=None if read_only else f"{absolute}/cache",
+                # A bucket in the directory itself is on this disk already.
+                cache_directory=None if read_only or directory.url is None else f"{absolute}/cache",
             )
             if not read_only:
                 bucket.check_identity_if_reachable()

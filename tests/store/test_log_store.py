@@ -286,3 +286,18 @@ def test_protocol_6_a_deletion_in_an_outage_is_finished_later_and_first(tmp_path
         store.partition("a").append(b"new")
         assert () == store.run_pipeline_once().errors
         assert [] == list(bucket.rglob("*.seg"))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_blocks_of_a_bucket_on_the_same_disk_are_not_kept_there_twice(tmp_path, own):
+    url = None if own else f"file://{tmp_path}/bucket"
+    with open_store(tmp_path / "d", object_store=url) as store:
+        store.create_topic("a")
+        log = store.partition("a")
+        log.append([b"x" * 1000] * 100)
+        log.seal()
+        assert () == log.run_pipeline_once().errors
+        found = log.read(0)
+        assert ("object_store", 100) == (found.tier, len(found.records))
+        kept = list((tmp_path / "d" / "cache").glob("*"))
+        assert own is (kept == [])
