@@ -24,12 +24,14 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import chronik_store as chronik  # noqa: E402 (the tool runs from anywhere)
+from chronik_server import client  # noqa: E402
 from chronik_store import aio  # noqa: E402
 
 HEAD = """\
 # The public API
 
-`import chronik_store as chronik`: everything below is a name of that package, or of `chronik.aio`.
+`import chronik_store as chronik`: everything below is a name of that package, of `chronik.aio`, or
+of `chronik_server.client`.
 This page is written by `tools/api_reference.py` from the docstrings; a test fails when it is stale.
 Errors have a page of their own, [errors.md](../errors.md); settings are in
 [configuration.md](../configuration.md).
@@ -49,6 +51,11 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Settings", ("LogConfig", "S3Options")),
     ("The Raft side", ("Replica",)),
 )  # fmt: skip
+CLIENT = (
+    "Client", "AsyncClient", "ClientOptions", "Producer", "AsyncProducer", "Placed", "Consumer",
+    "AsyncConsumer", "Consumed",
+)  # fmt: skip
+"""Of `chronik_server.client`; what they give back are the values above."""
 
 
 def page() -> str:
@@ -61,6 +68,9 @@ def page() -> str:
     lines.append("## asyncio: `chronik.aio`\n")
     for name in aio.__all__:
         lines.extend(_describe(name, getattr(aio, name)))
+    lines.append("## Clients of a server or a cluster: `chronik_server.client`\n")
+    for name in CLIENT:
+        lines.extend(_describe(name, getattr(client, name)))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -81,7 +91,12 @@ def _describe(name: str, value: Any) -> Iterator[str]:
         yield _code("\n".join(fields))
     elif value.__init__ is not object.__init__ and _is_made_by_hand(value):
         yield _code(f"{name}{_signature(value.__init__)}")
+    twins = [f"`{attribute}`" for attribute, member in _members(value) if _is_twin(member)]
+    if twins:
+        yield f"As those of `Async{name}`, blocking: {', '.join(twins)}.\n"
     for attribute, member in _members(value):
+        if _is_twin(member):
+            continue
         yield f"#### `{name}.{attribute}`\n"
         target = getattr(member, "__func__", member)
         if isinstance(target, FunctionType):
@@ -95,8 +110,16 @@ def _describe(name: str, value: Any) -> Iterator[str]:
 
 
 def _is_made_by_hand(value: type) -> bool:
-    """Records are; logs, cursors and batches come from methods that the page shows."""
-    return value.__module__ == "chronik_store.model"
+    """Records and clients are; logs, cursors and batches come from methods that the page shows."""
+    return value.__module__ == "chronik_store.model" or value in {client.Client, client.AsyncClient}
+
+
+def _is_twin(member: Any) -> bool:
+    """A method that only passes on what it is given to the one of the asyncio face."""
+    text = getattr(member, "__doc__", None) or ""
+    return re.fullmatch(r"As `AsyncClient\.\w+`\.", text) is not None and (
+        "arguments" in inspect.signature(member).parameters
+    )
 
 
 def _members(value: type) -> Iterator[tuple[str, Any]]:
@@ -130,7 +153,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 class _Written:
-    """A default value that is shown by the name of its class."""
+    """What is shown as it is, without the quotes of a string."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -143,13 +166,17 @@ def _signature(function: Any) -> str:
     """One parameter a line once it is long; frozen configurations by name."""
     found = inspect.signature(function)
     parameters = [
-        each.replace(default=_Written(f"{type(each.default).__name__}()"))
-        if dataclasses.is_dataclass(each.default)
-        else each
+        each.replace(
+            annotation=_Written(str(each.annotation)) if each.annotation else each.annotation,
+            default=_Written(f"{type(each.default).__name__}()")
+            if dataclasses.is_dataclass(each.default)
+            else each.default,
+        )
         for each in found.parameters.values()
         if each.name not in {"self", "cls"}
     ]
-    text = str(found.replace(parameters=parameters)).replace("'", "")
+    returns = _Written(str(found.return_annotation))
+    text = str(found.replace(parameters=parameters, return_annotation=returns))
     if len(text) <= 84:
         return text
     inner, _, ending = text[1:].rpartition(")")

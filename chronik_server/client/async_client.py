@@ -48,9 +48,16 @@ from chronik_store.model import (
 
 
 class AsyncClient:
-    """A client of one cluster (or of one server). Belongs to the event loop that first uses it.
+    """A client of one cluster (or of one server). `async with` closes it.
 
-    servers: "host:port,host:port" or addresses; any nodes of the cluster.
+    Belongs to the event loop that first uses it: not thread-safe; `Client` is. servers:
+    "host:port,host:port" or addresses, any nodes of the cluster.
+
+    What may be asked again is asked again for `options.retry_seconds`; then a call raises what it
+    met last: NotLeaderError (nobody leads), ConnectionLostError, UnavailableError, DiskFullError,
+    BackpressureError. At once: UnauthenticatedError, ProtocolError, InternalError (a defect of the
+    server), LogClosedError after `close`, and what each call names. Errors of a write carry
+    `durability`.
     """
 
     def __init__(
@@ -71,24 +78,34 @@ class AsyncClient:
     async def create_topic(
         self, name: str, *, partitions: int = 1, exist_ok: bool = False, replicas: int | None = None
     ) -> TopicDescription:
-        """Create a topic; durable when it returns. TopicExistsError if it is there."""
+        """Create a topic; committed by a quorum when it returns. TopicExistsError if it is there.
+
+        exist_ok: accept that. replicas: how many nodes keep each partition. ConfigError for a name
+        that cannot stand in a path, or numbers that the cluster cannot keep.
+        """
         message = CreateTopic(name, partitions, exist_ok, replicas)
         answer = await self.router.ask_any(message, repeatable=exist_ok)
         self.router.forget(name)
         return cast("TopicDescription", answer.message)
 
     async def delete_topic(self, name: str) -> None:
-        """Delete a topic with all its records, on every node and in the bucket."""
+        """Delete a topic with all its records, on every node and in the bucket.
+
+        Committed when it returns; files and objects follow. TopicNotFoundError.
+        """
         await self.router.ask_any(DeleteTopic(name), repeatable=False)
         self.router.forget(name)
 
     async def topics(self) -> tuple[TopicInfo, ...]:
-        """The topics, by name."""
+        """The topics, by name, as far as the answering node knows."""
         found: Topics = (await self.router.ask_any(ListTopics())).message
         return found.topics
 
     async def describe_topic(self, name: str) -> TopicDescription:
-        """A topic's partitions and who leads them, as far as the answering node knows."""
+        """A topic's partitions and who leads them, as far as the answering node knows.
+
+        TopicNotFoundError.
+        """
         answer = await self.router.ask_any(DescribeTopic(name))
         return cast("TopicDescription", answer.message)
 
@@ -105,8 +122,10 @@ class AsyncClient:
     ) -> AppendResult:
         """Append records together, all or nothing; returns when a quorum has them on disk.
 
-        Failed attempts are repeated without storing anything twice. With `expected_offset`
-        nothing is repeated whose outcome is unknown: UnknownOutcomeError then. Calls that overlap
+        acks: "leader" waits for the leader's disk alone, and a failover may take the records back;
+        "none" waits for nothing. Failed attempts are repeated without storing anything twice. With
+        `expected_offset` nothing is repeated whose outcome is unknown: UnknownOutcomeError then;
+        OffsetConflictError when the log does not end there. RecordTooLargeError. Calls that overlap
         share batches. A wait that is given up takes nothing back.
         """
         lane = (topic, partition)
@@ -154,7 +173,11 @@ class AsyncClient:
         buffer_bytes: int = 64 << 20,
         compression: Literal["none", "zstd"] = "none",
     ) -> AsyncProducer:
-        """A producer for all partitions of a topic: batches, lingers, partitions by key."""
+        """A producer for all partitions of a topic: batches, lingers, partitions by key.
+
+        linger_seconds: how long a record waits for company; batch_bytes: a batch that big goes at
+        once; buffer_bytes: what may wait unacknowledged. TopicNotFoundError.
+        """
         described = await self.describe_topic(topic)
         return AsyncProducer(
             self.router,
@@ -184,7 +207,9 @@ class AsyncClient:
     ) -> FetchResult:
         """As `PartitionLog.read`: committed records from `offset` on, waiting for `min_bytes`.
 
-        from_any: any node of this client's may answer, with what it knows to be committed.
+        At the end: empty, after up to `wait_seconds`. consistency "linearizable": the leader has a
+        quorum confirm that it leads before it answers. from_any: any node may answer, with what it
+        knows to be committed. OffsetOutOfRangeError, TopicNotFoundError, CorruptionError.
         """
         wait_ms = int(wait_seconds * 1000)
         question = data.Fetch(topic, partition, offset, max_bytes, min_bytes, wait_ms, consistency)
@@ -211,7 +236,12 @@ class AsyncClient:
         fetch_bytes: int = 1 << 20,
         wait_seconds: float = 5.0,
     ) -> AsyncConsumer:
-        """A consumer of some or all partitions of a topic: reads ahead, follows, has a cursor."""
+        """A consumer of some or all partitions of a topic: reads ahead, follows, has a cursor.
+
+        start: "earliest", "latest", an offset or one for each partition; since: aware datetime or
+        microseconds since 1970 UTC instead; cursor: a durable position's name instead.
+        TopicNotFoundError, ConfigError.
+        """
         if partitions is None:
             partitions = range(len((await self.describe_topic(topic)).partitions))
         return AsyncConsumer(
@@ -227,7 +257,7 @@ class AsyncClient:
         )
 
     async def watermarks(self, topic: str, *, partition: int = 0) -> Watermarks:
-        """The plot line of a partition, at its leader."""
+        """The plot line of a partition, at its leader. TopicNotFoundError."""
         found = await self._offsets(topic, partition, None)
         return found.watermarks
 
@@ -257,7 +287,11 @@ class AsyncClient:
         deadline_seconds: float | None = None,
         require_complete: bool = False,
     ) -> SearchResult:
-        """As `LogStore.search`: all partitions merged, or one."""
+        """As `LogStore.search`: all partitions merged, or one, as one node sees them.
+
+        Times are aware datetimes or microseconds since 1970 UTC. QueryError, TopicNotFoundError;
+        UnavailableError when `require_complete` and something could not be searched.
+        """
         question = data.Search(
             topic,
             query,
@@ -312,12 +346,12 @@ class AsyncClient:
         await self.router.ask_leader((topic, partition), message)
 
     async def run_pipeline_once(self) -> PipelineReport:
-        """One pipeline step on some node, for what it leads."""
+        """One pipeline step on some node, for what it leads; errors are in the report."""
         found: cluster.PipelineRun = (await self.router.ask_any(cluster.RunPipeline())).message
         return found.report
 
     async def status(self, topic: str | None = None) -> cluster.StatusFound:
-        """What one node says of itself and of its partitions."""
+        """What one node says of itself and of its partitions. TopicNotFoundError."""
         answer = await self.router.ask_any(cluster.Status(topic))
         return cast("cluster.StatusFound", answer.message)
 
@@ -327,17 +361,29 @@ class AsyncClient:
         return cast("cluster.ClusterDescription", answer.message)
 
     async def add_node(self, node_id: str, address: str) -> None:
-        """Let a node join."""
+        """Let a node join under an id that nobody had; or tell where a known one is now.
+
+        address: HOST:PORT. Committed when it returns; copies follow. ConfigError when the id has
+        left before, the address is another's, or the server is in no cluster.
+        """
         await self.router.ask_any(cluster.AddNode(node_id, address))
 
     async def remove_node(self, node_id: str) -> None:
-        """Let a node leave."""
+        """Let a node leave: its copies move to others first. Committed when it returns, not done.
+
+        ConfigError when there is none of this id, or no other; UnavailableError when so many of
+        the others are away that they would be no majority.
+        """
         await self.router.ask_any(cluster.RemoveNode(node_id))
 
     async def transfer_leader(
         self, topic: str, *, partition: int = 0, to: str | None = None
     ) -> None:
-        """Hand a partition's leadership over."""
+        """Hand a partition's leadership over, to that node or to any that is connected.
+
+        The new one has every entry before it starts. ConfigError when `to` is no other voter;
+        UnavailableError when it did not take over in time: the old leader goes on.
+        """
         message = cluster.TransferLeader(topic, partition, to)
         await self.router.ask_leader((topic, partition), message, repeatable=False)
 

@@ -78,7 +78,10 @@ def _twin(
 
 
 class Client:
-    """`AsyncClient`, blocking. Thread-safe. A context manager."""
+    """`AsyncClient`, blocking: the same calls, results and errors. Thread-safe. A context manager.
+
+    One background thread, which `close` ends; not for use after fork.
+    """
 
     def __init__(
         self,

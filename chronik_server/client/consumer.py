@@ -64,7 +64,10 @@ class _Lane:
 
 
 class AsyncConsumer:
-    """Made by `AsyncClient.consumer`; iterate it. `async with` stops its fetching.
+    """Made by `AsyncClient.consumer`; iterate it. `async with` stops its fetching. For one task.
+
+    Iterating raises what a fetch met and could not repeat: OffsetOutOfRangeError where retention
+    overtook it, CorruptionError, UnavailableError after `retry_seconds`.
 
     start: "earliest", "latest", an offset of every partition, or {partition: offset}; since_us: a
     time instead; cursor: the name of a durable position instead. follow: wait for more at the end.

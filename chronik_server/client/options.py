@@ -17,8 +17,10 @@ from chronik_store.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """Seconds, and secrets. retry_seconds: how long a call goes on trying what may be tried
-    again; then it raises what it met last.
+    """How a client connects and how patient it is: seconds, bytes, secrets. Frozen.
+
+    retry_seconds: how long a call goes on trying what may be tried again; then it raises what it
+    met last. token and tls: as the server asks for them; never shown in repr.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -34,7 +36,7 @@ class ClientOptions:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ClientOptions:
-        """CHRONIK_AUTH_TOKEN and CHRONIK_TLS_*."""
+        """From CHRONIK_AUTH_TOKEN and CHRONIK_TLS_CERT, _KEY, _CA. ConfigError names a bad one."""
         environ = os.environ if environ is None else environ
         token = environ.get("CHRONIK_AUTH_TOKEN") or None
         return cls(token=token, tls=TlsOptions.from_env(environ))

@@ -44,11 +44,12 @@ class _Gathering:
 
 
 class AsyncProducer:
-    """Made by `AsyncClient.producer`; `async with` flushes and closes it.
+    """Made by `AsyncClient.producer`; `async with` flushes and closes it. Not thread-safe.
 
     linger_seconds: how long a record waits for company. batch_bytes: a batch that big goes at
     once. buffer_bytes: what may wait here unacknowledged before `append` waits and
-    `append_nowait` raises BackpressureError.
+    `append_nowait` raises BackpressureError. Errors are in each record's future, with their
+    `durability`; those that can be repeated have been, without storing anything twice.
     """
 
     def __init__(

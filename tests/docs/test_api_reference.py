@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import chronik_store as chronik
+from chronik_server import client
 from tests.docs.pages import ROOT
 
 
@@ -30,3 +31,15 @@ def test_every_public_name_has_a_place(tool: ModuleType) -> None:
     errors = {name for name in public if name.endswith("Error")}
 
     assert public - errors == tool.described()
+    assert set(client.__all__) == set(tool.CLIENT)
+
+
+def test_everything_of_the_client_has_a_docstring(tool: ModuleType) -> None:
+    missing = [
+        f"{name}.{attribute}"
+        for name in client.__all__
+        for attribute, member in tool._members(getattr(client, name))
+        if not (member.__doc__ or "").strip()
+    ]
+
+    assert missing == []
