@@ -34,7 +34,12 @@ def main() -> None:
     raise SystemExit(embedded.run())
 
 
-VERBS = {"serve": "chronik_server.cli_serve", "cluster": "chronik_server.cli_cluster"}
+VERBS = {
+    "serve": "chronik_server.cli_serve",
+    "cluster": "chronik_server.cli_cluster",
+    "node": "chronik_server.cli_node",
+    "leader": "chronik_server.cli_leader",
+}
 """The server's own verbs: name -> module, loaded when it is called."""
 
 

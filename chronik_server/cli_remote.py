@@ -17,9 +17,15 @@ from typing import Any, cast
 
 from chronik_server.client import Client, ClientOptions
 from chronik_server.client.blocking import Appender
+from chronik_server.protocol.cluster import StatusFound
 from chronik_store.batching import Appendable
 from chronik_store.cli.session import Lanes, Session, lanes_of
-from chronik_store.errors import BackpressureError, ConfigError, TopicNotFoundError
+from chronik_store.errors import (
+    BackpressureError,
+    ConfigError,
+    TopicNotFoundError,
+    UnavailableError,
+)
 from chronik_store.log_store import LogStore
 from chronik_store.model import (
     AppendResult,
@@ -142,7 +148,7 @@ class RemoteLog:
 
     def status(self) -> LogStatus:
         """As `PartitionLog.status`, of the node that answers."""
-        for part in self.client.status(self.topic).store.partitions:
+        for part in _partitions(self.client, self.topic):
             if part.partition == self.partition:
                 return part
         raise TopicNotFoundError(
@@ -163,9 +169,13 @@ class RemoteStore:
         """As `LogStore.topics`."""
         return self._client.topics()
 
-    def create_topic(self, name: str, *, partitions: int = 1, exist_ok: bool = False) -> TopicInfo:
-        """As `LogStore.create_topic`."""
-        found = self._client.create_topic(name, partitions=partitions, exist_ok=exist_ok)
+    def create_topic(
+        self, name: str, *, partitions: int = 1, exist_ok: bool = False, replicas: int | None = None
+    ) -> TopicInfo:
+        """As `LogStore.create_topic`; replicas: how many nodes of the cluster have a copy."""
+        found = self._client.create_topic(
+            name, partitions=partitions, exist_ok=exist_ok, replicas=replicas
+        )
         return TopicInfo(found.topic, found.topic_id, len(found.partitions))
 
     def delete_topic(self, name: str) -> None:
@@ -184,19 +194,47 @@ class RemoteStore:
         return RemoteLog(self._client, topic, partition)
 
     def status(self) -> StoreStatus:
-        """As `LogStore.status`, of the node that answers; its partitions' `notes` say their
-        role.
+        """As `LogStore.status`, of the node that answers, and of others for partitions that it
+        does not have; their `notes` say what the node that told is to them.
         """
         found = self._client.status()
-        roles = {(role.topic, role.partition): role for role in found.roles}
-        parts = []
-        for part in found.store.partitions:
-            role = roles.get((part.topic, part.partition))
-            if role is not None and role.role != "leader":
-                note = f"{role.role} here; leader: {role.leader or 'none'}"
-                part = replace(part, notes=(note, *part.notes))  # noqa: PLW2901
-            parts.append(part)
-        return replace(found.store, partitions=tuple(parts))
+        return replace(found.store, partitions=_partitions(self._client))
+
+
+def _partitions(client: Client, topic: str | None = None) -> tuple[LogStatus, ...]:
+    """Every partition of a topic, or of all, from the first node that has it."""
+    found = _told(client.status(topic))
+    missing = {
+        (info.name, number)
+        for info in client.topics()
+        if topic in {None, info.name}
+        for number in range(info.partitions)
+    } - set(found)
+    nodes = client.cluster().nodes if missing else ()
+    for node in nodes:
+        if not missing:
+            break
+        with Client(node.address, options=replace(_options(), retry_seconds=0.0)) as other:
+            try:
+                more = _told(other.status(topic))
+            except UnavailableError:
+                continue  # away: another has a copy, or the partition is left out
+        found = {**more, **found}
+        missing -= set(more)
+    return tuple(part for _, part in sorted(found.items()))
+
+
+def _told(found: StatusFound) -> dict[tuple[str, int], LogStatus]:
+    """Partitions as one node sees them; who does not lead one says who does."""
+    roles = {(role.topic, role.partition): role for role in found.roles}
+    parts = {}
+    for part in found.store.partitions:
+        role = roles.get((part.topic, part.partition))
+        if role is not None and role.role != "leader":
+            note = f"{role.role} here; leader: {role.leader or 'none'}"
+            part = replace(part, notes=(note, *part.notes))  # noqa: PLW2901
+        parts[part.topic, part.partition] = part
+    return parts
 
 
 @dataclass
@@ -204,12 +242,11 @@ class RemoteSession(Session):
     """A run of the command line whose stores are at a server."""
 
     server: str = ""
+    has_copies = True
 
     @contextmanager
     def _store(self) -> Iterator[LogStore]:
-        with Client(
-            self.server, options=replace(ClientOptions.from_env(), retry_seconds=RETRY_SECONDS)
-        ) as client:
+        with remote_client(self) as client:
             # A face with the names that verbs use; what it lacks, no verb for -s asks for.
             yield cast("LogStore", RemoteStore(client))
 
@@ -230,6 +267,19 @@ class RemoteSession(Session):
         """One partition of a topic, or all of them."""
         with self._store() as store:
             yield lanes_of(store, topic, partition)
+
+
+def _options() -> ClientOptions:
+    return replace(ClientOptions.from_env(), retry_seconds=RETRY_SECONDS)
+
+
+@contextmanager
+def remote_client(session: Session, *others: str) -> Iterator[Client]:
+    """A client of the server that -s names (and of others). ConfigError without one."""
+    if not isinstance(session, RemoteSession):
+        raise ConfigError("this verb asks a cluster: name one of its nodes with -s HOST:PORT")
+    with Client(",".join((session.server, *others)), options=_options()) as client:
+        yield client
 
 
 def session(server: str, as_json: bool) -> Session:

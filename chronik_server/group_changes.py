@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from chronik_server.hosting import Lane, group_of
+from chronik_server.hosting import Lane
 from chronik_server.metadata import Metadata
 from chronik_server.placement import is_reached, next_members
 from chronik_server.protocol.cluster import REPORTED_MAX, Settled
@@ -25,8 +25,8 @@ from chronik_store.format.control import Members
 logger = logging.getLogger("chronik_server.members")
 
 
-class GroupChanges:
-    """See the module. Belongs to the event loop.
+class MemberSteps:
+    """From the members that are to those that should be, for groups that are led here.
 
     is_connected: whether a message to that node would find its way now.
     """
@@ -37,27 +37,6 @@ class GroupChanges:
         self._commits: dict[str, int] = {}
         """By group: the commit index of the last look; a learner that has it is caught up."""
 
-    async def tick(
-        self, state: Metadata, partitions: Mapping[Lane, RaftPartition]
-    ) -> tuple[Settled, ...]:
-        """One step for each led group that differs from its wish; which wishes came true."""
-        settled: list[Settled] = []
-        for (name, number), part in list(partitions.items()):
-            topic = state.topics.get(name)
-            if topic is None or not part.consensus.is_ready:
-                continue
-            place = topic.places[number]
-            wish = Members(place.replicas, ())
-            now = committed_members(part)
-            if now is None:
-                continue
-            if not is_reached(now, wish):
-                await self.advance(part.consensus, now, wish)
-            elif not place.is_settled:
-                settled.append(Settled(topic.topic_id, number, place.version))
-        self._forget(state, partitions)
-        return tuple(settled[:REPORTED_MAX])
-
     async def advance(self, consensus: Consensus, now: Members, wish: Members) -> None:
         """One step; what cannot be done now is tried again at the next call."""
         status = consensus.status()
@@ -66,6 +45,7 @@ class GroupChanges:
         step = next_members(now, wish, self._caught_up(status, seen))
         if step is None:
             return
+        del self._commits[status.group_id]
         try:
             if self._node_id in now.voters and self._node_id not in step.voters:
                 heir = self._heir(status, step.voters)
@@ -102,14 +82,32 @@ class GroupChanges:
         ]
         return max(able)[1] if able else None
 
-    def _forget(self, state: Metadata, partitions: Mapping[Lane, RaftPartition]) -> None:
-        led = {
-            group_of(topic.topic_id, number)
-            for (name, number), part in partitions.items()
-            if part.consensus.is_ready and (topic := state.topics.get(name)) is not None
-        }
-        for group_id in [each for each in self._commits if each not in led]:
-            del self._commits[group_id]
+
+class GroupChanges:
+    """The partitions of this node. Belongs to the event loop; one task calls `tick`."""
+
+    def __init__(self, steps: MemberSteps) -> None:
+        self._steps = steps
+
+    async def tick(
+        self, state: Metadata, partitions: Mapping[Lane, RaftPartition]
+    ) -> tuple[Settled, ...]:
+        """One step for each led group that differs from its wish; which wishes came true."""
+        settled: list[Settled] = []
+        for (name, number), part in list(partitions.items()):
+            topic = state.topics.get(name)
+            if topic is None or not part.consensus.is_ready:
+                continue
+            place = topic.places[number]
+            wish = Members(place.replicas, ())
+            now = committed_members(part)
+            if now is None:
+                continue
+            if not is_reached(now, wish):
+                await self._steps.advance(part.consensus, now, wish)
+            elif not place.is_settled:
+                settled.append(Settled(topic.topic_id, number, place.version))
+        return tuple(settled[:REPORTED_MAX])
 
 
 def committed_members(part: RaftPartition) -> Members | None:

@@ -26,7 +26,7 @@ from chronik_server.local_backend import LocalBackend
 from chronik_store.aio import AsyncLogStore
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, IdentityMismatchError, ReadOnlyError
+from chronik_store.errors import ConfigError
 from chronik_store.format.checksum import content_hash
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
@@ -45,7 +45,7 @@ async def open_backend(
     """Open the data directory; a server of its own, or a node of a cluster.
 
     on_fatal: called when the process must end: a disk has failed, or NodeRemovedError. Errors: as
-    `LogStore.open`; ConfigError, IdentityMismatchError when it cannot be what the settings ask for.
+    `LogStore.open`; ConfigError when it cannot be what the settings ask for.
     """
     owner = await _run(owner_of, config.data_dir, env)
     if owner not in {None, LOCAL_OWNER}:
@@ -80,7 +80,7 @@ async def _reopen(
     """A node that was here before."""
     cluster_id, _, node_id = owner.partition("/")
     if node_id != config.node_id:
-        raise ReadOnlyError(
+        raise ConfigError(
             f"{config.data_dir} is node {node_id} of cluster {cluster_id}, not node "
             f"{config.node_id}: start it with --node-id {node_id}"
         )
@@ -98,12 +98,12 @@ async def _join(
     found = await describe(config)
     own = {node.node_id: node for node in found.nodes}.get(config.node_id)
     if own is not None and own.node_uuid is not None:
-        raise IdentityMismatchError(
+        raise ConfigError(
             f"node id {config.node_id} belongs to directory {own.node_uuid}: a node that lost its "
             "disk comes back under a new id (`chronik node remove` the old one)"
         )
     if own is not None and own.state in {"leaving", "removed"}:
-        raise IdentityMismatchError(f"node id {config.node_id} is used up: choose another")
+        raise ConfigError(f"node id {config.node_id} is used up: choose another")
     return await _node(
         config, log_config, on_fatal, env,
         cluster_id=found.cluster_id, hints=addresses_in(found), first=(),

@@ -22,7 +22,7 @@ from chronik_server.cluster_topics import ClusterTopics
 from chronik_server.config import ServerConfig
 from chronik_server.control import Control
 from chronik_server.errors import UnauthenticatedError
-from chronik_server.group_changes import GroupChanges
+from chronik_server.group_changes import GroupChanges, MemberSteps
 from chronik_server.hosting import Hosting
 from chronik_server.joining import addresses_in, describe
 from chronik_server.leader_spread import LeaderSpread
@@ -111,11 +111,10 @@ class RaftBackend:
         if part.core.replica is not None and part.core.replica.members is None:
             await self._look_around(own_address)
         self._group = MetadataGroup(part, reconcile=self._reconcile)
-        changes = GroupChanges(node_id, is_connected)
         now = self._loop.time
         self._steward = Steward(
             self._group,
-            changes,
+            MemberSteps(node_id, is_connected),
             node_id=node_id,
             first={node: str(self._hints[node]) for node in self._first if node in self._hints},
             greeted=lambda: (self._peers.own, *self._peers.known.values()),
@@ -142,7 +141,7 @@ class RaftBackend:
             group=self._group,
             hosting=self._hosting,
             peers=self._peers,
-            changes=changes,
+            changes=GroupChanges(MemberSteps(node_id, is_connected)),
             steward=self._steward,
             spread=LeaderSpread(
                 is_there=lambda node: node == node_id or is_connected(node),

@@ -8,7 +8,8 @@ they repeat; none outlives this leadership.
 
     registry    the first nodes enter; a node's id is bound to the directory that greets with it
     placement   leaving nodes' partitions get others; partitions get the copies they asked for
-    removal     a leaving node without data is removed; then it leaves the metadata's own group
+    removal     a leaving node loses its vote about metadata, and is removed when it has no data;
+                it hears of that, ends, and leaves the group of the metadata
     topics      deleted everywhere: the bucket is swept by the published manifests, then forgotten
 """
 
@@ -19,13 +20,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from chronik_server import metadata_commands as commands
-from chronik_server.group_changes import GroupChanges, committed_members
+from chronik_server.group_changes import MemberSteps, committed_members
 from chronik_server.metadata import Metadata, Topic
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.placement import is_reached, metadata_wish, next_wish
 from chronik_server.protocol.cluster import NodeReport
 from chronik_server.protocol.greeting import PeerIdentity
-from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
 
 logger = logging.getLogger("chronik_server.steward")
@@ -46,7 +47,7 @@ class Steward:
     def __init__(
         self,
         group: MetadataGroup,
-        changes: GroupChanges,
+        steps: MemberSteps,
         *,
         node_id: str,
         first: dict[str, str],
@@ -56,7 +57,7 @@ class Steward:
         now: Callable[[], float],
     ) -> None:
         self._group = group
-        self._changes = changes
+        self._steps = steps
         self._node_id = node_id
         self._first = first
         self._greeted = greeted
@@ -149,27 +150,14 @@ class Steward:
 
     async def _remove(self) -> None:
         state = self._state
+        now = committed_members(self._group.part)
         for node in state.nodes_in("leaving"):
             if state.has_data(node) or any(node in t.holders for t in state.deleting.values()):
                 continue
-            if node == self._node_id:
-                await self._pass_on()
-                return
+            if now is None or node in now.voters:
+                continue  # what it would take with it is a vote: `_change_members` sees to that
             await self._group.command(commands.RemoveNode(node))
             logger.info("node %s is removed", node)
-
-    async def _pass_on(self) -> None:
-        """This node leaves, and leads the metadata: somebody else sees to the rest."""
-        consensus = self._group.part.consensus
-        status = consensus.status()
-        able = [(p.match_index, p.peer) for p in status.peers
-                if p.peer in status.voters and self._is_connected(p.peer)]  # fmt: skip
-        if not able:
-            raise UnavailableError("nobody is there to take over the metadata from this node")
-        try:
-            await consensus.transfer(max(able)[1])
-        except TimeoutError as error:
-            raise UnavailableError(f"{max(able)[1]} did not take over in time") from error
 
     # --- topics that go --------------------------------------------------------------------------
 
@@ -203,7 +191,7 @@ class Steward:
             return
         wish = self._without_haste(now, metadata_wish(self._state, now))
         if not is_reached(now, wish):
-            await self._changes.advance(part.consensus, now, wish)
+            await self._steps.advance(part.consensus, now, wish)
 
     def _without_haste(self, now: Members, wish: Members) -> Members:
         """A removed node learns of it as a member; it ends then, and only then is dropped."""

@@ -64,8 +64,8 @@ class LogAssembly:
         self._footers = FooterCache(env.threads)
         self.dispatch: Callable[[Callable[[], None]], None] | None = None
         """How a replica's callbacks reach its owner; None: logs of no cluster."""
-        self.overrides: dict[str, LogConfig] = {}
-        """What is kept of a topic, where that is not the store's own settings."""
+        self.kept: set[str] = set()
+        """Topics that neither retention nor pruning touches."""
         self.on_unsworn: Callable[[LogCore], None] = _ignore
         self.on_sealed: Callable[[LogCore], None] = _ignore
         self.pipeline = Pipeline(
@@ -79,7 +79,7 @@ class LogAssembly:
                 open_object=bucket.open_object,
                 index_fs=scratch.fs,
                 index_directory=scratch.building,
-                overrides=self.overrides,
+                kept=self.kept,
             )
         )
 

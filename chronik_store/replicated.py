@@ -80,11 +80,10 @@ def owner_of(path: str | os.PathLike[str], env: Environment) -> str | None:
 
 
 def keep_forever(store: LogStore, topic: str) -> None:
-    """Of this topic nothing is ever dropped, and every node keeps its sealed segments."""
-    config = store._config
-    store._assembly.overrides[topic] = config.replace(
-        retention_bytes=None, retention_seconds=None, local_segment_bytes=1 << 62
-    )
+    """Of this topic nothing is ever dropped, and all of it stays on every node's disk: what it
+    says must be known without the bucket. It is uploaded like any other.
+    """
+    store._assembly.kept.add(topic)
 
 
 class LocalPartition(NamedTuple):

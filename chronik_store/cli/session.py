@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from chronik_store.bucket_log import open_bucket
 from chronik_store.cli.terminal import Output
@@ -34,6 +34,8 @@ class Session:
     object_store: str | None = None
     as_json: bool = False
     clock: Clock = field(default_factory=SystemClock)
+    has_copies: ClassVar[bool] = False
+    """Whether topics are replicated where this run looks."""
 
     @cached_property
     def output(self) -> Output:

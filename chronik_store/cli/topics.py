@@ -13,7 +13,7 @@ from chronik_store.cli.options import pass_session, subverb, topic_argument
 from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
-from chronik_store.errors import TopicNotFoundError
+from chronik_store.errors import ConfigError, TopicNotFoundError
 from chronik_store.model import LogStatus
 
 
@@ -57,12 +57,23 @@ def list_(session: Session) -> None:
     metavar="N",
     help="How many; it stays so.",
 )
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="In a cluster: copies of each partition.  [default: 3, or as many as there are nodes]",
+)
 @click.option("--exist-ok", is_flag=True, help="No error if it is there already.")
 @pass_session
-def create(session: Session, topic: str, partitions: int, exist_ok: bool) -> None:
+def create(
+    session: Session, topic: str, partitions: int, replicas: int | None, exist_ok: bool
+) -> None:
     """Create TOPIC, and the data directory with it."""
+    if replicas is not None and not session.has_copies:
+        raise ConfigError("--replicas is for topics of a cluster: name a node with -s HOST:PORT")
+    copies = {} if replicas is None else {"replicas": replicas}
     with session.writing_store() as store:
-        info = store.create_topic(topic, partitions=partitions, exist_ok=exist_ok)
+        info = store.create_topic(topic, partitions=partitions, exist_ok=exist_ok, **copies)
     if session.as_json:
         session.output.json(
             {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}

@@ -8,8 +8,8 @@ acts for one (leader, term): `Turn.check` before each put and each proposal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from chronik_store.config import LogConfig
@@ -140,7 +140,7 @@ class Tiering:
     index_fs, index_directory: where search indexes are built, each partition in a directory of its
     own. The engine opens files itself, so this is a real disk even where `env.fs` is not; by
     default the partition's own scratch directory.
-    overrides: what one topic keeps locally, and for how long, where that is not `config`'s.
+    kept: topics of which nothing is ever dropped, nor pruned from the WAL.
     """
 
     env: Environment
@@ -152,7 +152,7 @@ class Tiering:
     open_object: Callable[[SegmentInfo], ByteSource]
     index_fs: FileSystem | None = None
     index_directory: str | None = None
-    overrides: Mapping[str, LogConfig] = field(default_factory=dict)
+    kept: Collection[str] = ()
 
 
 class SteppedDownError(UnavailableError):

@@ -52,7 +52,8 @@ def prune(turn: Turn) -> None:
     if manifest.fenced is not None or not manifest.published_number:
         return
     heads: set[str] = set()
-    _prune_wal(turn, manifest, heads)
+    if not turn.is_kept:
+        _prune_wal(turn, manifest, heads)
     _prune_local(turn, manifest, heads)
 
 
@@ -174,7 +175,7 @@ def _prune_local(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
     by_base = {each.base_offset: each for each in covered.segments}
     pressed = _disk_is_short(turn)
     kept_bytes = 0
-    keep_bytes = 0 if pressed else turn.keeping.local_segment_bytes
+    keep_bytes = 0 if pressed else turn.tiering.config.local_segment_bytes
     for name, base_offset, end_offset, size_bytes in reversed(_local_files(turn, manifest)):
         segment = by_base.get(base_offset)
         if end_offset > manifest.start_offset:

@@ -19,8 +19,10 @@ from chronik_store.pipeline.turn import Turn
 
 def retain(turn: Turn) -> None:
     """Propose DROP_PREFIX if retention by size or age asks for it."""
-    config = turn.keeping
-    if turn.term is None or (config.retention_bytes is None and config.retention_seconds is None):
+    config = turn.tiering.config
+    if turn.term is None or turn.is_kept:
+        return
+    if config.retention_bytes is None and config.retention_seconds is None:
         return
     manifest = turn.manifest
     now_us = turn.now_us()

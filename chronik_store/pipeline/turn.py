@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from chronik_store.config import LogConfig
 from chronik_store.errors import FencedError, UnavailableError
 from chronik_store.format.control import Command, Intent
 from chronik_store.format.entry import Entry
@@ -68,10 +67,9 @@ class Turn:
         return self.partition.manifest
 
     @property
-    def keeping(self) -> LogConfig:
-        """The settings that say what is kept of this topic, and where."""
-        config = self.tiering.config
-        return self.tiering.overrides.get(self.partition.identity.topic, config)
+    def is_kept(self) -> bool:
+        """Nothing of this topic is ever dropped, nor pruned from the WAL."""
+        return self.partition.identity.topic in self.tiering.kept
 
     def now_us(self) -> int:
         """The leader's clock for stamps and ages, with jumps forward held back."""

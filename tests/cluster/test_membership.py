@@ -7,7 +7,7 @@ import pytest
 from chronik_server.client import Client
 from chronik_server.protocol.cluster import DescribeCluster
 from chronik_server.protocol.topics import DescribeTopic
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, ConfigError
 from tests.cluster.messages import (
     OPTIONS,
     Load,
@@ -157,4 +157,29 @@ def test_nodes_know_their_cluster_from_their_own_log_when_all_restart_without_se
         node.entrance, node.knows_peers = None, False
     cluster.start()
     acknowledged.values |= produce(cluster, "events", 100, start=1000).values
+    assert_every_node_has(cluster, "events", acknowledged)
+
+
+def test_a_cluster_that_shrinks_to_one_node_at_once_goes_on_with_it(start_cluster, bucket):
+    cluster = start_cluster(bucket)
+    create(cluster, "events", 3)
+    acknowledged = produce(cluster, "events", 600)
+    cluster.add("4")  # it must get a vote about metadata before so many others go
+    with Client(cluster.servers, options=OPTIONS) as client:
+        for node_id in ("1", "2", "3"):
+            client.remove_node(node_id)
+    for node_id in ("1", "2", "3"):
+        node = cluster.node(node_id)
+        assert node.wait_until_ended(MOVE_SECONDS) == 0
+        cluster.leave_out(node)
+
+    create(cluster, "more", 2)
+    acknowledged.values |= produce(cluster, "events", 300, start=1000).values
+    assert_every_node_has(cluster, "events", acknowledged)
+    assert holders(cluster, "more", 0) == {"4"}
+    with pytest.raises(ConfigError), Client(cluster.servers, options=OPTIONS) as client:
+        client.remove_node("4")
+    cluster.node("4").kill()
+    cluster.node("4").start()
+    cluster.node("4").wait_until_ready()
     assert_every_node_has(cluster, "events", acknowledged)

@@ -1,0 +1,119 @@
+"""`chronik node list|add|remove|convert`: the nodes of a cluster.
+
+Place: a verb group; over `client`, but for `convert`, which works on a directory. Promise: `add`
+and `remove` return when the cluster has it in writing; `remove` then waits until the node has
+left, unless told not to. Exit 0 done, 2 for what cannot be meant, 3 when it was not done in time.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from chronik_server.cli_remote import remote_client
+from chronik_server.client import Client
+from chronik_server.protocol.cluster import NodeInfo
+from chronik_store.cli import exits
+from chronik_store.cli.options import pass_session, subverb
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import is_terminal, say
+
+LOOK_SECONDS = 0.5
+LEAVE_SECONDS = 600.0
+
+
+@click.group("node")
+def command() -> None:
+    """List, add and remove nodes of a cluster."""
+
+
+@subverb(
+    command,
+    "list",
+    "chronik -s 127.0.0.1:7411 node list",
+    "chronik -s 127.0.0.1:7411 node list --json",
+)  # fmt: skip
+@pass_session
+def list_(session: Session) -> None:
+    """The nodes, where they are, and whether they stay."""
+    with remote_client(session) as client:
+        found = client.cluster()
+    rows = []
+    for node in found.nodes:
+        leads = node.node_id == found.leader
+        if session.as_json:
+            session.output.json(
+                {"node_id": node.node_id, "address": node.address, "state": node.state,
+                 "uuid": node.node_uuid, "leads_metadata": leads}
+            )  # fmt: skip
+        rows.append((f"{node.node_id}", node.address, node.state, "yes" if leads else ""))
+    if not session.as_json:
+        session.output.table(("NODE", "ADDRESS", "STATE", "LEADS METADATA"), rows)
+
+
+@subverb(
+    command, "add",
+    "chronik -s 10.0.0.1:7411 node add 4 10.0.0.4:7411",
+    "chronik -d n4 --object-store s3://bucket/p serve --node-id 4 --listen 10.0.0.4:7411 "
+    "--join 10.0.0.1:7411",
+)  # fmt: skip
+@click.argument("node_id", metavar="ID")
+@click.argument("address", metavar="HOST:PORT")
+@pass_session
+def add(session: Session, node_id: str, address: str) -> None:
+    """Let a node join under ID, or say where the node of this ID is now.
+
+    `chronik serve --join` does this by itself.
+    """
+    with remote_client(session) as client:
+        client.add_node(node_id, address)
+        node = _node(client, node_id)
+    if session.as_json:
+        session.output.json({"node_id": node_id, "address": address, "state": _state(node)})
+    else:
+        say(f"node {node_id} at {address} is {_state(node)}")
+
+
+@subverb(
+    command, "remove",
+    "chronik -s 10.0.0.1:7411 node remove 2 --yes",
+    "chronik -s 10.0.0.1:7411 node remove 2 --yes --no-wait",
+)  # fmt: skip
+@click.argument("node_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait/--no-wait", default=True, help="Until it has left.  [default: wait]")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=LEAVE_SECONDS, show_default=True,
+    metavar="SECONDS", help="Wait no longer.",
+)  # fmt: skip
+@pass_session
+def remove(session: Session, node_id: str, yes: bool, wait: bool, timeout: float) -> int:
+    """Let the node ID leave: its partitions move to others first. Its id is used up then."""
+    if not yes:
+        if not is_terminal(sys.stdin):
+            raise click.UsageError("nobody to ask: say --yes")
+        click.confirm(f"Remove node {node_id} for good?", abort=True, err=True)
+    with remote_client(session) as client:
+        client.remove_node(node_id)
+        others = [node for node in client.cluster().nodes if node.node_id != node_id]
+    # The node that leaves ends; it may be the one that was asked.
+    with remote_client(session, *(node.address for node in others)) as client:
+        deadline = session.clock.monotonic() + timeout
+        node = _node(client, node_id)
+        while wait and _state(node) != "removed" and session.clock.monotonic() < deadline:
+            session.clock.sleep(LOOK_SECONDS)
+            node = _node(client, node_id)
+    if session.as_json:
+        session.output.json({"node_id": node_id, "state": _state(node)})
+    else:
+        say(f"node {node_id} is {_state(node)}")
+    return exits.UNAVAILABLE if wait and _state(node) != "removed" else exits.DONE
+
+
+def _node(client: Client, node_id: str) -> NodeInfo | None:
+    return next((n for n in client.cluster().nodes if n.node_id == node_id), None)
+
+
+def _state(node: NodeInfo | None) -> str:
+    return "not known yet" if node is None else node.state
