@@ -129,9 +129,9 @@ class ActiveFile:
         file.origin = len(head) + len(first)
         buffers = [head, first, *encode_group(group.frames, file.origin, marks, file.file_id)]
         end = file.origin + group.size_bytes
-        spare = self._take_spare()
+        spare = self._take_spare(end)
         fs, temporary = self._env.fs, file.path + TEMPORARY
-        if spare is not None and end <= spare.size:
+        if spare is not None:
             temporary, file.size = spare.path, spare.size
             handle = fs.open(temporary, write=True)
         else:
@@ -263,10 +263,11 @@ class ActiveFile:
             return self._settings.file_bytes
         return self._filled - file.origin
 
-    def _take_spare(self) -> SpareFile | None:
+    def _take_spare(self, size_bytes: int) -> SpareFile | None:
+        """The spare file, if it holds so much; one that is too small waits for the next file."""
         with self._lock:
             spare = self._spare
-            if spare is None or not spare.ready:
+            if spare is None or not spare.ready or spare.size < size_bytes:
                 return None
             self._spare = None
             return spare

@@ -33,11 +33,18 @@ class SpareFile:
         return self.filled == self.size
 
     def grow(self, fs: FileSystem, piece_bytes: int, *, keep_free_bytes: int) -> None:
-        """Write the next piece. OSError as `write_zeros`."""
-        if not self.filled:
-            fs.create(self.path).close()
+        """Write the next piece. OSError as `write_zeros`: the file is gone then, since a full disk
+        needs its room more, and the next piece begins a new one.
+        """
         end = min(self.filled + piece_bytes, self.size)
-        write_zeros(fs, self.path, self.filled, end, keep_free_bytes=keep_free_bytes)
+        try:
+            if not self.filled:
+                fs.create(self.path).close()
+            write_zeros(fs, self.path, self.filled, end, keep_free_bytes=keep_free_bytes)
+        except OSError:
+            self.filled = 0
+            self.remove(fs)
+            raise
         self.filled = end
 
     def remove(self, fs: FileSystem) -> None:

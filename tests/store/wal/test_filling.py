@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -131,3 +132,54 @@ def test_a_spare_file_that_a_crash_leaves_is_swept_away(
 
     open_wal(again)
     assert SPARE not in again.list(DIRECTORY)
+
+
+def test_a_spare_file_for_which_the_disk_is_full_ends_nothing(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """It leaves its room to the log, and is begun anew when there is room again."""
+    owner = busy(disk, open_wal)
+    owner.services.filler.close()  # From here on each piece is written by the test.
+    active = owner.wal._active
+    pieces = 0
+
+    def fail(_number: int, operation: str, called: str) -> None:
+        nonlocal pieces
+        being_filled = active._spare is not None and not active._spare.ready
+        if called.endswith(SPARE) and operation == "open" and being_filled:
+            pieces += 1
+            raise OSError(errno.ENOSPC, "full", called)
+
+    disk.hook = fail
+    for _ in range(200):
+        owner.append(b"y" * 12_000)
+        while active.fill():
+            pass
+        if pieces > 1:  # More than one rotation has tried.
+            break
+    assert pieces > 1
+    assert SPARE not in disk.list(DIRECTORY)
+
+    disk.hook = None
+    for _ in range(200):
+        owner.append(b"z" * 12_000)
+        while active.fill():
+            pass
+        if active._spare is not None and active._spare.ready:
+            break
+    assert SPARE in disk.list(DIRECTORY)
+    assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
+
+
+def test_a_spare_file_that_is_too_small_for_a_group_is_left_for_the_next_file(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = busy(disk, open_wal)
+    owner.services.filler.close()
+    active = owner.wal._active
+    for _ in range(60):
+        owner.append(b"y" * 120_000)  # Ten of these and a file is full, and each is above 16 KiB.
+        while active.fill():
+            pass
+    assert len(owner.wal.files()) > 3
+    assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
