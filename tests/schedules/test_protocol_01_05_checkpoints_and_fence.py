@@ -44,10 +44,11 @@ def test_1_manifest_producers_and_terms_outlive_the_files_that_held_them(
     life.log.append(batch(0, b"one"))
     for number in range(1, 8):
         life.log.append(batch(number, b"p" * 600))
-    life.log.seal()
-    life.drain()
+    tiered(life, 2)
     first_file = life.log._core.wal.files()[0]
-    assert first_file.first_index > 8  # the producer's entries are in no WAL file any more
+    first_segment = life.log._core.manifest.segments[0]
+    # Neither the producer's entries nor the ADD_SEGMENT of their segment is in a WAL file any more.
+    assert first_file.first_index > first_segment.added_index > 8
     before = life.log._core.manifest, life.log._core.term
     after = life.fails(mode)
     after.open()
@@ -56,7 +57,8 @@ def test_1_manifest_producers_and_terms_outlive_the_files_that_held_them(
         assert before[0].segments == found.segments
         assert before[0].published_number == found.published_number
         assert after.log.append(batch(7, b"p" * 600)) == (7, 8, True)
-        assert after.log.append(batch(8, b"next")) == (8, 9, False)
+        assert after.log.append(batch(8, b"next")) == (20, 21, False)
+        assert b"one" == after.log.read(0).records[0].value
         assert after.log._core.term > before[1]
 
 
@@ -177,14 +179,20 @@ def test_3_producers_are_forgotten_by_the_log_alone_and_say_so(life: Life) -> No
 # --- 5: published manifests are the fence -------------------------------------------------------
 
 
-def test_5_s1_of_two_copies_of_a_log_one_publishes_a_number(life: Life) -> None:
-    """A disk image is opened a second time: both would be "number 2"."""
-    tiered(life)
+def copy_of(life: Life) -> Life:
+    """An image of its disk, opened beside it, over the same bucket."""
     copy = Life(2)
     copy.disk = life.disk.crashed("kept")
     copy.bucket = life.bucket
     copy.door = life.door
     copy.open()
+    return copy
+
+
+def test_5_s1_of_two_copies_of_a_log_one_publishes_a_number(life: Life) -> None:
+    """A disk image is opened a second time: both would be "number 2"."""
+    tiered(life)
+    copy = copy_of(life)
     tiered(life)
     copy.log.append(b"another history")
     copy.log.seal()
@@ -195,6 +203,27 @@ def test_5_s1_of_two_copies_of_a_log_one_publishes_a_number(life: Life) -> None:
     numbers = [parse_manifest_key(info.key) for info in life.bucket.list("manifests/")]
     seen = [each.number for each in numbers if each is not None]
     assert len(seen) == len(set(seen))
+    life.ledger.check(life.log)
+    copy.store.close()
+
+
+def test_5_s1_two_copies_that_have_both_looked_collide_on_the_number(life: Life) -> None:
+    """Looking is not a fence: only a put that is refused is."""
+    tiered(life)
+    copy = copy_of(life)
+    copy.log.append(b"another history")
+    copy.log.seal()
+    life.door.add(Fault("unavailable", "put", "manifests/"))
+    assert copy.log.run_pipeline_once().errors  # it found the folder to be its own, and waits
+    tiered(life)
+    newest = max(info.key for info in life.bucket.list("manifests/"))
+    published = life.bucket.get(newest)
+    assert copy.log.run_pipeline_once().errors
+    assert copy.log.status().fenced
+    assert published == life.bucket.get(newest)
+    assert newest == max(info.key for info in life.bucket.list("manifests/"))
+    life.drain()
+    assert not life.log.status().fenced
     life.ledger.check(life.log)
     copy.store.close()
 

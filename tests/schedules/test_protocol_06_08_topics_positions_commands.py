@@ -11,6 +11,7 @@ from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, CorruptionError, OffsetOutOfRangeError
 from chronik_store.format.control import Seal
 from chronik_store.objectstore.layout import parse_segment_key
+from chronik_store.restore import restore
 from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.faulty_object_store import Fault
 from chronik_store.testing.worlds.oracle import check_bucket
@@ -45,6 +46,21 @@ def test_6_the_bucket_never_answers_for_a_deleted_topic(life: Life) -> None:
     log.run_pipeline_once()
     with open_bucket(URL, topic="t", env=env_of(life)) as reader:
         assert [b"second life"] == [record.value for record in reader.scan()]
+
+
+def test_6_a_deletion_that_could_not_finish_is_one_for_a_restore_too(life: Life) -> None:
+    """Its tombstone is there, its objects are there still: what it names must not come back."""
+    tiered(life, 2)
+    life.door.add(Fault("unavailable", "delete", times=None))
+    with contextlib.suppress(ChronikError):
+        life.store.delete_topic("t")
+    assert 2 == len(life.bucket.list("segments/"))
+    life.store.close()
+    life.door.clear()
+    restore(URL, "/new", config=CONFIG, env=env_of(life))
+    life.path = "/new"
+    life.open_store()
+    assert () == life.store.topics()
 
 
 def test_6_a_directory_of_a_deleted_topic_is_not_the_new_ones(life: Life) -> None:

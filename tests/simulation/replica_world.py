@@ -27,6 +27,8 @@ from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.virtual_time import Simulation, Timing
 from tests.simulation.replica_log import LOG_ID, TOPIC_ID, Author, ReplicaLog
 
+PRODUCER = 9
+
 
 class State(NamedTuple):
     """What a log is: where it begins, its entries, its hard state."""
@@ -45,6 +47,19 @@ class State(NamedTuple):
     @property
     def last_index(self) -> int:
         return self.base.index + len(self.entries)
+
+    def last_batch(self) -> RecordBatch | None:
+        """The newest batch of records."""
+        for header, payload in reversed(self.entries):
+            if header.kind == EntryKind.RECORDS:
+                return RecordBatch.from_buffer(bytes(payload))
+        return None
+
+    @property
+    def sequence(self) -> int:
+        """What the producer's next batch begins with."""
+        last = self.last_batch()
+        return 0 if last is None else last.base_sequence + last.record_count
 
     def upto(self, index: int) -> tuple[Entry, ...]:
         """The entries up to `index`, inclusive."""
@@ -76,7 +91,12 @@ class ReplicaModel:
         self.commit_index = 0
         self.snapshot: Snapshot | None = None
         self.shown = 0
+        self.sworn_commit = 0
+        """What frames that are synced knew to be committed, at least."""
+        self.mark_then = self.last_ticket = 0
         self.made = 0
+        self.sequence = 0
+        """Of the producer's next batch, for whoever writes now."""
         self.term = 0
         """Of the leader that speaks now; no two leaders have one."""
         self.node_log: ReplicaLog | None = None
@@ -90,6 +110,7 @@ class ReplicaModel:
         state = self.recovered(log)
         self.history = [state]
         self.synced = self.told = self.reached = 0
+        self.mark_then = 0
         self.shown = log.replica.commit_index
         self.node_log = log
 
@@ -103,7 +124,7 @@ class ReplicaModel:
         allowed = self.history[self.synced :]
         assert any(_same(state, each) for each in allowed), self._difference(state)
         commit = log.replica.commit_index
-        assert self.shown <= commit or commit >= base.index
+        assert commit >= self.sworn_commit, "frames knew of more that was committed"
         assert commit <= max(self.commit_index, base.index)
         self.check_committed(state, commit)
         self.check_folds(log, state)
@@ -125,19 +146,23 @@ class ReplicaModel:
     def check_folds(self, log: ReplicaLog, state: State) -> None:
         """Members and producers are what the live entries say, tail included (protocol 3, 12)."""
         members: Any = None
-        sequence = 0
         for header, payload in state.entries:
-            if header.kind == EntryKind.RECORDS:
-                batch = RecordBatch.from_buffer(bytes(payload))
-                if batch.producer_id:
-                    sequence = batch.base_sequence + batch.record_count
-            else:
+            if header.kind != EntryKind.RECORDS:
                 command = decode_command(header.kind, payload)
                 if isinstance(command, Members):
                     members = (header.index, command)
         if not state.base.index:
             assert log.replica.members == members
-            assert log.core.state.producers.check(9, 0, sequence, 1) is None
+            self.check_producer(log, state)
+
+    def check_producer(self, log: ReplicaLog, state: State) -> None:
+        """The next batch of the one producer is the next one, and its last one a duplicate."""
+        producers, following = log.core.state.producers, state.sequence
+        assert producers.check(PRODUCER, 0, following, 1) is None
+        last = state.last_batch()
+        if last is not None:
+            base, count = last.base_sequence, last.record_count
+            assert producers.check(PRODUCER, 0, base, count) is not None
 
     def stage(self, *states: State) -> None:
         self.history.extend(states)
@@ -145,11 +170,15 @@ class ReplicaModel:
     def ticket(self, log: ReplicaLog, ticket: int) -> None:
         """When the log says that it is synced, everything up to now must survive."""
         place = self.reached = len(self.history) - 1
+        # The frames of a new ticket were staged, hence written, after the last ticket was given.
+        commit = self.mark_then if ticket > self.last_ticket else 0
+        self.mark_then, self.last_ticket = log.core.wal.commit_mark, max(ticket, self.last_ticket)
 
         def synced() -> None:
             assert log is self.node_log
             assert self.told <= place, "callbacks come out of order"
             self.synced = self.told = place
+            self.sworn_commit = max(self.sworn_commit, commit)
 
         log.replica.when_synced(ticket, synced)
 
@@ -161,6 +190,8 @@ class ReplicaModel:
         assert replica.commit_index <= max(replica.durable_index, state.base.index)
         assert replica.commit_index >= self.shown, "commit index went back"
         self.shown = replica.commit_index
+        if not state.base.index:
+            self.check_producer(log, state)
         assert state.hard_state == replica.hard_state
         if state.entries:
             index = self.rng.randint(state.base.index + 1, state.last_index)
@@ -191,6 +222,11 @@ class ReplicaModel:
             prev = missing[0].header.index - 1
             self.takes(log, prev, self.now.term(prev), missing)
 
+    def author(self, state: State, term: int) -> Author:
+        """Who goes on from this state. The producer does, too."""
+        self.sequence = state.sequence
+        return Author(state.end, term)
+
     def write(self, author: Author) -> list[Entry]:
         return [self.entry(author) for _ in range(self.rng.randint(1, 4))]
 
@@ -204,11 +240,14 @@ class ReplicaModel:
         if kind < 0.3:
             return author.control(Seal(author.index + 1, "admin", 0))
         value = b"%06d" % self.made + b"v" * self.rng.randrange(400)
-        return author.records([value] * self.rng.randint(1, 3))
+        values = [value] * self.rng.randint(1, 3)
+        entry = author.records(values, producer_id=PRODUCER, base_sequence=self.sequence)
+        self.sequence += len(values)
+        return entry
 
     def appends(self, log: ReplicaLog) -> None:
         state = self.now
-        author = Author(state.end, self.term)
+        author = self.author(state, self.term)
         entries = self.write(author)
         self.takes(log, state.end.index, state.end.term, entries)
 
@@ -240,7 +279,7 @@ class ReplicaModel:
             return
         index = self.rng.randint(floor + 1, state.last_index)
         self.new_leader(log)
-        author = Author(self.now.cut(index).end, self.term)
+        author = self.author(self.now.cut(index), self.term)
         self.takes(log, index - 1, self.now.term(index - 1), self.write(author))
 
     def truncates(self, log: ReplicaLog) -> None:
@@ -273,7 +312,7 @@ class ReplicaModel:
     def is_refused(self, log: ReplicaLog) -> None:
         """What does not fit changes nothing and says where to go on."""
         state = self.now
-        author = Author(state.end, state.end.term + 5)
+        author = self.author(state, state.end.term + 5)
         entries = self.write(author)
         gap = log.replica.append_entries(state.last_index + 3, 1, [])
         assert gap.conflict is not None

@@ -212,10 +212,19 @@ def test_commit_waits_for_the_own_disk(disk):
 def test_a_sync_that_began_before_a_truncation_makes_nothing_durable_that_is_gone(disk):
     _, replica, committer = stepped(disk)
     replica.append_entries(0, 0, run_of([1, 1, 1]))
-    replica.truncate_suffix(2)
-    replica.append_entries(1, 1, run_of([2], first=2, offset=1))
-    committer.step()
 
+    def replace_meanwhile(_number: int, operation: str, _path: str) -> None:
+        if operation == "sync_data":
+            disk.hook = None
+            replica.truncate_suffix(2)
+            replica.append_entries(1, 1, run_of([2], first=2, offset=1))
+
+    disk.hook = replace_meanwhile
+    committer.step()
+    assert disk.hook is None
+    assert (2, 1) == (replica.last_index, replica.durable_index)
+
+    committer.flush()
     assert 2 == replica.durable_index
     assert [1, 2] == terms(stepped(disk.crash("lost"))[1])
 

@@ -110,12 +110,7 @@ def exists_is_success(put: _Put) -> None:
 
 def created_is_verified(put: _Put) -> None:
     """A put that returned is not looked at again: what the bucket made of it stays unknown."""
-
-    def believe(store: Any, key: str, data: Any) -> str:
-        created = store.put_if_absent(key, data) is PutOutcome.CREATED
-        return "created" if created else "adopted"
-
-    put(putting, "put_verified", believe)
+    put(verified, "_check_created", lambda _store, _found, _view: None)
 
 
 def lost_reply_is_not_done(put: _Put) -> None:
