@@ -265,7 +265,7 @@ def cases() -> Iterator[Any]:
             yield pytest.param(bug, finder, marks=marks, id=f"{bug} by {finder.name.strip('`')}")
 
 
-@pytest.mark.parametrize(("bug", "finder"), cases())
+@pytest.mark.parametrize(("bug", "finder"), list(cases()))
 def test_is_found(bug: str, finder: Finder) -> None:
     if finder.name.startswith("`"):
         finder.look()
