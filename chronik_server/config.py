@@ -54,7 +54,6 @@ class ServerConfig:
     """A reader that takes nothing for so long is hung up on."""
     idle_seconds: float = 300.0
     shutdown_seconds: float = 10.0
-    worker_threads: int = 16
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
@@ -145,5 +144,4 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("write_stall_seconds", 0.01, 3600),
     ("idle_seconds", 0.01, 1e9),
     ("shutdown_seconds", 0, 3600),
-    ("worker_threads", 1, 1024),
 )

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import chronik_store.errors
+from chronik_server import config as server_config
 from chronik_store import config
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +171,9 @@ def test_each_setting_is_documented_and_each_documented_one_is_read() -> None:
     """Variables against what `from_env` and the command line read; fields against LogConfig."""
     text = (ROOT / "docs" / "configuration.md").read_text()
     read = set(config.ENVIRONMENT) | {"CHRONIK_DATA_DIR", "OBJECT_STORE_BACKEND"}
-    read |= {"LOCAL_STORAGE_PATH", "S3_BUCKET", "S3_PREFIX"}
+    read |= {"LOCAL_STORAGE_PATH", "S3_BUCKET", "S3_PREFIX", "CHRONIK_SERVER"}
+    read |= set(server_config.ENVIRONMENT)
+    read |= {"CHRONIK_TLS_CERT", "CHRONIK_TLS_KEY", "CHRONIK_TLS_CA"}
     reached = {target for target, _ in config.ENVIRONMENT.values()} | {"s3", "object_store"}
     fields = {field.name for field in dataclasses.fields(config.LogConfig)}
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from chronik_server import config as server
+from chronik_server.client import ClientOptions
 from chronik_store import config
 from chronik_store.config import LogConfig, S3Options
 from tests.docs.pages import DOCS
@@ -39,6 +41,10 @@ def section(title: str) -> str:
 ENVIRONMENT = {row[0].strip("`"): row for row in rows(section("Environment"))}
 SETTINGS = {row[0].strip("`"): row for row in rows(section("Settings"))}
 S3 = {row[0].strip("`"): row for row in rows(section("S3"))}
+SERVER_ENVIRONMENT = {row[0].strip("`"): row for row in rows(section("Server environment"))}
+SERVER = {row[0].strip("`"): row for row in rows(section("Server settings"))}
+CLIENT = {row[0].strip("`"): row for row in rows(section("Client settings"))}
+SERVER_BY_HAND = {"CHRONIK_SERVER", "CHRONIK_TLS_CERT", "CHRONIK_TLS_KEY", "CHRONIK_TLS_CA"}
 
 
 def value(text: str) -> Any:
@@ -103,3 +109,41 @@ def test_a_row_has_the_bounds(name: str) -> None:
 @pytest.mark.parametrize("name", S3)
 def test_a_row_of_s3_has_the_default(name: str) -> None:
     assert getattr(S3Options(), name) == value(S3[name][2])
+
+
+def test_each_variable_of_a_server_is_documented_and_read() -> None:
+    assert {*server.ENVIRONMENT, *SERVER_BY_HAND} - {"CHRONIK_DATA_DIR"} == set(SERVER_ENVIRONMENT)
+
+
+@pytest.mark.parametrize("name", sorted({*server.ENVIRONMENT} - {"CHRONIK_DATA_DIR"}))
+def test_a_variable_of_a_server_sets_the_field_that_the_page_says(name: str) -> None:
+    target, parse = server.ENVIRONMENT[name]
+    _, default, sets, _ = SERVER_ENVIRONMENT[name]
+    here = getattr(server.ServerConfig(), target)
+
+    assert f"`{target}`" == sets
+    assert (here or None) == (None if default == "none" else parse(default.strip("`")) or None)
+
+
+def test_each_field_of_a_server_has_a_row_somewhere() -> None:
+    variables = {row[2].strip("`") for row in SERVER_ENVIRONMENT.values()}
+    fields = {each.name for each in dataclasses.fields(server.ServerConfig)}
+
+    assert fields == (set(SERVER) | variables) - {""}
+
+
+@pytest.mark.parametrize("name", SERVER)
+def test_a_row_of_a_server_has_the_default_and_the_bounds(name: str) -> None:
+    _, unit, default, bounds, _ = SERVER[name]
+    known = {bound[0]: bound[1:] for bound in server._BOUNDS}
+    ending = re.search(r"_(bytes|seconds)(_max)?$", name)
+
+    assert (ending[1] if ending else "") == unit
+    assert getattr(server.ServerConfig(), name) == (default.strip("`") if not bounds else value(default))
+    assert known.get(name) == (tuple(map(value, bounds.split(" to "))) if bounds else None)
+
+
+def test_each_setting_of_a_client_has_a_row_with_its_default() -> None:
+    defaults = {each.name: each.default for each in dataclasses.fields(ClientOptions)}
+
+    assert defaults == {name: value(row[2]) for name, row in CLIENT.items()}
