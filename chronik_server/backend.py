@@ -9,6 +9,7 @@ the write.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from chronik_server.protocol.cluster import ClusterDescription, PartitionRole, StatusFound
@@ -83,8 +84,8 @@ class Check(NamedTuple):
 class Link(Protocol):
     """The connection of another node, towards it. Belongs to the event loop."""
 
-    def tell(self, message: Any, payload: Buffer = b"") -> None:
-        """Say something one way; lost with the connection, silently."""
+    def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> None:
+        """Say something one way, the payload in parts; lost with the connection, silently."""
         ...
 
     @property

@@ -19,7 +19,7 @@ from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import SearchResult
 
-Answer = tuple[Any, Buffer]
+Answer = tuple[Any, Buffer | list[Buffer]]
 Handler = Callable[[Any, Buffer], Awaitable[Answer]]
 _NOTHING = b""
 
@@ -92,7 +92,7 @@ class Handlers:
             request.max_bytes, request.min_bytes, request.wait_ms / 1000, request.consistency
         )
         found, buffers = await partition.fetch(request.offset, options)
-        return found, b"".join(buffers)
+        return found, buffers
 
     async def _offsets(self, request: data.Offsets, _: Buffer) -> Answer:
         partition = await self._partition(request.topic, request.partition)

@@ -164,8 +164,7 @@ class PeerLinks:
             link.abort()
             return
         head, buffers = messages.encode(message)
-        payload = buffers[0] if len(buffers) == 1 else b"".join(buffers)
-        link.tell(RaftMessage(group_id, head), payload)
+        link.tell(RaftMessage(group_id, head), buffers)
 
     def report(self, peer: str, report: NodeReport) -> None:
         """Tell the node that leads the metadata; lost if it is away, and told again later."""

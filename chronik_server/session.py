@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
@@ -31,6 +32,7 @@ from chronik_server.protocol.frames import VERSION
 from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.verbs import Verb
+from chronik_server.protocol.writing import write_all
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.checksum import Buffer
 
@@ -198,11 +200,15 @@ class Session(asyncio.Protocol):
         loop, metrics = self._server.loop, self._server.metrics
         begun = loop.time()
         outcome: Response | Failure
+        more: Sequence[Buffer] = ()
         number = event.request_id if isinstance(event, Request) else NO_REQUEST
         try:
             handler = self._server.handlers.by_message[type(event.message)]
             message, payload = await handler(event.message, event.payload)
-            outcome = Response(number, message, payload)
+            if isinstance(payload, list):
+                outcome, more = Response(number, message), payload
+            else:
+                outcome = Response(number, message, payload)
         except asyncio.CancelledError:
             if self._transport is None or not self._server.stopping:
                 raise
@@ -215,13 +221,13 @@ class Session(asyncio.Protocol):
             outcome = Failure(number, found)
         metrics.by_verb[event.verb].note(loop.time() - begun)
         if isinstance(event, Request):
-            self._send(outcome)
+            self._send(outcome, more)
 
     # --- answers ---------------------------------------------------------------------------------
 
-    def tell(self, message: Any, payload: Buffer = b"") -> None:
+    def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> None:
         """Say something one way to the node that called."""
-        self._send(one_way(message, payload))
+        self._send(one_way(message), payload)
 
     @property
     def backlog_bytes(self) -> int:
@@ -237,12 +243,12 @@ class Session(asyncio.Protocol):
         """Flush and hang up."""
         self._close()
 
-    def _send(self, event: Response | Failure | Told) -> None:
+    def _send(self, event: Response | Failure | Told, more: Sequence[Buffer] = ()) -> None:
         """Queue an answer; what one turn of the loop produces goes out in one write."""
         if self._transport is None or self._connection.state in {State.CLOSED, State.FAILED}:
             return
         try:
-            buffers = self._connection.send(event)
+            buffers = self._connection.send(event, more)
         except ValueError as error:
             # An answer that the wire cannot carry; the question is answered all the same.
             assert isinstance(event, Response)
@@ -256,9 +262,7 @@ class Session(asyncio.Protocol):
         out, self._out = self._out, []
         # A closing one takes nothing more, and uvloop's says so by raising.
         if out and self._transport is not None and not self._transport.is_closing():
-            data = out[0] if len(out) == 1 else b"".join(out)
-            self._server.metrics.sent_bytes += len(data)
-            self._transport.write(data)
+            self._server.metrics.sent_bytes += write_all(self._transport, out)
 
     # --- limits and the end ----------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from chronik_server.addresses import Address
 from chronik_server.client.async_client import AsyncClient
-from chronik_server.client.consumer import AsyncConsumer, Consumed
+from chronik_server.client.consumer import AsyncConsumer, Consumed, Run
 from chronik_server.client.options import ClientOptions
 from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.producer import AsyncProducer, Placed
@@ -240,17 +240,20 @@ class Consumer:
     def __init__(self, loop: _Loop, consumer: AsyncConsumer) -> None:
         self._loop = loop
         self._consumer = consumer
-        self._items = aiter(consumer)
 
     def __iter__(self) -> Iterator[Consumed]:
-        while True:
-            try:
-                yield self._loop.run(self._next())
-            except StopAsyncIteration:
-                return
+        while (taken := self._loop.run(self._consumer.take())) is not None:
+            lane, (partition, records, tier) = taken
+            for record in records:
+                if lane.left:
+                    break
+                lane.handed_out = record.offset + 1
+                yield Consumed(partition, record, tier)
 
-    async def _next(self) -> Consumed:
-        return await anext(self._items)
+    def runs(self) -> Iterator[Run]:
+        """As `AsyncConsumer.runs`."""
+        while (run := self._loop.run(self._consumer.take_run())) is not None:
+            yield run
 
     def positions(self) -> dict[int, int]:
         """As `AsyncConsumer.positions`."""

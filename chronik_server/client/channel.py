@@ -8,7 +8,7 @@ the latest. Invariant: after a loss the channel stays lost: whoever wants anothe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from chronik_server.addresses import Address
@@ -28,6 +28,7 @@ from chronik_server.protocol.frames import VERSION
 from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.table import VERB_OF
+from chronik_server.protocol.writing import write_all
 from chronik_store.errors import ChronikError, RecordTooLargeError
 from chronik_store.format.checksum import Buffer
 
@@ -138,17 +139,17 @@ class Channel(asyncio.Protocol):
         self._waiting[number] = future
         return future
 
-    def tell(self, message: Any, payload: Buffer = b"") -> None:
+    def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> None:
         """Say something that is not answered; lost with the connection, silently."""
         if self._lost is None:
-            self._write(Told(VERB_OF[type(message)], message, payload))
+            self._write(Told(VERB_OF[type(message)], message), payload)
 
     async def drained(self) -> None:
         """Return when the connection takes more: for those who only tell."""
         await self._room.wait()
 
-    def _write(self, event: Request | Told) -> None:
-        buffers = self._connection.send(event)
+    def _write(self, event: Request | Told, more: Sequence[Buffer] = ()) -> None:
+        buffers = self._connection.send(event, more)
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out += buffers
@@ -157,7 +158,7 @@ class Channel(asyncio.Protocol):
         out, self._out = self._out, []
         # A closing one takes nothing more, and uvloop's says so by raising.
         if out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            write_all(self._transport, out)
 
     # --- asyncio's side --------------------------------------------------------------------------
 

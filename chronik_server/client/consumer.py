@@ -2,7 +2,8 @@
 
 Place: a face of the client, over `routing`. Promise: each partition's records come in offset
 order, none left out; with a cursor, `commit` remembers durably what was handed out, so a crash
-repeats records and loses none. Invariant: at most two answers of each partition wait here.
+repeats records and loses none. Invariant: at most two answers of each partition wait here, as
+they came: they are taken apart when they are handed out, while the next one is on its way.
 
 A consumer is one reader: partitions are not shared out among several. Give each its own.
 """
@@ -26,7 +27,8 @@ from chronik_server.protocol.data import (
     Offsets,
     OffsetsFound,
 )
-from chronik_store.errors import ChronikError, ConfigError
+from chronik_store.errors import ChronikError, ConfigError, CorruptionError
+from chronik_store.format.checksum import Buffer
 from chronik_store.model import StoredRecord, Tier
 
 ANSWERS_AHEAD = 2
@@ -41,12 +43,21 @@ class Consumed(NamedTuple):
     tier: Tier
 
 
-class _Answer(NamedTuple):
+class Run(NamedTuple):
+    """Records of one partition that came together, in offset order; at least one."""
+
+    partition: int
     records: list[StoredRecord]
     tier: Tier
 
 
-class _Lane:
+class _Answer(NamedTuple):
+    offset: int
+    payload: Buffer
+    found: Fetched
+
+
+class PartitionLane:
     """One partition: a task that fetches, and what it has fetched."""
 
     def __init__(self, partition: int, offset: int, stop: int | None) -> None:
@@ -57,6 +68,7 @@ class _Lane:
         self.ready: deque[_Answer] = deque()
         self.room = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.left = False  # somebody has called seek
 
     @property
     def at_end(self) -> bool:
@@ -97,7 +109,7 @@ class AsyncConsumer:
         self._follow = follow
         self._fetch_bytes = fetch_bytes
         self._wait_ms = int(wait_seconds * 1000)
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, PartitionLane] = {}
         self._arrived = asyncio.Event()
         self._failed: ChronikError | None = None
         self._committed: dict[int, int] = {}
@@ -107,7 +119,7 @@ class AsyncConsumer:
     async def _open(self) -> None:
         for number in self._partitions:
             offset, end = await self._place(number)
-            self._lanes[number] = _Lane(number, offset, None if self._follow else end)
+            self._lanes[number] = PartitionLane(number, offset, None if self._follow else end)
         for lane in self._lanes.values():
             self._begin(lane)
 
@@ -137,16 +149,17 @@ class AsyncConsumer:
         if not self._lanes:
             await self._open()
         old = self._lanes[partition]
+        old.left = True
         await _cancel(old)
-        lane = self._lanes[partition] = _Lane(partition, offset, old.stop)
+        lane = self._lanes[partition] = PartitionLane(partition, offset, old.stop)
         self._begin(lane)
 
-    def _begin(self, lane: _Lane) -> None:
+    def _begin(self, lane: PartitionLane) -> None:
         lane.task = asyncio.create_task(self._fetch_on(lane))
 
     # --- reading ahead ---------------------------------------------------------------------------
 
-    async def _fetch_on(self, lane: _Lane) -> None:
+    async def _fetch_on(self, lane: PartitionLane) -> None:
         try:
             while not lane.at_end:
                 while len(lane.ready) >= ANSWERS_AHEAD:
@@ -159,7 +172,7 @@ class AsyncConsumer:
         finally:
             self._arrived.set()
 
-    async def _fetch(self, lane: _Lane) -> None:
+    async def _fetch(self, lane: PartitionLane) -> None:
         question = Fetch(
             self.topic,
             lane.partition,
@@ -171,39 +184,60 @@ class AsyncConsumer:
         response = await self._router.ask_leader(
             (self.topic, lane.partition), question, timeout_seconds=seconds
         )
-        found: Fetched = response.message
-        limit = 1 << 62 if lane.stop is None else lane.stop - lane.offset
-        records = records_of(response.payload, lane.offset, limit)
-        if records:
-            lane.offset = records[-1].offset + 1
-            lane.ready.append(_Answer(records, found.tier))
+        if len(response.payload):
+            lane.ready.append(_Answer(lane.offset, response.payload, response.message))
+            lane.offset = response.message.next_offset
             self._arrived.set()
 
     # --- handing out -----------------------------------------------------------------------------
 
     async def __aiter__(self) -> AsyncIterator[Consumed]:
         """Records as they come, partition by partition as answers arrive."""
+        while (taken := await self.take()) is not None:
+            lane, (partition, records, tier) = taken
+            for record in records:
+                if lane.left:
+                    break
+                lane.handed_out = record.offset + 1
+                yield Consumed(partition, record, tier)
+
+    async def runs(self) -> AsyncIterator[Run]:
+        """The same, all records of an answer at a time: several times as fast. Whoever commits
+        means the whole run.
+        """
+        while (run := await self.take_run()) is not None:
+            yield run
+
+    async def take_run(self) -> Run | None:
+        """The next of `runs`; None at the end."""
+        taken = await self.take()
+        if taken is None:
+            return None
+        lane, run = taken
+        lane.handed_out = run.records[-1].offset + 1
+        return run
+
+    async def take(self) -> tuple[PartitionLane, Run] | None:
+        """The next run and where it came from, with nothing of it handed out yet; None at the
+        end. Whoever takes sets `handed_out` as it goes, and looks whether it has `left`.
+        """
         if not self._lanes:
             await self._open()
         while True:
             self._arrived.clear()
-            found = False
             for lane in list(self._lanes.values()):
-                while lane.ready and self._lanes.get(lane.partition) is lane:
-                    found = True
+                while lane.ready:
                     answer = lane.ready.popleft()
                     lane.room.set()
-                    for record in answer.records:
-                        if self._lanes[lane.partition] is not lane:
-                            break  # somebody has called seek
-                        lane.handed_out = record.offset + 1
-                        yield Consumed(lane.partition, record, answer.tier)
-            if found:
-                continue
+                    records = _records(lane, answer)
+                    if records:
+                        # To the end of the row: one that is always ready does not starve others.
+                        self._lanes[lane.partition] = self._lanes.pop(lane.partition)
+                        return lane, Run(lane.partition, records, answer.found.tier)
             if self._failed is not None:
                 raise self._failed
             if all(lane.at_end and not lane.ready for lane in self._lanes.values()):
-                return
+                return None
             await self._arrived.wait()
 
     def positions(self) -> dict[int, int]:
@@ -237,7 +271,19 @@ class AsyncConsumer:
         await self.close()
 
 
-async def _cancel(lane: _Lane) -> None:
+def _records(lane: PartitionLane, answer: _Answer) -> list[StoredRecord]:
+    limit = 1 << 62 if lane.stop is None else lane.stop - answer.offset
+    records = records_of(answer.payload, answer.offset, limit)
+    ended = records[-1].offset + 1 if records else answer.offset
+    if ended != min(answer.found.next_offset, answer.offset + limit):
+        raise CorruptionError(
+            f"an answer ends at offset {ended} and says that {answer.found.next_offset} is next",
+            offset_range=(answer.offset, answer.found.next_offset),
+        )
+    return records
+
+
+async def _cancel(lane: PartitionLane) -> None:
     if lane.task is not None:
         lane.task.cancel()
         await asyncio.gather(lane.task, return_exceptions=True)

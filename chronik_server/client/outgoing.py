@@ -134,7 +134,7 @@ class OutgoingLane:
         channel = await self._router.leader_channel(self._lane)
         for outgoing in unposted:
             if self._message.acks == "none":
-                channel.tell(self._message, outgoing.stamped.buffer)
+                channel.tell(self._message, (outgoing.stamped.buffer,))
             else:
                 outgoing.channel = channel
                 outgoing.answer = channel.post(self._message, outgoing.stamped.buffer)

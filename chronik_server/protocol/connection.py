@@ -12,7 +12,7 @@ request in flight; the table in `states` decides what may happen when.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -169,19 +169,22 @@ class Connection:
                 self._last_id = number
                 return number
 
-    def send(self, event: Request | Response | Failure | Told) -> list[Buffer]:
-        """The bytes that say it, in order. LocalProtocolError when it may not be said now;
-        ValueError when a field or the whole is beyond what the wire takes, with nothing changed.
+    def send(
+        self, event: Request | Response | Failure | Told, more: Sequence[Buffer] = ()
+    ) -> list[Buffer]:
+        """The bytes that say it, in order; `more` of a response's or a told one's payload follows
+        the event's own. LocalProtocolError when it may not be said now; ValueError when a field or
+        the whole is beyond what the wire takes, with nothing changed.
         """
         if isinstance(event, Response):
-            return self._send_response(event)
+            return self._send_response(event, more)
         if isinstance(event, Request):
             return self._send_request(event)
         if isinstance(event, Told):
             self._depart(Move.TOLD)
             codec = EXCHANGES[event.verb].request
             return self._frame(
-                FrameKind.ONE_WAY, event.verb, 0, codec.encode(event.message), event.payload
+                FrameKind.ONE_WAY, event.verb, 0, codec.encode(event.message), event.payload, more
             )
         return self._send_failure(event)
 
@@ -197,7 +200,7 @@ class Connection:
         self.in_flight[event.request_id] = verb
         return buffers
 
-    def _send_response(self, event: Response) -> list[Buffer]:
+    def _send_response(self, event: Response, more: Sequence[Buffer]) -> list[Buffer]:
         verb = self.in_flight.get(event.request_id)
         if verb is None:
             raise LocalProtocolError(f"request {event.request_id} is not in flight")
@@ -206,7 +209,9 @@ class Connection:
         codec = EXCHANGES[verb].response
         assert codec is not None, "a request with an id has a response"
         header = codec.encode(event.message)
-        buffers = self._frame(FrameKind.RESPONSE, verb, event.request_id, header, event.payload)
+        buffers = self._frame(
+            FrameKind.RESPONSE, verb, event.request_id, header, event.payload, more
+        )
         self._move(move)
         del self.in_flight[event.request_id]
         return buffers
@@ -222,15 +227,22 @@ class Connection:
         return self._frame(FrameKind.ERROR, verb, event.request_id, header, b"")
 
     def _frame(
-        self, kind: FrameKind, verb: int, number: int, header: bytes, payload: Buffer
+        self,
+        kind: FrameKind,
+        verb: int,
+        number: int,
+        header: bytes,
+        payload: Buffer,
+        more: Sequence[Buffer] = (),
     ) -> list[Buffer]:
-        head = encode_frame(kind, verb, number, header, len(payload))
-        size = len(head) + len(payload)
+        length = len(payload) + sum(map(len, more))
+        head = encode_frame(kind, verb, number, header, length)
+        size = len(head) + length
         if size > self._peer_frame_bytes_max:
             raise ValueError(
                 f"a frame of {size} bytes; the other side takes {self._peer_frame_bytes_max}"
             )
-        return [head, payload] if len(payload) else [head]
+        return [head, payload, *more] if len(payload) else [head, *more]
 
     def _depart(self, move: Move) -> None:
         self._check(move)
