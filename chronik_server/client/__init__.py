@@ -20,7 +20,7 @@ storage engine, only the values and the batch format that go over the wire.
 
 from chronik_server.client.async_client import AsyncClient
 from chronik_server.client.blocking import Client, Consumer, Producer
-from chronik_server.client.consumer import AsyncConsumer, Consumed
+from chronik_server.client.consumer import AsyncConsumer, Consumed, Run
 from chronik_server.client.options import ClientOptions
 from chronik_server.client.producer import AsyncProducer, Placed
 
@@ -34,4 +34,5 @@ __all__ = [
     "Consumer",
     "Placed",
     "Producer",
+    "Run",
 ]
