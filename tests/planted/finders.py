@@ -15,6 +15,7 @@ from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
+from chronik_store.testing.disk_faults import Gate
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.worlds.store_world import StoreWorld
 from tests.crash.harness import Life, check_crash_points, close_quietly, reachable_buckets
@@ -59,6 +60,8 @@ def in_life(test: Callable[..., None], **options: Any) -> Finder:
             try:
                 test(life, **options)
             finally:
+                if isinstance(life.disk.hook, Gate):
+                    life.disk.hook.open()  # a test that failed has left it shut
                 life.plug.dead = False
                 life.disk.hook = None
                 close_quietly(life)
