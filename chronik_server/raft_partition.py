@@ -92,7 +92,11 @@ class RaftPartition:
     async def _queued(
         self, batch: RecordBatch, expected_offset: int | None
     ) -> asyncio.Future[Proposed]:
-        """Propose as soon as there is room."""
+        """Propose as soon as there is room; a short disk slows appends down, never the loop."""
+        self._must_lead()
+        pause = self.core.guard.pause_seconds(batch.nbytes)
+        if pause:
+            await asyncio.sleep(pause)
         while True:
             try:
                 return self._propose(batch, expected_offset)
@@ -108,7 +112,6 @@ class RaftPartition:
                 expected_offset=expected_offset,
                 end_offset=self.core.end_offset,
             )
-        self.core.guard.admit(batch.nbytes)
         before = self.core.end_offset
         try:
             committed = self.consensus.propose([batch])

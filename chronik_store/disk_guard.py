@@ -32,8 +32,15 @@ class DiskGuard:
         self._looked_at = float("-inf")
 
     def admit(self, size_bytes: int) -> None:
-        """Called before `size_bytes` are queued. May sleep a little; DiskFullError when full,
-        UnavailableError when the disk does not answer.
+        """Called before `size_bytes` are queued. May sleep; errors as of `pause_seconds`."""
+        pause = self.pause_seconds(size_bytes)
+        if pause:
+            self._clock.sleep(pause)
+
+    def pause_seconds(self, size_bytes: int) -> float:
+        """As `admit`, for an event loop, which sleeps in its own way: 0 while there is plenty.
+
+        DiskFullError when full, UnavailableError when the disk does not answer.
         """
         if not self.has_room(size_bytes):
             raise DiskFullError(
@@ -42,8 +49,7 @@ class DiskGuard:
                 "upload, then append again",
                 durability="not_durable",
             )
-        if self._free_bytes <= self._throttle_bytes:
-            self._clock.sleep(THROTTLE_SECONDS)
+        return THROTTLE_SECONDS if self._free_bytes <= self._throttle_bytes else 0.0
 
     def has_room(self, size_bytes: int) -> bool:
         """As `admit`, for whoever must not wait and has its own way to refuse.
