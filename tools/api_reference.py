@@ -53,7 +53,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 CLIENT = (
     "Client", "AsyncClient", "ClientOptions", "Producer", "AsyncProducer", "Placed", "Consumer",
-    "AsyncConsumer", "Consumed",
+    "AsyncConsumer", "Consumed", "Run",
 )  # fmt: skip
 """Of `chronik_server.client`; what they give back are the values above."""
 
