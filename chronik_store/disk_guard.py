@@ -57,16 +57,14 @@ class DiskGuard:
         UnavailableError when the disk does not answer.
         """
         self._allowance_bytes -= size_bytes
-        if self._allowance_bytes > 0 and self._free_bytes > self._throttle_bytes:
+        now = self._clock.monotonic()
+        is_recent = now - self._looked_at < LOOK_EVERY_SECONDS
+        if is_recent and self._allowance_bytes > 0 and self._free_bytes > self._throttle_bytes:
             return True
-        self._look(size_bytes)
+        self._look(now)
         return self._free_bytes - size_bytes >= self._reserve_bytes
 
-    def _look(self, size_bytes: int) -> None:
-        now = self._clock.monotonic()
-        plenty = self._free_bytes - size_bytes > self._throttle_bytes
-        if self._allowance_bytes > 0 and plenty and now - self._looked_at < LOOK_EVERY_SECONDS:
-            return
+    def _look(self, now: float) -> None:
         try:
             usage = self._fs.usage(self._path)
         except OSError as error:
@@ -76,5 +74,6 @@ class DiskGuard:
             ) from error
         self._free_bytes = usage.free_bytes
         self._looked_at = now
-        # Others share the disk: look again after a quarter of the room above the throttle.
+        # Look again after a quarter of the room above the throttle, in bytes of our own; what
+        # others take of the disk meanwhile is seen by the clock.
         self._allowance_bytes = max(0, (usage.free_bytes - self._throttle_bytes) // 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chronik_store.disk_guard import THROTTLE_SECONDS, DiskGuard
+from chronik_store.disk_guard import LOOK_EVERY_SECONDS, THROTTLE_SECONDS, DiskGuard
 from chronik_store.errors import DiskFullError, UnavailableError
 from chronik_store.fs.base import DiskUsage
 
@@ -16,14 +16,17 @@ class Disk:
 
     def __init__(self) -> None:
         self.slept: list[float] = []
+        self.now = 0.0
+        self.looks = 0
 
     def usage(self, path: str) -> DiskUsage:
+        self.looks += 1
         if self.free_bytes < 0:
             raise OSError(5, "Input/output error", path)
         return DiskUsage(10_000, self.free_bytes)
 
     def monotonic(self) -> float:
-        return 0.0
+        return self.now
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -69,3 +72,36 @@ def test_a_disk_that_does_not_answer_is_not_full(disk: Disk) -> None:
     disk.free_bytes = -1
     with pytest.raises(UnavailableError, match="cannot be asked"):
         guard_of(disk).admit(10)
+
+
+def test_with_plenty_the_disk_is_asked_once_a_second(disk: Disk) -> None:
+    disk.free_bytes = 1 << 40
+    guard = guard_of(disk)
+    for _ in range(1000):
+        guard.admit(1000)
+    assert 1 == disk.looks
+    disk.now += LOOK_EVERY_SECONDS
+    guard.admit(1000)
+    assert 2 == disk.looks
+
+
+def test_what_the_log_writes_itself_counts_at_once(disk: Disk) -> None:
+    guard = guard_of(disk)
+    guard.admit(150)
+    guard.admit(150)
+    assert 1 == disk.looks
+    guard.admit(150)  # a quarter of the room above the throttle is used up
+    assert 2 == disk.looks
+
+
+def test_a_disk_that_somebody_else_fills_is_noticed(disk: Disk) -> None:
+    """However much room there was: what counts is the last second, not the last gigabyte."""
+    disk.free_bytes = 1 << 40
+    guard = guard_of(disk)
+    guard.admit(10)
+    disk.free_bytes = 109
+    disk.now += LOOK_EVERY_SECONDS
+    with pytest.raises(DiskFullError):
+        guard.admit(10)
+    disk.free_bytes = 1 << 40
+    guard.admit(10)  # and so is the room that there is again, at once
