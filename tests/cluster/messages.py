@@ -47,12 +47,13 @@ class Acknowledged:
 
     def of(self, partition):
         """[(offset, value), ...] of a partition, in order."""
-        mine = [(at, v) for (number, at), v in self.values.items() if number == partition]
+        known = list(self.values.items())  # in one step: writers go on
+        mine = [(at, v) for (number, at), v in known if number == partition]
         return sorted(mine)
 
     def end(self, partition):
         """Behind the last acknowledged message."""
-        return max((at + 1 for number, at in self.values if number == partition), default=0)
+        return max((at + 1 for number, at in list(self.values) if number == partition), default=0)
 
     @property
     def partitions(self):
