@@ -70,8 +70,15 @@ class LocalObjectStore:
         parent = final.rpartition("/")[0]
         temp = f"{self._incoming}/{self._entropy.token_bytes(16).hex()}"
         with self._translated("put", key, "not_durable"):
-            self._fs.make_directories(parent)
+            # Before its folder: in a bucket that has gone (a mount) nothing must be made, or an
+            # empty directory would answer for it afterwards.
             self._write_temp(temp, data)
+            try:
+                self._fs.make_directories(parent)
+            except OSError:
+                with suppress(OSError):  # the first error is the one to tell
+                    self._fs.remove(temp)
+                raise
         # From the link on the object may exist: any error leaves the outcome unknown.
         with self._translated("put", key, "unknown"):
             try:
