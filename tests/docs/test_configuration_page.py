@@ -139,7 +139,9 @@ def test_a_row_of_a_server_has_the_default_and_the_bounds(name: str) -> None:
     ending = re.search(r"_(bytes|seconds)(_max)?$", name)
 
     assert (ending[1] if ending else "") == unit
-    assert getattr(server.ServerConfig(), name) == (default.strip("`") if not bounds else value(default))
+    assert getattr(server.ServerConfig(), name) == (
+        default.strip("`") if not bounds else value(default)
+    )
     assert known.get(name) == (tuple(map(value, bounds.split(" to "))) if bounds else None)
 
 

@@ -67,7 +67,9 @@ def test_a_section_names_the_other_base(name: str) -> None:
 def sets_its_durability(error: type[errors.ChronikError]) -> bool:
     """Its constructor says what is known; of the others, whoever raises them."""
     own = error.__dict__.get("__init__")
-    return own is not None and re.search(r'durability[^,()]*= ?"', inspect.getsource(own)) is not None
+    return (
+        own is not None and re.search(r'durability[^,()]*= ?"', inspect.getsource(own)) is not None
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSES if sets_its_durability(CLASSES[name])])
