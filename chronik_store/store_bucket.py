@@ -78,7 +78,7 @@ class StoreBucket:
         try:
             self._prepared = self.check_identity()
         except UnavailableError as error:
-            logger.warning("%s does not answer, appends go on: %s", self.store.url, error)
+            logger.warning("the bucket cannot be used now, appends go on: %s", error)
 
     def prepare(self) -> None:
         """Before the first put of this open: proof of create-only, then the claim.

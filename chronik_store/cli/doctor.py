@@ -23,8 +23,10 @@ from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.rendering import duration_text, size_text
 from chronik_store.cli.session import Session
+from chronik_store.data_directory import STORE_NAME
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError
+from chronik_store.errors import ConfigError, UnavailableError
+from chronik_store.format.store_file import decode_store_identity
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.objectstore.probe import prove_create_only
 
@@ -36,11 +38,11 @@ PACKAGES = ("chronik", "tantivy", "fsspec", "s3fs", "cbor2", "xxhash", "pyarrow"
 @click.argument("url", required=False)
 @pass_session
 def command(session: Session, url: str | None) -> int:
-    """Try the disk, and the bucket at URL (default: the one of the settings)."""
+    """Try the disk, and the bucket at URL (default: that of the settings or the directory)."""
     report: dict[str, Any] = {"versions": _versions()}
     if not session.in_bucket:
         report["disk"] = _disk(session.directory)
-    url = url or session.config().object_store or (session.directory if session.in_bucket else None)
+    url = url or session.config().object_store or _bucket_of(session)
     problems: tuple[str, ...] = ()
     if url is not None:
         report["bucket"] = _bucket(session, url)
@@ -50,6 +52,20 @@ def command(session: Session, url: str | None) -> int:
     else:
         _show(session, report)
     return exits.NOTHING if problems else exits.DONE
+
+
+def _bucket_of(session: Session) -> str | None:
+    """The bucket of the data directory, None if that is its own directory or there is none yet."""
+    if session.in_bucket:
+        return session.directory
+    path = Path(session.directory) / STORE_NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
+    return decode_store_identity(data, path=str(path)).url
 
 
 def _versions() -> dict[str, str | None]:

@@ -128,13 +128,27 @@ def command(
         limit_bytes = session.config().record_bytes_max
         with progress("produce", _size_of(files)) as bar:
             _append_all(log, files or ("-",), parse, limit_bytes, tally, bar)
-    if session.as_json:
-        session.output.json(
-            {"topic": topic, "partition": partition, "records": tally.records,
-             "base_offset": tally.base_offset, "end_offset": tally.end_offset}
-        )  # fmt: skip
-    else:
-        say(str(tally))
+        # Said before the store is closed, which may take long and changes nothing about it.
+        if session.as_json:
+            session.output.json(
+                {"topic": topic, "partition": partition, "records": tally.records,
+                 "base_offset": tally.base_offset, "end_offset": tally.end_offset}
+            )  # fmt: skip
+            session.output.flush()
+        else:
+            say(str(tally))
+            say_what_is_left(session, log)
+
+
+def say_what_is_left(session: Session, log: PartitionLog) -> None:
+    """Closing waits for the pipeline's run under way, which may be that of a whole segment."""
+    config, marks = session.config(), log.watermarks
+    there = marks.indexed if config.indexing_enabled else marks.tiered
+    if config.pipeline_enabled and there < marks.sealed:
+        say(
+            f"offsets {there} to {marks.sealed - 1} are on their way to the bucket: this run ends "
+            "first (Ctrl-C leaves it to the next writer)"
+        )
 
 
 def _append_all(

@@ -8,6 +8,7 @@ was ever made. Everything else (5xx, a lost reply, a reset, a timeout) is "unkno
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from aiohttp import ClientConnectorError
@@ -81,15 +82,22 @@ def translated(error: Exception, *, url: str, verb: str, key: str) -> Unavailabl
         return UnavailableError(
             f"{where}: {_short(error) or 'not finished in time'}", durability=durability
         )
-    kind = "no connection" if durability == "not_durable" else type(error).__name__
-    return UnavailableError(f"{where}: {kind}: {_short(error)}", durability=durability)
+    unconnected = _unconnected(error)
+    if unconnected is not None:
+        said = f"no connection to {unconnected.host}:{unconnected.port}: {_reason(unconnected)}"
+    elif _certainly_not_done(error):
+        said = f"no connection: {_short(error)}"
+    else:
+        said = f"{type(error).__name__}: {_short(error)}"
+    return UnavailableError(f"{where}: {said}", durability=durability)
 
 
 def _from_answer(
     error: ClientError, where: str, url: str, durability: Durability | None
 ) -> UnavailableError:
     status, code = status_of(error), code_of(error)
-    said = f"{where}: {status} {code}: {_details(error).get('Message') or 'no message'}"
+    message = _details(error).get("Message")
+    said = f"{where}: {status} {code}" + (f": {message}" if message else "")
     if code in _ABSENT:
         return ObjectNotFoundError(f"{where}: no such object")
     if code == "NoSuchBucket":
@@ -128,9 +136,19 @@ def _certainly_not_done(error: Exception) -> bool:
         return True
     # botocore calls a reset in mid-request "could not connect" too; only aiohttp's own error
     # tells that no connection was made.
-    return isinstance(error, BotoCoreError) and isinstance(
-        error.kwargs.get("error"), ClientConnectorError
-    )
+    return _unconnected(error) is not None
+
+
+def _unconnected(error: Exception) -> ClientConnectorError | None:
+    """What aiohttp said when it could not connect, if that is what botocore's error stands for."""
+    cause = error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
+    return cause if isinstance(cause, ClientConnectorError) else None
+
+
+def _reason(error: ClientConnectorError) -> str:
+    """Connection refused, no such host, and the like."""
+    number = error.os_error.errno
+    return os.strerror(number) if number and number > 0 else _short(error.os_error)
 
 
 def _details(error: ClientError) -> dict[str, Any]:

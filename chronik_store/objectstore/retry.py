@@ -33,6 +33,8 @@ class RetryPolicy:
     """No new attempt starts later than this after the first one started."""
     first_wait_seconds: float = 0.1
     wait_seconds_max: float = 5.0
+    notice_seconds: float = 2.0
+    """An outage that lasts longer is logged, once, and its end too."""
 
 
 class RetryingObjectStore:
@@ -50,6 +52,7 @@ class RetryingObjectStore:
         self._clock = clock
         self._entropy = entropy
         self._policy = RetryPolicy() if policy is None else policy
+        self._is_away = False
 
     @property
     def url(self) -> str:
@@ -80,20 +83,41 @@ class RetryingObjectStore:
 
     def _insist(self, verb: str, key: str, attempt: Callable[[], _Result]) -> _Result:
         policy = self._policy
-        deadline = self._clock.monotonic() + policy.deadline_seconds
+        started = self._clock.monotonic()
         wait_seconds = policy.first_wait_seconds
         may_be_done = False
         while True:
             try:
-                return attempt()
+                done = attempt()
             except UnavailableError as error:
                 may_be_done = may_be_done or error.durability == "unknown"
                 # Half fixed, half random: rivals spread, and no wait is nearly zero.
                 pause = self._entropy.uniform(wait_seconds / 2, wait_seconds)
-                if not error.retriable or self._clock.monotonic() + pause > deadline:
+                elapsed = self._clock.monotonic() - started
+                if error.retriable:
+                    self._note_failure(error, elapsed)
+                else:
+                    self._note_answer()
+                if not error.retriable or elapsed + pause > policy.deadline_seconds:
                     if may_be_done and error.durability == "not_durable":
                         error.durability = "unknown"
                     raise
                 _log.debug("%s %r: %s; again in %.2f s", verb, key, error, pause)
+            else:
+                self._note_answer()
+                return done
             self._clock.sleep(pause)
             wait_seconds = min(wait_seconds * 2, policy.wait_seconds_max)
+
+    def _note_failure(self, error: UnavailableError, elapsed_seconds: float) -> None:
+        """Say when an outage has begun, once."""
+        policy = self._policy
+        if not self._is_away and elapsed_seconds >= policy.notice_seconds:
+            self._is_away = True
+            _log.warning("%s; requests are tried for %.0f s", error, policy.deadline_seconds)
+
+    def _note_answer(self) -> None:
+        """Say that an outage has ended."""
+        if self._is_away:
+            self._is_away = False
+            _log.warning("%s answers again", self.url)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import chronik_store
 from chronik_store.cli.main import VERBS
+from chronik_store.cli.produce import say_what_is_left
 from chronik_store.partition_log import PartitionLog
 
 
@@ -323,6 +326,35 @@ def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):
     ran = chronik("doctor", f"file://{tmp_path}/bucket", "--json")
 
     assert (0, True) == (ran.code, ran.objects[0]["bucket"]["safe"])
+
+
+def test_the_doctor_tries_the_bucket_of_the_directory(chronik, tmp_path):
+    url = f"file://{tmp_path}/bucket"
+    chronik("--object-store", url, "topic", "create", "events")
+
+    assert url == chronik("doctor", "--json").objects[0]["bucket"]["url"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "tiered", "indexed", "told"),
+    [
+        ({}, 700, 400, "offsets 400 to 699 are on their way"),
+        ({}, 700, 700, ""),
+        ({"indexing_enabled": False}, 700, 0, ""),
+        ({"indexing_enabled": False}, 100, 0, "offsets 100 to 699 are on their way"),
+        ({"pipeline_enabled": False}, 0, 0, ""),
+    ],
+)
+def test_produce_says_what_is_still_on_its_way_to_the_bucket(
+    capfd, settings, tiered, indexed, told
+):
+    config = chronik_store.LogConfig(**settings)
+    marks = SimpleNamespace(sealed=700, tiered=tiered, indexed=indexed)
+
+    say_what_is_left(SimpleNamespace(config=lambda: config), SimpleNamespace(watermarks=marks))
+
+    shown = capfd.readouterr().err
+    assert told in shown if told else not shown
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -91,3 +91,16 @@ def test_an_answer_without_details_is_read_too():
     assert (status_of(bare), code_of(bare)) == (0, "")
     assert type(of(bare)) is UnavailableError
     assert (status_of(ValueError()), code_of(ValueError())) == (0, "")
+
+
+def test_a_server_that_is_not_there_is_named_with_the_reason():
+    key = aiohttp.client_reqrep.ConnectionKey("10.0.0.1", 7480, False, True, None, None, None)
+    cause = aiohttp.ClientConnectorError(key, ConnectionRefusedError(111, "Connect call failed"))
+    said = str(of(boto.EndpointConnectionError(**ENDPOINT, error=cause), verb="list"))
+    assert said.endswith(": no connection to 10.0.0.1:7480: Connection refused")
+
+
+def test_an_answer_without_a_message_says_nothing_of_one():
+    error = answer(403, "SignatureDoesNotMatch")
+    error.response["Error"].pop("Message", None)
+    assert "403 SignatureDoesNotMatch; check S3_ACCESS_KEY" in str(of(error))

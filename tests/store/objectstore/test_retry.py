@@ -129,3 +129,29 @@ def test_a_partial_delete_is_finished(store, faulty):
     faulty.add(Fault("partial"))
     store.delete([f"{number}" for number in range(5)])
     assert store.list("") == []
+
+
+def test_an_outage_is_logged_when_it_begins_and_when_it_ends(store, faulty, clock, caplog):
+    """Whoever waits learns why; not in every request, and not for a hiccup."""
+    faulty.add(Fault("unavailable", times=1))
+    store.put_if_absent("k", b"v")
+    assert [] == caplog.messages
+
+    faulty.add(Fault("unavailable", times=8))
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            store.get("k")
+    assert b"v" == store.get("k")
+
+    begun, ended = caplog.messages
+    assert "requests are tried for 10 s" in begun
+    assert ended == f"{store.url} answers again"
+
+
+def test_an_answer_that_is_an_error_ends_an_outage(store, faulty, caplog):
+    faulty.add(Fault("unavailable", times=4))
+    with pytest.raises(UnavailableError):
+        store.get("missing")
+    with pytest.raises(ObjectNotFoundError):
+        store.get("missing")
+    assert caplog.messages[1:] == [f"{store.url} answers again"]
