@@ -13,11 +13,13 @@ import click
 
 from chronik_server.cli_remote import remote_client
 from chronik_server.client import Client
+from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.protocol.cluster import NodeInfo
 from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, subverb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
+from chronik_store.environment import Environment
 
 LOOK_SECONDS = 0.5
 LEAVE_SECONDS = 600.0
@@ -117,3 +119,32 @@ def _node(client: Client, node_id: str) -> NodeInfo | None:
 
 def _state(node: NodeInfo | None) -> str:
     return "not known yet" if node is None else node.state
+
+
+@subverb(
+    command, "convert",
+    "chronik -d /var/lib/chronik node convert --node-id 1",
+    "chronik -d /var/lib/chronik serve --node-id 1 --listen 10.0.0.1:7411",
+)  # fmt: skip
+@click.option("--node-id", metavar="ID", default="1", show_default=True, help="The node's name.")
+@pass_session
+def convert(session: Session, node_id: str) -> None:
+    """Make DIR, a log of its own, the first node of a cluster, with all that it has.
+
+    Its bucket must be one that other nodes can reach. There is no way back.
+    """
+    from chronik_server.config import check_node_id
+    from chronik_store.conversion import convert as convert_directory
+
+    check_node_id(node_id)
+    cluster_id = convert_directory(
+        session.directory,
+        node_id,
+        own_topic=METADATA_TOPIC,
+        config=session.config(),
+        env=Environment(),
+    )
+    if session.as_json:
+        session.output.json({"cluster_id": cluster_id, "node_id": node_id})
+    else:
+        say(f"{session.directory} is node {node_id} of cluster {cluster_id}; `chronik serve` it")

@@ -3,7 +3,7 @@
 Place: under `raft_backend`, over `placement` and `Consensus`. Promise: members change one step at
 a time, learners first, a learner votes only once it has what the leader had a round ago; a leader
 that is to go hands over first, and removes itself only when nobody can take over. What came true is
-told to the node that leads the metadata, until the metadata says so (docs/decisions/0014).
+told to the node that leads the metadata, until the metadata says so (docs/decisions/0016).
 Invariant: only the leader of a group, in a term that has committed, proposes for it; a stale wish
 costs a step that the next one takes back, never a quorum.
 """

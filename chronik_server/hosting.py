@@ -19,10 +19,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic
+from chronik_server.metadata_commands import MakeTopic
+from chronik_server.placement import COPIES_DEFAULT
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
 from chronik_store import replicated
 from chronik_store.aio import AsyncLogStore
+from chronik_store.conversion import found_topics, is_founder
 from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
 from chronik_store.log_store import LogStore
@@ -149,6 +152,23 @@ class Hosting:
         if offset > self._folded:
             await self._run(replicated.remember, self._store, FOLDED_NAME, offset)
             self._folded = offset
+
+    async def found(self) -> tuple[MakeTopic, ...]:
+        """Topics that this directory held before it was the first node of a cluster."""
+        if not await self._run(is_founder, self._store):
+            return ()
+        own = (self._raft.node_id,)
+        return tuple(
+            MakeTopic(
+                topic.name,
+                topic.topic_id,
+                topic.log_ids,
+                COPIES_DEFAULT,
+                (own,) * len(topic.log_ids),
+            )
+            for topic in await self._run(found_topics, self._store)
+            if topic.name != METADATA_TOPIC
+        )
 
     # --- one group -------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from chronik_server.joining import addresses_in, describe
 from chronik_server.local_backend import LocalBackend
 from chronik_store.aio import AsyncLogStore
 from chronik_store.config import LogConfig
+from chronik_store.conversion import is_founder
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError
 from chronik_store.format.checksum import content_hash
@@ -138,6 +139,8 @@ async def _node(
     )
     store = await _run(opener)
     uuid = await _run(node_uuid, store)
+    if not first and await _run(is_founder, store):
+        first = (config.node_id,)
     identity = NodeIdentity(cluster_id, config.node_id, uuid, _boot_id(env))
     return RaftBackend(
         config, store, identity, hints=hints, first=first, env=env, on_fatal=on_fatal

@@ -116,7 +116,11 @@ class RaftBackend:
             self._group,
             MemberSteps(node_id, is_connected),
             node_id=node_id,
-            first={node: str(self._hints[node]) for node in self._first if node in self._hints},
+            first={
+                node: str(own_address if node == node_id else self._hints[node])
+                for node in self._first
+            },
+            found=self._hosting.found,
             greeted=lambda: (self._peers.own, *self._peers.known.values()),
             is_connected=is_connected,
             sweep=self._sweep,
@@ -164,7 +168,7 @@ class RaftBackend:
                 f"node {self.identity.node_id} has not joined its cluster yet: give --join "
                 "HOST:PORT, any node of it"
             )
-        if join and own_address is None:
+        if own_address is None:
             raise ConfigError(
                 f"others cannot connect to {self._config.listen}: say with --advertise HOST:PORT "
                 "where they reach this node"

@@ -40,7 +40,8 @@ FAREWELL_SECONDS = 10.0
 class Steward:
     """See the module. Belongs to the event loop; one task calls `tick`.
 
-    first: address of each node that the cluster began with. greeted: nodes that have proved who
+    first: address of each node that the cluster began with. found: topics that the first node had
+    before. greeted: nodes that have proved who
     they are, this one included. sweep: deletes what the bucket has of a topic; UnavailableError.
     """
 
@@ -51,6 +52,7 @@ class Steward:
         *,
         node_id: str,
         first: dict[str, str],
+        found: Callable[[], Awaitable[tuple[commands.MakeTopic, ...]]],
         greeted: Callable[[], Iterable[PeerIdentity]],
         is_connected: Callable[[str], bool],
         sweep: Callable[[Topic], Awaitable[None]],
@@ -60,6 +62,7 @@ class Steward:
         self._steps = steps
         self._node_id = node_id
         self._first = first
+        self._found = found
         self._greeted = greeted
         self._is_connected = is_connected
         self._sweep = sweep
@@ -109,7 +112,8 @@ class Steward:
                 *(
                     commands.AdmitNode(node_id, address, "member")
                     for node_id, address in sorted(self._first.items())
-                )
+                ),
+                *await self._found(),
             )
         for peer in self._greeted():
             node = state.nodes.get(peer.node_id)

@@ -2,8 +2,8 @@
 
 Place: below `log_store`, above `format` and `fs`. Promise: one writer at a time; a directory
 belongs to one store and one bucket prefix for life; each topic has an id that its namesakes do not
-share. Invariant: STORE is created once and never changed; TOPICS is replaced in one step, so a
-crash leaves the old list or the new one.
+share. Invariant: STORE is created once, and changed only when the directory is given to a cluster
+(`conversion`); TOPICS is replaced in one step, so a crash leaves the old list or the new one.
 
     {path}/LOCK  STORE  TOPICS  wal/  segments/  cache/  scratch/  quarantine/  object_store/
 """

@@ -183,3 +183,28 @@ def test_a_cluster_that_shrinks_to_one_node_at_once_goes_on_with_it(start_cluste
     cluster.node("4").start()
     cluster.node("4").wait_until_ready()
     assert_every_node_has(cluster, "events", acknowledged)
+
+
+def test_a_log_of_its_own_becomes_a_cluster_with_all_that_it_has(start_cluster, bucket, tmp_path):
+    values = {(0, number): body(number) for number in range(2000)}
+    config = LogConfig(object_store=bucket.url, segment_bytes=32 << 10)
+    with LogStore.open(tmp_path / "1", config=config) as store:
+        store.create_topic("events")
+        log = store.partition("events")
+        for start in range(0, 2000, 100):
+            log.append([body(number) for number in range(start, start + 100)])
+        log.run_pipeline_once()
+        assert log.watermarks.tiered > 0
+        log.append(body(2000))
+    values[0, 2000] = body(2000)
+    convert(tmp_path / "1", "1", own_topic=METADATA_TOPIC, config=config, env=Environment())
+
+    cluster = start_cluster(bucket, nodes=1, knows_peers=False)
+    for node_id in ("2", "3"):
+        cluster.add(node_id)
+    acknowledged = produce(cluster, "events", 500, start=10_000)
+    acknowledged.values |= values
+    eventually(
+        lambda: holders(cluster, "events", 0) == {"1", "2", "3"}, MOVE_SECONDS, "three copies"
+    )
+    assert_every_node_has(cluster, "events", acknowledged)

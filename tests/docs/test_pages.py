@@ -13,7 +13,7 @@ from tests.docs.pages import DOCS, NAMES, PAGES, ROOT, blocks, matches, program,
 LANGUAGES = {"", "text", "console", "output", "toml", "json", "python", "python not-run"}
 RUNNABLE = [page for page in PAGES if program(page)]
 # The server's verbs come with its extra; its own tests hold their words.
-SERVER_VERBS = {"serve", "cluster", "simulate"}
+SERVER_VERBS = {"serve", "cluster", "simulate", "node", "leader"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
