@@ -178,7 +178,8 @@ class Node:
 class Cluster:
     """Nodes "1", "2", "3" over one bucket. A context manager: inside it they run and are ready."""
 
-    def __init__(self, folder, bucket, *, nodes=3, network=None, **settings):
+    def __init__(self, folder, bucket, *, nodes=3, network=None, knows_peers=True, **settings):
+        """knows_peers: the first nodes are told of each other; else their directories know."""
         self.folder = Path(folder)
         self.bucket = bucket
         self.network = network
@@ -187,6 +188,8 @@ class Cluster:
         self.nodes = [Node(self, str(number + 1)) for number in range(nodes)]
         self.peers = ",".join(f"{node.id}@{node.address}" for node in self.nodes)
         """As CHRONIK_PEERS: the first nodes."""
+        for node in self.nodes:
+            node.knows_peers = knows_peers
         self._left = []
 
     def add(self, node_id):

@@ -5,14 +5,19 @@ import shutil
 import pytest
 
 from chronik_server.client import Client
+from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.protocol.cluster import DescribeCluster
 from chronik_server.protocol.topics import DescribeTopic
+from chronik_store import LogConfig, LogStore
+from chronik_store.conversion import convert
+from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, ConfigError
 from tests.cluster.messages import (
     OPTIONS,
     Load,
     ask_node,
     assert_every_node_has,
+    body,
     produce,
     read_node,
 )
