@@ -9,7 +9,7 @@ the write.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from chronik_server.protocol.cluster import ClusterDescription, PartitionRole, StatusFound
@@ -58,6 +58,18 @@ class PartitionBackend(Protocol):
     ) -> AppendResult:
         """Append one batch; acks "none" returns once it is queued. Every error has a
         `durability`.
+        """
+        ...
+
+    def produce_nowait(
+        self,
+        batch: RecordBatch,
+        acks: Acks,
+        expected_offset: int | None,
+        done: Callable[[AppendResult | BaseException], None],
+    ) -> bool:
+        """As `produce`, without a task: `done` gets the outcome, later. False: nothing was begun,
+        since something is in its way; `produce` waits for that. What refuses it is raised.
         """
         ...
 

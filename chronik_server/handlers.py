@@ -17,7 +17,7 @@ from chronik_store.errors import ConfigError, CorruptionError, RecordTooLargeErr
 from chronik_store.format.batch_layout import verify_checksum
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
-from chronik_store.model import SearchResult
+from chronik_store.model import AppendResult, SearchResult
 
 Answer = tuple[Any, Buffer | list[Buffer]]
 Handler = Callable[[Any, Buffer], Awaitable[Answer]]
@@ -65,6 +65,19 @@ class Handlers:
         partition = await self._partition(request.topic, request.partition)
         result = await partition.produce(batch, request.acks, request.expected_offset)
         return data.Produced(*result), _NOTHING
+
+    def append(
+        self,
+        request: data.Produce,
+        payload: Buffer,
+        done: Callable[[AppendResult | BaseException], None],
+    ) -> bool:
+        """Begin a produce that needs no task; False: it is to be asked as any other request."""
+        partition = self._backend.known_partition(request.topic, request.partition)
+        if partition is None or request.acks != "quorum":
+            return False
+        batch = self.admitted(payload)
+        return partition.produce_nowait(batch, request.acks, request.expected_offset, done)
 
     def admitted(self, payload: Buffer) -> RecordBatch:
         """The batch that came as payload: its header and all its bytes are as they were sent.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from chronik_server.backend import Check, FetchOptions, Link, NodeIdentity
@@ -56,6 +57,16 @@ class LocalPartition:
             return await future
         future.add_done_callback(self._look_at)
         return AppendResult(0, 0)
+
+    def produce_nowait(
+        self,
+        batch: RecordBatch,
+        acks: Acks,
+        expected_offset: int | None,
+        done: Callable[[AppendResult | BaseException], None],
+    ) -> bool:
+        """See `PartitionBackend`: the log hands out a place only to who waits."""
+        return False
 
     def _look_at(self, future: asyncio.Future[AppendResult]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:

@@ -89,6 +89,33 @@ class RaftPartition:
             raise self.translated(error) from error
         return AppendResult(found.base_offset, found.end_offset, found.duplicate)
 
+    def produce_nowait(
+        self,
+        batch: RecordBatch,
+        acks: Acks,
+        expected_offset: int | None,
+        done: Callable[[AppendResult | BaseException], None],
+    ) -> bool:
+        """See `PartitionBackend`."""
+        if acks != "quorum" or self._order.locked():
+            return False
+        self._must_lead()
+        if self.core.guard.pause_seconds(batch.nbytes):
+            return False
+        try:
+            committed = self._propose(batch, expected_offset)
+        except BackpressureError:
+            return False
+        committed.add_done_callback(lambda committed: done(self._outcome(committed)))
+        return True
+
+    def _outcome(self, committed: asyncio.Future[Proposed]) -> AppendResult | BaseException:
+        error = committed.exception()
+        if error is None:
+            _, _, base_offset, end_offset, duplicate = committed.result()
+            return AppendResult(base_offset, end_offset, duplicate)
+        return self.translated(error) if isinstance(error, ChronikError) else error
+
     async def _queued(
         self, batch: RecordBatch, expected_offset: int | None
     ) -> asyncio.Future[Proposed]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
 from chronik_server.protocol.connection import Connection, Limits, one_way
-from chronik_server.protocol.data import Produce
+from chronik_server.protocol.data import Produce, Produced
 from chronik_server.protocol.events import (
     NO_REQUEST,
     Closed,
@@ -35,6 +35,7 @@ from chronik_server.protocol.verbs import Verb
 from chronik_server.protocol.writing import write_all
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.checksum import Buffer
+from chronik_store.model import AppendResult
 
 if TYPE_CHECKING:
     from chronik_server.server import Server
@@ -56,6 +57,9 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer: PeerIdentity | None = None
         self._tasks: dict[asyncio.Task[None], Request | Told] = {}
+        self._slow_appends = 0  # produce requests among the tasks
+        self._appends = 0  # those without one
+        self._no_appends: asyncio.Future[None] | None = None
         self._in_flight_bytes = 0
         self._out: list[Buffer] = []
         self._reading = True
@@ -183,18 +187,64 @@ class Session(asyncio.Protocol):
 
     def _run(self, event: Request | Told) -> None:
         self._in_flight_bytes += len(event.payload) + REQUEST_COST_BYTES
-        task = self._server.loop.create_task(self._answer(event))
-        self._tasks[task] = event
-        task.add_done_callback(self._done)
         if self._reading and self._in_flight_bytes > self._config.in_flight_bytes_max:
             self._steer()
+        appends = type(event.message) is Produce
+        if appends and not self._slow_appends and type(event) is Request and self._append(event):
+            return
+        task = self._server.loop.create_task(self._answer(event))
+        self._tasks[task] = event
+        self._slow_appends += appends
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         event = self._tasks.pop(task)
+        self._slow_appends -= type(event.message) is Produce
+        self._ended(event)
+
+    def _ended(self, event: Request | Told) -> None:
         self._last_request_done = self._server.loop.time()
         self._in_flight_bytes -= len(event.payload) + REQUEST_COST_BYTES
         if not self._reading:
             self._steer()
+
+    def _append(self, event: Request) -> bool:
+        """An append without a task: most of all requests. Not while one with a task may wait for
+        its turn: a producer's batches keep the order in which it sent them.
+        """
+        begun = self._server.loop.time()
+
+        def done(outcome: AppendResult | BaseException) -> None:
+            answer: Response | Failure
+            if isinstance(outcome, BaseException):
+                answer = self._failure(event, outcome)
+            else:
+                answer = Response(event.request_id, Produced(*outcome))
+            self._server.metrics.by_verb[event.verb].note(self._server.loop.time() - begun)
+            self._send(answer)
+            self._ended(event)
+            self._appends -= 1
+            if not self._appends and self._no_appends is not None:
+                self._no_appends.set_result(None)
+
+        self._appends += 1
+        try:
+            begins = self._server.handlers.append(event.message, event.payload, done)
+        except Exception as error:  # noqa: BLE001 (answered, and logged if it has no type of ours)
+            done(error)
+            return True
+        self._appends -= not begins
+        return begins
+
+    def _failure(self, event: Request | Told, error: BaseException) -> Failure:
+        """What the asker gets; what is no typed error is logged."""
+        if not isinstance(error, ChronikError):
+            logger.error("%s failed", event.verb.name, exc_info=error)
+        found = hide(error)
+        verb = event.verb.name.lower()
+        self._server.metrics.failures.labels(verb, code_of(found)).inc()
+        number = event.request_id if isinstance(event, Request) else NO_REQUEST
+        return Failure(number, found)
 
     async def _answer(self, event: Request | Told) -> None:
         loop, metrics = self._server.loop, self._server.metrics
@@ -213,12 +263,8 @@ class Session(asyncio.Protocol):
             if self._transport is None or not self._server.stopping:
                 raise
             outcome = Failure(number, UnavailableError("this node is stopping; ask another"))
-        except Exception as error:
-            if not isinstance(error, ChronikError):
-                logger.exception("%s failed", event.verb.name)
-            found = hide(error)
-            metrics.failures.labels(event.verb.name.lower(), code_of(found)).inc()
-            outcome = Failure(number, found)
+        except Exception as error:  # noqa: BLE001 (the same)
+            outcome = self._failure(event, error)
         metrics.by_verb[event.verb].note(loop.time() - begun)
         if isinstance(event, Request):
             self._send(outcome, more)
@@ -294,6 +340,7 @@ class Session(asyncio.Protocol):
             self._too_slow("frame", config.frame_seconds)
         elif (
             not self._tasks
+            and not self._appends
             and now - max(self._heard, self._last_request_done) > config.idle_seconds
         ):
             self._server.metrics.refused.labels("idle").inc()
@@ -325,11 +372,15 @@ class Session(asyncio.Protocol):
 
     # --- stopping --------------------------------------------------------------------------------
 
-    def end_waits(self) -> list[asyncio.Task[None]]:
+    def end_waits(self) -> list[asyncio.Future[None]]:
         """The server stops: readers that only wait are told so; appends, which are returned, are
         seen through.
         """
         for task, event in self._tasks.items():
             if not isinstance(event.message, Produce):
                 task.cancel()
-        return list(self._tasks)
+        waits: list[asyncio.Future[None]] = list(self._tasks)
+        if self._appends:
+            self._no_appends = self._server.loop.create_future()
+            waits.append(self._no_appends)
+        return waits

@@ -233,8 +233,10 @@ class Replica:
         payloads: Sequence[RecordBatch | Command],
         *,
         expected_offset: int | None = None,
+        commit: bool = True,
     ) -> Staged:
         """Append entries of the leader's own term, one for each payload, in order, all or none.
+        commit False: the caller calls `request_commit` soon, after others perhaps.
 
         A batch of an idempotent producer comes alone; a duplicate stages nothing and shares the
         outcome of its original (protocol 3). expected_offset: only if the log ends there, else
@@ -272,8 +274,13 @@ class Replica:
                 self._stage_own_locked(
                     Seal(state.manifest.open_first_index, "size", now_us), now_us
                 )
-        self._core.request_commit()
+        if commit:
+            self._core.request_commit()
         return staged
+
+    def request_commit(self) -> None:
+        """Have everything that is staged written and synced soon."""
+        self._core.request_commit()
 
     def _admit_locked(self, batch: RecordBatch, *, alone: bool) -> ProducerEntry | None:
         core = self._core

@@ -165,7 +165,10 @@ class LeaderRole(Leader, RoleBase):
                 f"{self.proposals.bytes} bytes wait for a quorum (queue_bytes is {limit}); "
                 "append again after some have been acknowledged"
             )
-        staged = group.replica.propose(group.term, payloads, expected_offset=expected_offset)
+        # Written behind the sends: a follower's way to its disk is longer than ours.
+        staged = group.replica.propose(
+            group.term, payloads, expected_offset=expected_offset, commit=False
+        )
         future = self.proposals.wait(staged, size)
         if staged.index <= group.replica.commit_index:
             self.proposals.committed(group.replica.commit_index, group.replica.known_term)
@@ -183,9 +186,11 @@ class LeaderRole(Leader, RoleBase):
     def _pump(self) -> None:
         self._pumping = False
         if not self.is_current:
+            self.group.replica.request_commit()
             return
         self.replication.sync_peers()
         self.replication.send_all()
+        self.group.replica.request_commit()
         self.group.replica.when_synced(
             self.group.replica.last_ticket, self.guarded(self.update_commit_index)
         )
