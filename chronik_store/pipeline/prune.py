@@ -1,4 +1,4 @@
-"""Prune: remove local copies of what the bucket holds for certain (R14, the zero-loss rule).
+"""Prune: remove local copies of what the bucket holds for certain (protocol 5, 7, 20).
 
 Place: after publish; runs on every replica, leader or not. Promise: a WAL file goes only when
 

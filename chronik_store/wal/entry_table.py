@@ -4,7 +4,7 @@ Place: in `wal`, under staging, reading and recovery. Promise: term, offset, tim
 stored entry without touching the disk; 28 bytes an entry. Invariant: live entries are contiguous
 in index and offset, from `base` on; what an appender needs of the past (last term, end offset,
 last timestamp) is read from the last live entry, never kept beside it, so a truncation cannot
-leave a stale copy (field notes R5). Not thread-safe: the WAL's lock guards it.
+leave a stale copy (protocol 16). Not thread-safe: the WAL's lock guards it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ appender alone never waits for another thread); the others wait, each on an even
 are woken by the group that carried their frames. Invariant: one leader, so one group in flight;
 the lead never gets lost: who gives it up while frames are pending hands it to a waiter or tells
 the committer. A failed write or sync poisons the WAL for good: it is never tried again, since the
-kernel has marked the pages clean and a second sync would prove nothing (field notes R8).
+kernel has marked the pages clean and a second sync would prove nothing.
 """
 
 from __future__ import annotations

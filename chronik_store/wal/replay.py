@@ -3,7 +3,7 @@
 Place: in `wal`, under recovery and follow. Promise: after the last frame, `table` holds the live
 entries, `hard_state` and `suspect` what was last written, and `copy_from` the first index whose
 frames no mark swears to. Truncations apply unconditionally, whatever any other value is folded to
-(field notes R3). Invariant: the replayer is told every truncation before what makes it.
+(protocol 1). Invariant: the replayer is told every truncation before what makes it.
 """
 
 from __future__ import annotations

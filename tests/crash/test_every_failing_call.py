@@ -1,8 +1,8 @@
 """Each act of the public API with each of its disk and bucket calls failing once.
 
 Whatever fails, the caller sees an error of ours or none, and everything acknowledged stays. What
-is not tried again must never be relied upon: a sync that failed proves nothing for ever (field
-notes R8), so the log must be opened anew, and then hold what it had acknowledged.
+is not tried again must never be relied upon: a sync that failed proves nothing for ever, so the
+log must be opened anew, and then hold what it had acknowledged.
 """
 
 from __future__ import annotations
