@@ -87,14 +87,15 @@ class S3ObjectStore:
     def put_if_absent(self, key: str, data: Buffer) -> PutOutcome:
         name = self._name(key)
         view = memoryview(data).cast("B")
-        digest = hashlib.md5(view, usedforsecurity=False).digest()
         reader = BodyReader(view) if view.nbytes > SMALL_BODY_BYTES else None
-        request = self._put(name, reader or bytes(view), base64.b64encode(digest).decode())
-        if reader is not None:
-            request = self._unless_stalled(request, reader)
         try:
+            digest = hashlib.md5(view, usedforsecurity=False).digest()
+            request = self._put(name, reader or bytes(view), base64.b64encode(digest).decode())
+            if reader is not None:
+                request = self._unless_stalled(request, reader)
             self._call("put", key, request, self._patience_seconds(view.nbytes))
-        except _AlreadyExistsError:
+        except _AlreadyExistsError as error:
+            error.__traceback__ = None  # as in `_call`
             return PutOutcome.EXISTS
         finally:
             if reader is not None:
@@ -307,9 +308,13 @@ class S3ObjectStore:
                 durability="unknown" if verb in {"put", "delete"} else None,
             ) from error
         except Exception as error:
+            # Without its frames: the client's errors stand in rings, which would keep ours, and
+            # with them the mapped file that is being sent, until the collector comes.
+            error.__traceback__ = None
             raise translated(error, url=self.url, verb=verb, key=key) from error
         finally:
             future.cancel()  # an interrupt of the waiting thread ends the request too
+            del future  # it holds the error, whose frames hold it
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -12,7 +12,8 @@ what one call cost.
 Acts: `status` (answer `status` instead of the server), `reset_before` (the server never sees the
 request), `reset_after` (it does, the client gets no answer), `hang` (no answer for `seconds`, then
 a reset), `latency` (relay after `seconds`), `truncate` (the answer's body ends after `body_bytes`,
-then a reset).
+then a reset). `disappear()` closes the port and every connection, as if the machine were gone,
+until `reappear()`.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class FaultProxy:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
 
     @property
@@ -78,6 +81,14 @@ class FaultProxy:
         """No more faults; forget the requests seen."""
         self._faults.clear()
         self.requests.clear()
+
+    def disappear(self) -> None:
+        """No more server: connections break, new ones are refused."""
+        asyncio.run_coroutine_threadsafe(self._hide(), self._loop).result(10)
+
+    def reappear(self) -> None:
+        """It is back, on the same port."""
+        asyncio.run_coroutine_threadsafe(self._show(), self._loop).result(10)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -98,21 +109,31 @@ class FaultProxy:
         self._loop.close()
 
     async def _serve(self) -> None:
-        connections: set[asyncio.Task[None]] = set()
-
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = self._loop.create_task(_Connection(self, reader, writer).run())
-            connections.add(task)
-            task.add_done_callback(connections.discard)
-
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=_HEAD_BYTES_MAX)
-        self.port = server.sockets[0].getsockname()[1]
+        await self._show()
         self._ready.set()
         await self._stop.wait()
-        server.close()
-        for task in list(connections):
+        await self._hide()
+
+    async def _show(self) -> None:
+        server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, limit=_HEAD_BYTES_MAX
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        self._server = server
+
+    async def _hide(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        tasks = list(self._connections)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(_Connection(self, reader, writer).run())
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     def _take(self, line: str) -> ProxyFault | None:
         self.requests.append(line)

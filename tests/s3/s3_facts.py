@@ -1,5 +1,6 @@
 """What must hold on any S3 server; inherited by the tests of each one."""
 
+import gc
 import logging
 import secrets
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 
 from chronik_store.errors import UnavailableError
+from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.objectstore.base import ObjectStoreRefusedError, PutOutcome
 from chronik_store.objectstore.verified import put_verified
 from chronik_store.testing.fault_proxy import ProxyFault
@@ -135,6 +137,35 @@ class S3Facts(ObjectStoreTests):
         store = insisting(open_store(endpoint=proxy.url))
         proxy.add(ProxyFault("reset_before", times=2))
         assert put_verified(store, f"{folder}/k", b"x" * 3_000_000) == "created"
+
+    @pytest.mark.parametrize("size", [20_000, 3_000_000])
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            ("reset_before", "^PUT", 2),
+            ("reset_after", "^PUT", 2),
+            ("status", "^PUT", 1),
+            ("status", "^HEAD", 1),
+        ],
+        ids=lambda fault: " ".join(map(str, fault)),
+    )
+    def test_a_mapped_file_can_be_closed_after_an_attempt_that_failed(
+        self, open_store, proxy, insisting, folder, tmp_path, size, fault
+    ):
+        """What the failed attempt held is free at once, not when the collector comes by."""
+        store = insisting(open_store(endpoint=proxy.url))
+        path = tmp_path / "segment"
+        path.write_bytes(secrets.token_bytes(size))
+        act, match, times = fault
+        proxy.add(ProxyFault(act, match=match, times=times))
+        file = PosixFileSystem().open(str(path))
+        gc.disable()
+        try:
+            with file.map() as body:
+                assert put_verified(store, f"{folder}/k", body) in {"created", "adopted"}
+        finally:
+            gc.enable()
+            file.close()
 
     def test_a_server_that_hangs_is_given_up(self, open_store, proxy, insisting, folder):
         direct = open_store(endpoint=proxy.url, connect_timeout_seconds=2, read_timeout_seconds=2)
