@@ -18,6 +18,7 @@ from typing import Any, cast
 from chronik_server.client import Client, ClientOptions
 from chronik_server.client.blocking import Appender
 from chronik_server.protocol.cluster import StatusFound
+from chronik_server.protocol.data import Consistency
 from chronik_store.batching import Appendable
 from chronik_store.cli.session import Lanes, Session, lanes_of
 from chronik_store.errors import (
@@ -87,8 +88,11 @@ class RemoteCursor:
 class RemoteLog:
     """`PartitionLog` over a server, as far as verbs use it."""
 
-    def __init__(self, client: Client, topic: str, partition: int) -> None:
+    def __init__(
+        self, client: Client, topic: str, partition: int, consistency: Consistency = "committed"
+    ) -> None:
         self.client = client
+        self._consistency = consistency
         self.topic = topic
         self.partition = partition
         self._appender: Appender | None = None
@@ -111,7 +115,9 @@ class RemoteLog:
 
     def read(self, offset: int, **options: Any) -> FetchResult:
         """As `PartitionLog.read`."""
-        return self.client.read(self.topic, offset, partition=self.partition, **options)
+        return self.client.read(
+            self.topic, offset, partition=self.partition, consistency=self._consistency, **options
+        )
 
     def scan(
         self, start: int | None = None, stop: int | None = None, *, follow: bool = False
@@ -144,7 +150,12 @@ class RemoteLog:
     @property
     def watermarks(self) -> Watermarks:
         """As `PartitionLog.watermarks`."""
-        return self.client.watermarks(self.topic, partition=self.partition)
+        line = self.client.watermarks(self.topic, partition=self.partition)
+        if self._consistency == "linearizable":
+            # Its end is as good as its leader, which a quorum confirms before it gives this.
+            self.read(line.committed, max_records=1)
+            line = self.client.watermarks(self.topic, partition=self.partition)
+        return line
 
     def status(self) -> LogStatus:
         """As `PartitionLog.status`, of the node that answers."""
@@ -159,8 +170,9 @@ class RemoteLog:
 class RemoteStore:
     """`LogStore` over a server, as far as verbs use it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, consistency: Consistency = "committed") -> None:
         self._client = client
+        self._consistency = consistency
 
     def __getattr__(self, name: str) -> Any:
         raise _needs_directory(name)
@@ -191,7 +203,7 @@ class RemoteStore:
                 f"{partition}",
                 topic=topic,
             )
-        return RemoteLog(self._client, topic, partition)
+        return RemoteLog(self._client, topic, partition, self._consistency)
 
     def status(self) -> StoreStatus:
         """As `LogStore.status`, of the node that answers, and of others for partitions that it
@@ -242,13 +254,18 @@ class RemoteSession(Session):
     """A run of the command line whose stores are at a server."""
 
     server: str = ""
+    consistency: Consistency = "committed"
     has_copies = True
+
+    def confirm_reads(self) -> None:
+        """Have a quorum confirm each read."""
+        self.consistency = "linearizable"
 
     @contextmanager
     def _store(self) -> Iterator[LogStore]:
         with remote_client(self) as client:
             # A face with the names that verbs use; what it lacks, no verb for -s asks for.
-            yield cast("LogStore", RemoteStore(client))
+            yield cast("LogStore", RemoteStore(client, self.consistency))
 
     @contextmanager
     def reading_store(self, **_: Any) -> Iterator[LogStore]:

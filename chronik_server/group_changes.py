@@ -25,6 +25,10 @@ from chronik_store.format.control import Members
 logger = logging.getLogger("chronik_server.members")
 
 
+LOOK_AT_ALL_TICKS = 20
+"""Settled partitions are looked at so seldom: a leader with old metadata may have moved one on."""
+
+
 class MemberSteps:
     """From the members that are to those that should be, for groups that are led here.
 
@@ -88,17 +92,22 @@ class GroupChanges:
 
     def __init__(self, steps: MemberSteps) -> None:
         self._steps = steps
+        self._ticks = 0
 
     async def tick(
         self, state: Metadata, partitions: Mapping[Lane, RaftPartition]
     ) -> tuple[Settled, ...]:
         """One step for each led group that differs from its wish; which wishes came true."""
         settled: list[Settled] = []
+        self._ticks += 1
+        every = self._ticks % LOOK_AT_ALL_TICKS == 1
         for (name, number), part in list(partitions.items()):
             topic = state.topics.get(name)
             if topic is None or not part.consensus.is_ready:
                 continue
             place = topic.places[number]
+            if place.is_settled and not every:
+                continue
             wish = Members(place.replicas, ())
             now = committed_members(part)
             if now is None:

@@ -21,6 +21,8 @@ logger = logging.getLogger("chronik_server.leaders")
 
 PAUSE_SECONDS = 1.0
 """Between two handovers."""
+EVEN_PAUSE_SECONDS = 5.0
+"""Until the next look, when nothing was to be done."""
 FAILED_PAUSE_SECONDS = 10.0
 """After one that did not happen."""
 PROVEN_SECONDS = 5.0
@@ -64,7 +66,7 @@ class LeaderSpread:
         }
         found = next_handover(self._led(state), able)
         if found is None:
-            self._not_before = now + PAUSE_SECONDS
+            self._not_before = now + EVEN_PAUSE_SECONDS
             return
         try:
             await self._hand_over(found)

@@ -70,6 +70,8 @@ class Steward:
         self._settled: dict[tuple[str, int], int] = {}
         self._cleared: dict[str, set[str]] = {}
         self._removed_at: dict[str, float] = {}
+        self._placed: tuple[int, frozenset[str]] | None = None
+        """The fold, and the nodes that were there, at which nothing was left to be placed."""
         self._sweeps: dict[str, asyncio.Future[None]] = {}
 
     @property
@@ -130,8 +132,12 @@ class Steward:
 
     async def _place(self) -> None:
         for _ in range(STEPS_MAX):
-            wish = next_wish(self._state, self._alive())
+            seen = (self._state.offset, frozenset(self._alive()))
+            if seen == self._placed:
+                return
+            wish = next_wish(self._state, seen[1])
             if wish is None:
+                self._placed = seen
                 return
             topic = wish.topic
             await self._group.command(

@@ -92,6 +92,12 @@ class Delivery:
     help="Go on where NAME stands and move it along. Opens the directory for writing.",
 )
 @click.option(
+    "--linearizable",
+    is_flag=True,
+    help="With -s: a quorum confirms the leader before each answer, so that nothing that was "
+    "acknowledged before is missing.",
+)
+@click.option(
     "--format", "pattern", metavar="FORMAT", default="%v\\n", show_default=True, help=FORMAT_HELP
 )
 @pass_session
@@ -104,9 +110,12 @@ def command(
     count: int | None,
     follow: bool,
     cursor_name: str | None,
+    linearizable: bool,
     pattern: str,
 ) -> None:
     """Print the records of TOPIC, oldest first."""
+    if linearizable:
+        session.confirm_reads()
     if cursor_name is not None and (place is not None or since is not None):
         raise click.UsageError(
             "--cursor says where to begin: leave out --from and --since, or "

@@ -47,6 +47,12 @@ class Session:
         """The place given is a URL: read from the bucket alone."""
         return "://" in self.directory
 
+    def confirm_reads(self) -> None:
+        """Have a quorum confirm each read. ConfigError: a directory has no leader that might be
+        deposed.
+        """
+        raise ConfigError("--linearizable asks the leaders of a cluster: name a node with -s")
+
     @property
     def now_us(self) -> int:
         """The wall clock."""

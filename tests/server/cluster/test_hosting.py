@@ -1,0 +1,207 @@
+"""What a node holds: made and removed as metadata says, and never by an old fold of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from chronik_server.hosting import FOLDED_NAME, Hosting, group_of
+from chronik_server.metadata import Metadata
+from chronik_server.metadata_commands import (
+    Command,
+    DropTopic,
+    MakeTopic,
+    PlacePartition,
+    SettlePartition,
+)
+from chronik_server.raft.node import RaftNode
+from chronik_store import LogConfig
+from chronik_store.aio import AsyncLogStore
+from chronik_store.environment import Environment
+from chronik_store.log_store import LogStore
+from chronik_store.replicated import has_partition, open_as_node, remembered
+
+CLUSTER, A, B, LOG = "ee" * 16, "aa" * 16, "bb" * 16, "cc" * 16
+EVENTS = MakeTopic("events", A, (LOG, "dd" * 16), 2, (("1", "2"), ("2", "3")))
+
+
+class Silence:
+    """A transport to nowhere."""
+
+    def send(self, peer: str, group_id: str, message: object) -> None:
+        """Lost."""
+
+
+class Here:
+    """Node "1" over a directory."""
+
+    def __init__(self, store: LogStore) -> None:
+        self.store = store
+        self.raft = RaftNode(
+            "1", boot_id="f0" * 16, transport=Silence(), on_fatal=lambda _group, error: None
+        )
+        self.face = AsyncLogStore(store)
+        self.hosting = Hosting(store, self.face, self.raft, address_of=lambda _node: None)
+
+    def holds(self, name: str, partition: int) -> bool:
+        return has_partition(self.store, name, partition)
+
+    def runs(self, topic_id: str, partition: int) -> bool:
+        return self.raft.group(group_of(topic_id, partition)) is not None
+
+
+def on_node(path: Path, *acts: Callable[[Here], Awaitable[None]]) -> None:
+    """Each act in a life of its own of the same node."""
+
+    async def live(act: Callable[[Here], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def dispatch(call: Callable[[], None]) -> None:
+            loop.call_soon_threadsafe(call)
+
+        def opener() -> LogStore:
+            return open_as_node(
+                path / "1", cluster_id=CLUSTER, node_id="1", env=Environment(),
+                dispatch=dispatch,
+                config=LogConfig(object_store=f"file://{path}/bucket", pipeline_enabled=False),
+            )  # fmt: skip
+
+        here = Here(await loop.run_in_executor(None, opener))
+        try:
+            await act(here)
+        finally:
+            here.raft.stop()
+            await here.face.close()
+
+    for act in acts:
+        asyncio.run(live(act))
+
+
+def fold(*commands: Command) -> Metadata:
+    state = Metadata()
+    for command in commands:
+        state.apply(command, state.offset)
+    return state
+
+
+MOVED: tuple[Command, ...] = (EVENTS, PlacePartition(A, 0, ("2", "3")), SettlePartition(A, 0, 1))
+"""Partition 0 was here, and has left."""
+BACK: tuple[Command, ...] = (*MOVED, PlacePartition(A, 0, ("1", "2")))
+
+
+def test_a_partition_runs_where_it_is_placed_and_nowhere_else(tmp_path: Path) -> None:
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert (True, False) == (here.holds("events", 0), here.holds("events", 1))
+        assert (True, False) == (here.runs(A, 0), here.runs(A, 1))
+        assert [("events", 0)] == list(here.hosting.partitions)
+
+    on_node(tmp_path, act)
+
+
+def test_it_stays_until_the_others_do_without_it(tmp_path: Path) -> None:
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        await here.hosting.reconcile(fold(*MOVED[:2]))
+        assert here.runs(A, 0)
+        await here.hosting.reconcile(fold(*MOVED))
+        assert (False, False) == (here.runs(A, 0), here.holds("events", 0))
+
+    on_node(tmp_path, act)
+
+
+def test_an_old_fold_never_removes_the_copy_of_a_voter(tmp_path: Path) -> None:
+    """After a restart the fold may begin before the moment in which the copy was made."""
+
+    async def first(here: Here) -> None:
+        for state in (fold(EVENTS), fold(*MOVED), fold(*BACK)):
+            await here.hosting.reconcile(state)
+        assert here.runs(A, 0)
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(*MOVED))
+        assert here.holds("events", 0)
+        await here.hosting.reconcile(fold(*BACK))
+        assert here.runs(A, 0)
+
+    on_node(tmp_path, first, second)
+
+
+def test_an_old_fold_never_lets_a_node_that_left_begin_anew(tmp_path: Path) -> None:
+    """With an empty log and the group's first members it would vote for anybody."""
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        await here.hosting.reconcile(fold(*MOVED))
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert (False, False) == (here.holds("events", 0), here.runs(A, 0))
+        await here.hosting.reconcile(fold(*MOVED))
+        assert not here.holds("events", 0)
+
+    on_node(tmp_path, first, second)
+
+
+def test_a_copy_for_an_older_group_starts_without_a_vote_durably(tmp_path: Path) -> None:
+    def replica(here: Here) -> Any:
+        return here.hosting.partitions["events", 0].core.replica
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert not replica(here).suspect  # made with its topic: it has promised nothing before
+        await here.hosting.reconcile(fold(*MOVED))
+        await here.hosting.reconcile(fold(*BACK))
+        assert replica(here).suspect
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(*BACK))
+        assert replica(here).suspect
+
+    on_node(tmp_path, first, second)
+
+
+def test_6_a_namesake_waits_until_the_old_topic_has_left_and_takes_nothing_over(
+    tmp_path: Path,
+) -> None:
+    namesake = MakeTopic("events", B, ("11" * 16,), 1, (("1",),))
+
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        state = fold(EVENTS, DropTopic(A), namesake)
+        await here.hosting.reconcile(state)
+        assert (False, True) == (here.runs(A, 0), here.runs(B, 0))
+        part = here.hosting.partitions["events", 0]
+        assert (B, "11" * 16) == (part.core.identity.topic_id, part.core.identity.log_id)
+        assert (A,) == here.hosting.cleared(state)
+
+    on_node(tmp_path, act)
+
+
+def test_6_what_metadata_does_not_name_is_never_removed(tmp_path: Path) -> None:
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold())
+        state = fold(MakeTopic("other", B, (LOG,), 1, (("2",),)), DropTopic(B), DropTopic(B))
+        await here.hosting.reconcile(state)
+        assert here.holds("events", 0)
+        assert not here.runs(A, 0)
+
+    on_node(tmp_path, first, second)
+
+
+def test_the_newest_fold_that_was_acted_on_is_kept(tmp_path: Path) -> None:
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert 1 == remembered(here.store, FOLDED_NAME)
+        await here.hosting.reconcile(fold(*BACK[:2]))
+        assert 2 == remembered(here.store, FOLDED_NAME)
+
+    async def second(here: Here) -> None:
+        assert 2 == remembered(here.store, FOLDED_NAME)
+
+    on_node(tmp_path, first, second)
