@@ -1,4 +1,4 @@
-"""docs/raft.md and docs/protocol.md against what cites them, and what they cite."""
+"""docs/raft.md, protocol.md and known-bugs.md against what cites them, and what they cite."""
 
 from __future__ import annotations
 
@@ -43,3 +43,21 @@ def test_the_rules_are_numbered_and_each_that_the_source_cites_is_there() -> Non
     assert list(range(1, 21)) == rules
     assert cited <= set(rules)
     assert len(cited) > 10, "they are cited, and found"
+
+
+def test_each_known_bug_that_a_test_is_named_after_has_a_row_that_leads_there() -> None:
+    rows = dict(
+        re.findall(
+            r"^\| (\d+) \|.*`(tests/[\w/]+\.py)` \|$",
+            (DOCS / "known-bugs.md").read_text(),
+            re.MULTILINE,
+        )
+    )
+    file = "tests/schedules/test_known_bugs.py"
+    named = {
+        number
+        for numbers in re.findall(r"^def test((?:_\d+)+)_", (ROOT / file).read_text(), re.MULTILINE)
+        for number in numbers.strip("_").split("_")
+    }
+
+    assert named == {number for number, path in rows.items() if path == file}

@@ -281,7 +281,7 @@ def test_5_s4_old_numbers_go_and_the_newest_is_on_the_first_page(life: Life) -> 
 
 
 def test_5_a_lost_reply_of_a_put_is_ours_not_a_rivals(life: Life) -> None:
-    """412 on the own retried put (field notes 34), of segment and manifest alike."""
+    """412 on the own retried put (known bug 34), of segment and manifest alike."""
     for part in ("segments/", "manifests/"):
         life.door.add(Fault("timeout_after", "put", part))
         for _ in range(3):

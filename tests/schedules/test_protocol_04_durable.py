@@ -26,7 +26,7 @@ def on_a_machine(story: Callable[[Simulation, Machine], None]) -> None:
 
 
 def test_4_s1_a_sync_in_flight_makes_nothing_durable_that_was_cut() -> None:
-    """R6: entries 11 to 20, sync in flight; cut to 11, write 11' to 15'; the sync returns."""
+    """Known bug 15: 11 to 20 written, sync in flight; cut to 11, write 11' to 15'; it returns."""
 
     def story(simulation: Simulation, node: Machine) -> None:
         log = node.call(lambda: ReplicaLog(node.environment))
@@ -106,7 +106,7 @@ def test_4_s2_what_a_killed_process_left_in_the_page_cache_is_not_durable_by_its
 
 @pytest.mark.parametrize("mode", MODES)
 def test_4_s2_after_a_failed_sync_reopening_does_not_build_on_ghosts(life: Life, mode: str) -> None:
-    """EIO: the pages count as clean, a new sync would succeed and write nothing (R8)."""
+    """EIO: the pages count as clean, a new sync would succeed and write nothing (known bug 43)."""
     life.append(3)
     unsure = life.ledger.offer(2)
     life.disk.hook = fail_next("sync_data", errno.EIO)

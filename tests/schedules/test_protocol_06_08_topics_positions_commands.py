@@ -175,7 +175,7 @@ def test_7_s4_a_stage_that_is_off_decides_no_deletion(life: Life) -> None:
 def test_8_s1_who_comes_after_a_crash_behind_the_put_adopts_the_object(
     life: Life, mode: str
 ) -> None:
-    """A new open is a new term: the key must not change with it (field notes 28)."""
+    """A new open is a new term: the key must not change with it (known bug 28)."""
     for _ in range(4):
         life.append(2)
     life.log.seal()

@@ -1,6 +1,6 @@
 """A replica's log on virtual time: after a crash it is what it once was, never anything else.
 
-Protocol 4 and 16, field notes R1 to R6: syncs in flight while suffixes are cut and written anew,
+Protocol 4 and 16: syncs in flight while suffixes are cut and written anew,
 votes between entries, snapshots, recovery that dies, images of the disk at any step.
 """
 

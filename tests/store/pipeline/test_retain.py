@@ -42,7 +42,7 @@ def test_a_stalled_upload_holds_the_start_back(kit: Any) -> None:
 
 
 def test_an_upload_goes_on_after_retention_emptied_the_bucket(kit: Any) -> None:
-    """Known bug 7 of the field notes."""
+    """Known bug 7 (docs/known-bugs.md)."""
     world, process = tiered(kit, retention_bytes=0, garbage_seconds=0.0)
     process.drain()
     assert world.ranges_in_bucket() == []

@@ -1,4 +1,4 @@
-"""Known bugs of others (field notes, section 5), by their number, on one node.
+"""Known bugs of others (docs/known-bugs.md), by their number, on one node.
 
 Those that other suites play all the time (crash points, virtual time, failing calls, planted bugs)
 are not repeated here.
