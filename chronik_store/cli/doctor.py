@@ -51,6 +51,8 @@ def command(session: Session, url: str | None) -> int:
         session.output.json(report)
     else:
         _show(session, report)
+    if url is not None and report["bucket"]["unanswered"]:
+        return exits.UNAVAILABLE
     return exits.NOTHING if problems else exits.DONE
 
 
@@ -115,6 +117,7 @@ def _bucket(session: Session, url: str) -> dict[str, Any]:
     return {
         "url": report.url,
         "safe": report.safe,
+        "unanswered": report.unanswered,
         "problems": report.problems,
         "rights": report.rights,
         "latency_seconds": report.latency_seconds,
@@ -137,6 +140,8 @@ def _show(session: Session, report: dict[str, Any]) -> None:
     if bucket is None:
         return
     safe = output.styled("safe", "32") if bucket["safe"] else output.styled("NOT safe", "31")
+    if bucket["unanswered"]:
+        safe = output.styled("not known to be safe: it did not answer everything;", "31")
     output.line(f"bucket    {bucket['url']}: {safe} for a log (create-only puts)")
     for name, answer in bucket["rights"].items():
         seconds = bucket["latency_seconds"].get(name)

@@ -45,7 +45,10 @@ VERBS: dict[str, str] = {
 The server adds its own verbs here, and `remote_session`, before it calls `run`.
 """
 
-LOCAL_VERBS = {"verify", "repair", "restore", "rebuild-index", "inspect", "doctor", "demo", "bench"}
+LOCAL_VERBS = {
+    "verify", "repair", "restore", "rebuild-index", "inspect", "doctor", "demo", "bench",
+    "simulate",
+}  # fmt: skip
 """Verbs about files of this machine, which a server has no part in; more may be added, too."""
 
 remote_session: Callable[[str, bool], Session] | None = None
@@ -199,7 +202,7 @@ def _session(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, sys.argv's by default; returns the exit code."""
-    _on_terminate()
+    _on_signals()
     try:
         code = chronik.main(
             None if arguments is None else list(arguments),
@@ -214,8 +217,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else exits.DONE
 
 
-def _on_terminate() -> None:
-    """SIGTERM ends like Ctrl-C, so that what is under way is settled and counted."""
+def _on_signals() -> None:
+    """Ctrl-C is KeyboardInterrupt, whatever it was while the program started (or ignored, if it
+    was); SIGTERM ends like it, so that what is under way is settled and counted.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")

@@ -103,7 +103,7 @@ def command(
     _summarise(session, worlds, time.monotonic() - began, bug)
     session.output.flush()
     if stopped():
-        raise exits.Interrupted(f"interrupted after {len(worlds)} worlds")
+        raise exits.Interrupted(f"interrupted; worlds played: {len(worlds)}")
     return exits.NOTHING if any(each.violation for each in worlds) else exits.DONE
 
 
@@ -238,7 +238,12 @@ def _stopped_by_signals() -> Iterator[Callable[[], bool]]:
     def hear(number: int, _: Any) -> None:
         heard.append(number)
 
-    former = {each: signal.signal(each, hear) for each in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [
+        each
+        for each in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(each) is not signal.SIG_IGN
+    ]
+    former = {each: signal.signal(each, hear) for each in heeded}
     try:
         yield lambda: bool(heard)
     finally:

@@ -13,7 +13,7 @@ from chronik_store.cli.options import pass_session, subverb, topic_argument
 from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
-from chronik_store.errors import ConfigError, TopicNotFoundError
+from chronik_store.errors import ConfigError, TopicExistsError, TopicNotFoundError
 from chronik_store.model import LogStatus
 
 
@@ -73,7 +73,14 @@ def create(
         raise ConfigError("--replicas is for topics of a cluster: name a node with -s HOST:PORT")
     copies = {} if replicas is None else {"replicas": replicas}
     with session.writing_store() as store:
-        info = store.create_topic(topic, partitions=partitions, exist_ok=exist_ok, **copies)
+        try:
+            info = store.create_topic(topic, partitions=partitions, exist_ok=exist_ok, **copies)
+        except TopicExistsError as error:
+            if exist_ok:  # it is there, with another number of partitions
+                raise
+            raise TopicExistsError(
+                f"topic {topic!r} exists; --exist-ok takes it as it is", topic=topic
+            ) from error
     if session.as_json:
         session.output.json(
             {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}

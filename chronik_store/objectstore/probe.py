@@ -39,6 +39,8 @@ class ProbeReport:
     url: str
     create_only: bool
     """No breach of create-only was seen, and it could be tried."""
+    unanswered: bool
+    """No breach was seen, but the bucket did not answer all that the verdict rests on."""
     problems: tuple[str, ...]
     """Every finding that speaks against using the bucket, in words."""
     rights: dict[str, str]
@@ -54,7 +56,15 @@ class ProbeReport:
         return self.create_only
 
     def raise_if_unsafe(self) -> None:
-        """UnsafeBucketError that names the bucket, what was seen, and what to do."""
+        """UnsafeBucketError that names the bucket, what was seen, and what to do.
+
+        UnavailableError when nothing was seen, because the bucket did not answer: try again.
+        """
+        if self.unanswered:
+            raise UnavailableError(
+                f"{self.url} did not answer while it was tried whether a log is safe there: "
+                f"{'; '.join(self.problems)}. It is tried again before the next upload"
+            )
         if not self.create_only:
             raise UnsafeBucketError(
                 f"{self.url} cannot hold a log safely: {'; '.join(self.problems)}. Use a bucket "
@@ -73,6 +83,10 @@ class _Probe:
     problems: list[str] = field(default_factory=list)
     rights: dict[str, str] = field(default_factory=dict)
     latency_seconds: dict[str, float] = field(default_factory=dict)
+    breached: bool = False
+    """Something was seen that must not be."""
+    silent: bool = False
+    """Some call had no answer."""
 
     def measure(self, name: str, call: Callable[[], _Result]) -> _Result | None:
         """The call's result, timed; a failure is noted and None returned."""
@@ -82,6 +96,7 @@ class _Probe:
         except UnavailableError as error:
             self.rights[name] = str(error)
             self.problems.append(f"{name} failed: {error}")
+            self.silent |= error.retriable
             return None
         self.latency_seconds[name] = self.clock.monotonic() - begin
         self.rights[name] = "ok"
@@ -92,6 +107,11 @@ class _Probe:
         if not holds:
             self.problems.append(finding)
         return holds
+
+    def require(self, holds: bool, finding: str) -> bool:
+        """The same for what the log stands on."""
+        self.breached |= not holds
+        return self.expect(holds, finding)
 
 
 def prove_create_only(
@@ -127,6 +147,7 @@ def prove_create_only(
     return ProbeReport(
         url=store.url,
         create_only=create_only,
+        unanswered=not create_only and probe.silent and not probe.breached,
         problems=tuple(probe.problems),
         rights=probe.rights,
         latency_seconds=probe.latency_seconds,
@@ -140,14 +161,14 @@ def _try_second_put(probe: _Probe, key: str) -> bool:
     outcomes = [
         probe.measure("put", partial(store.put_if_absent, key, body)) for body in (b"second", b"")
     ]
-    refused = probe.expect(
-        outcomes == [PutOutcome.EXISTS] * 2, "a second put to the same key was not refused"
+    probe.require(
+        PutOutcome.CREATED not in outcomes, "a second put to the same key was not refused"
     )
     # This also proves the first put, whatever it was answered: a lost reply and a repeated
     # request may have made it find its own object.
     stored = probe.measure("get", lambda: store.get(key))
-    kept = probe.expect(stored == b"first", "a second put to the same key changed the object")
-    return refused and kept
+    probe.require(stored in {None, b"first"}, "a second put to the same key changed the object")
+    return outcomes == [PutOutcome.EXISTS] * 2 and stored == b"first"
 
 
 def _try_large_body(probe: _Probe, token: str, entropy: Entropy) -> None:
@@ -167,15 +188,18 @@ def _try_race(probe: _Probe, token: str, threads: Threads, racers: int) -> bool:
         probe.keys.append(key)
         winners, failures = _race(probe.store, key, threads, racers)
         if len(winners) > 1:
-            return probe.expect(
+            return probe.require(
                 False, f"of {racers} rivals for one key {len(winners)} won, not one"
             )
         if len(winners) == 1 and not failures:
             stored = probe.measure("get", partial(probe.store.get, key))
-            return probe.expect(
-                stored == b"%d" % winners[0], "the object of a race is not that of its winner"
+            expected = b"%d" % winners[0]
+            probe.require(
+                stored in {None, expected}, "the object of a race is not that of its winner"
             )
+            return stored == expected
         reason = str(failures[0]) if failures else reason
+        probe.silent |= any(error.retriable for error in failures)
     return probe.expect(False, f"a race of {racers} rivals could not be judged: {reason}")
 
 

@@ -76,7 +76,7 @@ class Wal(StageableWal):
             lost = "this log may have lost acknowledged entries: " + "; ".join(found.findings)
             if not (read_only or accept_suspect):
                 raise CorruptionError(
-                    f"{lost}. Look at it with `chronik repair {directory}`, or open it with "
+                    f"{lost}. Look at it with `chronik repair`, or open it with "
                     "accept_suspect=True to go on from the good part; nothing was changed",
                     path=directory,
                 )

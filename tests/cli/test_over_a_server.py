@@ -49,7 +49,10 @@ ALIKE = [
     ["cursor", "delete", "events", "a"],
     ["cursor", "list", "events"],
 ]
-LOCAL = ["verify", "repair", "rebuild-index", "inspect x", "doctor", "bench", "demo", "restore x y"]
+LOCAL = [
+    *("verify", "repair", "rebuild-index", "inspect x", "doctor", "bench", "demo", "restore x y"),
+    "simulate",
+]
 
 
 @contextmanager

@@ -149,4 +149,4 @@ def test_ctrl_c_ends_it_behind_the_world_that_is_played(started):
 
     assert 130 == process.returncode
     assert b"violations            0" in out
-    assert b"chronik: interrupted after " in err
+    assert b"chronik: interrupted; worlds played: " in err

@@ -10,9 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 import chronik_store
+from chronik_store.cli import doctor
 from chronik_store.cli.main import VERBS
 from chronik_store.cli.produce import say_what_is_left
+from chronik_store.clock import SystemClock
+from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.partition_log import PartitionLog
+from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
 
 
 def test_what_is_produced_is_consumed_byte_for_byte(chronik, tmp_path):
@@ -355,6 +359,21 @@ def test_produce_says_what_is_still_on_its_way_to_the_bucket(
 
     shown = capfd.readouterr().err
     assert told in shown if told else not shown
+
+
+def test_the_doctor_does_not_call_a_bucket_unsafe_that_does_not_answer(chronik, monkeypatch):
+    bucket = FaultyObjectStore(MemoryObjectStore(), clock=SystemClock())
+    bucket.add(Fault("unavailable", skip=4, times=None))
+    monkeypatch.setattr(doctor, "open_object_store", lambda *_, **__: bucket)
+
+    ran = chronik("doctor", "memory://x")
+
+    assert 3 == ran.code
+    assert "not known to be safe: it did not answer everything" in ran.out
+    assert "NOT safe" not in ran.out
+    bucket.clear()
+    bucket.add(Fault("unavailable", skip=4, times=None))
+    assert chronik("doctor", "memory://x", "--json").objects[0]["bucket"]["unanswered"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

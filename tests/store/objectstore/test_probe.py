@@ -103,6 +103,25 @@ def test_a_race_that_cannot_be_judged_is_not_a_pass():
     assert any("could not be judged" in problem for problem in report.problems)
 
 
+@pytest.mark.parametrize("call", range(1, 14))
+def test_a_bucket_that_goes_away_in_the_middle_is_not_called_unsafe(call):
+    """Unknown is not unsafe: the advice to use another bucket would be wrong."""
+    report = probe(faulty(Fault("unavailable", skip=call, times=None)))
+    assert not report.safe or "head" in report.rights
+    if not report.safe:
+        assert report.unanswered
+        assert not any("not refused" in problem for problem in report.problems)
+        with pytest.raises(UnavailableError, match="did not answer"):
+            report.raise_if_unsafe()
+
+
+def test_a_breach_that_was_seen_counts_whatever_else_had_no_answer():
+    store = FaultyObjectStore(Ignoring(), clock=SystemClock())
+    store.add(Fault("unavailable", skip=3, times=None))
+    with pytest.raises(UnsafeBucketError):
+        probe(store).raise_if_unsafe()
+
+
 def test_a_missing_right_is_reported_and_named():
     report = probe(faulty(Fault("denied", "delete", times=None)))
     assert report.safe
