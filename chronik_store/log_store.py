@@ -44,7 +44,11 @@ logger = logging.getLogger("chronik_store.store")
 
 
 class LogStore:
-    """The owner of a data directory. A context manager; thread-safe; dead after fork."""
+    """The owner of a data directory. A context manager; thread-safe; dead after fork.
+
+    Each call raises LogClosedError after `close`, ForkedError in a forked child; those that change
+    something, ReadOnlyError.
+    """
 
     def __init__(
         self,
@@ -184,7 +188,7 @@ class LogStore:
         """Delete a topic with all its records, here and in the bucket.
 
         Durable when it returns: the topic is gone for every reader. Objects in a bucket that does
-        not answer are deleted by the pipeline later.
+        not answer are deleted by the pipeline later. TopicNotFoundError.
         """
         self._check_writable()
         self._topics.delete(name, self._not_found)
@@ -201,7 +205,10 @@ class LogStore:
     # --- partitions ------------------------------------------------------------------------------
 
     def partition(self, topic: str, partition: int = 0) -> PartitionLog:
-        """One partition: the same object every time. TopicNotFoundError, never creates."""
+        """One partition: the same object every time. TopicNotFoundError, never creates.
+
+        CorruptionError, FutureVersionError, UnavailableError when its log cannot be opened.
+        """
         self._check_open()
         key = (topic, partition)
         log = self._logs.get(key)

@@ -21,11 +21,7 @@ from chronik_store.arguments import check_count, check_offset, check_partition, 
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
-from chronik_store.errors import (
-    NotReplicatedError,
-    OffsetOutOfRangeError,
-    ReadOnlyError,
-)
+from chronik_store.errors import NotReplicatedError, OffsetOutOfRangeError, ReadOnlyError
 from chronik_store.format.control import Command, DropPrefix, Seal
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
@@ -55,7 +51,11 @@ FOLLOW_SECONDS = 1.0
 
 
 class PartitionLog:
-    """One partition of a topic. A context manager; thread-safe; not picklable; dead after fork."""
+    """One partition of a topic. A context manager; thread-safe; not picklable; dead after fork.
+
+    Each call raises LogClosedError after `close`, ForkedError in a forked child; those that write,
+    ReadOnlyError and LogPoisonedError. Sizes are bytes, waits seconds, times microseconds (UTC).
+    """
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class PartitionLog:
     def read_batches(self, offset: int, *, max_bytes: int = 1 << 20) -> Iterator[StoredBatch]:
         """Stored batches from the one that holds `offset` up to the committed end.
 
-        The first may begin before `offset`. max_bytes: how much is read ahead at a time.
+        The first may begin before `offset`. max_bytes: how far to read ahead. Errors: of `read`.
         """
         view = self._view
         view.check_open()
@@ -252,7 +252,7 @@ class PartitionLog:
 
         start None: the log's start; stop None: the committed end, as it moves. Holds a position,
         not a pin: an abandoned iterator costs nothing, one that retention overtook gets
-        OffsetOutOfRangeError.
+        OffsetOutOfRangeError. Errors else as of `read`, raised by the iterator.
         """
         view = self._view
         view.check_open()
@@ -280,15 +280,15 @@ class PartitionLog:
     def offset_for_timestamp(self, time: dt.datetime | int) -> int | None:
         """The first offset whose index timestamp is at or after `time`; None if there is none.
 
-        time: an aware datetime, or integer microseconds since 1970 UTC. The index timestamp of a
-        batch never goes back and is at most `max_future_seconds` ahead of the clock (protocol 17).
+        time: an aware datetime (ValueError: naive) or integer microseconds since 1970 UTC. Index
+        timestamps never go back and are at most `max_future_seconds` ahead. Errors as of `read`.
         """
         view = self._view
         view.check_open()
         return self._chain.offset_for_timestamp(to_us(time), limit=view.refresh())
 
     def cursor(self, name: str) -> Cursor:
-        """A named, durable position of a reader."""
+        """A named, durable position of a reader. ConfigError for a name that cannot be one."""
         self._view.check_open()
         return Cursor(self, name)
 
