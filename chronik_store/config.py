@@ -76,7 +76,7 @@ class LogConfig:
     # reading
     cache_memory_bytes: int = 64 * MIB
     cache_disk_bytes: int = 1 * GIB
-    read_ahead_bytes: int = 4 * MIB
+    read_ahead_bytes: int = 8 * MIB
     search_deadline_seconds: float = 10.0
     tail_index_bytes: int = 64 * MIB
     # disk

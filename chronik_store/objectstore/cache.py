@@ -3,7 +3,7 @@
 Place: between an `ObjectStore` and whoever reads segments (`CachedObject` is their ByteSource).
 Promise: a cold read of one record costs exactly one ranged GET of the blocks that it touches
 (64 KiB each), whoever asks for the same blocks meanwhile waits for that GET instead of sending
-another, and only reading in sequence makes a background thread fetch ahead. Memory and disk stay
+another, and only reading in sequence makes background threads fetch ahead. Memory and disk stay
 within their bounds; objects never change and keys never repeat, so nothing here can be stale.
 Invariant: what a fetch brought is handed to those who wait for it directly, not through the cache,
 so that any number of readers progress with a cache of two blocks, or of none. No lock is held over
@@ -30,6 +30,8 @@ from chronik_store.threads import ThreadHandle, Threads
 BLOCK_BYTES = 64 * 1024
 TAILS_BYTES_MAX = 16 * 1024 * 1024
 READ_AHEAD_QUEUE_MAX = 16
+READ_AHEAD_THREADS = 4
+"""As many as a reader has fetches ahead of itself: their latencies pass together."""
 _CLOSE_SECONDS = 5.0
 
 
@@ -87,7 +89,7 @@ class CachedObject:
         return self._cache._read_tail(self, min(length, self.size_bytes))  # noqa: SLF001
 
     def prefetch(self, start: int, length: int) -> None:
-        """Ask the background thread for a range that will be read soon. Never blocks or fails."""
+        """Ask a background thread for a range that will be read soon. Never blocks or fails."""
         self._cache._schedule(self, start, start + length)  # noqa: SLF001
 
     def fetch_blocks(self, first: int, stop: int, block_bytes: int) -> bytes:
@@ -157,8 +159,9 @@ class BlockCache:
         self._streams = SequentialReads(min(read_ahead_bytes, self._ahead_bytes_max), block_bytes)
         self._flights: dict[tuple[str, int], Flight] = {}
         self._ahead: deque[tuple[CachedObject, Flight]] = deque()
-        self._worker: ThreadHandle | None = None
-        self._worker_wanted = False
+        self._workers: list[ThreadHandle] = []
+        self._workers_wanted = 0
+        self._workers_idle = 0
         self._closed = False
         self._counters = _Counters()
 
@@ -201,7 +204,7 @@ class BlockCache:
             self._disk.clear()
 
     def close(self) -> None:
-        """End the read-ahead thread and drop everything. Idempotent; reads still work after it."""
+        """End the read-ahead threads and drop everything. Idempotent; reads still work after it."""
         with self._changed:
             self._closed = True
             left = [(source.key, flight) for source, flight in self._ahead if not flight.started]
@@ -210,10 +213,10 @@ class BlockCache:
                 flight.started = True
                 flight.error = UnavailableError("the read cache was closed")
             self._changed.notify_all()
-            worker = self._worker
+            workers = list(self._workers)
         for key, flight in left:
             self._land(key, flight)
-        if worker is not None:
+        for worker in workers:
             worker.join(_CLOSE_SECONDS)
         self.clear()
 
@@ -376,16 +379,21 @@ class BlockCache:
                 flight = self._claim_locked(key, run, background=True)
                 self._ahead.append((source, flight))
             self._changed.notify_all()
-            spawning = bool(missing) and not self._worker_wanted
-            self._worker_wanted = self._worker_wanted or spawning
+            number = self._workers_wanted
+            spawning = len(self._ahead) > self._workers_idle and number < READ_AHEAD_THREADS
+            self._workers_wanted += spawning
         if spawning:
-            self._worker = self._threads.spawn(self._fetch_ahead, name="chronik-read-ahead")
+            worker = self._threads.spawn(self._fetch_ahead, name=f"chronik-read-ahead-{number}")
+            with self._changed:
+                self._workers.append(worker)
 
     def _fetch_ahead(self) -> None:
         while True:
             with self._changed:
+                self._workers_idle += 1
                 while not self._ahead and not self._closed:
                     self._changed.wait()
+                self._workers_idle -= 1
                 if self._closed:
                     return
                 source, flight = self._ahead.popleft()

@@ -30,7 +30,8 @@ class RetryPolicy:
     """How long to insist. An attempt that is under way is not cut at the deadline."""
 
     deadline_seconds: float = 20.0
-    """No new attempt starts later than this after the first one started."""
+    """No new attempt starts later than this after the first one started, the second excepted: a
+    request that hung until its own time-out, which may be longer than this, is tried once more."""
     first_wait_seconds: float = 0.1
     wait_seconds_max: float = 5.0
     notice_seconds: float = 2.0
@@ -84,9 +85,11 @@ class RetryingObjectStore:
     def _insist(self, verb: str, key: str, attempt: Callable[[], _Result]) -> _Result:
         policy = self._policy
         started = self._clock.monotonic()
+        attempts = 0
         wait_seconds = policy.first_wait_seconds
         may_be_done = False
         while True:
+            attempts += 1
             try:
                 done = attempt()
             except UnavailableError as error:
@@ -98,7 +101,8 @@ class RetryingObjectStore:
                     self._note_failure(error, elapsed)
                 else:
                     self._note_answer()
-                if not error.retriable or elapsed + pause > policy.deadline_seconds:
+                is_late = attempts > 1 and elapsed + pause > policy.deadline_seconds
+                if is_late or not error.retriable:
                     if may_be_done and error.durability == "not_durable":
                         error.durability = "unknown"
                     raise

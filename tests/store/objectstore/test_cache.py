@@ -288,12 +288,12 @@ def test_a_short_answer_is_never_cached(make_cache, store):
 def test_a_sequential_reader_is_read_ahead_of(make_cache, store):
     cache = make_cache(read_ahead_blocks=16)
     source = opened(cache, store)
-    source.read_range(0, 1000)
-    source.read_range(1000, 1000)
-    wait_for(lambda: cache.stats().read_aheads == 1)
-    wait_for(lambda: cache.stats().memory_bytes >= 16 * BLOCK)
+    for at in range(0, 5000, 1000):
+        source.read_range(at, 1000)
+    wait_for(lambda: cache.stats().memory_bytes == 17 * BLOCK)
+    assert sorted(ranges(store)) == [BLOCK] + 4 * [4 * BLOCK]
     before = len(store.calls)
-    for at in range(2000, 7 * BLOCK, 10_000):
+    for at in range(5000, 4 * BLOCK, 10_000):
         assert source.read_range(at, 10_000) == BODY[at : at + 10_000]
     assert len(store.calls) == before
 
@@ -303,8 +303,22 @@ def test_a_scan_takes_few_large_gets(make_cache, store):
     source = opened(cache, store)
     for at in range(0, len(BODY), 4000):
         assert source.read_range(at, 4000) == BODY[at : at + 4000]
-    assert len(ranges(store)) <= 8
+    assert len(ranges(store)) <= 11
     assert sum(ranges(store)) <= len(BODY) + BLOCK
+
+
+def test_fetches_ahead_of_one_reader_are_under_way_together(make_cache, store):
+    """What a far bucket costs is latency: a reader must not wait for one after the other."""
+    cache = make_cache(read_ahead_blocks=16)
+    source = opened(cache, store)
+    source.read_range(0, 1000)
+    gate = Gate(store)
+    for at in range(1000, 5000, 1000):
+        source.read_range(at, 1000)
+    for _ in range(4):
+        assert gate.arrived.acquire(timeout=10)
+    gate.opened.set()
+    wait_for(lambda: cache.stats().memory_bytes == 17 * BLOCK)
 
 
 def test_read_ahead_stops_at_the_end(make_cache, store):
@@ -363,7 +377,7 @@ def test_prefetch_takes_no_more_than_half_of_the_cache(make_cache, store):
 
 def test_no_thread_starts_before_somebody_reads_in_sequence(make_cache, store):
     def read_ahead_threads():
-        return [t for t in threading.enumerate() if t.name == "chronik-read-ahead"]
+        return [t for t in threading.enumerate() if t.name.startswith("chronik-read-ahead")]
 
     others = len(read_ahead_threads())
     cache = make_cache(read_ahead_blocks=16)
@@ -372,7 +386,7 @@ def test_no_thread_starts_before_somebody_reads_in_sequence(make_cache, store):
     source.read_range(20 * BLOCK, 10)
     assert len(read_ahead_threads()) == others
     source.read_range(20 * BLOCK + 10, 10)
-    assert len(read_ahead_threads()) == others + 1
+    assert others < len(read_ahead_threads()) <= others + 4
     cache.close()
     assert len(read_ahead_threads()) == others
 

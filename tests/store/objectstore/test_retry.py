@@ -131,6 +131,19 @@ def test_a_partial_delete_is_finished(store, faulty):
     assert store.list("") == []
 
 
+def test_one_request_that_hangs_beyond_the_deadline_is_tried_once_more(store, faulty):
+    """A connection that died in silence must not cost a read that any other would answer."""
+    store.put_if_absent("k", b"v")
+    faulty.add(Fault("timeout_before", times=1, seconds=30))
+    assert b"v" == store.get("k")
+
+    faulty.add(Fault("timeout_before", times=None, seconds=30))
+    before = len(faulty.calls)
+    with pytest.raises(UnavailableError):
+        store.get("k")
+    assert 2 == len(faulty.calls) - before
+
+
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(store, faulty, clock, caplog):
     """Whoever waits learns why; not in every request, and not for a hiccup."""
     faulty.add(Fault("unavailable", times=1))
