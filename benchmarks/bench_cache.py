@@ -25,8 +25,9 @@ GROUP = 100
 MEMORY_BYTES = 16 << 20
 DISK_BYTES = 32 << 20
 READERS = 32
-BESIDE_MB = 24
-"""What a scan may hold beside the cache: what it reads ahead, the batches in hand, the footers."""
+BESIDE_MB = 40
+"""What a scan may hold beside the cache: 8 MiB ahead, as they came and as blocks; 1 MiB in hand, as
+blocks, joined, and as values; the footers; what the allocator has not given back."""
 
 
 @contextmanager

@@ -139,6 +139,7 @@ class BlockCache:
         self._threads = threads
         self._block_bytes = block_bytes
         self._changed = threads.condition()
+        self._memory_bytes = memory_bytes
         self._memory: ByteBoundedLru[tuple[str, int], bytes] = ByteBoundedLru(memory_bytes)
         self._tails: ByteBoundedLru[tuple[str, int], bytes] = ByteBoundedLru(
             min(TAILS_BYTES_MAX, memory_bytes // 4)
@@ -350,6 +351,9 @@ class BlockCache:
             data = source.fetch_tail(length)
             with self._changed:
                 self._tails.put(name, data, length)
+                # Both together keep to the bound.
+                self._memory.limit_bytes = self._memory_bytes - self._tails.size_bytes
+                self._memory.shrink(self._memory.limit_bytes)
                 self._counters.fetches += 1
                 self._counters.fetched_bytes += length
         return data

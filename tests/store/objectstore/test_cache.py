@@ -375,6 +375,20 @@ def test_prefetch_takes_no_more_than_half_of_the_cache(make_cache, store):
     assert ranges(store) == [5 * BLOCK]
 
 
+def test_footers_and_blocks_together_keep_to_the_bound(make_cache, store):
+    cache = make_cache(memory_blocks=8)
+    source = opened(cache, store)
+    source.read_range(0, 4 * BLOCK)
+    for block in range(4, 8):
+        source.read_range(block * BLOCK, BLOCK)
+    assert cache.stats().memory_bytes == 8 * BLOCK
+    source.read_tail(1000)
+    assert 7 * BLOCK < cache.stats().memory_bytes <= 8 * BLOCK
+    for block in range(8):
+        source.read_range(block * BLOCK, BLOCK)
+    assert 7 * BLOCK < cache.stats().memory_bytes <= 8 * BLOCK
+
+
 def test_no_thread_starts_before_somebody_reads_in_sequence(make_cache, store):
     def read_ahead_threads():
         return [t for t in threading.enumerate() if t.name.startswith("chronik-read-ahead")]
