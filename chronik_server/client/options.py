@@ -31,7 +31,7 @@ class ClientOptions:
     retry_seconds: float = 30.0
     backoff_seconds: float = 0.02
     """The first pause; it doubles, with jitter, up to `backoff_seconds_max`."""
-    backoff_seconds_max: float = 1.0
+    backoff_seconds_max: float = 0.25
     frame_bytes_max: int = 1 << 30
 
     @classmethod

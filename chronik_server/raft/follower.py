@@ -6,7 +6,8 @@ no other. Invariant: pre-vote is a state of this role (protocol 13): the term is
 quorum would vote for us, so an isolated node does not inflate it.
 
 Its one timer is not reset by messages: it looks, when it fires, at when the leader was last heard,
-by its entries or by its node's beats (protocol 15), and waits on.
+by its entries or by its node's beats (protocol 15), and waits on. A connection to the leader's node
+that is lost and does not come back is silence, too, and sooner (decision 0019).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class FollowerRole(Follower, RoleBase):
         super().__init__(state)
         self.base_at = self.loop.time()
         self.patience = state.draw_patience()
+        self.lost_patience = state.draw_lost_patience()
         self.leader_heard_at = NEVER
         self.asking = False
         self.is_full = False
@@ -60,7 +62,9 @@ class FollowerRole(Follower, RoleBase):
         return max(0.001, self._deadline() - self.loop.time())
 
     def _deadline(self) -> float:
-        return max(self.base_at, self._leader_heard()) + self.patience
+        silent = max(self.base_at, self._leader_heard()) + self.patience
+        lost_at = self.group.node.liveness.lost_at(self.group.leader)
+        return min(silent, max(self.base_at, lost_at) + self.lost_patience)
 
     def _leader_heard(self) -> float:
         group = self.group
@@ -80,6 +84,7 @@ class FollowerRole(Follower, RoleBase):
     def _wait_on(self) -> None:
         self.base_at = self.loop.time()
         self.patience = self.group.draw_patience()
+        self.lost_patience = self.group.draw_lost_patience()
 
     def heard_leader(self, leader: str) -> None:
         """A message of the leader of this term."""
@@ -88,9 +93,11 @@ class FollowerRole(Follower, RoleBase):
         self.asking = False
 
     def is_sticky(self) -> bool:
-        """The leader was heard within the least election timeout."""
-        least = self.group.node.settings.election_seconds_min
-        return self.loop.time() - self._leader_heard() < least
+        """The leader was heard within the least election timeout, and its connection is there."""
+        settings, now = self.group.node.settings, self.loop.time()
+        if now - self.group.node.liveness.lost_at(self.group.leader) >= settings.lost_seconds:
+            return False
+        return now - self._leader_heard() < settings.election_seconds_min
 
     # --- pre-vote --------------------------------------------------------------------------------
 

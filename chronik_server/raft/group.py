@@ -130,6 +130,11 @@ class RaftGroup(State):
         settings = self.node.settings
         return self.node.uniform(settings.election_seconds_min, settings.election_seconds_max)
 
+    def draw_lost_patience(self) -> float:
+        """Seconds that the lost connection of a leader may take to come back, likewise."""
+        least = self.node.settings.lost_seconds
+        return self.node.uniform(least, 2 * least)
+
     # --- gate three: the group -------------------------------------------------------------------
 
     @property
@@ -191,6 +196,11 @@ class RaftGroup(State):
         """As a follower: ask around for votes now, without waiting for silence."""
         if isinstance(self.state, FollowerRole) and self.may_ask():
             self.state.ask()
+
+    def leader_lost(self) -> None:
+        """The connection to the node that leads is gone: look sooner whether it is heard."""
+        if self.is_running and isinstance(self.state, FollowerRole):
+            self.state.election_timer.reset()
 
     def _change_state(self, new_state: type[Any]) -> None:
         """Raftos stops the old role, makes the new one and starts it."""

@@ -15,13 +15,24 @@ from collections.abc import Callable
 from chronik_server.raft.messages import Beat, BeatAck
 
 NEVER = float("-inf")
+NOT_YET = float("inf")
 BEATS_REMEMBERED = 64
 
 
 class _Peer:
     """What we know of one other node, and what it knows of us."""
 
-    __slots__ = ("acked_at", "boot_id", "claims", "heard_at", "held", "is_up", "known", "rounds")
+    __slots__ = (
+        "acked_at",
+        "boot_id",
+        "claims",
+        "heard_at",
+        "held",
+        "is_up",
+        "known",
+        "lost_at",
+        "rounds",
+    )
 
     def __init__(self) -> None:
         self.boot_id = ""
@@ -29,6 +40,7 @@ class _Peer:
         self.held = 0
         self.heard_at = NEVER
         self.acked_at = NEVER
+        self.lost_at = NOT_YET
         self.known = 0
         self.is_up = False
         self.rounds: dict[int, float] = {}
@@ -161,6 +173,16 @@ class NodeLiveness:
             found.known = 0
             found.rounds.clear()
 
+    def connected(self, peer: str) -> None:
+        """There is a connection to that node."""
+        self.watch(peer)
+        self._peers[peer].lost_at = NOT_YET
+
+    def disconnected(self, peer: str) -> None:
+        """The connection to that node has ended, by whatever end."""
+        self.watch(peer)
+        self._peers[peer].lost_at = self._loop.time()
+
     # --- questions -------------------------------------------------------------------------------
 
     def confirmed_at(self, leader: str | None, group_id: str, term: int) -> float:
@@ -180,6 +202,11 @@ class NodeLiveness:
             if group_id in peer.claims
         ]
         return max(claims)[::-1] if claims else None
+
+    def lost_at(self, peer: str | None) -> float:
+        """When the connection to that node was lost; inf while there is one, or never was."""
+        found = self._peers.get(peer) if peer is not None else None
+        return NOT_YET if found is None else found.lost_at
 
     def acked_at(self, peer: str) -> float:
         """Loop time of our newest beat that this node answered; -inf for none."""

@@ -156,7 +156,7 @@ class RaftNode:
 
     def peer_up(self, peer: str, boot_id: str) -> None:
         """The transport shook hands with a node. A new boot id: it may have lost what it had."""
-        self.liveness.watch(peer)
+        self.liveness.connected(peer)
         if self._boots.get(peer) != boot_id:
             self._boots[peer] = boot_id
             self.liveness.forget(peer)
@@ -170,6 +170,10 @@ class RaftNode:
 
     def peer_down(self, peer: str) -> None:
         """The connection is gone, and what was in flight with it."""
+        self.liveness.disconnected(peer)
+        for each in self._groups.values():
+            if each.leader == peer:
+                each.raft.leader_lost()
         for role in self._led():
             role.replication.lost_connection(peer)
 

@@ -17,7 +17,9 @@ MIB = 1 << 20
 class RaftSettings:
     """heartbeat_seconds: between beats of two nodes, and of a group that is not idle.
     election_seconds_min/max: a follower that hears nothing for a time drawn from these asks for
-    votes. check_quorum_seconds: a leader that no quorum answered within it steps down.
+    votes. lost_seconds: how long a lost connection to the leader's node may take to come back until
+    a follower takes it for silence; it asks for votes between once and twice that after the loss.
+    check_quorum_seconds: a leader that no quorum answered within it steps down.
     commit_notice_seconds: how long followers of a quiet group may lag behind a commit.
     snapshot_retry_seconds: when an unanswered snapshot is sent again.
     batch_bytes: of entries in one message. window_bytes, window_messages: in flight to one peer.
@@ -27,6 +29,7 @@ class RaftSettings:
     heartbeat_seconds: float = 0.3
     election_seconds_min: float = 1.0
     election_seconds_max: float = 2.0
+    lost_seconds: float = 0.45
     check_quorum_seconds: float = 1.5
     commit_notice_seconds: float = 0.005
     snapshot_retry_seconds: float = 5.0
@@ -46,6 +49,11 @@ class RaftSettings:
             raise ConfigError(
                 f"election_seconds_max ({self.election_seconds_max}) must be above "
                 f"election_seconds_min ({self.election_seconds_min}), or votes split for ever"
+            )
+        if not 0 < self.lost_seconds <= self.election_seconds_min:
+            raise ConfigError(
+                f"lost_seconds is {self.lost_seconds}; it must be positive and at most "
+                f"election_seconds_min ({self.election_seconds_min})"
             )
         if self.check_quorum_seconds < self.election_seconds_min:
             raise ConfigError(

@@ -24,7 +24,7 @@ from chronik_store.errors import BackpressureError, ConfigError
 from chronik_store.format.control import Members
 from chronik_store.log_status import SUSPECT, status_of
 from tests.server.raft.alone import STALLED, Alone, ask, entries_of, success
-from tests.server.raft.world import Node, World, role_of
+from tests.server.raft.world import SETTINGS, Node, World, role_of
 from tests.store.cluster_log import batch, control_entry, run_of
 
 # --- 9 --------------------------------------------------------------------------------------------
@@ -306,6 +306,69 @@ def test_13_votes_and_pre_votes_are_refused_while_the_leader_is_heard():
         assert [False] == [m.granted for m in alone.sent(PreVoteResponse)]
         assert [] == alone.sent(RequestVoteResponse)
         assert (4, "") == alone.replica.hard_state
+
+
+def test_13_a_connection_that_is_lost_and_does_not_come_back_is_silence():
+    """Decision 0019: who refused for the leader's sake does so no more; sooner than by beats."""
+    with Alone(hard=(4, "")) as alone:
+        alone.feed("n2", entries_of(4, 0, 0))
+        alone.node.raft.peer_down("n2")
+        alone.feed("n3", PreVote(4, 9, 9))
+        assert [False] == [m.granted for m in alone.sent(PreVoteResponse)]
+
+        alone.forget()
+        alone.run(SETTINGS.lost_seconds + 0.001)
+        alone.feed("n3", PreVote(4, 9, 9))
+        assert [True] == [m.granted for m in alone.sent(PreVoteResponse)]
+        alone.run(SETTINGS.lost_seconds + 0.001)
+        assert {"n2", "n3"} == {peer for _, peer, m in alone.world.log if isinstance(m, PreVote)}
+        assert (4, "") == alone.replica.hard_state
+
+
+def test_13_a_killed_leader_is_replaced_before_any_beat_is_missed():
+    with World(3) as world:
+        world.boot_all()
+        dead = world.elect()
+        world.run(1)
+        world.crash(dead.name)
+        began = world.loop.time()
+        world.until(lambda: (found := world.leader()) is not None and found is not dead)
+
+        assert world.loop.time() - began < SETTINGS.election_seconds_min
+
+
+def test_13_a_connection_that_comes_back_costs_no_election():
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.run(1)
+        term = leader.group.term
+        others = [node for node in world.nodes.values() if node is not leader]
+        for _ in range(5):
+            for node in others:
+                node.raft.peer_down(leader.name)
+            world.run(SETTINGS.lost_seconds / 2)
+            for node in others:
+                node.raft.peer_up(leader.name, leader.boot_id)
+            world.run(0.2)
+
+        assert (leader.name, term) == (world.elect().name, leader.group.term)
+
+
+def test_13_a_follower_that_alone_lost_its_connection_disturbs_nobody():
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.run(1)
+        term = leader.group.term
+        lonely = next(node for node in world.nodes.values() if node is not leader)
+        world.network.cut = {(leader.name, lonely.name), (lonely.name, leader.name)}
+        lonely.raft.peer_down(leader.name)
+        world.keep_log = True
+        world.run(5)
+
+        assert [m for _, _, m in world.log if isinstance(m, PreVote)]
+        assert (leader.name, term) == (world.elect().name, leader.group.term)
 
 
 def test_13_s3_the_target_of_a_transfer_is_refused_by_nobody():

@@ -25,6 +25,7 @@ QUICK = RaftSettings(
     heartbeat_seconds=0.05,
     election_seconds_min=0.2,
     election_seconds_max=0.4,
+    lost_seconds=0.1,
     check_quorum_seconds=0.5,
 )
 

@@ -32,10 +32,13 @@ from tests.server.raft.virtual_loop import VirtualLoop
 from tests.store.cluster_log import SteppedCommitter, batch, open_cluster_log
 
 GROUP = "events/0"
+HANG_UP_SECONDS = 0.002
+"""From the end of a process to the end of its connections."""
 SETTINGS = RaftSettings(
     heartbeat_seconds=0.1,
     election_seconds_min=0.3,
     election_seconds_max=0.6,
+    lost_seconds=0.12,
     check_quorum_seconds=0.5,
     snapshot_retry_seconds=0.5,
     batch_bytes=2000,
@@ -258,6 +261,13 @@ class World:
         node.raft.liveness.stop()
         self.disks[name] = node.disk.crash(mode)
         self.stats["crashes"] += 1
+        if self.stats["crashes"] % 2:  # the others are told by their connections, or by silence
+            self.loop.call_later(HANG_UP_SECONDS, self._hang_up, node)
+
+    def _hang_up(self, dead: Node) -> None:
+        for other in self.nodes.values():
+            if other.is_up and self.nodes[dead.name] is dead:
+                other.raft.peer_down(dead.name)
 
     def crash_in_disk_call(self, name: str, calls: int) -> None:
         """At one of the next calls to its disk."""
