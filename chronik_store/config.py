@@ -73,6 +73,7 @@ class LogConfig:
     retention_seconds: float | None = None
     allow_unsafe_bucket: bool = False
     on_fenced: Literal["append", "stop"] = "append"
+    upload: Literal["leader", "all"] = "leader"
     # reading
     cache_memory_bytes: int = 64 * MIB
     cache_disk_bytes: int = 1 * GIB
@@ -192,6 +193,7 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHRONIK_SEGMENT_AGE_SECONDS": ("segment_age_seconds", _seconds),
     "CHRONIK_CACHE_MEMORY_BYTES": ("cache_memory_bytes", _integer),
     "CHRONIK_CACHE_DISK_BYTES": ("cache_disk_bytes", _integer),
+    "CHRONIK_UPLOAD": ("upload", str),
     "CHRONIK_RETENTION_BYTES": ("retention_bytes", _integer),
     "CHRONIK_RETENTION_SECONDS": ("retention_seconds", _seconds),
     "S3_REGION": ("s3.region", str),
@@ -242,4 +244,5 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
 _CHOICES: dict[str, tuple[str, ...]] = {
     "compression": ("none", "zstd"),
     "on_fenced": ("append", "stop"),
+    "upload": ("leader", "all"),
 }

@@ -8,6 +8,7 @@ wait for the budget, right before the put.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from chronik_store.errors import CorruptionError, UnavailableError
@@ -20,9 +21,17 @@ READ_BYTES = 4 << 20
 
 
 def put_file(
-    turn: Turn, fs: FileSystem, path: str, key: str, content_hash: str
+    turn: Turn,
+    fs: FileSystem,
+    path: str,
+    key: str,
+    content_hash: str,
+    *,
+    check: Callable[[], object] | None = None,
 ) -> Literal["created", "adopted"]:
     """Create `key` with the file's bytes, or adopt the equal object that is there.
+
+    check: raises when it may not be put any more; by default, when this log does not lead.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -38,7 +47,7 @@ def put_file(
                 fs.remove(path)
                 raise CorruptionError(f"{path}: its bytes changed since it was written", path=path)
             with turn.tiering.budget.take(file.size()), file.map() as body:
-                turn.check()
+                (check or turn.check)()
                 return put_verified(turn.tiering.store, key, body)
         finally:
             file.close()

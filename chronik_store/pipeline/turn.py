@@ -44,6 +44,8 @@ class Lane:
     """Built and not yet listed: (segment key, key of the bundle it replaces, what was built)."""
     rebuild: set[str] = field(default_factory=set)
     """Keys of bundles that somebody asked to have built anew."""
+    offered: str | None = None
+    """With upload "all": the key of the segment that this follower has put last."""
     indexed_generation: int = -1
     """The manifest generation in which every segment had a bundle that this engine reads."""
     reported: dict[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ an object; an object that the next try adopts.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -21,8 +22,9 @@ from chronik_store.errors import CorruptionError, DiskFullError, UnavailableErro
 from chronik_store.format.control import AddSegment
 from chronik_store.format.manifest_file import SealedRange, SegmentInfo
 from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.manifest.keys import announced_keys
 from chronik_store.objectstore.layout import segment_key
-from chronik_store.pipeline.contract import NotNextError
+from chronik_store.pipeline.contract import NotNextError, SteppedDownError
 from chronik_store.pipeline.full_disk import upload_from_memory
 from chronik_store.pipeline.producers import producers_at_seal
 from chronik_store.pipeline.put import put_file
@@ -36,6 +38,8 @@ SEGMENTS_PER_RUN = 16
 def upload(turn: Turn) -> None:
     """Upload the sealed ranges at the head of the queue."""
     if turn.term is None:
+        if turn.tiering.config.upload == "all":
+            _offer_next(turn)
         return
     for _ in range(SEGMENTS_PER_RUN):
         sealed = turn.manifest.sealed
@@ -67,10 +71,46 @@ def _upload_next(turn: Turn, sealed: SealedRange) -> None:
     turn.lane.producers = (sealed.end_offset, producers)
 
 
-def _put(turn: Turn, sealed: SealedRange, info: SegmentInfo) -> Literal["created", "adopted"]:
+def _offer_next(turn: Turn) -> None:
+    """As a follower, put the next segment as well, under the same key; its leader adopts it.
+
+    Only what the leader has announced, so that every object that can exist is named in the log.
+    It costs each replica's bandwidth and stores nothing twice: for comparison only.
+    """
+    if not turn.manifest.sealed:
+        return
+    sealed = turn.manifest.sealed[0]
+    for first_index in [each for each in turn.lane.written if each < sealed.first_index]:
+        del turn.lane.written[first_index]  # listed by the leader meanwhile
+    written = turn.lane.written.get(sealed.first_index)
+    if written is None:
+        info = _write_local(turn, sealed, producers_at_seal(turn, sealed))
+    else:
+        info = written[0]
+
+    def check() -> None:
+        manifest = turn.manifest
+        garbage = {item.key for item in manifest.garbage}
+        if info.key in garbage or info.key not in announced_keys(manifest):
+            raise SteppedDownError(f"{info.key} is not announced by the leader")
+
+    if turn.lane.offered != info.key and info.key in announced_keys(turn.manifest):
+        turn.tiering.prepare_bucket()
+        outcome = _put(turn, sealed, info, check)
+        turn.lane.offered = info.key
+        turn.done["uploaded" if outcome == "created" else "adopted"] += 1
+        turn.done["uploaded_bytes"] += info.size_bytes if outcome == "created" else 0
+
+
+def _put(
+    turn: Turn,
+    sealed: SealedRange,
+    info: SegmentInfo,
+    check: Callable[[], object] | None = None,
+) -> Literal["created", "adopted"]:
     path = turn.local.path_of(info.key)
     try:
-        return put_file(turn, turn.tiering.env.fs, path, info.key, info.hash)
+        return put_file(turn, turn.tiering.env.fs, path, info.key, info.hash, check=check)
     except CorruptionError:
         turn.lane.written.pop(sealed.first_index, None)
         raise

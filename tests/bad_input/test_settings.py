@@ -27,7 +27,7 @@ PARSED = {
 
 def test_each_variable_that_is_parsed_is_tried_here():
     assert set(ENVIRONMENT) - set(PARSED) == {
-        "S3_REGION", "S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY",
+        "S3_REGION", "S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY", "CHRONIK_UPLOAD",
     }  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def test_a_value_out_of_bounds_is_refused_with_the_bounds(name):
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
+        ({"CHRONIK_UPLOAD": "some"}, "('leader', 'all')"),
         ({"OBJECT_STORE_BACKEND": "ftp"}, "use local, s3, gcs, azure or memory"),
         ({"OBJECT_STORE_BACKEND": "S3"}, "use local, s3"),
         ({"OBJECT_STORE_BACKEND": "s3"}, "needs S3_BUCKET"),

@@ -1,0 +1,75 @@
+"""Upload "all", for comparison: followers put what their leader has announced, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chronik_store.errors import ConfigError, UnavailableError
+
+
+def announced(kit: Any, **config: Any) -> Any:
+    """A world whose leader has announced a segment and could not put it."""
+    world = kit.World(**config)
+    leader = world.open()
+    leader.append(5)
+    leader.bucket.fail["put"] = lambda _key: UnavailableError("the bucket is away for this node")
+    leader.run()
+    assert world.object_keys("segments/") == []
+    assert world.folded().manifest.intents
+    return world
+
+
+def follower_of(world: Any) -> Any:
+    process = world.open()
+    process.leads = None
+    return process
+
+
+def test_a_follower_puts_what_is_announced_and_the_leader_adopts_it(kit: Any) -> None:
+    world = announced(kit, upload="all")
+    entries = len(world.entries)
+    report = follower_of(world).run()
+
+    assert (1, ()) == (report.uploaded, report.errors)
+    assert entries == len(world.entries)  # it proposes nothing
+    assert set(world.object_keys("segments/")) <= world.named()
+
+    leader = world.open()
+    report = leader.run()
+    assert (0, 1) == (report.uploaded, report.adopted)
+    assert world.ranges_in_bucket() == [(0, 5)]
+
+
+def test_by_default_a_follower_puts_nothing(kit: Any) -> None:
+    world = announced(kit)
+    report = follower_of(world).run()
+
+    assert (0, ()) == (report.uploaded, report.errors)
+    assert world.object_keys("segments/") == []
+
+
+def test_a_follower_puts_nothing_that_is_not_announced(kit: Any) -> None:
+    world = kit.World(upload="all")
+    leader = world.open()
+    leader.append(5)
+    assert leader.pipeline.seal_now(leader)
+    follower = follower_of(world)
+    assert ((), 0) == (follower.run().errors, follower.run().uploaded)
+
+    assert world.object_keys("segments/") == []
+
+
+def test_a_follower_puts_a_segment_once(kit: Any) -> None:
+    world = announced(kit, upload="all")
+    follower = follower_of(world)
+    for _ in range(3):
+        follower.run()
+
+    assert 1 == sum(verb == "put" for verb, _ in follower.bucket.calls)
+
+
+def test_another_policy_is_refused(kit: Any) -> None:
+    with pytest.raises(ConfigError, match="upload"):
+        kit.World(upload="some")
