@@ -11,9 +11,11 @@ import pytest
 
 import chronik_store
 from chronik_store.cli import doctor
+from chronik_store.cli.bench import Bench
 from chronik_store.cli.main import VERBS
 from chronik_store.cli.produce import say_what_is_left
 from chronik_store.clock import SystemClock
+from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.partition_log import PartitionLog
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
@@ -409,3 +411,25 @@ def flip(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
+
+
+def test_bench_counts_nothing_cached_as_read_from_the_bucket(tmp_path, monkeypatch):
+    reads = []
+    get_range = LocalObjectStore.get_range
+
+    def counting(store, key, start, length):
+        reads.append(key)
+        return get_range(store, key, start, length)
+
+    monkeypatch.setattr(LocalObjectStore, "get_range", counting)
+    bench = Bench(chronik_store.LogConfig(), str(tmp_path), None, records=5000, size_bytes=1000)
+    monkeypatch.setattr(bench, "_search", lambda *_: None)
+    bench._hot()
+    bench._reopened()
+    reads.clear()
+
+    bench._cold()
+
+    (cold,) = (row for row in bench._rows if row.what == "read from the bucket, cold")
+    assert cold.samples >= 5
+    assert len(reads) == 2 + cold.samples  # the footer and the first record before them
