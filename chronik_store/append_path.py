@@ -105,14 +105,14 @@ class AppendPath:
         Nothing is staged yet: whatever fails here, this batch is not on disk.
         """
         core = self._core
-        try:
-            core.guard.admit(len(batch.buffer))
-            if not core.started and not core.read_only:
+        core.guard.admit(len(batch.buffer))
+        if not core.started and not core.read_only:
+            try:
                 core.check_open()
                 core.begin()
-        except ChronikError as error:
-            error.durability = "not_durable"
-            raise
+            except ChronikError as error:
+                error.durability = "not_durable"
+                raise
 
     def _stage_locked(
         self, batch: RecordBatch, expected_offset: int | None, now_us: int
@@ -143,11 +143,11 @@ class AppendPath:
         core.control.lead_locked()
         high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
         timestamp_us = max(state.last_timestamp_us, min(high_us, now_us + self._max_future_us))
-        index, count = wal.last_index + 1, batch.record_count
+        index, count, payload = wal.last_index + 1, batch.record_count, batch.buffer
         encoded, header = new_entry_header(
-            RECORDS, state.term, index, base_offset, count, timestamp_us, batch.buffer
+            RECORDS, state.term, index, base_offset, count, timestamp_us, payload
         )
-        seq = wal.stage_entry(encoded, header, batch.buffer)
+        seq = wal.stage_entry(encoded, header, payload)
         state.note_records(header, batch, now_us)
         core.known_commit = max(core.known_commit, index)
         if state.open_bytes >= self._segment_bytes and not state.seal_waits:

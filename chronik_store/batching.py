@@ -12,7 +12,8 @@ from typing import Any
 from chronik_store.clock import Clock
 from chronik_store.config import LogConfig
 from chronik_store.errors import RecordTooLargeError
-from chronik_store.format.record_batch import RecordBatch
+from chronik_store.format.batch_encoding import SMALL_BYTES
+from chronik_store.format.record_batch import RecordBatch, batch_of_one
 from chronik_store.model import Record
 
 Appendable = Record | bytes | RecordBatch | Iterable[Record | bytes]
@@ -25,6 +26,7 @@ class Batching:
     def __init__(self, config: LogConfig, clock: Clock) -> None:
         self._clock = clock
         self._compression = config.compression
+        self._small_bytes = SMALL_BYTES if config.compression in {None, "none"} else -1
         self._batch_bytes_max = config.batch_bytes_max
         self._record_bytes_max = config.record_bytes_max
 
@@ -35,8 +37,8 @@ class Batching:
         """
         if type(records) is RecordBatch:
             batch = records
-        elif type(records) is bytes:
-            batch = RecordBatch.from_records((records,), compression=self._compression)
+        elif type(records) is bytes and len(records) <= self._small_bytes:
+            batch = batch_of_one(records)
         else:
             items = items_of(records)
             if not items:

@@ -220,16 +220,17 @@ class LogCore:
         waited for the sync finds its append committed.
         """
         wal = self.wal
-        durable = wal.durable
-        index = self.known_commit
-        position = durable if index >= durable.index - 1 else wal.position_after(index)
-        wal.commit_mark = max(wal.commit_mark, position.index - 1)
-        if position.index <= self._committed.index:
+        position = wal.durable
+        if self.known_commit < position.index - 1:
+            position = wal.position_after(self.known_commit)
+        limit = position.index
+        wal.commit_mark = max(wal.commit_mark, limit - 1)
+        if limit <= self._committed.index:
             return
-        self.state.commit(position.index - 1)
+        self.state.commit(limit - 1)
         self._committed = position
         waiters = self.waiters
-        while waiters and waiters[0].index < position.index:
+        while waiters and waiters[0].index < limit:
             pending = waiters.popleft()
             pending.result = pending.place
             self._resolved.append(pending)

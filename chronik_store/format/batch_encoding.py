@@ -54,7 +54,7 @@ _NO_HEADERS: Final = column_head(_HEADERS, 0)
 _ONE_TIME: Final = column_head(_TIMES, 8)
 _ONE_OFFSETS: Final = column_head(_OFFSETS, 8) + bytes(4)
 
-_SMALL_BYTES: Final = 1 << 14
+SMALL_BYTES: Final = 1 << 14
 """Up to here a second copy of the body costs less than a BytesIO that saves it."""
 _header: Final = partial(tuple.__new__, BatchHeader)
 _PREFIX_GAP: Final = bytes(PREFIX.size)
@@ -118,8 +118,8 @@ def is_small(value: object, key: object, time: object) -> bool:
     """Whether this is a record for `encode_one`; what is no record at all is not."""
     return (
         type(value) is bytes
-        and len(value) <= _SMALL_BYTES
-        and (key is None or (type(key) is bytes and len(key) <= _SMALL_BYTES))
+        and len(value) <= SMALL_BYTES
+        and (key is None or (type(key) is bytes and len(key) <= SMALL_BYTES))
         and (time is None or (type(time) is int and -_INT64 <= time < _INT64))
     )
 
@@ -159,7 +159,7 @@ def _seal(header: BatchHeader, parts: Iterable[Part]) -> bytes:
         fields = FIELDS.pack(flags, codec, 0, *rest, 0)
     except struct.error as error:
         raise ValueError(f"producer id {rest[3]} or epoch {rest[4]} is not in range") from error
-    if header.body_bytes <= _SMALL_BYTES:
+    if header.body_bytes <= SMALL_BYTES:
         covered = b"".join((fields, *parts))
         whole = PREFIX.pack(BATCH.magic, BATCH.version, checksum(covered)) + covered
     else:

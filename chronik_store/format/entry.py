@@ -131,8 +131,7 @@ def new_entry_header(
 ) -> tuple[bytes, EntryHeader]:
     """As `encode_entry_header`, and what decoding those bytes would give."""
     size = len(payload)
-    fault = _fault(kind, term, index, base_offset, record_count, size)
-    if fault:
+    if fault := _fault(kind, term, index, base_offset, record_count, size):
         raise ValueError(f"entry {index}: {fault}")
     try:
         covered = _FIELDS.pack(kind, record_count, term, index, base_offset, timestamp_us, size, 0)

@@ -32,6 +32,7 @@ __all__ = ["BATCH_HEADER_BYTES", "RecordBatch", "StoredBatch"]
 Compression = Literal["none", "zstd"] | None
 
 _CODECS: Final = {None: CODEC_NONE, "none": CODEC_NONE, "zstd": CODEC_ZSTD}
+_NOBODY: Final = (0, 0, 0)
 _RECORD_TYPES: Final = {Record, StoredRecord}
 _CODEC_NAMES: Final[dict[int, Literal["none", "zstd"]]] = {CODEC_NONE: "none", CODEC_ZSTD: "zstd"}
 
@@ -124,7 +125,7 @@ class RecordBatch(_Slots):
             one = items[0]
             if not isinstance(one, Record):
                 if is_small(one, None, None):
-                    return _make(*encode_one(one, None, None, (0, 0, 0)))
+                    return batch_of_one(one)
             elif is_small(one.value, one.key, one.timestamp_us) and not one.headers:
                 return _make(*encode_one(one.value, one.key, one.timestamp_us, (0, 0, 0)))
         kinds = set(map(type, items))
@@ -263,6 +264,11 @@ class RecordBatch(_Slots):
 
     def __repr__(self) -> str:
         return f"RecordBatch({self.record_count} records, {self.nbytes} bytes, {self.codec})"
+
+
+def batch_of_one(value: bytes) -> RecordBatch:
+    """What `RecordBatch.build([value])` makes of at most SMALL_BYTES, without its questions."""
+    return _make(*encode_one(value, None, None, _NOBODY))
 
 
 def _unpickle(buffer: bytes) -> RecordBatch:

@@ -46,9 +46,10 @@ class PosixFile:
 
     def write_at(self, position: int, buffers: Sequence[Buffer]) -> int:
         """Write all buffers, back to back, at `position`; returns the byte count."""
-        if len(buffers) > 1 and sum(map(len, buffers)) < len(buffers) * _JOIN_BELOW_BYTES:
-            buffers = (b"".join(buffers),)
-        if len(buffers) == 1:
+        count = len(buffers)
+        if count > 1 and sum(map(len, buffers)) < count * _JOIN_BELOW_BYTES:
+            buffers, count = (b"".join(buffers),), 1
+        if count == 1:
             buffer = buffers[0]
             expected = len(buffer) if type(buffer) is bytes else memoryview(buffer).nbytes
             written = os.pwrite(self._descriptor, buffer, position)

@@ -89,11 +89,12 @@ class DescriptorCache:
 
     def lend(self, path: str, *, write: bool = False) -> Lent:
         """`use` in two halves, for the hot path: every loan goes to `give_back`."""
+        opened = self._open
         with self._lock:
-            found = self._open.get(path)
+            found = opened.get(path)
             if found is not None and (found.write or not write):
                 found.users += 1
-                self._open.move_to_end(path)
+                opened.move_to_end(path)
                 return found
         lent = Lent(self._fs.open(path, write=write), write=write)
         with self._lock:

@@ -58,5 +58,5 @@ class DurableLimit:
             last = staged.popleft()
         if last is None:
             return False
-        self.position = _position((last[1], last[2]))
+        self.position = _position(last[1:])
         return True

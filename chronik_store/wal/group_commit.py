@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from chronik_store.errors import Durability, LogPoisonedError
@@ -26,6 +27,7 @@ from chronik_store.wal.services import WalServices
 from chronik_store.wal.staging import Group, NewFile, Staging
 
 logger = logging.getLogger("chronik_store.wal")
+_marks = partial(tuple.__new__, Marks)
 
 
 class CommitOwner(Protocol):
@@ -110,8 +112,9 @@ class GroupCommit:
                     self._waiters.append(waiter)
                 else:
                     leads = self._leading = True
-            if leads or (waiter is not None and self._follow(waiter)):
-                leads = True
+            if waiter is not None:
+                leads = self._follow(waiter)
+            if leads:
                 while self.synced_seq < seq:
                     self._run_or_poison(seq)
         except Exception:
@@ -238,8 +241,11 @@ class GroupCommit:
                 self._owner.on_durable()
             heir = self._pass_lead_locked(own_seq)
             # One thread at a time delivers; who comes meanwhile leaves it to that one.
-            deliver, self._deliver_again = not self._delivering, self._delivering
-            self._delivering = True
+            deliver = not self._delivering
+            if deliver:
+                self._delivering = True
+            else:
+                self._deliver_again = True
             more = heir is None and not self._leading and self.staging.pending
             woken = self._satisfied_locked() if self._waiters else ()
         if heir is not None:
@@ -284,7 +290,7 @@ class GroupCommit:
         """
         file, committed = self._active.file, self._owner.commit_mark
         if file is not None:
-            return Marks(self.synced_seq, file.seq, self._active.end, committed)
+            return _marks((self.synced_seq, file.seq, self._active.end, committed))
         file_seq, seq, position = self.previous_end or (0, 0, 0)
         return Marks(seq, file_seq, position, committed)
 

@@ -62,6 +62,7 @@ class StageableWal(ReadableWal):
         self._read_only = read_only
         self._started = False
         self._tail_reported = 0
+        self._tail_step = services.tail_budget.step_bytes
         self._closed = False
         self._staging = Staging(recovered.last_seq, replay.hard_state, suspect=suspect)
         self.commit_mark = self.recovery_commit_index

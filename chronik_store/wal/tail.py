@@ -39,9 +39,10 @@ class MemoryTail:
 
     def append(self, header: EntryHeader, payload: Buffer) -> None:
         """The log's next entry."""
-        self._entries[header.index] = _entry((header, payload))
+        index = header.index
+        self._entries[index] = _entry((header, payload))
         self.bytes_held += header.payload_bytes + _OVERHEAD_BYTES
-        self.next_index = header.index + 1
+        self.next_index = index + 1
 
     def truncate(self, index: int) -> None:
         """Entries at or above `index` are gone."""

@@ -201,10 +201,10 @@ class Wal(StageableWal):
 
     def after_group(self) -> None:
         """Tell the shared budget what the tail holds, when that has changed by a step."""
-        held, budget = self._tail.bytes_held, self._services.tail_budget
-        if abs(held - self._tail_reported) >= budget.step_bytes:
+        held = self._tail.bytes_held
+        if abs(held - self._tail_reported) >= self._tail_step:
             self._tail_reported = held
-            budget.report(self, held)
+            self._services.tail_budget.report(self, held)
 
     def remove_files(self, through_seq: int) -> tuple[int, int]:
         """Remove files up to `through_seq`, oldest first, never the one being written; returns
