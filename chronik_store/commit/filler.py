@@ -61,3 +61,12 @@ def write_zeros(
         file.sync_data()
     finally:
         file.close()
+
+
+def give_back_zeros(fs: FileSystem, path: str, start: int, end: int) -> None:
+    """[start, end) of a file is zeros that nobody will write over: the disk may have its blocks."""
+    file = fs.open(path, write=True)
+    try:
+        file.give_back(start, end - start)
+    finally:
+        file.close()

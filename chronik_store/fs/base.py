@@ -47,6 +47,14 @@ class File(Protocol):
         """Make bytes and all metadata durable."""
         ...
 
+    def give_back(self, position: int, length: int) -> None:
+        """Free the disk's blocks under a stretch of zeros. It reads as zeros, and the size stays.
+
+        A wish: whole blocks at most, and none where the file system has no such call. OSError when
+        the disk refuses; then, too, every byte reads as before.
+        """
+        ...
+
     def map(self) -> AbstractContextManager[memoryview]:
         """The whole file, read-only, for sequential scans; may be one read on other systems.
 

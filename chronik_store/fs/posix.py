@@ -9,6 +9,7 @@ retried: after a failed sync the kernel has marked the pages clean, so a second 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -16,7 +17,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from chronik_store.fs.base import Buffer, DiskUsage, FileStat
@@ -26,6 +27,25 @@ _CLOSED = -1
 _JOIN_BELOW_BYTES = 16 * 1024
 """Smaller buffers than this (on average) cost less to copy than to hand over one by one."""
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
+
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_NO_HOLES = {errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def _load_fallocate() -> Callable[[int, int, int, int], int] | None:
+    """Linux's own call, which Python does not offer: `posix_fallocate` knows no holes."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    found = getattr(library, "fallocate64", None) or getattr(library, "fallocate", None)
+    if found is not None:
+        found.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        found.restype = ctypes.c_int
+    return found
+
+
+_fallocate = _load_fallocate()
 
 
 class PosixFile:
@@ -105,6 +125,15 @@ class PosixFile:
     def sync_all(self) -> None:
         """Make bytes and all metadata durable."""
         _sync(self._descriptor)
+
+    def give_back(self, position: int, length: int) -> None:
+        """Free the blocks under a stretch of zeros (Linux: a hole); the size stays."""
+        if _fallocate is None or length <= 0:
+            return
+        if _fallocate(self._descriptor, _PUNCH_HOLE | _KEEP_SIZE, position, length):
+            code = ctypes.get_errno()
+            if code not in _NO_HOLES:
+                raise OSError(code, os.strerror(code), self._path)
 
     @contextmanager
     def map(self) -> Iterator[memoryview]:

@@ -112,6 +112,19 @@ class FileSystemTests:
         assert again.read_at(0, 6000) == b"x" * 5000
         again.close()
 
+    def test_zeros_that_are_given_back_are_still_zeros(self, fs: FileSystem, root: str) -> None:
+        file = fs.create(f"{root}/a")
+        file.write_at(0, [b"x" * 100, bytes((1 << 20) - 100)])
+        file.sync_all()
+
+        file.give_back(1 << 16, (1 << 20) - (1 << 16))
+
+        assert file.size() == 1 << 20
+        assert file.read_at(0, 1 << 21) == b"x" * 100 + bytes((1 << 20) - 100)
+        file.write_at(1 << 17, [b"y"])
+        assert file.read_at((1 << 17) - 1, 3) == b"\0y\0"
+        file.close()
+
     def test_a_map_is_the_whole_file(self, fs: FileSystem, root: str) -> None:
         file = fs.create(f"{root}/a")
         with file.map() as empty:

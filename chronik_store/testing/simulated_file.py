@@ -104,6 +104,15 @@ class SimulatedFile:
             self._node.sync(mark)
         self._calls.finish(operation, self._path)
 
+    def give_back(self, position: int, length: int) -> None:
+        """Nothing changes that a read could tell. AssertionError over bytes that are not zeros."""
+        self._check(writing=True)
+        self._calls.begin("give_back", self._path)
+        with self._medium.guard:
+            stretch = self._node.content[position : position + length]
+            assert not stretch.strip(b"\0"), f"{self._path}: bytes from {position} on are in use"
+        self._calls.finish("give_back", self._path)
+
     @contextmanager
     def map(self) -> Iterator[memoryview]:
         """A copy of the whole file; EIO if any of its sectors is unreadable."""

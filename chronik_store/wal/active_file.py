@@ -17,7 +17,7 @@ import errno
 import logging
 from collections.abc import Callable
 
-from chronik_store.commit.filler import write_zeros
+from chronik_store.commit.filler import give_back_zeros, write_zeros
 from chronik_store.environment import Environment
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.frame import FrameKind, Marks, encode_frame
@@ -34,6 +34,10 @@ logger = logging.getLogger("chronik_store.wal")
 
 _CHECKPOINT = int(FrameKind.CHECKPOINT)
 _PAGE_BYTES = 4096
+_GIVE_BACK_BYTES = 64 << 10
+"""Fewer zeros than this stay behind the end of a file; also a multiple of any file system's block,
+so that no block with a frame in it is touched.
+"""
 _FAST_FILL_SECONDS = 1.0
 _SPARE_SHARE = 4
 """A log that uses up the largest chunk's fourth part fast is one for spare files."""
@@ -79,6 +83,7 @@ class ActiveFile:
         self._fill_allowed = False
         self._chunk = 0
         self._filled_at = 0.0
+        self._left: list[tuple[LogFile, int]] = []
 
     # --- groups ----------------------------------------------------------------------------------
 
@@ -163,9 +168,9 @@ class ActiveFile:
             file.file_id, file.seq, who.topic, who.partition, who.topic_id, log_id, who.owner
         )
 
-    def adopt_locked(self, file: LogFile, end: int) -> None:
-        """Go on in this new file, whose frames end at `end`."""
-        self._settle_size_locked()
+    def adopt_locked(self, file: LogFile, end: int) -> bool:
+        """Go on in this new file, whose frames end at `end`. True: notify the filler."""
+        self._leave_locked()
         self.file = file
         self.end = self._writing_end = end
         self._filled = file.size
@@ -173,11 +178,13 @@ class ActiveFile:
             # It came with its zeros: the next one is to be there in time.
             self._chunk = max(self._chunk, (file.size - end) // 2)
         self._fill_allowed = self._settings.fill_bytes_max > 0
+        return bool(self._left)
 
     # --- zeros ahead -----------------------------------------------------------------------------
 
     def fill(self) -> bool:
         """Write one chunk of zeros ahead (the filler's step). True: another is due at once."""
+        self._give_back()
         with self._lock:
             file = self.file
             region = self._next_region_locked()
@@ -231,6 +238,7 @@ class ActiveFile:
         chunk = min(high, max(low, self._chunk * 2 if fast else self._chunk // 4))
         if fast and chunk >= high // _SPARE_SHARE:
             size = min(self._settings.file_bytes, 2 * max(self._filled, chunk))
+            size += -size % _PAGE_BYTES
             self._spare = SpareFile(f"{self._directory}/spare{TEMPORARY}", size)
             self._chunk, self._filled_at = chunk, now
             return _ELSEWHERE
@@ -272,10 +280,35 @@ class ActiveFile:
             self._spare = None
             return spare
 
-    def _settle_size_locked(self) -> None:
-        if self.file is not None:
-            filling = self._filling[1] if self._filling else 0
-            self.file.size = max(self.end, self._filled, filling)
+    def _leave_locked(self) -> None:
+        """Nothing more comes into the present file: its zeros are for nobody any more."""
+        file = self.file
+        if file is None:
+            return
+        filling = self._filling[1] if self._filling else 0
+        file.size = max(self.end, self._filled, filling)
+        start = self.end + -self.end % _GIVE_BACK_BYTES
+        # Behind a group whose outcome is unknown there may be more than zeros.
+        if file.size - start >= _GIVE_BACK_BYTES and self._writing_end == self.end:
+            self._left.append((file, start))
+            self._filled = start
+
+    def _give_back(self) -> None:
+        """Free the zeros behind the ends of files that were left: a hole reads as zeros, which is
+        what a frame is judged by. (Cutting the file would kill who has it mapped.)
+        """
+        while self._left:
+            with self._lock:
+                if not self._left:
+                    return
+                file, start = self._left.pop()
+            try:
+                give_back_zeros(self._env.fs, file.path, start, file.size)
+            except OSError as error:
+                # Pruned meanwhile, or the disk refuses: nothing rests on it.
+                logger.info("the zeros behind %s stay: %s", file.path, error)
+            else:
+                file.size = start
 
     def size_locked(self) -> int:
         """Bytes of the active file on disk now."""
@@ -290,6 +323,9 @@ class ActiveFile:
                 done = self._fill_done = self._env.threads.event()
         if done is not None:
             done.wait()
+        with self._lock:
+            self._leave_locked()
+        self._give_back()
         if self._spare is not None:
             self._spare.remove(self._env.fs)
             self._spare = None

@@ -233,8 +233,7 @@ class GroupCommit:
                 fill = active.settle_locked()
                 self.sworn_seq = marks.synced_seq
             else:
-                fill = False
-                active.adopt_locked(group.new_file.file, end)
+                fill = active.adopt_locked(group.new_file.file, end)
                 self.sworn_seq = group.new_file.seq
             self.synced_seq = seq = group.last_seq
             if self.durable.synced(seq):

@@ -7,7 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from chronik_store.testing.disk_faults import Gate
+import pytest
+
+from chronik_store.errors import LogPoisonedError
+from chronik_store.testing.disk_faults import Gate, fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 
 Opens = Callable[..., Any]
@@ -183,3 +186,92 @@ def test_a_spare_file_that_is_too_small_for_a_group_is_left_for_the_next_file(
             pass
     assert len(owner.wal.files()) > 3
     assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
+
+
+AHEAD = {"fill_bytes_min": 1 << 18, "fill_bytes_max": 1 << 18}
+
+
+def given_back(disk: SimulatedDisk) -> list[str]:
+    """The paths of the files whose zeros are given back from now on."""
+    paths: list[str] = []
+
+    def note(_number: int, operation: str, path: str) -> None:
+        if operation == "give_back":
+            paths.append(path)
+
+    disk.hook = note
+    return paths
+
+
+def filled(disk: SimulatedDisk, open_wal: Opens) -> tuple[Any, str]:
+    """A log with a quarter of a megabyte of zeros ahead, and the file that they stand in."""
+    owner = open_wal(disk, settings=AHEAD)
+    owner.append(b"x" * 3000)
+    while owner.wal._active.fill():
+        pass
+    return owner, owner.wal.files()[-1].path
+
+
+def test_a_file_that_is_full_no_more_gives_its_zeros_back(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner, path = filled(disk, open_wal)
+    paths = given_back(disk)
+    before = disk.peek(path)
+    owner.wal.rotate()
+    owner.append(b"y")
+    owner.services.filler.close()
+
+    assert paths == [path]
+    assert disk.peek(path) == before
+    assert owner.wal.files()[-2].size_bytes == 1 << 16
+    assert open_wal(disk.crash("lost")).live().keys() == {1, 2}
+
+
+def test_close_gives_the_zeros_back_once(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner, path = filled(disk, open_wal)
+    paths = given_back(disk)
+    owner.wal.close()
+    owner.wal.close()
+    settle(owner)
+
+    assert paths == [path]
+    again = open_wal(disk.crash("lost"))
+    assert again.wal.recovery.verdict == "clean"
+    assert again.live().keys() == {1}
+
+
+def test_a_few_zeros_are_not_worth_a_call(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner = open_wal(disk, settings=FILLED)
+    owner.append(b"x")
+    while owner.wal._active.fill():
+        pass
+    paths = given_back(disk)
+    owner.wal.rotate()
+    owner.wal.close()
+
+    assert not paths
+
+
+def test_nothing_is_given_back_behind_a_group_whose_outcome_is_unknown(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner, _ = filled(disk, open_wal)
+    disk.hook = fail_next("sync_data", errno.EIO)
+    with pytest.raises(LogPoisonedError):
+        owner.append(b"perhaps")
+    paths = given_back(disk)
+    owner.wal.close()
+
+    assert not paths
+
+
+def test_a_disk_that_takes_no_zeros_back_keeps_them(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner, _ = filled(disk, open_wal)
+    disk.hook = fail_next("give_back", errno.EIO)
+    owner.wal.rotate()
+    owner.append(b"y")
+    owner.services.filler.close()
+
+    assert owner.wal.files()[-2].size_bytes > 1 << 16
+    assert open_wal(disk.crash("lost")).live().keys() == {1, 2}
