@@ -51,6 +51,7 @@ class Hosting:
         raft: RaftNode,
         *,
         address_of: Callable[[str], str | None],
+        on_full: Callable[[RaftPartition], None],
     ) -> None:
         self.partitions: dict[Lane, RaftPartition] = {}
         self._topic_ids: dict[Lane, str] = {}
@@ -58,6 +59,7 @@ class Hosting:
         self._face = face
         self._raft = raft
         self._address_of = address_of
+        self._on_full = on_full
         self._loop = asyncio.get_running_loop()
         self._folded = -1  # read at the first reconciliation
         self._seen = -1
@@ -201,6 +203,7 @@ class Hosting:
             consensus,
             address_of=self._address_of,
             staleness_seconds=functools.partial(self._staleness, group_id),
+            on_full=self._on_full,
         )
         consensus.start()
         return part

@@ -118,6 +118,7 @@ class Membership:
             for each in status.peers
             if each.peer in status.voters
             and not each.is_suspect
+            and not each.is_full
             and self._is_connected(each.peer)
             and status.last_index - each.match_index <= BEHIND_ENTRIES_MAX
         }
@@ -126,7 +127,9 @@ class Membership:
         if to is None:
             raise UnavailableError("no other voter is connected and up to date")
         if to in status.voters and to not in able:
-            raise UnavailableError(f"node {to} is away, or too far behind to lead; ask again later")
+            raise UnavailableError(
+                f"node {to} is away, too far behind to lead, or its disk is full; ask again later"
+            )
         try:
             await part.consensus.transfer(to)
         except TimeoutError as error:

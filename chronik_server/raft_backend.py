@@ -22,6 +22,7 @@ from chronik_server.cluster_topics import ClusterTopics
 from chronik_server.config import ServerConfig
 from chronik_server.control import Control
 from chronik_server.errors import UnauthenticatedError
+from chronik_server.giving_way import GivingWay
 from chronik_server.group_changes import GroupChanges, MemberSteps
 from chronik_server.hosting import Hosting
 from chronik_server.joining import addresses_in, describe
@@ -92,7 +93,16 @@ class RaftBackend:
             on_fatal=lambda _group, error: on_fatal(error),
         )
         self._peers.raft = self._raft
-        self._hosting = Hosting(store, self._face, self._raft, address_of=self._address_of)
+        self._giving_way = GivingWay(
+            lambda part: self._membership.transfer(part, None), self._loop.time
+        )
+        self._hosting = Hosting(
+            store,
+            self._face,
+            self._raft,
+            address_of=self._address_of,
+            on_full=self._giving_way.refused,
+        )
         self._group: MetadataGroup
         self._control: Control
         self._steward: Steward
@@ -193,6 +203,7 @@ class RaftBackend:
             await self._control.stop()
             await self._group.stop()
             await self._hand_over(self._group.part)
+        await self._giving_way.stop()
         self._raft.stop()
         await self._peers.close()
         await self._face.close()

@@ -26,6 +26,7 @@ from chronik_store.control_path import StaleTermError
 from chronik_store.errors import (
     BackpressureError,
     ChronikError,
+    DiskFullError,
     OffsetConflictError,
     OffsetOutOfRangeError,
     UnavailableError,
@@ -43,7 +44,10 @@ ROOM_SECONDS = 0.05
 
 
 class RaftPartition:
-    """See the module. Belongs to the event loop."""
+    """See the module. Belongs to the event loop.
+
+    on_full: called when an append is refused since this node's disk takes no records.
+    """
 
     def __init__(
         self,
@@ -55,8 +59,10 @@ class RaftPartition:
         *,
         address_of: Callable[[str], str | None],
         staleness_seconds: Callable[[], float | None],
+        on_full: Callable[[RaftPartition], None],
     ) -> None:
         self.consensus = consensus
+        self._on_full = on_full
         self.core = core
         self.log = log
         self._topic = topic
@@ -66,6 +72,9 @@ class RaftPartition:
         self._staleness_seconds = staleness_seconds
         self._order = asyncio.Lock()
         self._was_duplicate = False  # of the newest proposal
+
+    def __str__(self) -> str:
+        return f"{self._topic}/{self._number}"
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -100,7 +109,7 @@ class RaftPartition:
         if acks != "quorum" or self._order.locked():
             return False
         self._must_lead()
-        if self.core.guard.pause_seconds(batch.nbytes):
+        if self._pause_seconds(batch):
             return False
         try:
             committed = self._propose(batch, expected_offset)
@@ -121,7 +130,7 @@ class RaftPartition:
     ) -> asyncio.Future[Proposed]:
         """Propose as soon as there is room; a short disk slows appends down, never the loop."""
         self._must_lead()
-        pause = self.core.guard.pause_seconds(batch.nbytes)
+        pause = self._pause_seconds(batch)
         if pause:
             await asyncio.sleep(pause)
         while True:
@@ -129,6 +138,13 @@ class RaftPartition:
                 return self._propose(batch, expected_offset)
             except BackpressureError:
                 await asyncio.sleep(ROOM_SECONDS)
+
+    def _pause_seconds(self, batch: RecordBatch) -> float:
+        try:
+            return self.core.guard.pause_seconds(batch.nbytes)
+        except DiskFullError:
+            self._on_full(self)
+            raise
 
     def _propose(self, batch: RecordBatch, expected_offset: int | None) -> asyncio.Future[Proposed]:
         if not self.consensus.is_ready:

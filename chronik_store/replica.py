@@ -153,6 +153,10 @@ class Replica:
         size = sum(each.header.entry_bytes for each in entries if each.header.kind == RECORDS)
         return not size or self._core.guard.has_room(size)
 
+    def has_space(self) -> bool:
+        """Whether this disk takes records at all. UnavailableError when it does not answer."""
+        return self._core.guard.has_room(1)
+
     def append_entries(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> Appended:
         """Take entries that follow (prev_index, prev_term); paper figure 2, receiver rules 2 to 4.
 

@@ -56,6 +56,7 @@ class PeerStatus:
     mode: str
     is_alive: bool
     is_suspect: bool
+    is_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,9 +167,10 @@ class FollowerRole(Follower, RoleBase):
             self.asking = False
 
     def on_receive_timeout_now(self, data: Received[TimeoutNow]) -> None:
-        """The leader hands over to us: no asking around."""
-        if data.sender == self.group.leader and self.group.may_ask():
-            self.group.campaign(transfer=True)
+        """The leader hands over to us: no asking around. Not while our disk takes no records."""
+        group = self.group
+        if data.sender == group.leader and group.may_ask() and group.replica.has_space():
+            group.campaign(transfer=True)
 
     # --- entries ---------------------------------------------------------------------------------
 
@@ -206,9 +207,9 @@ class FollowerRole(Follower, RoleBase):
     def _taken(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """The entries of a message, or none of them while the disk is full."""
         group = self.group
-        if not entries:
+        if not entries and not self.is_full:
             return entries
-        has_room = group.replica.has_room(entries)
+        has_room = group.replica.has_room(entries) if entries else group.replica.has_space()
         if has_room == self.is_full:
             self.is_full = not has_room
             said = "there is room again" if has_room else "the disk is full: records are refused"
@@ -241,5 +242,6 @@ class FollowerRole(Follower, RoleBase):
             hint_index=0 if hint is None else hint[0],
             hint_term=0 if hint is None else hint[1] or 0,
             is_suspect=self.group.replica.suspect,
+            is_full=self.is_full,
         )
         self.group.send(response, data.sender, ticket)

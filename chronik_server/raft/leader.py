@@ -364,6 +364,7 @@ class LeaderRole(Leader, RoleBase):
                 str(each.mode),
                 self.group.node.liveness.is_up(peer),
                 each.is_suspect,
+                each.is_full,
             )
             for peer, each in sorted(self.replication.peers.items())
         )

@@ -15,8 +15,8 @@ Packed, little-endian, after one byte that no CBOR map begins with:
     0x01 AppendEntries          u8 bytes of leader_id, u8 bytes of trusted_boot, u64 term,
                                 prev_log_index, prev_log_term, commit_index, trusted_index,
                                 request_id; leader_id, trusted_boot
-    0x02 AppendEntriesResponse  u8 flags (1 success, 2 is_suspect), u64 term, match_index,
-                                request_id, prev_log_index, hint_index, hint_term
+    0x02 AppendEntriesResponse  u8 flags (1 success, 2 is_suspect, 4 is_full), u64 term,
+                                match_index, request_id, prev_log_index, hint_index, hint_term
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class AppendEntriesResponse:
     """match_index: equal to the leader's log and durable up to here (0 unless success).
 
     On a conflict: prev_log_index as asked, hint_index to go back to, hint_term found there (0:
-    the log ends before).
+    the log ends before). is_full: its disk takes no records now, so it is not to lead.
     """
 
     KIND: ClassVar[str] = "append_entries_response"
@@ -120,6 +120,7 @@ class AppendEntriesResponse:
     hint_index: int
     hint_term: int
     is_suspect: bool
+    is_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,7 @@ _ANSWER: Final = struct.Struct("<BBQQQQQQ")
 _ANSWER_FORM: Final = 2
 _SUCCESS: Final = 1
 _SUSPECT: Final = 2
+_FULL: Final = 4
 _NUMBER_END: Final = 1 << 63
 
 
@@ -279,7 +281,7 @@ def _unpack_append(head: bytes, payload: Buffer) -> AppendEntries:
 def _pack_answer(message: AppendEntriesResponse) -> bytes:
     return _ANSWER.pack(
         _ANSWER_FORM,
-        _SUCCESS * message.success | _SUSPECT * message.is_suspect,
+        _SUCCESS * message.success | _SUSPECT * message.is_suspect | _FULL * message.is_full,
         message.term,
         message.match_index,
         message.request_id,
@@ -295,12 +297,12 @@ def _unpack_answer(head: bytes, payload: Buffer) -> AppendEntriesResponse:
             f"append_entries_response: {len(head)} bytes of head, {len(payload)} of payload"
         )
     _, flags, *numbers = _ANSWER.unpack(head)
-    if flags > _SUCCESS | _SUSPECT or max(numbers) >= _NUMBER_END:
+    if flags > _SUCCESS | _SUSPECT | _FULL or max(numbers) >= _NUMBER_END:
         raise CorruptionError("append_entries_response: unknown flags, or a number too big")
     term, match, request, prev, hint_index, hint_term = numbers
-    success, is_suspect = bool(flags & _SUCCESS), bool(flags & _SUSPECT)
+    success, is_suspect, is_full = (bool(flags & each) for each in (_SUCCESS, _SUSPECT, _FULL))
     return AppendEntriesResponse(
-        term, success, match, request, prev, hint_index, hint_term, is_suspect
+        term, success, match, request, prev, hint_index, hint_term, is_suspect, is_full
     )
 
 

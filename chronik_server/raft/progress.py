@@ -34,6 +34,7 @@ class PeerProgress:
         "heard_at",
         "inflight",
         "inflight_bytes",
+        "is_full",
         "is_reading",
         "is_suspect",
         "match_index",
@@ -57,6 +58,7 @@ class PeerProgress:
         self.probe_sent = False
         self.is_reading = False
         self.is_suspect = False
+        self.is_full = False
         self.commit_sent = 0
         self.request_id = 0
         self.heard_at = now
@@ -134,6 +136,7 @@ class PeerProgress:
         self.commit_sent = 0
         self.request_id = 0
         self.is_suspect = False
+        self.is_full = False
         self.probe(next_index)
 
     def is_stalled(self, now: float, patience_seconds: float) -> bool:

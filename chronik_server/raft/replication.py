@@ -198,6 +198,7 @@ class Replication:
         if response.is_suspect and not progress.is_suspect:
             progress.trust_round = self._leader.request_id + 1
         progress.is_suspect = response.is_suspect
+        progress.is_full = response.is_full
         if response.success:
             news = progress.matched(response.match_index, now) or recovered
             progress.arrived(response.prev_log_index, now)

@@ -43,7 +43,9 @@ class Here:
             "1", boot_id="f0" * 16, transport=Silence(), on_fatal=lambda _group, error: None
         )
         self.face = AsyncLogStore(store)
-        self.hosting = Hosting(store, self.face, self.raft, address_of=lambda _node: None)
+        self.hosting = Hosting(
+            store, self.face, self.raft, address_of=lambda _node: None, on_full=lambda _part: None
+        )
 
     def holds(self, name: str, partition: int) -> bool:
         return has_partition(self.store, name, partition)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from chronik_server.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -73,6 +75,53 @@ def test_a_full_follower_still_truncates() -> None:
         (answer,) = alone.sent(AppendEntriesResponse)
         assert not answer.success
         assert 1 == answer.hint_term
+
+
+def test_a_full_follower_says_so_and_takes_it_back() -> None:
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        guard = fill(alone.node)
+        alone.feed("n2", entries_of(1, 1, 1, run_of([1], first=2, offset=1)))
+        alone.feed("n2", entries_of(1, 1, 1))
+        guard.has_space = True
+        alone.feed("n2", entries_of(1, 1, 1))
+
+        assert [True, False] == [m.is_full for m in alone.sent(AppendEntriesResponse)]
+
+
+def test_a_full_follower_does_not_take_over() -> None:
+    """It could not take a single record; the old leader goes on after its time."""
+    with World(3) as world:
+        world.boot_all()
+        old = world.elect()
+        full = next(node for node in world.nodes.values() if node is not old)
+        guard = fill(full)
+        term = old.group.term
+        future = old.consensus.transfer(full.name)
+        with pytest.raises(TimeoutError):
+            world.loop.run_until_complete(future)
+        assert (term, old.name) == (full.group.term, full.group.leader)
+
+        guard.has_space = True
+        world.loop.run_until_complete(old.consensus.transfer(full.name))
+        assert full.name == world.until(lambda: (n := world.leader()) and n.name)
+
+
+def test_a_leader_knows_who_is_full() -> None:
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        full = next(node for node in world.nodes.values() if node is not leader)
+        guard = fill(full)
+
+        def known() -> set[str]:
+            return {each.peer for each in leader.consensus.status().peers if each.is_full}
+
+        assert set() == known()
+        world.commit(b"no room for it there")
+        world.until(lambda: known() == {full.name})
+
+        guard.has_space = True
+        world.until(lambda: known() == set())
 
 
 def test_a_group_goes_on_without_its_full_member_which_comes_back() -> None:

@@ -47,6 +47,7 @@ ALL: list[Any] = [
     entries_of(3, 4, 2, [*run_of([3, 3], first=5, offset=9), control_entry(3, 7, 11)], commit=4),
     entries_of(3, 4, 2),
     AppendEntriesResponse(3, True, 6, 1, 4, 0, 0, is_suspect=True),
+    AppendEntriesResponse(3, True, 6, 1, 4, 0, 0, is_suspect=False, is_full=True),
     InstallSnapshot(9, "n1", 4, SNAPSHOT),
     TimeoutNow(6),
     Beat("boot", 4, 9, 7, (("events/0", 3), ("events/1", 0))),
@@ -123,7 +124,7 @@ def test_a_packed_head_is_exactly_as_long_as_it_says_and_its_numbers_are_in_rang
 def test_a_packed_head_of_unknown_flags_or_a_name_that_is_no_text_is_refused():
     answer, _ = wire(AppendEntriesResponse(3, True, 6, 1, 4, 0, 0, is_suspect=True))
     with pytest.raises(CorruptionError):
-        decode(answer[:1] + b"\x04" + answer[2:], b"")
+        decode(answer[:1] + b"\x08" + answer[2:], b"")
     with pytest.raises(CorruptionError):
         decode(answer, b"payload")
     beat, _ = wire(entries_of(3, 4, 2))
