@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WORLDS = 100
 SEEDS = 1 << 32
 _SHOWN = (
-    "power losses", "kills", "orderly ends",
+    "power losses", "imagined power losses", "kills", "orderly ends",
     "disk errors", "bucket outages", "lost replies", "clock jumps",
 )  # fmt: skip
 
@@ -197,16 +197,16 @@ def _summarise(session: Session, worlds: list[Played], seconds: float, bug: str 
     if total.worlds != 1:
         which = f"{total.worlds} worlds, seeds {total.seed} to {worlds[-1].seed}"
     line(f"{which}, in {duration_text(seconds)}")
-    line(f"  virtual time          {_hours(total.virtual_seconds)}, {total.steps:,} steps")
+    line(f"  {'virtual time':21}  {_hours(total.virtual_seconds)}, {total.steps:,} steps")
     for name, count in faults.items():
-        line(f"  {name:20}  {count:,}")
+        line(f"  {name:21}  {count:,}")
     found = ", ".join(f"{count:,} {verdict}" for verdict, count in opens.items())
-    line(f"  {'recoveries':20}  {found}")
-    line(f"  records acknowledged  {total.acknowledged:,}")
-    line(f"  records compared      {total.compared:,}")
-    line(f"  violations            {len(violated)}")
+    line(f"  {'recoveries':21}  {found}")
+    line(f"  {'records acknowledged':21}  {total.acknowledged:,}")
+    line(f"  {'records compared':21}  {total.compared:,}")
+    line(f"  {'violations':21}  {len(violated)}")
     if total.trace_hash:
-        line(f"  trace                 {total.trace_hash[:16]} (equal seeds, equal traces)")
+        line(f"  {'trace':21}  {total.trace_hash[:16]} (equal seeds, equal traces)")
     if bug is not None and not violated:
         line(f"  {bug} was not found in these worlds")
 

@@ -46,7 +46,7 @@ def test_equal_seeds_play_equal_worlds_in_other_processes_too(chronik):
 
     assert first["trace_hash"][:16] in ran.stdout
     assert ran.stdout.startswith("1 world, seed 5, in ")
-    assert "violations            0" in ran.stdout
+    assert "violations             0" in ran.stdout
 
 
 def test_a_violation_names_the_seed_the_fact_and_how_to_play_it_again(chronik):
@@ -54,7 +54,7 @@ def test_a_violation_names_the_seed_the_fact_and_how_to_play_it_again(chronik):
 
     assert 1 == ran.code
     assert "1 world, seed 1" in ran.out  # it stops at the first that finds the bug
-    assert "violations            1" in ran.out
+    assert "violations             1" in ran.out
     assert "chronik: seed 1 is violated: CorruptionError: this log may have lost" in ran.err
     assert f"again: chronik simulate --seed 1 --planted {QUICK}" in ran.err
     assert "the last 25 events:" in ran.err
@@ -81,7 +81,7 @@ def test_violations_do_not_end_a_run_and_are_all_named(chronik, monkeypatch):
 
     assert 1 == ran.code
     assert "3 worlds, seeds 1 to 3" in ran.out
-    assert "violations            2" in ran.out
+    assert "violations             2" in ran.out
     assert "again: chronik simulate --seed 1\n" in ran.err
     assert "again: chronik simulate --seed 2\n" in ran.err
     assert 1 == ran.err.count("the last 25 events:")  # the first in full
@@ -148,5 +148,5 @@ def test_ctrl_c_ends_it_behind_the_world_that_is_played(started):
     out, err = process.communicate(timeout=60)
 
     assert 130 == process.returncode
-    assert b"violations            0" in out
+    assert b"violations             0" in out
     assert b"chronik: interrupted; worlds played: " in err

@@ -200,6 +200,7 @@ FOUND: dict[str, tuple[Finder, ...]] = {
     "list-before-the-put": (worlds(), crash_points("upload")),
     "retain-past-tiered": (
         in_life(section_11_20.test_18_s1_retention_never_passes_an_upload_that_stalls),
+        worlds(10),
     ),
     "collect-before-published": (
         with_kit(test_collect.test_unpublished_garbage_stays),

@@ -56,6 +56,8 @@ class Oracle:
         self.disk: Any = None
         self.violations: list[str] = []
         self.looked_at = 0
+        self.uploaded_end = 0
+        """No segment object reaches further: what lies behind is on the disk alone."""
 
     # --- hooks -----------------------------------------------------------------------------------
 
@@ -91,6 +93,8 @@ class Oracle:
 
     def after_bucket_call(self, _number: int, operation: str, key: str) -> None:
         """A manifest that is there can be relied upon: all that it lists is there, whole."""
+        if operation == "bucket.put_if_absent" and (run := parse_segment_key(key)) is not None:
+            self.uploaded_end = max(self.uploaded_end, run.end_offset)
         if operation == "bucket.put_if_absent" and parse_manifest_key(key) is not None:
             for segment in decode_manifest_object(self.bucket.get(key)).manifest.segments:
                 self._note_if(not self._is_whole(segment), f"{key} lists {segment.key}: not there")

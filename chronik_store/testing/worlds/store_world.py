@@ -73,6 +73,8 @@ class StoreWorld:
         self.seed = seed
         self.rng = random.Random(f"{seed}/world")
         self.config = config
+        if self.rng.random() < 0.3:
+            self.config = config.replace(retention_bytes=self.rng.choice((3000, 9000)))
         self.lives = self.rng.randint(1, 3) if lives is None else lives
         self.simulation = Simulation(seed, preemption=self.rng.choice((0.0, 0.1, 0.5)))
         timing = Timing(
@@ -182,6 +184,9 @@ class StoreWorld:
             self.simulation.sleep(self.rng.expovariate(2.0))
             if not self.node.is_up:
                 return
+            if self.rng.random() < 0.3:
+                self.events["imagined power losses"] += 1
+                self.look_at_image(self.rng.choice(("lost", "kept", "torn", "any")))
             self.rng.choice(faults)()
         self.simulation.sleep(self.rng.expovariate(1.0))
 
@@ -211,6 +216,8 @@ class StoreWorld:
 
     def after_bucket_call(self, number: int, operation: str, key: str) -> None:
         self.oracle.after_bucket_call(number, operation, key)
+        if self.config.retention_bytes is not None:  # it may drop what is uploaded, no more
+            self.ledger.wish_start(self.oracle.uploaded_end)
 
     def bucket_goes_away(self) -> None:
         self.clients.bucket_failed = True
@@ -256,7 +263,10 @@ class StoreWorld:
     # --- crashes that did not happen -------------------------------------------------------------
 
     def look_at_image(self, mode: CrashMode) -> None:
-        """What a power loss now would leave is a log with everything that is known by now."""
+        """What a power loss now would leave is a log with everything that is known by now.
+
+        It is opened outside of the simulation: nothing of the world moves meanwhile.
+        """
         image = self.node.disk.crashed(mode, self.rng)
         env = Environment(fs=image, threads=MortalThreads())
         config = self.config.replace(pipeline_enabled=False, accept_suspect=self.write_failed)
