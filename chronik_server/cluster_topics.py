@@ -18,7 +18,7 @@ from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.errors import NotLeaderError
 from chronik_server.hosting import Hosting, group_of
 from chronik_server.local_backend import search_options
-from chronik_server.metadata import METADATA_TOPIC, Place, Topic
+from chronik_server.metadata import METADATA_TOPIC, Topic
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.placement import COPIES_DEFAULT, loads, place_topic
 from chronik_server.protocol.data import Search
@@ -49,6 +49,7 @@ class ClusterTopics:
         *,
         entropy: Entropy,
         address_of: Callable[[str], str | None],
+        is_connected: Callable[[str], bool],
         options: ClientOptions,
     ) -> None:
         self._group = group
@@ -56,6 +57,7 @@ class ClusterTopics:
         self._raft = raft
         self._entropy = entropy
         self._address_of = address_of
+        self._is_connected = is_connected
         self._options = options
 
     # --- create, delete --------------------------------------------------------------------------
@@ -97,13 +99,16 @@ class ClusterTopics:
                 f"replicas is {request.replicas}; this cluster has {len(nodes)} node(s)"
             )
         copies = request.replicas or COPIES_DEFAULT
+        there = [n for n in nodes if n == self._raft.node_id or self._is_connected(n)]
         fresh = self._entropy.token_bytes
         return commands.MakeTopic(
             request.topic,
             fresh(16).hex(),
             tuple(fresh(16).hex() for _ in range(request.partitions)),
             copies,
-            place_topic(request.partitions, copies, nodes, loads(state)),
+            place_topic(
+                request.partitions, copies, there if len(there) >= copies else nodes, loads(state)
+            ),
         )
 
     async def delete(self, topic: str) -> None:
@@ -139,7 +144,7 @@ class ClusterTopics:
         for number, place in enumerate(topic.places):
             leader, term = self.leader_of(topic, number)
             address = None if leader is None else self._address_of(leader)
-            places.append(PartitionPlace(number, leader, address, term, _members(place)))
+            places.append(PartitionPlace(number, leader, address, term, place.replicas))
         return TopicDescription(topic.name, topic.topic_id, tuple(places))
 
     def leader_of(self, topic: Topic, partition: int) -> tuple[str | None, int]:
@@ -195,10 +200,10 @@ class ClusterTopics:
         self, topic: Topic, number: int, query: str, options: dict[str, Any]
     ) -> SearchResult:
         part = self._hosting.partitions.get((topic.name, number))
-        if part is not None or self._raft.node_id in _members_of(topic, number):
+        if part is not None or self._raft.node_id in topic.places[number].holders:
             part = await self.partition(topic.name, number)
             return await part.search(query, options)
-        await_error: ChronikError | None = None
+        last: ChronikError | None = None
         for node in self._askable(topic, number):
             address = self._address_of(node)
             if address is None:
@@ -207,8 +212,8 @@ class ClusterTopics:
                 try:
                     return await client.search(topic.name, query, partition=number, **options)
                 except ChronikError as error:
-                    await_error = error
-        raise await_error or UnavailableError(
+                    last = error
+        raise last or UnavailableError(
             f"{topic.name}/{number} is on nodes that this one cannot reach"
         )
 
@@ -217,11 +222,3 @@ class ClusterTopics:
         leader, _ = self.leader_of(topic, number)
         nodes = [node for node in topic.places[number].replicas if node != leader]
         return nodes if leader is None else [leader, *nodes]
-
-
-def _members(place: Place) -> tuple[str, ...]:
-    return place.replicas
-
-
-def _members_of(topic: Topic, number: int) -> frozenset[str]:
-    return topic.places[number].holders

@@ -145,6 +145,7 @@ class RaftBackend:
             self._raft,
             entropy=self._env.entropy,
             address_of=self._address_of,
+            is_connected=is_connected,
             options=self._options,
         )
         self._control = Control(

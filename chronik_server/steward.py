@@ -33,6 +33,7 @@ logger = logging.getLogger("chronik_server.steward")
 
 STEPS_MAX = 100
 """Placements in one tick: a large cluster is rearranged without a burst."""
+STOP_SECONDS = 2.0
 FAREWELL_SECONDS = 10.0
 """How long a removed node that is still there may take to hear of it and end."""
 
@@ -79,8 +80,11 @@ class Steward:
         return self._group.state
 
     async def stop(self) -> None:
-        """See what is being deleted in the bucket through."""
-        await asyncio.gather(*self._sweeps.values(), return_exceptions=True)
+        """See what is being deleted in the bucket through, if it does not take long: the next
+        leader of the metadata begins it again.
+        """
+        if self._sweeps:
+            await asyncio.wait(self._sweeps.values(), timeout=STOP_SECONDS)
 
     def take(self, sender: str, report: NodeReport) -> None:
         """What a node says of itself."""
@@ -162,7 +166,8 @@ class Steward:
         state = self._state
         now = committed_members(self._group.part)
         for node in state.nodes_in("leaving"):
-            if state.has_data(node) or any(node in t.holders for t in state.deleting.values()):
+            clearing = any(node in topic.holders for topic in state.deleting.values())
+            if state.has_data(node) or (clearing and self._is_connected(node)):
                 continue
             if now is None or node in now.voters:
                 continue  # what it would take with it is a vote: `_change_members` sees to that
