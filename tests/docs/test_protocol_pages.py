@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from chronik_server.raft.settings import RaftSettings
 from tests.docs.pages import DOCS, ROOT
 
 RAFT = (DOCS / "raft.md").read_text()
@@ -61,3 +62,27 @@ def test_each_known_bug_that_a_test_is_named_after_has_a_row_that_leads_there() 
     }
 
     assert named == {number for number, path in rows.items() if path == file}
+
+
+def test_the_times_and_bounds_of_the_page_are_those_of_the_settings() -> None:
+    settings = RaftSettings()
+    shown = dict(
+        re.findall(
+            r"^\| ([^|]+) \| ([\d.]+(?: to [\d.]+)?) (?:s|per second) \|$", RAFT, re.MULTILINE
+        )
+    )
+    low, high = settings.election_seconds_min, settings.election_seconds_max
+    in_order = (
+        settings.heartbeat_seconds,
+        f"{low:g} to {high:g}",
+        settings.lost_seconds,
+        settings.check_quorum_seconds,
+        settings.elections_per_second,
+    )
+
+    assert [f"{each:g}" if isinstance(each, float) else each for each in in_order] == list(
+        shown.values()
+    )
+    assert f"batches of up to {settings.batch_bytes >> 20} MiB" in RAFT
+    assert f"a window of {settings.window_bytes >> 20} MiB" in RAFT
+    assert f"told within {settings.commit_notice_seconds * 1000:g} ms" in RAFT
