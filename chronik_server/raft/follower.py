@@ -50,6 +50,7 @@ class FollowerRole(Follower, RoleBase):
         self.is_full = False
         self.grants: set[str] = set()
         self.roll: dict[str, PreVoteResponse] = {}
+        self._left: float | None = None
         self.election_timer = RoleTimer(self.election_interval, self.start_election)
 
     def init_storage(self) -> None:
@@ -59,7 +60,8 @@ class FollowerRole(Follower, RoleBase):
 
     def election_interval(self) -> float:
         """Seconds until there is something to look at."""
-        return max(0.001, self._deadline() - self.loop.time())
+        left, self._left = self._left, None
+        return max(0.001, self._deadline() - self.loop.time() if left is None else left)
 
     def _deadline(self) -> float:
         silent = max(self.base_at, self._leader_heard()) + self.patience
@@ -74,7 +76,9 @@ class FollowerRole(Follower, RoleBase):
     def start_election(self) -> None:
         """Raftos's timer fired: ask around, if nobody was heard and we may."""
         group = self.group
-        if self.loop.time() < self._deadline():
+        left = self._deadline() - self.loop.time()
+        if left > 0:
+            self._left = left  # the timer asks next
             return
         self._wait_on()
         if group.may_ask() and group.node.pacer.admit():
