@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ import click
 import chronik_store
 from chronik_store.cli import exits
 from chronik_store.cli.session import Session
-from chronik_store.cli.terminal import say
+from chronik_store.cli.terminal import abandon_stdout, say
 from chronik_store.errors import ChronikError
 
 VERBS: dict[str, str] = {
@@ -86,9 +85,7 @@ class Verbs(click.Group):
             say(f"chronik: {interrupted}" if str(interrupted) else "chronik: interrupted")
             return exits.INTERRUPTED
         except BrokenPipeError:
-            # Whoever reads us has enough. stdout is replaced, lest the interpreter's own flush
-            # at exit complains.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            abandon_stdout()  # whoever reads us has enough
             return exits.DONE
         return result if isinstance(result, int) else exits.DONE
 

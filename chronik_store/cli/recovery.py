@@ -50,7 +50,11 @@ def command(
     Only to read, no restore is needed: chronik -d BUCKET consume TOPIC. What the old directory
     held and had not uploaded is not in the bucket; use that directory itself if it still exists.
     """
-    if not yes and is_terminal(sys.stdin):
+    if not yes:
+        if not is_terminal(sys.stdin):
+            raise click.UsageError(
+                "it fences whoever writes there, and nobody is to ask: say --yes"
+            )
         click.confirm(
             f"Take {bucket} over? A store that still writes there will upload nothing more.",
             abort=True, err=True,

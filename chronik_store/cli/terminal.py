@@ -8,6 +8,7 @@ with NO_COLOR set. rich is imported when the first bar or table is drawn.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
+
+from chronik_store.errors import DiskFullError, UnavailableError
 
 PENDING_BYTES = 1 << 16
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -56,6 +59,11 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
+def abandon_stdout() -> None:
+    """Nothing more can be written there: lest the interpreter's own flush at exit complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Output:
     """stdout, in large pieces. `flush` returns when the bytes have left this process."""
 
@@ -85,13 +93,23 @@ class Output:
         self.text(json_line(value))
 
     def flush(self) -> None:
-        """Hand everything to the reader; BrokenPipeError when it has gone away."""
+        """Hand everything to the reader; BrokenPipeError when it has gone away.
+
+        DiskFullError, UnavailableError when it is a file that cannot be written.
+        """
         data = b"".join(self._pending)
         self._pending.clear()
         self._pending_bytes = 0
-        if data:
-            self._raw.write(data)
-        self._raw.flush()
+        try:
+            if data:
+                self._raw.write(data)
+            self._raw.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            abandon_stdout()
+            full = DiskFullError if error.errno == errno.ENOSPC else UnavailableError
+            raise full(f"the output cannot be written: {error.strerror}") from error
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Columns, aligned; right-aligned where every cell is a number."""

@@ -300,7 +300,10 @@ def test_a_bucket_becomes_a_data_directory_again(chronik, events):
     url = f"file://{Path.cwd()}/bucket"
     Path("data/object_store").rename("bucket")
 
-    restored = chronik("restore", url, "again", "--json")
+    asked = chronik("restore", url, "again", "--json")
+    assert (2, False) == (asked.code, Path("again").exists())
+    assert "say --yes" in asked.err
+    restored = chronik("restore", url, "again", "--yes", "--json")
 
     assert (0, [(0, 50)]) == (
         restored.code,
