@@ -66,16 +66,28 @@ class DirectoryBucket(Bucket):
         finally:
             obstacle.unlink()
 
+    @contextlib.contextmanager
+    def failure(self):
+        """Nothing can be put anywhere: a directory stands aside, and a file is in its place."""
+        aside = self._folder.with_name(f"{self._folder.name}-aside")
+        self._folder.rename(aside)
+        self._folder.write_bytes(b"")
+        try:
+            yield
+        finally:
+            self._folder.unlink()
+            aside.rename(self._folder)
 
-class RgwBucket(Bucket):
-    """A bucket of a Ceph RGW; the nodes reach it through a proxy that can fail."""
+
+class S3Bucket(Bucket):
+    """A bucket of a server that speaks S3; the nodes reach it through a proxy that can fail."""
 
     def __init__(self, server, name):
-        self._proxy = FaultProxy(server.host, server.port)
-        self._proxy.__enter__()
+        self.proxy = FaultProxy(server.host, server.port)
+        self.proxy.__enter__()
         options = server.options()
         self.environ = {
-            "S3_ENDPOINT": self._proxy.url,
+            "S3_ENDPOINT": self.proxy.url,
             "S3_REGION": options.region,
             "S3_ACCESS_KEY": options.access_key,
             "S3_SECRET_KEY": options.secret_key,
@@ -85,12 +97,21 @@ class RgwBucket(Bucket):
     @contextlib.contextmanager
     def outage(self, prefix):
         """Every PUT below it is answered 503."""
-        self._proxy.add(ProxyFault("status", match=f"^PUT .*/{prefix}/", times=None))
+        self.proxy.add(ProxyFault("status", match=f"^PUT .*/{prefix}/", times=None))
         try:
             yield
         finally:
-            self._proxy.clear()
+            self.proxy.clear()
+
+    @contextlib.contextmanager
+    def failure(self):
+        """Every request is answered 503."""
+        self.proxy.add(ProxyFault("status", times=None))
+        try:
+            yield
+        finally:
+            self.proxy.clear()
 
     def close(self):
         super().close()
-        self._proxy.__exit__(None, None, None)
+        self.proxy.__exit__(None, None, None)

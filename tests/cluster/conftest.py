@@ -8,10 +8,10 @@ import secrets
 
 import pytest
 
-from tests.cluster.buckets import DirectoryBucket, RgwBucket
+from tests.cluster.buckets import DirectoryBucket, S3Bucket
 from tests.cluster.network import Network
 from tests.cluster.processes import Cluster
-from tests.s3.servers import CephRgw
+from tests.s3.servers import CephRgw, Emulator
 
 
 def pytest_collection_modifyitems(config, items):
@@ -71,6 +71,23 @@ def ceph_rgw(tmp_path_factory):
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory):
+    """One emulator for the session."""
+    server = Emulator(tmp_path_factory.mktemp("emulator"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["emulator", pytest.param("rgw", marks=pytest.mark.s3)])
+def s3_bucket(request):
+    """A fresh bucket of a server that can fail."""
+    server = request.getfixturevalue("emulator" if request.param == "emulator" else "ceph_rgw")
+    made = S3Bucket(server, f"cluster-{secrets.token_hex(6)}")
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=["directory", pytest.param("rgw", marks=pytest.mark.s3)])
 def either_bucket(request, tmp_path):
     """A fresh bucket of each kind."""
@@ -78,7 +95,7 @@ def either_bucket(request, tmp_path):
         made = DirectoryBucket(tmp_path / "bucket")
     else:
         server = request.getfixturevalue("ceph_rgw")
-        made = RgwBucket(server, f"cluster-{secrets.token_hex(6)}")
+        made = S3Bucket(server, f"cluster-{secrets.token_hex(6)}")
     yield made
     made.close()
 

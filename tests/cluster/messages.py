@@ -111,7 +111,7 @@ class Load:
         while not self._stop.is_set():
             values = [body(number + place) for place in range(self.batch)]
             number += self.batch
-            self.sent[partition] += values
+            self.note_sent(partition, values)
             try:
                 found = self._client.append(self._topic, values, partition=partition)
             except ChronikError as error:
@@ -121,10 +121,14 @@ class Load:
             self.acknowledged.add(partition, found.base_offset, values)
             time.sleep(self._pause)
 
+    def note_sent(self, partition, values):
+        """These are about to be sent."""
+        self.sent[partition] += values
+
     @property
     def count(self):
         """Messages acknowledged so far."""
-        return len(self.acknowledged.values)
+        return self.batch * sum(map(len, self.times.values()))
 
     def wait_for(self, count, seconds=PROGRESS_SECONDS):
         """Return when so many more messages are acknowledged, each partition having its part."""

@@ -1,0 +1,167 @@
+"""The bucket fails under load, in each way, and comes back.
+
+Meanwhile appends and reads of what is local go on, nothing leaves a node that is not in the bucket,
+and what only the bucket has is unavailable, never absent; afterwards each object is there once.
+"""
+
+import contextlib
+import time
+
+import pytest
+
+from chronik_server.client import ClientOptions
+from chronik_server.protocol.data import Fetch
+from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.testing.fault_proxy import ProxyFault
+from tests.cluster.messages import (
+    CATCH_UP_SECONDS,
+    MESSAGE,
+    Load,
+    ask_node,
+    assert_every_node_has,
+    line_of,
+    numbers_in,
+    read_node,
+)
+from tests.cluster.processes import eventually
+from tests.cluster.tiering import (
+    BUCKET,
+    assert_tiles,
+    create,
+    messages_on_disk,
+    wait_until_only_in_the_bucket,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+PARTITIONS = 2
+PATIENT = ClientOptions(connect_seconds=2.0, request_seconds=90.0)
+
+
+@contextlib.contextmanager
+def failing(bucket, kind):
+    """Every request fails so, as long as the block lasts."""
+    faults = {
+        "stalls": ProxyFault("hang", times=None, seconds=2.0),
+        "resets": ProxyFault("reset_before", times=None),
+        "answers are lost": ProxyFault("reset_after", times=None),
+        "answers 503": ProxyFault("status", times=None),
+        "bodies are cut": ProxyFault("truncate", match="^(GET|PUT)", times=None, body_bytes=3),
+    }
+    if kind == "is gone":
+        bucket.proxy.disappear()
+    else:
+        bucket.proxy.add(faults[kind])
+    try:
+        yield
+    finally:
+        if kind == "is gone":
+            bucket.proxy.reappear()
+        bucket.proxy.clear()
+
+
+def number_of(value):
+    return int(MESSAGE.match(value).group(1))
+
+
+def assert_nothing_is_lost(cluster, bucket, known):
+    """Looks at the nodes first and at the bucket then: what left the one is in the other.
+
+    known: {(partition, offset): value}, acknowledged.
+    """
+    here = {}
+    for node in cluster.nodes:
+        found = numbers_in(node.files("wal", "events").values())
+        here[node] = found | numbers_in(node.files("segments", "events").values())
+    segments, _ = bucket.runs("events")
+    for (partition, offset), value in known.items():
+        if any(base <= offset < end for base, end in segments.get(partition, ())):
+            continue
+        holders = [node for node in cluster.nodes if number_of(value) in here[node]]
+        assert len(holders) >= 2, f"{partition}/{offset} is on {holders} only, not in the bucket"
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [("stalls", "answers are lost", "bodies are cut"), ("resets", "answers 503", "is gone")],
+    ids=["no good answers", "no answers"],
+)
+def test_a_bucket_that_fails_under_load_stops_tiering_and_nothing_else(
+    start_cluster, s3_bucket, figure, kinds
+):
+    cluster = start_cluster(s3_bucket)
+    create(cluster, "events", PARTITIONS)
+    # No faster than tiering: what is measured is an outage, not a backlog.
+    with Load(cluster, "events", PARTITIONS, batch=10, pause=0.05) as load:
+        for kind in kinds:
+            load.wait_for(400)
+            with failing(s3_bucket, kind):
+                begun = time.monotonic()
+                load.wait_for(1500)  # several segments' worth
+                if kind == "is gone":
+                    wait_until_not_ready(cluster)
+                pause = load.longest_pause(begun)
+                known = dict(load.acknowledged.values)
+                assert_nothing_is_lost(cluster, s3_bucket, known)
+                at = load.acknowledged.end(0) - 20
+                read_node(cluster.nodes[0], "events", 0, at + 20, start=at)  # what is hot is read
+            ends = {number: load.acknowledged.end(number) for number in range(PARTITIONS)}
+            healed = time.monotonic()
+            eventually(lambda ends=ends: tiered(cluster, ends), 90, f"tiering resumes ({kind})")
+            figure(
+                f"bucket {kind}: longest pause of appends {pause:.2f} s, "
+                f"tiering caught up {time.monotonic() - healed:.1f} s after"
+            )
+    load.assert_no_errors()
+    wait_until_only_in_the_bucket(cluster, "events", load.acknowledged, 90)
+    assert_every_node_has(cluster, "events", load.acknowledged, tiers=BUCKET)
+    segments, bundles = s3_bucket.runs("events")
+    for partition in range(PARTITIONS):
+        assert_tiles(segments[partition], load.acknowledged.end(partition))
+        # A bundle whose upload was not answered may be garbage beside its successor, for now.
+        assert set(bundles[partition]) == set(segments[partition])
+
+
+def wait_until_not_ready(cluster):
+    """A node whose uploads fail says so, once it has tried for long enough."""
+    eventually(
+        lambda: any("events" in str(node.faults()) for node in cluster.nodes),
+        60,
+        "a node whose uploads fail is not ready, and says why",
+    )
+
+
+def tiered(cluster, ends):
+    """Some node knows that the bucket has nearly all that was acknowledged then."""
+    for number, end in ends.items():
+        lines = [line_of(node, "events", number) for node in cluster.nodes]
+        if not any(line is not None and line.tiered >= end - 400 for line in lines):
+            return False
+    return True
+
+
+def test_what_only_a_bucket_has_that_is_gone_is_unavailable_and_never_absent(
+    start_cluster, s3_bucket, figure
+):
+    cluster = start_cluster(s3_bucket, CHRONIK_CACHE_MEMORY_BYTES="0", CHRONIK_CACHE_DISK_BYTES="0")
+    create(cluster, "events", 1)
+    with Load(cluster, "events", 1) as load:
+        load.wait_for(1000)
+    wait_until_only_in_the_bucket(cluster, "events", load.acknowledged, 90)
+    assert not any(messages_on_disk(node, "events") for node in cluster.nodes)
+    node = cluster.nodes[0]
+    with failing(s3_bucket, "is gone"):
+        begun = time.monotonic()
+        with pytest.raises(UnavailableError) as caught:
+            ask_node(node, Fetch("events", 0, 0), options=PATIENT)
+        figure(f"unavailable after {time.monotonic() - begun:.1f} s: {caught.value}"[:200])
+        assert caught.value.retriable
+
+    def back():
+        try:
+            return ask_node(node, Fetch("events", 0, 0), options=PATIENT).next_offset
+        except ChronikError:
+            return None
+
+    eventually(back, CATCH_UP_SECONDS, "the first messages are read again")
+    assert_every_node_has(cluster, "events", load.acknowledged, tiers=BUCKET)
