@@ -59,7 +59,7 @@ class DirectoryBucket(Bucket):
     def outage(self, prefix):
         """A file stands where a directory is to be made."""
         obstacle = self._folder / prefix
-        self._folder.mkdir(parents=True, exist_ok=True)
+        obstacle.parent.mkdir(parents=True, exist_ok=True)
         obstacle.write_bytes(b"")
         try:
             yield

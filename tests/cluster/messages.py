@@ -220,6 +220,11 @@ def numbers_in(contents):
 
 def leader_of(cluster, topic, partition):
     """The node that says it leads a partition; waits until one does."""
+    return leadership_of(cluster, topic, partition)[0]
+
+
+def leadership_of(cluster, topic, partition):
+    """(node, term) of who says that it leads a partition; waits until one does."""
 
     def look():
         for node in cluster.nodes:
@@ -227,7 +232,7 @@ def leader_of(cluster, topic, partition):
                 continue
             for role in ask_node(node, Status()).roles:
                 if (role.topic, role.partition, role.role) == (topic, partition, "leader"):
-                    return node
+                    return node, role.term
         return None
 
     return eventually(look, CATCH_UP_SECONDS, f"{topic}/{partition} has a leader")

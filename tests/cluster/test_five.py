@@ -9,10 +9,12 @@ import time
 
 import pytest
 
+from chronik_server.protocol.data import Search
 from tests.cluster.messages import (
     Acknowledged,
+    ask_node,
     assert_every_node_has,
-    leader_of,
+    leadership_of,
     numbers_in,
     produce,
     read_node,
@@ -101,31 +103,60 @@ def test_10000_messages_leave_the_nodes_after_their_upload_and_never_before(
         figure(f"{name} read from the bucket, answers of up to 1 MiB: {milliseconds(seconds)}")
 
 
-def timed_reads(node, acknowledged, tiers, figure, name):
+def timed_reads(node, topic, acknowledged, tiers, figure, name):
     """Read all from a node in answers of 8 KiB, twice; reports, and checks what came."""
     for turn in ("first", "repeated"):
-        found = read_node(node, "events", 0, acknowledged.end(0), max_bytes=8 << 10)
+        found = read_node(node, topic, 0, acknowledged.end(0), max_bytes=8 << 10)
         assert found.pairs == acknowledged.of(0)
         assert set(found.tiers) <= tiers, f"{name}: {set(found.tiers)}"
         figure(f"{name}, {turn}, {len(found.seconds)} answers: {milliseconds(found.seconds)}")
 
 
 def test_1000_messages_are_read_from_each_tier(start_cluster, either_bucket, figure):
+    """A local segment is where its uploader is, so a leadership that moves on a busy machine takes
+    the middle tier with it: then it is tried again, with another topic.
+    """
     cluster = start_cluster(either_bucket)
-    create(cluster, "events", 1)
-    with either_bucket.outage("indexes"):  # a segment stays on its node until it is indexed
-        acknowledged = produce(cluster, "events", 100)
-        leader = leader_of(cluster, "events", 0)
-        timed_reads(leader, acknowledged, {"wal_tail"}, figure, "WAL buffer")
-        acknowledged.values |= produce(cluster, "events", 900, start=100).values
-        seal_all(cluster, "events", 1)
+    for attempt in range(4):
+        topic = f"events-{attempt}"
+        create(cluster, topic, 1)
+        lines = []
+        leader, term = leadership_of(cluster, topic, 0)
+        try:
+            read_tiers(cluster, either_bucket, topic, leader, lines.append)
+        except AssertionError:
+            if leadership_of(cluster, topic, 0) == (leader, term):
+                raise
+            continue
+        for line in lines:
+            figure(line)
+        return
+    pytest.fail("no leader stayed for long enough")
+
+
+def read_tiers(cluster, bucket, topic, leader, figure):
+    """The tiers one after the other, the search last."""
+    with bucket.outage(f"indexes/{topic}"):  # a segment stays on its node until it is indexed
+        acknowledged = produce(cluster, topic, 100)
+        timed_reads(leader, topic, acknowledged, {"wal_tail"}, figure, "WAL buffer")
+        acknowledged.values |= produce(cluster, topic, 900, start=100).values
+        seal_all(cluster, topic, 1)
         eventually(
-            lambda: not numbers_in(leader.files("wal", "events").values()), 30, "the WAL is pruned"
+            lambda: not numbers_in(leader.files("wal", topic).values()), 30, "the WAL is pruned"
         )
-        timed_reads(leader, acknowledged, {"local_segment"}, figure, "local segments")
-    wait_until_only_in_the_bucket(cluster, "events", acknowledged)
+        timed_reads(leader, topic, acknowledged, {"local_segment"}, figure, "local segments")
+    wait_until_only_in_the_bucket(cluster, topic, acknowledged)
     for node in cluster.nodes:
-        timed_reads(node, acknowledged, BUCKET, figure, f"bucket, node {node.id}")
+        timed_reads(node, topic, acknowledged, BUCKET, figure, f"bucket, node {node.id}")
+    for node in cluster.nodes:
+        seconds = []
+        for number in (17, 503, 999, 17, 503, 999):
+            begun = time.monotonic()
+            found = ask_node(node, Search(topic, f"w{number}", require_complete=True))
+            seconds.append(time.monotonic() - begun)
+            assert (1, True) == (found.total, found.total_is_exact)
+            assert [part.searched for part in found.coverage] == [((0, 1000),)]
+        figure(f"search in the bucket, node {node.id}: {milliseconds(seconds)}")
 
 
 def test_each_offset_of_5000_messages_is_in_exactly_one_object(
