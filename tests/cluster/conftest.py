@@ -79,7 +79,7 @@ def emulator(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["emulator", pytest.param("rgw", marks=pytest.mark.s3)])
+@pytest.fixture(params=["emulator", pytest.param("rgw", marks=[pytest.mark.s3, pytest.mark.slow])])
 def s3_bucket(request):
     """A fresh bucket of a server that can fail."""
     server = request.getfixturevalue("emulator" if request.param == "emulator" else "ceph_rgw")

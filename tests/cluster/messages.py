@@ -21,9 +21,9 @@ from chronik_server.protocol.data import Fetch, Offsets
 from chronik_store.errors import ChronikError, TopicNotFoundError, UnavailableError
 from tests.cluster.processes import eventually
 
-OPTIONS = ClientOptions(connect_seconds=2.0, request_seconds=15.0, retry_seconds=40.0)
-CATCH_UP_SECONDS = 30.0
-PROGRESS_SECONDS = 45.0
+OPTIONS = ClientOptions(connect_seconds=5.0, request_seconds=20.0, retry_seconds=120.0)
+CATCH_UP_SECONDS = 90.0
+PROGRESS_SECONDS = 120.0
 """Within it appends go on wherever a quorum is; a bound for a busy machine, not a figure."""
 MESSAGE = re.compile(rb'\{"message": (\d+),')
 """How a message begins: a file of a node that matches holds messages."""

@@ -21,7 +21,7 @@ from tests.cluster.messages import (
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import create
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
 def test_a_leader_killed_under_load_costs_seconds_and_no_message(start_cluster, bucket, figure):

@@ -28,7 +28,7 @@ from tests.cluster.tiering import (
     wait_until_only_in_the_bucket,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 WAL = {"wal_tail", "wal"}
 
 
@@ -94,7 +94,7 @@ def test_10000_messages_leave_the_nodes_after_their_upload_and_never_before(
             assert not lost, f"{node} removed {len(lost)} messages before their upload"
         return not any(here.values())
 
-    eventually(all_is_somewhere, 60, "all WAL files with messages are gone")
+    eventually(all_is_somewhere, 150, "all WAL files with messages are gone")
     wait_until_only_in_the_bucket(cluster, "events", acknowledged)
     first = assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
     again = assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
@@ -142,7 +142,7 @@ def read_tiers(cluster, bucket, topic, leader, figure):
         acknowledged.values |= produce(cluster, topic, 900, start=100).values
         seal_all(cluster, topic, 1)
         eventually(
-            lambda: not numbers_in(leader.files("wal", topic).values()), 30, "the WAL is pruned"
+            lambda: not numbers_in(leader.files("wal", topic).values()), 90, "the WAL is pruned"
         )
         timed_reads(leader, topic, acknowledged, {"local_segment"}, figure, "local segments")
     wait_until_only_in_the_bucket(cluster, topic, acknowledged)

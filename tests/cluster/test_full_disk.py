@@ -23,7 +23,7 @@ from tests.cluster.messages import (
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import create
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 PATIENT = ClientOptions(connect_seconds=2.0, request_seconds=15.0, retry_seconds=90.0)
 LITTLE = 20 << 20

@@ -33,7 +33,7 @@ from tests.cluster.network import CLIENT
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import create
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 MIB = 1 << 20
 CLOSED_SECONDS = 40.0

@@ -13,7 +13,7 @@ from tests.cluster.tiering import (
     wait_until_only_in_the_bucket,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
 @pytest.mark.parametrize("victim", ["leader", "follower"])

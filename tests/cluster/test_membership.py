@@ -24,7 +24,7 @@ from tests.cluster.messages import (
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import create
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 MOVE_SECONDS = 60.0
 
 

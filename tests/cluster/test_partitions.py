@@ -26,7 +26,7 @@ from tests.cluster.messages import (
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import create
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 PARTITIONS = 3
 SHORT = ClientOptions(connect_seconds=2.0, request_seconds=4.0, retry_seconds=0.0)

@@ -26,7 +26,7 @@ from tests.cluster.tiering import (
     wait_until_only_in_the_bucket,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 LONG = ClientOptions(connect_seconds=2.0, request_seconds=3.0, retry_seconds=60.0)
 """A client that gives a silent node up in the time of a test."""

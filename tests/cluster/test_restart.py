@@ -13,7 +13,7 @@ from tests.cluster.messages import (
 )
 from tests.cluster.processes import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
 def terms_of(cluster, topic):

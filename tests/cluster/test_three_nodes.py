@@ -14,7 +14,7 @@ from chronik_server.client import AsyncClient, ClientOptions
 from chronik_store.errors import ChronikError
 from tests.cluster.three_nodes import OPTIONS, Cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -20,7 +20,7 @@ def seal_all(cluster, topic, partitions):
             client.seal(topic, partition=partition)
 
 
-def wait_until_indexed(nodes, topic, acknowledged, seconds=60.0):
+def wait_until_indexed(nodes, topic, acknowledged, seconds=150.0):
     """Return when these nodes know that all is in the bucket, with its search bundles."""
 
     def lagging():
@@ -45,7 +45,7 @@ def messages_on_disk(node, topic):
     ]
 
 
-def wait_until_only_in_the_bucket(cluster, topic, acknowledged, seconds=60.0):
+def wait_until_only_in_the_bucket(cluster, topic, acknowledged, seconds=150.0):
     """Seal; return when all is indexed, and no file of any node holds a message any more."""
     seal_all(cluster, topic, len(acknowledged.partitions))
     wait_until_indexed(cluster.nodes, topic, acknowledged, seconds)
