@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 120.0
 END_SECONDS = 60.0
-"""Bounds for a machine that is busy with other work: a start alone takes two seconds of its time."""
+"""Bounds for a machine that is busy: the start of a node alone takes two seconds of its CPU."""
 LOG_BYTES_SHOWN = 6000
 SMALL = {
     # Many segments of few messages, and a pipeline that is always awake.

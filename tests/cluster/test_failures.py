@@ -29,10 +29,10 @@ def test_a_leader_killed_under_load_costs_seconds_and_no_message(start_cluster, 
     create(cluster, "events", 3)
     leader = leader_of(cluster, "events", 0)
     with Load(cluster, "events", 3) as load:
-        eventually(lambda: load.count >= 1000, 60, lambda: f"1,000 messages, not {load.count}")
+        eventually(lambda: load.count >= 1000, 150, lambda: f"1,000 messages, not {load.count}")
         leader.kill()
         killed_at = time.monotonic()
-        eventually(lambda: None not in load.silence(killed_at + 0.5).values(), 60, "appends go on")
+        eventually(lambda: None not in load.silence(killed_at + 0.5).values(), 150, "appends go on")
         leader.start()
         leader.wait_until_ready()
 

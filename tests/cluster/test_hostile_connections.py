@@ -281,7 +281,7 @@ def test_a_client_that_speaks_as_a_node_is_hung_up_on(start_cluster, bucket):
         stream.sendall(said(side, one_way(RaftMessage("events/0", b"\xa0"), b"")))
         answer = [e for e in side.receive_data(until_closed(stream)) if isinstance(e, Failure)]
         assert isinstance(answer[0].error, ProtocolError)
-    eventually(lambda: all(node.faults() is None for node in cluster.nodes), 20, "all are ready")
+    eventually(lambda: all(node.faults() is None for node in cluster.nodes), 150, "all are ready")
     assert terms == [role.term for role in roles_of(cluster)]
     assert_every_node_has(cluster, "events", acknowledged)
 

@@ -27,7 +27,7 @@ def test_a_node_killed_during_upload_and_indexing_loses_nothing(
         seal_all(cluster, "events", 3)
     leader = leader_of(cluster, "events", 0)
     killed = next(node for node in cluster.nodes if (node is leader) == (victim == "leader"))
-    eventually(lambda: either_bucket.runs("events")[0], 30, "the first segment is uploaded")
+    eventually(lambda: either_bucket.runs("events")[0], 150, "the first segment is uploaded")
     killed.kill()
     segments, _ = either_bucket.runs("events")
     done = sum(end - base for runs in segments.values() for base, end in runs)

@@ -35,12 +35,12 @@ def test_a_cluster_killed_as_a_whole_comes_back_with_every_acknowledged_message(
         before = client.cluster()
     other = produce(cluster, "other", 50)
     with Load(cluster, "events", 3) as load:
-        eventually(lambda: load.count >= 3000, 60, lambda: f"3,000 messages, not {load.count}")
+        eventually(lambda: load.count >= 3000, 150, lambda: f"3,000 messages, not {load.count}")
         terms = terms_of(cluster, "events")
         cluster.kill_all()  # under load: what is on its way may be there or not
         acknowledged_before = load.count
         cluster.start()
-        eventually(lambda: load.count >= acknowledged_before + 300, 60, "appends go on")
+        eventually(lambda: load.count >= acknowledged_before + 300, 150, "appends go on")
 
     assert load.errors == []
     with Client(cluster.servers, options=OPTIONS) as client:

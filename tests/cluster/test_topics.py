@@ -84,7 +84,7 @@ def test_a_deleted_topic_leaves_no_object_and_no_file(start_cluster, bucket):
         files = [node for node in cluster.nodes if node.files("wal", "events")]
         return files + [key for key in bucket.keys("") if "/events/" in key]
 
-    eventually(lambda: not left(), 60, lambda: f"nothing is left: {left()}")
+    eventually(lambda: not left(), 150, lambda: f"nothing is left: {left()}")
     assert_every_node_has(cluster, "other", kept)
 
 
@@ -191,7 +191,7 @@ def test_retention_never_drops_metadata(start_cluster, bucket):
         leader = leader_of(cluster, names[0], 0)
         return ask_node(leader, Fetch(names[0], 0, 50)).start_offset
 
-    eventually(lambda: start_offset() == 50, 60, "retention works for topics")
+    eventually(lambda: start_offset() == 50, 150, "retention works for topics")
     cluster.kill_all()
     cluster.start()
     for node in cluster.nodes:
