@@ -12,8 +12,7 @@ from tests.docs.pages import DOCS, NAMES, PAGES, ROOT, blocks, matches, program,
 
 LANGUAGES = {"", "text", "console", "output", "toml", "json", "python", "python not-run"}
 RUNNABLE = [page for page in PAGES if program(page)]
-# The server's verbs come with its extra; its own tests hold their words.
-SERVER_VERBS = {"serve", "cluster", "simulate", "node", "leader"}
+STOPS = re.compile(r"[|;&<>]+|\d?>.*")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -34,25 +33,36 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Every `$ chronik ...` of every page, as words."""
+    """Every `chronik ...` behind a prompt of any page, as words; also behind a pipe or a `;`."""
     found = []
     for page in PAGES:
         for block in blocks(page):
-            for line in re.findall(r"^\$ (chronik .*)$", block.body, re.MULTILINE):
-                words = shlex.split(line, comments=True)
-                for stop in ("|", "<", ">", "&&", "&"):
-                    words = words[: words.index(stop)] if stop in words else words
-                found.append((f"{page.name}: {line}", words[1:]))
+            for line in re.findall(r"^\$ (.*)$", block.body, re.MULTILINE):
+                segment: list[str] = []
+                for word in [*shlex.split(line.replace(";", " ; "), comments=True), ";"]:
+                    if not STOPS.fullmatch(word):
+                        segment.append(word)
+                        continue
+                    while segment and re.fullmatch(r"[A-Z_0-9]+=.*", segment[0]):
+                        segment.pop(0)
+                    if segment and segment[0].rpartition("/")[2] == "chronik":
+                        found.append((f"{page.name}: {line}", segment[1:]))
+                    segment = []
     return found
 
 
 @pytest.mark.parametrize(
     "words", [words for _, words in commands()], ids=[w for w, _ in commands()]
 )
-def test_the_command_line_knows_the_commands_that_are_shown(words: list[str]) -> None:
+def test_the_command_line_knows_the_commands_that_are_shown(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     click = pytest.importorskip("click")
-    from chronik_store.cli.main import chronik
+    from chronik_server.cli import VERBS as SERVER_VERBS
+    from chronik_store.cli.main import VERBS, chronik
 
+    for verb, module in SERVER_VERBS.items():
+        monkeypatch.setitem(VERBS, verb, module)
     command, arguments = chronik, words
     context = click.Context(chronik, info_name="chronik")
     while isinstance(command, click.Group):
@@ -61,8 +71,6 @@ def test_the_command_line_knows_the_commands_that_are_shown(words: list[str]) ->
             assert arguments[0] in options, arguments[0]
             takes = next(each for each in command.params if arguments[0] in each.opts)
             arguments = arguments[1 if takes.is_flag else 2 :]
-        if arguments[0] in SERVER_VERBS:
-            return
         found = command.get_command(context, arguments[0])
         assert found is not None, f"no verb {arguments[0]}"
         command, arguments = found, arguments[1:]
