@@ -7,6 +7,7 @@ closed pipe is the reader's "enough", not an error. Invariant: `chronik --help` 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import signal
@@ -211,6 +212,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return exits.USAGE
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        abandon_stdout()  # click's own words, --help or --version, found no room
+        say(f"chronik: error: the output cannot be written: {error.strerror}")
+        return exits.UNAVAILABLE
     return code if isinstance(code, int) else exits.DONE
 
 

@@ -156,7 +156,9 @@ def test_a_closed_pipe_is_no_error(where, run) -> None:
     assert process.returncode in {0, 1}, err.decode()
 
 
-@pytest.mark.parametrize("run", [RUNS["consume"][0], RUNS["search"][0], RUNS["status"][0]])
+@pytest.mark.parametrize(
+    "run", [*(RUNS[verb][0] for verb in ("consume", "search", "status")), ["--help"]]
+)
 def test_an_output_that_is_full_is_an_error_in_one_line(where, run) -> None:
     with open("/dev/full", "wb") as full:
         process = start(where, run, full.fileno())
