@@ -46,21 +46,13 @@ class Usage:
     user: float = 0.0
     system: float = 0.0
 
-    @property
-    def total(self) -> float:
-        """Both."""
-        return self.user + self.system
-
     def __sub__(self, other: Usage) -> Usage:
         return Usage(self.user - other.user, self.system - other.system)
 
 
-def usage(*, thread: bool = False) -> Usage:
-    """What this process has used so far, or the calling thread of it."""
-    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-    if not thread:
-        who = resource.RUSAGE_SELF
-    found = resource.getrusage(who)
+def thread_usage() -> Usage:
+    """What the calling thread has used so far (where the system cannot tell: the process)."""
+    found = resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF))
     return Usage(found.ru_utime, found.ru_stime)
 
 
