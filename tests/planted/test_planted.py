@@ -147,7 +147,6 @@ FOUND: dict[str, tuple[Finder, ...]] = {
     ),
     "unknown-outcome-is-not-done": (
         in_life(section_1_5.test_3_when_the_original_fails_its_retry_fails_as_unknown),
-        worlds(),
     ),
     "acknowledge-what-is-staged": (worlds(), crash_points("append_nowait")),
     "commit-moves-back": (replicas(),),
