@@ -374,18 +374,25 @@ class LogStore:
             raise ReadOnlyError(f"the store {self._directory.path} {reason}; nothing was changed")
 
     def close(self) -> None:
-        """Stop background work, acknowledge what is in flight, release the lock. Idempotent."""
+        """Stop background work, acknowledge what is in flight, release the lock. Idempotent.
+
+        Waits for the pipeline's run under way, which may be that of a whole segment. An interrupt
+        (Ctrl-C) ends that wait, not the closing: the run ends where it next looks at its log.
+        """
         if self._fork_generation != fork_guard.generation():
             return  # it is all the parent's
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        self._ticker.close()
+        errors: list[BaseException] = []
+        try:
+            self._ticker.close()
+        except BaseException as error:  # noqa: BLE001 (raised when all is closed)
+            errors.append(error)
         with self._lock:
             logs = [log for log in self._logs.values() if log is not None]
             self._logs.clear()
-        errors: list[BaseException] = []
         for log in logs:
             try:
                 self._assembly.close(log)

@@ -161,10 +161,12 @@ class StoreTicker:
 
     def close(self) -> None:
         """End both threads and wait for them. Idempotent."""
-        if self._runner is not None:
-            self._runner.close()
-        with self._wake:
-            self._closed = True
-            self._wake.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        try:
+            if self._runner is not None:
+                self._runner.close()  # may take long; marks are written meanwhile
+        finally:
+            with self._wake:
+                self._closed = True
+                self._wake.notify_all()
+            if self._thread is not None:
+                self._thread.join()

@@ -6,10 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 import chronik_store as chronik
+from chronik_store.model import PipelineReport
+from chronik_store.pipeline import Pipeline, PipelineRunner
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -301,3 +305,32 @@ def test_blocks_of_a_bucket_on_the_same_disk_are_not_kept_there_twice(tmp_path, 
         assert ("object_store", 100) == (found.tier, len(found.records))
         kept = list((tmp_path / "d" / "cache").glob("*"))
         assert own is (kept == [])
+
+
+def test_ctrl_c_while_closing_waits_for_the_pipeline_closes_all_the_same(tmp_path, monkeypatch):
+    """Else the last group stays without the mark that shows it to readers until a writer comes."""
+    stuck = threading.Event()
+    monkeypatch.setattr(
+        Pipeline, "run_once", lambda *_: PipelineReport(errors=(str(stuck.wait(30)),))
+    )
+    config = CONFIG.replace(pipeline_enabled=True, pipeline_interval_seconds=0.01)
+    store = open_store(tmp_path / "d", config=config)
+    store.create_topic("a")
+    log = store.partition("a")
+    log.append([b"x"] * 10)
+    time.sleep(0.1)  # the pipeline's thread is in its run
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PipelineRunner, "close", interrupted)
+    log.append([b"y"] * 10)
+    with pytest.raises(KeyboardInterrupt):
+        store.close()
+    with pytest.raises(chronik.LogClosedError):
+        log.append(b"z")
+    with open_store(tmp_path / "d", read_only=True) as reader:
+        assert 20 == reader.partition("a").watermarks.committed
+    with open_store(tmp_path / "d") as again:  # the lock was released
+        assert 20 == again.partition("a").watermarks.end
+    stuck.set()
