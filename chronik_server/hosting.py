@@ -62,6 +62,8 @@ class Hosting:
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
         self._folded = -1  # read at the first reconciliation
+        self._making = ""
+        """Id of the topic of which a partition is being made here."""
         self._seen = -1
         """The fold that everything here agrees with."""
 
@@ -86,18 +88,19 @@ class Hosting:
             self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
         if state.offset == self._seen:
             return
+        # The fold goes on meanwhile: each step decides on what it is then, and notes that.
         offset, fine = state.offset, True
         for lane in list(self.partitions):
             if self._place_here(state, lane) is None:
                 self._close(lane)
         for topic in list(state.deleting.values()):
             fine &= await self._try(self._delete, topic)
-        if offset >= self._folded:
+        if state.offset >= self._folded:
             for found in await self._run(replicated.local_partitions, self._store):
-                fine &= await self._try(self._leave, state, found, offset)
+                fine &= await self._try(self._leave, state, found)
         for topic in list(state.topics.values()):
             for partition in range(topic.partitions):
-                fine &= await self._try(self._hold, state, topic, partition, offset)
+                fine &= await self._try(self._hold, state, topic.name, partition)
         if fine:
             self._seen = offset
 
@@ -118,37 +121,48 @@ class Hosting:
         return place if self._raft.node_id in place.holders else None
 
     async def _delete(self, topic: Topic) -> None:
+        for lane in [lane for lane, made in self._topic_ids.items() if made == topic.topic_id]:
+            self._close(lane)
         if replicated.is_listed(self._store, topic.topic_id):
             await self._run(replicated.delete_topic_here, self._store, topic.topic_id)
 
-    async def _leave(self, state: Metadata, found: replicated.LocalPartition, offset: int) -> None:
+    async def _leave(self, state: Metadata, found: replicated.LocalPartition) -> None:
         """Remove a copy that nobody counts on any more."""
         topic = state.topic_of(found.topic_id)
         if topic is None or found.topic == METADATA_TOPIC:
             return  # nothing that metadata does not name is ever removed
-        if self._raft.node_id not in topic.places[found.partition].holders:
-            await self._note(offset)
-            await self._run(replicated.remove_partition, self._store, found.topic, found.partition)
-            logger.info("%s/%d has moved away from this node", found.topic, found.partition)
+        lane = (found.topic, found.partition)
+        if lane in self.partitions or self._raft.node_id in topic.places[found.partition].holders:
+            return
+        await self._note(state.offset)
+        await self._run(replicated.remove_partition, self._store, *lane)
+        logger.info("%s/%d has moved away from this node", *lane)
 
-    async def _hold(self, state: Metadata, topic: Topic, partition: int, offset: int) -> None:
+    async def _hold(self, state: Metadata, name: str, partition: int) -> None:
         """Run the group of a partition that this node may hold."""
+        topic, offset = state.topics.get(name), state.offset
+        if topic is None or partition >= topic.partitions:
+            return
         place = topic.places[partition]
         if self._raft.node_id not in place.holders:
             return
         if place.version >= self._folded:
             await self._note(offset)
-        lane = (topic.name, partition)
+        lane = (name, partition)
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
-        if not here:
-            if offset < self._folded:
-                return  # an old fold: what it says of this node may have passed
-            await self._install(topic, partition)
-        part = await self._open(topic, partition, make_suspect=place.version != topic.made_at)
-        self.partitions[lane] = part
-        self._topic_ids[lane] = topic.topic_id
+        if not here and offset < self._folded:
+            return  # an old fold: what it says of this node may have passed
+        self._making = topic.topic_id
+        try:
+            if not here:
+                await self._install(topic, partition)
+            part = await self._open(topic, partition, make_suspect=place.version != topic.made_at)
+            self.partitions[lane] = part
+            self._topic_ids[lane] = topic.topic_id
+        finally:
+            self._making = ""
 
     async def _note(self, offset: int) -> None:
         if offset > self._folded:
@@ -234,7 +248,7 @@ class Hosting:
             topic.topic_id
             for topic in state.deleting.values()
             if self._raft.node_id in topic.holders
-            and topic.topic_id not in self._topic_ids.values()
+            and topic.topic_id not in {self._making, *self._topic_ids.values()}
             and not replicated.is_listed(self._store, topic.topic_id)
         )
 

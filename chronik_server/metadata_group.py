@@ -2,7 +2,8 @@
 
 Place: under `raft_backend`, over one `RaftPartition` whose log holds `metadata` commands. Promise:
 `state` is the fold of a committed prefix; whoever proposes waits until its commands are applied
-here. Invariant: one task applies, and makes what runs here what the fold says.
+here. Invariant: one task applies; another makes what runs here what the fold says, and may take
+as long as a disk does: nobody who waits for a command waits for that.
 """
 
 from __future__ import annotations
@@ -38,47 +39,39 @@ class MetadataGroup:
         self._reconcile = reconcile
         self._moved = asyncio.Event()
         self._applied = asyncio.Condition()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()
         part.consensus.on_commit(lambda _index: self._moved.set())
 
     def start(self) -> None:
         """Begin to follow."""
-        self._task = asyncio.create_task(self._follow())
+        self._tasks += [
+            asyncio.create_task(_again(self._apply, self._moved)),
+            asyncio.create_task(_again(self._act, self._changed)),
+        ]
 
     async def stop(self) -> None:
         """Follow no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def is_current(self) -> bool:
         """Everything that is known to be committed is applied."""
         return self.state.offset >= self.part.log.watermarks.committed
 
-    async def _follow(self) -> None:
-        while True:
-            self._moved.clear()
-            try:
-                await self._apply()
-                await self._reconcile(self.state)
-            except ChronikError as error:
-                logger.warning("metadata: %s", error)
-            except Exception:
-                logger.exception("metadata")
-            try:
-                async with asyncio.timeout(APPLY_SECONDS):
-                    await self._moved.wait()
-            except TimeoutError:
-                pass  # look anyway: a reconciliation may have failed
-
     async def _apply(self) -> None:
         log = self.part.log
         while self.state.offset < log.watermarks.committed:
             for record in await log.read(self.state.offset):
                 self.state.apply(commands.decode(record.value), record.offset)
+            self._changed.set()
         async with self._applied:
             self._applied.notify_all()
+
+    async def _act(self) -> None:
+        await self._reconcile(self.state)
 
     async def command(self, *wanted: commands.Command) -> None:
         """Commit commands, together, and wait until they are applied here. NotLeaderError
@@ -94,3 +87,20 @@ class MetadataGroup:
             raise UnavailableError(
                 f"it is committed, and not in force here after {APPLIED_SECONDS:g} s"
             ) from error
+
+
+async def _again(step: Callable[[], Awaitable[None]], news: asyncio.Event) -> None:
+    """Whenever there are news, and now and then without."""
+    while True:
+        news.clear()
+        try:
+            await step()
+        except ChronikError as error:
+            logger.warning("metadata: %s", error)
+        except Exception:
+            logger.exception("metadata")
+        try:
+            async with asyncio.timeout(APPLY_SECONDS):
+                await news.wait()
+        except TimeoutError:
+            pass  # look anyway: a step may have failed

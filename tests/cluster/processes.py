@@ -166,12 +166,11 @@ class Node:
     def files(self, kind, topic):
         """Its files of a topic: kind "wal" or "segments"; {path: content}."""
         found = {}
-        for path in (self.directory / kind / topic).rglob("*"):
-            try:
-                if path.is_file():
+        for folder, _, names in os.walk(self.directory / kind / topic):
+            for name in names:
+                path = Path(folder) / name
+                with contextlib.suppress(FileNotFoundError):  # it has just been removed
                     found[path] = path.read_bytes()
-            except FileNotFoundError:
-                continue  # it has just been removed
         return found
 
 

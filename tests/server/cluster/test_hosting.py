@@ -207,3 +207,24 @@ def test_the_newest_fold_that_was_acted_on_is_kept(tmp_path: Path) -> None:
         assert 2 == remembered(here.store, FOLDED_NAME)
 
     on_node(tmp_path, first, second)
+
+
+def test_the_fold_may_go_on_while_a_partition_is_made(tmp_path: Path) -> None:
+    """What was decided on an older fold is taken back by the next step, and confirmed then only."""
+
+    async def act(here: Here) -> None:
+        state = fold(EVENTS)
+        making = asyncio.ensure_future(here.hosting.reconcile(state))
+        for _ in range(100_000):
+            if here.hosting._making:
+                break
+            await asyncio.sleep(0)
+        assert A == here.hosting._making
+        state.apply(DropTopic(A), state.offset)
+        assert () == here.hosting.cleared(state)
+        await making
+        await here.hosting.reconcile(state)
+        assert (False, False) == (here.runs(A, 0), here.holds("events", 0))
+        assert (A,) == here.hosting.cleared(state)
+
+    on_node(tmp_path, act)
