@@ -97,8 +97,10 @@ def crash_points(act: str) -> Finder:
     return Finder("crash points", lambda: check_crash_points(*ACTS[act], least=1))
 
 
-def worlds(first: int = 1, count: int = 30) -> Finder:
-    """Worlds of the store, from the first seed that found it when this was written."""
+def worlds(first: int = 1, count: int = 100) -> Finder:
+    """Worlds of the store, up to the first that finds it. What a seed plays changes with the
+    product, so there are many more than it took when this was written.
+    """
 
     def look() -> None:
         for seed in range(first, first + count):
@@ -107,7 +109,7 @@ def worlds(first: int = 1, count: int = 30) -> Finder:
     return Finder("worlds", look)
 
 
-def replicas(first: int = 1, count: int = 30) -> Finder:
+def replicas(first: int = 1, count: int = 100) -> Finder:
     """The same for a log that a leader writes, cuts and writes anew."""
 
     def look() -> None:

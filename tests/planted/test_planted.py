@@ -199,7 +199,7 @@ FOUND: dict[str, tuple[Finder, ...]] = {
     "list-before-the-put": (worlds(), crash_points("upload")),
     "retain-past-tiered": (
         in_life(section_11_20.test_18_s1_retention_never_passes_an_upload_that_stalls),
-        worlds(10),
+        worlds(),
     ),
     "collect-before-published": (
         with_kit(test_collect.test_unpublished_garbage_stays),
@@ -261,7 +261,7 @@ def cases() -> Iterator[Any]:
     """The quickest way to each bug in every run; the others find it, too, in a slow one."""
     for bug, finders in FOUND.items():
         for number, finder in enumerate(finders):
-            marks = [pytest.mark.slow] if number else []
+            marks = [pytest.mark.slow, pytest.mark.timeout(900)] if number else []
             yield pytest.param(bug, finder, marks=marks, id=f"{bug} by {finder.name.strip('`')}")
 
 
