@@ -147,6 +147,8 @@ class ActiveFile:
             handle.write_at(0, buffers)
             handle.sync_all()
             fs.rename(temporary, file.path)
+            if spare is not None:
+                self._used_up(spare)
             fs.sync_directory(self._directory)
         except BaseException:
             handle.close()
@@ -272,13 +274,22 @@ class ActiveFile:
         return self._filled - file.origin
 
     def _take_spare(self, size_bytes: int) -> SpareFile | None:
-        """The spare file, if it holds so much; one that is too small waits for the next file."""
+        """The spare file, if it holds so much; one that is too small waits for the next file.
+
+        It stays the spare file until it has its new name: the filler would begin another one under
+        a name that is still in use.
+        """
         with self._lock:
             spare = self._spare
             if spare is None or not spare.ready or spare.size < size_bytes:
                 return None
-            self._spare = None
             return spare
+
+    def _used_up(self, spare: SpareFile) -> None:
+        """It has another name now."""
+        with self._lock:
+            if self._spare is spare:
+                self._spare = None
 
     def _leave_locked(self) -> None:
         """Nothing more comes into the present file: its zeros are for nobody any more."""

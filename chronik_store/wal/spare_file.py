@@ -37,9 +37,9 @@ class SpareFile:
         needs its room more, and the next piece begins a new one.
         """
         end = min(self.filled + piece_bytes, self.size)
+        if not self.filled:
+            fs.create(self.path).close()
         try:
-            if not self.filled:
-                fs.create(self.path).close()
             write_zeros(fs, self.path, self.filled, end, keep_free_bytes=keep_free_bytes)
         except OSError:
             self.filled = 0

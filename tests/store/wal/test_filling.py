@@ -298,3 +298,30 @@ def test_a_crash_while_zeros_are_given_back_costs_nothing(
     again = open_wal(disk.crash(mode))
     assert again.wal.recovery.verdict == "clean"
     assert again.live().keys() == {1}
+
+
+def test_the_filler_begins_no_spare_file_while_the_last_one_is_being_renamed(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = busy(disk, open_wal)
+    owner.services.filler.close()
+    active = owner.wal._active
+    files = len(owner.wal.files())
+    gate = Gate("rename")
+    disk.hook = gate
+
+    def rotate() -> None:
+        while len(owner.wal.files()) == files:
+            owner.append(b"y" * 3000)
+
+    writer = threading.Thread(target=rotate, daemon=True)
+    writer.start()
+    assert gate.arrived.wait(10)
+    for _ in range(5):
+        active.fill()
+    gate.open()
+    writer.join(10)
+    assert not writer.is_alive()
+    assert len(owner.wal.files()) == files + 1
+    owner.append(b"goes on")
+    assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
