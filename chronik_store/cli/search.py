@@ -118,8 +118,10 @@ def command(
             hits = _merged(results, order)[:limit]
             _Printer(session, topic, query, pattern, dict(lanes)).show(hits, context)
         session.output.flush()
-        _remarks([result for _, _, result in results], total, len(lanes))
-    return exits.DONE if total else exits.NOTHING
+        whole = _remarks([result for _, _, result in results], total, len(lanes))
+    if total:
+        return exits.DONE
+    return exits.NOTHING if whole else exits.UNAVAILABLE  # what was not searched is not absent
 
 
 Found = tuple[int, SearchHit]
@@ -195,17 +197,19 @@ def _marker(query: str) -> Callable[[str], str] | None:
     return lambda text: pattern.sub(lambda match: f"\x1b[{HIGHLIGHT}m{match[0]}\x1b[0m", text)
 
 
-def _remarks(results: list[SearchResult], total: int, partitions: int) -> None:
-    """What the reader of the hits must know, on stderr."""
+def _remarks(results: list[SearchResult], total: int, partitions: int) -> bool:
+    """What the reader of the hits must know, on stderr. True: everything was searched."""
     unknown = sorted({path for result in results for path in result.unknown_paths})
     if unknown:
         say(f"chronik: note: no record searched has {', '.join(unknown)}")
-    for coverage in (part for result in results for part in result.coverage):
-        if not coverage.complete:
-            say(f"chronik: warning: not searched: {_missing(coverage, partitions)}")
+    missed = [part for result in results for part in result.coverage if not part.complete]
+    for coverage in missed:
+        say(f"chronik: warning: not searched: {_missing(coverage, partitions)}")
     if not total:
         seconds = max((result.elapsed_seconds for result in results), default=0.0)
-        say(f"chronik: nothing matched ({duration_text(seconds)})")
+        where = " in what was searched" if missed else ""
+        say(f"chronik: nothing matched{where} ({duration_text(seconds)})")
+    return not missed
 
 
 def _missing(coverage: Coverage, partitions: int) -> str:

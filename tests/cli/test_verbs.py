@@ -436,3 +436,20 @@ def test_bench_counts_nothing_cached_as_read_from_the_bucket(tmp_path, monkeypat
     (cold,) = (row for row in bench._rows if row.what == "read from the bucket, cold")
     assert cold.samples >= 5
     assert len(reads) == 2 + cold.samples  # the footer and the first record before them
+
+
+def test_a_search_that_left_something_out_does_not_say_that_nothing_matched(chronik, tmp_path):
+    with chronik_store.PartitionLog.open("data", topic="events") as log:
+        log.append([b"disk full", b"all fine"])
+        log.seal()
+        while not log.run_pipeline_once().idle:
+            pass
+        assert 2 == log.watermarks.indexed
+    for lost in ("segments", "indexes"):
+        Path(f"data/object_store/{lost}").rename(lost)
+
+    ran = chronik("search", "events", "full")
+
+    assert 3 == ran.code
+    assert "not searched: offsets 0 to 1" in ran.err
+    assert "nothing matched in what was searched" in ran.err
