@@ -53,3 +53,9 @@ def test_every_family_of_tests_is_described() -> None:
     folders = {name for name in families if (ROOT / "tests" / name).is_dir()}
 
     assert {name for name in folders if f"`tests/{name}`" not in text} == set()
+
+
+def test_the_map_of_the_source_has_25_lines() -> None:
+    (drawn,) = re.findall(r"```text\n(.*?)```", (DOCS / "source-map.md").read_text(), re.DOTALL)
+
+    assert 25 == len(drawn.splitlines())
