@@ -62,6 +62,8 @@ class Hosting:
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
         self._folded = -1  # read at the first reconciliation
+        self._begun: set[Lane] = set()
+        """Partitions that this process has noted and not made yet."""
         self._making = ""
         """Id of the topic of which a partition is being made here."""
         self._seen = -1
@@ -75,8 +77,10 @@ class Hosting:
     async def open_metadata(self, topic: Topic) -> RaftPartition:
         """The group that everything else follows from; it is not in `partitions`."""
         replicated.keep_forever(self._store, METADATA_TOPIC)
+        here = await self._run(replicated.has_partition, self._store, METADATA_TOPIC, 0)
+        folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
         await self._install(topic, 0)
-        return await self._open(topic, 0, make_suspect=False)
+        return await self._open(topic, 0, make_suspect=not here and folded > 0)
 
     # --- reconciliation --------------------------------------------------------------------------
 
@@ -89,7 +93,7 @@ class Hosting:
         if state.offset == self._seen:
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
-        offset, fine = state.offset, True
+        offset, fine, before = state.offset, True, self._folded
         for lane in list(self.partitions):
             if self._place_here(state, lane) is None:
                 self._close(lane)
@@ -100,7 +104,7 @@ class Hosting:
                 fine &= await self._try(self._leave, state, found)
         for topic in list(state.topics.values()):
             for partition in range(topic.partitions):
-                fine &= await self._try(self._hold, state, topic.name, partition)
+                fine &= await self._try(self._hold, state, topic.name, partition, before)
         if fine:
             self._seen = offset
 
@@ -138,17 +142,23 @@ class Hosting:
         await self._run(replicated.remove_partition, self._store, *lane)
         logger.info("%s/%d has moved away from this node", *lane)
 
-    async def _hold(self, state: Metadata, name: str, partition: int) -> None:
-        """Run the group of a partition that this node may hold."""
+    async def _hold(self, state: Metadata, name: str, partition: int, before: int) -> None:
+        """Run the group of a partition that this node may hold.
+
+        before: the fold that an earlier reconciliation, or process, had acted on. A log that is
+        younger than it, and not here, is lost, and with it the votes that were given in it.
+        """
         topic, offset = state.topics.get(name), state.offset
         if topic is None or partition >= topic.partitions:
             return
         place = topic.places[partition]
         if self._raft.node_id not in place.holders:
             return
+        lane = (name, partition)
+        if place.version >= before:
+            self._begun.add(lane)
         if place.version >= self._folded:
             await self._note(offset)
-        lane = (name, partition)
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
@@ -158,7 +168,12 @@ class Hosting:
         try:
             if not here:
                 await self._install(topic, partition)
-            part = await self._open(topic, partition, make_suspect=place.version != topic.made_at)
+            is_lost = not here and lane not in self._begun
+            if is_lost:
+                logger.error("%s/%d is gone from this node's disk; it is copied anew", *lane)
+            late = place.version != topic.made_at
+            part = await self._open(topic, partition, make_suspect=late or is_lost)
+            self._begun.discard(lane)
             self.partitions[lane] = part
             self._topic_ids[lane] = topic.topic_id
         finally:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from chronik_server.hosting import FOLDED_NAME, Hosting, group_of
-from chronik_server.metadata import Metadata
+from chronik_server.metadata import METADATA_TOPIC, Metadata
 from chronik_server.metadata_commands import (
     Command,
     DropTopic,
@@ -163,6 +164,38 @@ def test_a_copy_for_an_older_group_starts_without_a_vote_durably(tmp_path: Path)
         assert replica(here).suspect
 
     on_node(tmp_path, first, second)
+
+
+def test_a_log_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: Path) -> None:
+    """Protocol 12: it has voted and acknowledged before, and knows of nothing."""
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert not here.hosting.partitions["events", 0].core.replica.suspect  # type: ignore[union-attr]
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert here.hosting.partitions["events", 0].core.replica.suspect  # type: ignore[union-attr]
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+    on_node(tmp_path, second)
+
+
+def test_metadata_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: Path) -> None:
+    topic = fold(MakeTopic(METADATA_TOPIC, B, (LOG,), 1, (("1",),))).topics[METADATA_TOPIC]
+
+    def act(*, suspect: bool) -> Callable[[Here], Awaitable[None]]:
+        async def act(here: Here) -> None:
+            meta = await here.hosting.open_metadata(topic)
+            assert suspect == meta.core.replica.suspect  # type: ignore[union-attr]
+            await here.hosting.reconcile(fold(EVENTS))
+
+        return act
+
+    on_node(tmp_path, act(suspect=False), act(suspect=False))
+    shutil.rmtree(tmp_path / f"1/wal/{METADATA_TOPIC}/0")
+    on_node(tmp_path, act(suspect=True))
 
 
 def test_6_a_namesake_waits_until_the_old_topic_has_left_and_takes_nothing_over(
