@@ -26,7 +26,7 @@ from chronik_server.raft_partition import RaftPartition
 from chronik_store import replicated
 from chronik_store.aio import AsyncLogStore
 from chronik_store.conversion import found_topics, is_founder
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.control import Members
 from chronik_store.log_store import LogStore
 from chronik_store.replica import Replica
@@ -164,13 +164,19 @@ class Hosting:
         here = await self._run(replicated.has_partition, self._store, *lane)
         if not here and offset < self._folded:
             return  # an old fold: what it says of this node may have passed
+        is_lost = not here and lane not in self._begun
+        if is_lost and place.holders == {self._raft.node_id}:
+            raise UnavailableError(
+                f"{name}/{partition} is gone from this node's disk, and no other node has it: "
+                f"bring wal/{name}/{partition} of its directory back from a copy, or delete the "
+                "topic"
+            )
         self._making = topic.topic_id
         try:
-            if not here:
-                await self._install(topic, partition)
-            is_lost = not here and lane not in self._begun
             if is_lost:
                 logger.error("%s/%d is gone from this node's disk; it is copied anew", *lane)
+            if not here:
+                await self._install(topic, partition)
             late = place.version != topic.made_at
             part = await self._open(topic, partition, make_suspect=late or is_lost)
             self._begun.discard(lane)

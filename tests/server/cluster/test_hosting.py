@@ -182,6 +182,24 @@ def test_a_log_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: P
     on_node(tmp_path, second)
 
 
+def test_the_only_copy_is_never_made_anew(tmp_path: Path) -> None:
+    """Its offsets would begin at 0 again, as if nothing had ever been there."""
+    alone = MakeTopic("events", A, (LOG,), 1, (("1",),))
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(alone))
+        assert here.runs(A, 0)
+
+    async def second(here: Here) -> None:
+        for _ in range(2):
+            await here.hosting.reconcile(fold(alone))
+            assert (False, False) == (here.holds("events", 0), here.runs(A, 0))
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+    on_node(tmp_path, second, second)
+
+
 def test_metadata_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: Path) -> None:
     topic = fold(MakeTopic(METADATA_TOPIC, B, (LOG,), 1, (("1",),))).topics[METADATA_TOPIC]
 
