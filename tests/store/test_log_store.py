@@ -320,7 +320,10 @@ def test_ctrl_c_while_closing_waits_for_the_pipeline_closes_all_the_same(tmp_pat
     log.append([b"x"] * 10)
     time.sleep(0.1)  # the pipeline's thread is in its run
 
-    def interrupted(_):
+    ends, left = PipelineRunner.close, []
+
+    def interrupted(runner):
+        left.append(runner)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PipelineRunner, "close", interrupted)
@@ -334,3 +337,4 @@ def test_ctrl_c_while_closing_waits_for_the_pipeline_closes_all_the_same(tmp_pat
     with open_store(tmp_path / "d") as again:  # the lock was released
         assert 20 == again.partition("a").watermarks.end
     stuck.set()
+    ends(left[0])  # its thread must not go on behind other tests

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -52,6 +53,7 @@ class Play:
     killed_us: int = 0
     acknowledged: int = 0
     questions: list[Question] = field(default_factory=list)
+    child: subprocess.Popen[str] | None = None
 
     @property
     def data(self) -> Path:
@@ -82,9 +84,9 @@ class Play:
         stage = self.stage
         stage.act(1, "A process appends lines, each acknowledged only when it is on disk")
         stage.note(f"{self.lines:,} lines, {size_text(self.size_bytes)}, into {self.data}")
-        child = self._start(hold_at=max(1, self.lines * 2 // 3))
         begun = time.monotonic()
         try:
+            child = self._start(hold_at=max(1, self.lines * 2 // 3))
             for event in self._events(child):
                 if event["event"] == "opened":
                     begun = time.monotonic()
@@ -98,7 +100,7 @@ class Play:
             for event in self._events(child):
                 self.acknowledged = event["end"]
         finally:
-            _end(child)
+            self._end()
         stage.claim("appended, synced and acknowledged", f"{rate:,.0f} lines/s",
                     holds=self.acknowledged > 0)  # fmt: skip
 
@@ -106,8 +108,8 @@ class Play:
         """The log is opened again; what was acknowledged is there; the rest follows."""
         stage = self.stage
         stage.act(2, f"kill -9 at line {self.acknowledged:,}; the same log is opened again")
-        child = self._start()
         try:
+            child = self._start()
             events = self._events(child)
             opened = next(events)
             stage.claim("acknowledged before the kill", f"{self.acknowledged:,}", holds=True)
@@ -123,7 +125,7 @@ class Play:
                     )
                 last = event
         finally:
-            _end(child)
+            self._end()
         if last["event"] != "done":
             raise ChildFailed("the writing process ended early")
         line = Watermarks(*last["line"])
@@ -143,9 +145,27 @@ class Play:
         path = self.directory / "task.json"
         path.write_text(json.dumps(task))
         command = [sys.executable, "-m", "chronik_store.cli.demo.writer", str(path)]
-        return subprocess.Popen(  # noqa: S603 (our own module, our own arguments)
-            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-        )
+        # Ctrl-C in the middle of it would leave a child that nobody knows, in a directory that is
+        # about to be removed. The child never sees one: it is killed.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self.child = subprocess.Popen(  # noqa: S603 (our own module, our own arguments)
+                command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self.child
+
+    def _end(self) -> None:
+        """The child is gone when this returns, whatever state the play is in."""
+        child, self.child = self.child, None
+        if child is None:
+            return
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
 
     def _events(self, child: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
         assert child.stdout is not None
@@ -226,15 +246,6 @@ class Play:
                 f"{found.total:,}{exact} in {duration_text(found.elapsed_seconds)}",
                 holds=found.total == question.expected and found.complete,
             )
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """The child is gone when this returns, whatever state the play is in."""
-    if child.poll() is None:
-        child.kill()
-    child.wait()
-    if child.stdout is not None:
-        child.stdout.close()
 
 
 def _clock(time_us: int) -> str:
