@@ -379,13 +379,17 @@ class AsyncClient:
     async def transfer_leader(
         self, topic: str, *, partition: int = 0, to: str | None = None
     ) -> None:
-        """Hand a partition's leadership over, to that node or to any that is connected.
+        """Hand a partition's leadership over, to that node or to any that is connected. The empty
+        topic is the cluster's metadata.
 
         The new one has every entry before it starts. ConfigError when `to` is no other voter;
         UnavailableError when it did not take over in time: the old leader goes on.
         """
         message = cluster.TransferLeader(topic, partition, to)
-        await self.router.ask_leader((topic, partition), message, repeatable=False)
+        if topic:
+            await self.router.ask_leader((topic, partition), message, repeatable=False)
+        else:  # it has no description to look its leader up in
+            await self.router.ask_any(message, repeatable=False)
 
     async def ping(self) -> int:
         """Some node's wall clock, microseconds since 1970 UTC."""

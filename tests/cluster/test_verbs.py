@@ -98,6 +98,7 @@ def test_leaders_are_listed_and_handed_over(start_cluster, bucket):
     acknowledged = produce(cluster, "events", 50)
     code, out, _ = shell("consume", "events", "--linearizable")
     assert (code, out.encode().splitlines()) == (0, [value for _, value in acknowledged.of(0)])
-    assert shell("leader", "transfer", "--metadata")[0] == 0
+    code, _, err = shell("leader", "transfer", "--metadata")
+    assert code == 0, err
     assert shell("leader", "list")[0] == 0
     assert shell("leader", "list", "nothing")[0] == 2
