@@ -1,7 +1,7 @@
 """`chronik search`: full-text search over all tiers.
 
-Place: a verb. Promise: what was not searched is said, on stderr; exit 1 means that nothing
-matched in what was searched.
+Place: a verb. Promise: what was not searched is said, on stderr; exit 1 means that all
+was searched and nothing matched, 3 that nothing was found and something was not searched.
 """
 
 from __future__ import annotations
