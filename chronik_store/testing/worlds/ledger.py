@@ -15,6 +15,8 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+from chronik_store.errors import OffsetOutOfRangeError
+
 
 class Ledger:
     """Facts about one log, gathered over all its lives."""
@@ -92,10 +94,7 @@ class Ledger:
         learn: what it shows is a fact from now on; not so for one of several possible futures.
         """
         ledger = self if learn else self.copy()
-        marks = log.watermarks  # whose constructor asserts the plot line
-        allowed = range(self.start, max(self.start, self.start_wished) + 1)
-        assert marks.start in allowed, f"the log starts at {marks.start}, which is not in {allowed}"
-        records = list(log.scan())
+        marks, records = self._read_all(log)
         assert [record.offset for record in records] == list(range(marks.start, marks.committed))
         for record in records:
             ledger.saw(record.offset, record.value)
@@ -112,6 +111,25 @@ class Ledger:
         self.compared = ledger.compared
         if learn:
             self.start = marks.start
+
+    def _read_all(self, log: Any) -> tuple[Any, list[Any]]:
+        """The watermarks, and every record between them as one scan shows them.
+
+        The log's own pipeline may run meanwhile. A scan holds no pin, so retention overtakes it:
+        then, and only then, it is read again, from the later start.
+        """
+        while True:
+            marks = log.watermarks  # whose constructor asserts the plot line
+            allowed = range(self.start, max(self.start, self.start_wished) + 1)
+            assert marks.start in allowed, f"it starts at {marks.start}, which is not in {allowed}"
+            try:
+                records = list(log.scan())
+            except OffsetOutOfRangeError:
+                if log.watermarks.start == marks.start:
+                    raise
+                continue
+            if log.watermarks.start == marks.start:
+                return marks, records
 
     def copy(self) -> Ledger:
         """The same facts, to add to."""
