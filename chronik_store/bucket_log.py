@@ -70,7 +70,7 @@ def open_bucket(
         footers=FooterCache(env.threads),
         clock=env.clock,
     )
-    scratch = SearchScratch(env.fs, None)
+    scratch = SearchScratch(env.fs, env.threads, None)
     bundles = BundleCache(scratch.fs, scratch.bundles, env.threads)
     search = LogSearch(
         env=env,

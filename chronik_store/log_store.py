@@ -83,7 +83,9 @@ class LogStore:
             guard,
             read_only=read_only,
             owner=owner,
-            scratch=SearchScratch(env.fs, None if read_only else f"{directory.path}/scratch"),
+            scratch=SearchScratch(
+                env.fs, env.threads, None if read_only else f"{directory.path}/scratch"
+            ),
         )
         self._topics = TopicChanges(env, directory, bucket, self._assembly, self._forget)
         self._ticker = StoreTicker(

@@ -1,9 +1,10 @@
 """Where search keeps what may be thrown away: unpacked bundles, tail indexes, builds.
 
 Place: owned by `log_assembly` and `bucket_log`. Promise: a writer uses its data directory's
-`scratch`, a reader that must not write there a temporary directory of its own, removed at `close`.
-Invariant: nothing here is trusted after a restart, and it is always a real disk, since Tantivy
-opens files itself: under a simulated one it is a temporary directory, too.
+`scratch`, a reader that must not write there a temporary directory of its own, made by its first
+search and removed at `close`. Invariant: nothing here is trusted after a restart, and it is always
+a real disk, since Tantivy opens files itself: under a simulated one it is a temporary directory,
+too.
 """
 
 from __future__ import annotations
@@ -11,36 +12,48 @@ from __future__ import annotations
 import shutil
 import tempfile
 
+from chronik_store.errors import UnavailableError
 from chronik_store.fs.base import FileSystem
 from chronik_store.fs.posix import PosixFileSystem
+from chronik_store.threads import Threads
 
 
 class SearchScratch:
-    """Scratch directories of one store. `directory` None: a temporary one."""
+    """Scratch directories of one store. Thread-safe. `directory` None: a temporary one.
 
-    def __init__(self, fs: FileSystem, directory: str | None) -> None:
-        if directory is None or not isinstance(fs, PosixFileSystem):
-            self._temporary: str | None = tempfile.mkdtemp(prefix="chronik-search-")
-            self.directory = self._temporary
-            self.fs: FileSystem = PosixFileSystem()
-        else:
-            self._temporary = None
-            self.directory = directory
-            self.fs = fs
+    UnavailableError, of each that names one: the temporary directory cannot be made.
+    """
 
-    @property
+    def __init__(self, fs: FileSystem, threads: Threads, directory: str | None) -> None:
+        self._lock = threads.lock()
+        self._directory = directory if isinstance(fs, PosixFileSystem) else None
+        self._temporary: str | None = None
+        self.fs: FileSystem = PosixFileSystem() if self._directory is None else fs
+
+    def _root(self) -> str:
+        if self._directory is not None:
+            return self._directory
+        with self._lock:
+            if self._temporary is None:
+                try:
+                    self._temporary = tempfile.mkdtemp(prefix="chronik-search-")
+                except OSError as error:
+                    raise UnavailableError(
+                        f"no directory for what a search unpacks: {error}; TMPDIR names another"
+                    ) from error
+            return self._temporary
+
     def bundles(self) -> str:
         """Where bundles are unpacked."""
-        return f"{self.directory}/bundles"
+        return f"{self._root()}/bundles"
 
-    @property
     def building(self) -> str:
         """Where bundles are made."""
-        return f"{self.directory}/building"
+        return f"{self._root()}/building"
 
     def tail(self, topic: str, partition: int) -> str:
         """Where the tail index of one partition lives."""
-        return f"{self.directory}/tail/{topic}/{partition}"
+        return f"{self._root()}/tail/{topic}/{partition}"
 
     def close(self) -> None:
         """Remove the temporary directory, if this one is."""

@@ -151,7 +151,7 @@ class Tiering:
     prepare_bucket: Callable[[], None]
     open_object: Callable[[SegmentInfo], ByteSource]
     index_fs: FileSystem | None = None
-    index_directory: str | None = None
+    index_directory: Callable[[], str] | None = None
     kept: Collection[str] = ()
 
 

@@ -106,7 +106,7 @@ def _build(turn: Turn, segment: SegmentInfo, source: ByteSource) -> BuiltBundle:
     who = turn.partition.identity
     directory = f"{turn.partition.paths.scratch}/index"
     if turn.tiering.index_directory is not None:
-        directory = f"{turn.tiering.index_directory}/{who.topic}/{who.partition}"
+        directory = f"{turn.tiering.index_directory()}/{who.topic}/{who.partition}"
     return build_bundle(
         _batches(turn, SegmentReader.open(source, segment)),
         fs=_fs(turn),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -43,26 +43,29 @@ class BundleRef:
 class _Open:
     """A bundle being opened (search None), or open."""
 
-    directory: str
+    directory: str = ""
     users: int = 1
     search: IndexSearch | None = None
     bytes: int = 0
 
 
 class BundleCache:
-    """Opens bundles for searching. Thread-safe. directory: scratch of this object alone."""
+    """Opens bundles for searching. Thread-safe. directory: where scratch of this object alone is;
+    asked at the first bundle, since most readers never search.
+    """
 
     def __init__(
         self,
         fs: FileSystem,
-        directory: str,
+        directory: Callable[[], str],
         threads: Threads,
         *,
         count_max: int = 32,
         bytes_max: int = 1 << 30,
     ) -> None:
         self._fs = fs
-        self._directory = directory
+        self._find_directory = directory
+        self._directory = ""
         self._count_max = count_max
         self._bytes_max = bytes_max
         self._lock = threads.condition()
@@ -122,9 +125,7 @@ class BundleCache:
                     raise refused
                 opened = self._open.get(key)
                 if opened is None:
-                    opened = _Open(f"{self._directory}/bundle_{self._numbered:06}")
-                    self._numbered += 1
-                    self._open[key] = opened
+                    opened = self._open[key] = _Open()
                     return opened
                 if opened.search is not None:
                     opened.users += 1
@@ -135,7 +136,7 @@ class BundleCache:
     def _fill(self, opened: _Open, ref: BundleRef) -> None:
         key = ref.info.key
         try:
-            self._prepare()
+            opened.directory = self._prepare()
             search = open_bundle(
                 ref.read_range,
                 ref.info,
@@ -170,21 +171,31 @@ class BundleCache:
             return None
         return copy.copy(error)  # each raiser its own: raising changes an exception
 
-    def _prepare(self) -> None:
-        """Empty the directory before its first use; the others wait for the first."""
+    def _prepare(self) -> str:
+        """A new bundle's directory. All of scratch is emptied before its first use; the others wait
+        for the first.
+        """
         with self._lock:
             while self._directory_is == "being emptied":
                 self._lock.wait(1.0)
             if self._directory_is == "ours":
-                return
+                return self._next_locked()
             self._directory_is = "being emptied"
         try:
-            with disk(self._directory):
-                empty_directory(self._fs, self._directory)
+            directory = self._find_directory()
+            with disk(directory):
+                empty_directory(self._fs, directory)
         except BaseException:
             self._directory_now("unknown")
             raise
+        self._directory = directory
         self._directory_now("ours")
+        with self._lock:
+            return self._next_locked()
+
+    def _next_locked(self) -> str:
+        self._numbered += 1
+        return f"{self._directory}/bundle_{self._numbered:06}"
 
     def _directory_now(self, state: Literal["unknown", "ours"]) -> None:
         with self._lock:

@@ -73,7 +73,7 @@ class ReplicaLog:
             owner=owner,
             cache_directory=None,
         )
-        scratch = SearchScratch(env.fs, None)
+        scratch = SearchScratch(env.fs, env.threads, None)
         self.assembly = LogAssembly(
             env, config, store, guard, read_only=False, owner=owner, scratch=scratch
         )

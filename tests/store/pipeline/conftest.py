@@ -180,7 +180,7 @@ class World:
         self.acked: list[bytes] = []
         self.term = 0
         self.checked = 0
-        self.index_directory: str | None = None
+        self.index_directory: Callable[[], str] | None = None
         self.commit_lag = 0
 
     def open(self, **steps: int) -> Process:

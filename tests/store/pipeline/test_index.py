@@ -16,7 +16,7 @@ from chronik_store.format.checksum import content_hash
 def make_fixture(kit: Any, tmp_path: Path) -> Any:
     def make(**config: Any) -> Any:
         world = kit.World(**({"indexing_enabled": True} | config))
-        world.index_directory = str(tmp_path / "index")
+        world.index_directory = lambda: str(tmp_path / "index")
         return world
 
     return make
@@ -43,7 +43,7 @@ def test_a_segment_is_indexed_in_the_run_that_uploads_it(make: Any) -> None:
     assert content_hash(world.objects.get(segment.bundle.key)) == segment.bundle.hash
     assert world.disk.paths("/data/segments") == []
     assert process.run().idle
-    assert [name for _, _, files in os.walk(world.index_directory) for name in files] == []
+    assert [name for _, _, files in os.walk(world.index_directory()) for name in files] == []
 
 
 def test_switched_off_it_stands_still_and_holds_nothing_up(make: Any) -> None:

@@ -35,7 +35,7 @@ class Partition:
         self.bad: set[int] = set()
         self.clock = SystemClock()
         self.threads = SystemThreads()
-        self.cache = BundleCache(self.fs, f"{directory}/cache", self.threads)
+        self.cache = BundleCache(self.fs, lambda: f"{directory}/cache", self.threads)
         self.tail = TailIndex(self.clock, self.threads, fs=self.fs, directory=None)
         self.read: list[tuple[int, int]] = []
         self.read_error: Exception | None = None

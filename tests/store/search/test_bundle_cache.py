@@ -59,7 +59,7 @@ def bucket(fs: PosixFileSystem, tmp_path: Path) -> Bucket:
 
 
 def make(fs: PosixFileSystem, tmp_path: Path, **bounds: int) -> BundleCache:
-    return BundleCache(fs, f"{tmp_path}/cache", SystemThreads(), **bounds)
+    return BundleCache(fs, lambda: f"{tmp_path}/cache", SystemThreads(), **bounds)
 
 
 def total(cache: BundleCache, ref: BundleRef) -> int:
