@@ -14,6 +14,8 @@ from chronik_store.config import LogConfig
 from chronik_store.data_directory import disk_error, disk_errors, remove_tree
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
+from chronik_store.format.control import Intent, decode_command
+from chronik_store.format.entry import EntryKind
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_core import LogCore
@@ -34,6 +36,8 @@ from chronik_store.verify import verify_log
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.wal import Wal
+
+READ_BYTES = 4 << 20
 
 
 class LogAssembly:
@@ -201,12 +205,27 @@ class LogAssembly:
             read_only=self._read_only,
         )
 
-    def read_manifest(self, entry: TopicEntry, partition: int, paths: LogPaths) -> Manifest:
-        """The folded manifest of a log that is not open; writes nothing."""
+    def read_names(
+        self, entry: TopicEntry, partition: int, paths: LogPaths
+    ) -> tuple[Manifest, set[str]]:
+        """The folded manifest of a log that is not open, and every key that its WAL announces.
+
+        The last INTENT counts although no mark on disk says that it is committed: its object may
+        have been put before a crash took the mark. Writes nothing.
+        """
         core = self._core(entry, partition, paths, log_id=None)
         core.show_committed()
-        core.wal.close()
-        return core.manifest
+        wal, announced = core.wal, set[str]()
+        index = max(core.committed.index, wal.first_index)
+        while index <= wal.last_index:
+            for header, payload in wal.read(index, wal.last_index, READ_BYTES):
+                index = header.index + 1
+                if header.kind == EntryKind.INTENT:
+                    command = decode_command(header.kind, payload, path=paths.wal)
+                    assert isinstance(command, Intent)
+                    announced.update(command.keys)
+        wal.close()
+        return core.manifest, announced
 
     def close(self, log: PartitionLog) -> None:
         """Acknowledge what is in flight, release everything of this log."""

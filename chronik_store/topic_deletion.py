@@ -1,10 +1,10 @@
 """Carrying out the deletion of a topic (protocol 6).
 
 Place: called by `log_store` for topics whose state is "deleting", at the call and, after a crash
-or an outage, again by the background. Promise: exactly the objects that the topic's own manifests
-name are deleted, by topic id, so a namesake created later loses nothing; a tombstone stays beside
-the manifests. Invariant: bucket first, local directories second, the catalog last: until the last
-step everything can be done again.
+or an outage, again by the background. Promise: exactly the objects that the topic's own logs and
+manifests name are deleted, by topic id, so a namesake created later loses nothing; a tombstone
+stays beside the manifests. Invariant: bucket first, local directories second, the catalog last:
+until the last step everything can be done again.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def delete_topic_data(
             unsure = True  # lost, or removed by a deletion that was cut short: ask the bucket
         else:
             try:
-                manifest = assembly.read_manifest(entry, partition, paths)
+                manifest, announced = assembly.read_names(entry, partition, paths)
             except CorruptionError as error:
                 unsure = True
                 logger.warning(
                     "deleting %s/%s by its bucket manifests: %s", entry.name, partition, error
                 )
             else:
-                keys |= named_keys(manifest)
+                keys |= named_keys(manifest) | announced
                 published = published or manifest.published_number > 0
     claimed = (published or unsure or bool(keys)) and bucket.check_identity()
     if published and not claimed:

@@ -52,9 +52,13 @@ def check_topic(life: Life) -> None:
 
 
 def run(act, check, *, every: int) -> int:
+    return run_after(uploaded, act, check, every=every)
+
+
+def run_after(prepare, act, check, *, every: int) -> int:
     points = 0
     with reachable_buckets():
-        for at, life in crash_points(uploaded, act):
+        for at, life in crash_points(prepare, act):
             close_quietly(life)
             points += 1
             if at % every:
@@ -73,6 +77,37 @@ def run(act, check, *, every: int) -> int:
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_power_may_fail_at_any_call_of_a_deletion(every: int) -> None:
     assert run(delete_and_create, check_topic, every=every) > 30
+
+
+def filled(life: Life) -> None:
+    life.open()
+    for _ in range(3):
+        life.append(2)
+
+
+def tier(life: Life) -> None:
+    """Seal, upload, index, publish."""
+    life.log.seal()
+    life.drain()
+
+
+def check_nothing_stays(life: Life) -> None:
+    """The topic is deleted before anybody has opened its log, which would mark what is committed:
+    what the last INTENT announced goes, too, whether or not a mark says that it is committed.
+    """
+    life.open_store()
+    with life.store:
+        if life.store.topics():
+            life.store.delete_topic("t")
+    objects = [info.key for info in life.bucket.list("", limit=10_000)]
+    assert [key for key in objects if key.startswith(("segments/", "indexes/"))] == []
+    left = [key for key in objects if key.startswith("manifests/")]
+    assert all(key.endswith(".tombstone") for key in left), left
+
+
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_deletion_leaves_no_object_whenever_power_failed_before_it(every: int) -> None:
+    assert run_after(filled, tier, check_nothing_stays, every=every) > 30
 
 
 def take_over(life: Life) -> None:
