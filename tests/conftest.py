@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from chronik_store.testing.crash import MortalThreads
 
 settings.register_profile(
     "quick",
@@ -42,3 +45,14 @@ def pytest_report_header() -> str:
 def seed() -> int:
     """The run's seed, for tests that draw their own schedules."""
     return int(os.environ["CHRONIK_SEED"])
+
+
+@pytest.fixture(autouse=True)
+def _threads_end_with_their_test() -> Iterator[None]:
+    """Machines that died in a test leave threads that wait for ever, hundreds of them in one run
+    through all crash points; each is one more stack for everything after it.
+    """
+    before = set(MortalThreads.known)
+    yield
+    for threads in set(MortalThreads.known) - before:
+        threads.end()

@@ -43,7 +43,12 @@ def seal_now(turn: Turn, segment: OpenSegment, reason: SealReason) -> bool:
 
 
 def _start_file(turn: Turn, index: int) -> None:
-    """The WAL goes on in a new file, so that the one with these records can go as a whole."""
+    """The WAL goes on in a new file, so that the one with these records can go as a whole.
+
+    Not where nothing is ever pruned: each seal would leave a small file for ever.
+    """
+    if turn.is_kept:
+        return
     wal = turn.partition.wal
     newest = wal.files()[-1]
     if newest.first_index <= index <= newest.last_index:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from chronik_store.threads import SystemThreads
 
@@ -33,7 +34,32 @@ class CrashError(BaseException):
 
 
 class MortalThreads(SystemThreads):
-    """Real threads for a store on a simulated disk: one that a crash hits ends without a report."""
+    """Real threads for a store on a simulated disk: one that a crash hits ends without a report.
+
+    Those that a crash leaves waiting wait for ever, until `end`: a test with many crash points
+    ends them, or it gathers thousands.
+    """
+
+    known: ClassVar[weakref.WeakSet[MortalThreads]] = weakref.WeakSet()
+    """All that have not been collected."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._conditions: weakref.WeakSet[_MortalCondition] = weakref.WeakSet()
+        self.known.add(self)
+
+    def condition(self) -> threading.Condition:  # type: ignore[override]
+        """A condition whose waits end with a CrashError once the machine has ended."""
+        made = _MortalCondition(self)
+        self._conditions.add(made)
+        return made
+
+    def end(self) -> None:
+        """The machine and all that waits on it end. Idempotent."""
+        self.ended = True
+        for condition in list(self._conditions):
+            with condition:
+                condition.notify_all()
 
     @staticmethod
     def spawn(target: Callable[[], None], *, name: str) -> threading.Thread:
@@ -44,6 +70,18 @@ class MortalThreads(SystemThreads):
                 target()
 
         return SystemThreads.spawn(until_crash, name=name)
+
+
+class _MortalCondition(threading.Condition):
+    def __init__(self, threads: MortalThreads) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def wait(self, timeout: float | None = None) -> bool:
+        woken = not self._threads.ended and super().wait(timeout)
+        if self._threads.ended:
+            raise CrashError("the machine that this thread waited on has ended")
+        return woken
 
 
 class PendingWrite(NamedTuple):

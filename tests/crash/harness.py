@@ -92,6 +92,7 @@ class Life:
         """The way to the bucket, for faults."""
         self.door.hook = self.plug.at_the_bucket
         self.ledger = Ledger(seed)
+        self.threads = MortalThreads()
         self._store: LogStore | None = None
         self._log: PartitionLog | None = None
 
@@ -111,7 +112,7 @@ class Life:
 
     def open_store(self) -> None:
         self.knows(self.disk)
-        env = Environment(fs=self.disk, threads=MortalThreads())
+        env = Environment(fs=self.disk, threads=self.threads)
         self._store = LogStore.open(self.path, object_store=URL, config=self.config, env=env)
 
     def open(self) -> None:
@@ -187,6 +188,7 @@ def close_quietly(life: Life) -> None:
     if life._store is not None:
         with contextlib.suppress(CrashError, ChronikError):
             life._store.close()
+    life.threads.end()
 
 
 def check_crash_points(prepare: Act, act: Act, *, every_mode: bool = False, least: int = 3) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from chronik_store.config import LogConfig
+from chronik_store.format.entry import EntryKind
 from chronik_store.manifest.state import OpenSegment
+from chronik_store.pipeline import Pipeline
 from chronik_store.pipeline.seal import due
 
 HOUR = 3600.0
@@ -48,6 +51,26 @@ def test_an_idle_log_writes_no_entry_however_long_it_idles(kit: Any) -> None:
         world.clock.advance(12 * HOUR)
         assert process.run().idle
     assert len(world.entries) == entries
+
+
+def test_a_seal_begins_a_new_wal_file_but_where_nothing_is_ever_pruned(kit: Any) -> None:
+    """The metadata of a cluster lives for years: a file for each seal would stay for ever."""
+    files = []
+    for kept in ((), ("t",)):
+        world = kit.World()
+        process = world.open()
+        process.pipeline = Pipeline(replace(process.tiering, kept=kept))
+        for _ in range(3):
+            process.append(1)
+            world.clock.advance(HOUR)
+            process.drain()
+        assert len(process.manifest.segments) == 3
+        assert len(process.manifest.segments) == len(world.object_keys("segments/"))
+        seals = [entry for entry in world.entries if entry.header.kind == EntryKind.SEAL]
+        assert len(seals) == 3
+        files.append({file.first_index for file in world.files if file.seq > 1})
+    assert files[0] != set()
+    assert files[1] == set()
 
 
 def test_a_young_small_segment_stays_open(kit: Any) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 
 import pytest
 
-from chronik_store.testing.crash import CrashMode, PendingWrite, surviving_bytes
+from chronik_store.testing.crash import (
+    CrashError,
+    CrashMode,
+    MortalThreads,
+    PendingWrite,
+    surviving_bytes,
+)
 
 SECTOR = 512
 
@@ -68,3 +75,22 @@ def test_lost_and_kept_are_the_two_ends(seed: int) -> None:
 
 def test_a_file_without_unsynced_writes_is_left_alone() -> None:
     assert surviving_bytes(b"abc", 3, [], "any", random.Random(1)) == b"abc"
+
+
+def test_threads_that_a_crash_left_waiting_end_when_told() -> None:
+    threads = MortalThreads()
+    condition, waits = threads.condition(), threading.Event()
+
+    def wait_for_ever() -> None:
+        with condition:
+            waits.set()
+            condition.wait()
+        raise AssertionError("nothing has woken it")
+
+    victim = threads.spawn(wait_for_ever, name="victim")
+    assert waits.wait(10)
+    threads.end()
+    victim.join(10)
+    assert not victim.is_alive()
+    with condition, pytest.raises(CrashError):
+        condition.wait(0)
