@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from chronik_server.addresses import Address
 from chronik_server.client.options import ClientOptions
@@ -33,9 +33,10 @@ from chronik_store.errors import ChronikError, RecordTooLargeError
 from chronik_store.format.checksum import Buffer
 
 SOFTWARE = "chronik python client"
+T = TypeVar("T")
 
 
-class Channel(asyncio.Protocol):
+class Channel(asyncio.BufferedProtocol):
     """A connection that has been greeted. Belongs to the event loop that opened it."""
 
     def __init__(
@@ -166,17 +167,24 @@ class Channel(asyncio.Protocol):
         """Connected."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where bytes are read to: those of a long answer to where they stay."""
+        return self._connection.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
-        try:
-            for event in self._connection.receive_data(data):
-                self._on_event(event)
-        except ChronikError as error:
-            self._lose(error)
+        self._take(self._connection.buffer_updated, nbytes)
 
     def eof_received(self) -> None:
         """The node has hung up."""
-        self.data_received(b"")
+        self._take(self._connection.receive_data, b"")
+
+    def _take(self, receive: Callable[[T], list[Event]], new: T) -> None:
+        try:
+            for event in receive(new):
+                self._on_event(event)
+        except ChronikError as error:
+            self._lose(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing comes any more."""

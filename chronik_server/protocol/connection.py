@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from chronik_server import errors
 from chronik_server.errors import LocalProtocolError, ProtocolError
@@ -45,6 +45,7 @@ from chronik_store.format.checksum import Buffer
 GREETING_BYTES_MAX: Final = 64 << 10
 """A frame before the greeting is done: who has not proved anything gets no more memory."""
 REQUEST_ID_MAX: Final = (1 << 32) - 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,27 @@ class Connection:
 
     def receive_data(self, data: Buffer) -> list[Event]:
         """The events that these bytes complete; no bytes: the other side has hung up."""
+        if len(data):
+            return self._complete(self._decoder.feed, data)
+        if self.state in {State.CLOSED, State.FAILED}:
+            return []
+        cut = bool(self._decoder.pending_bytes)
+        self._move(Move.HANG_UP)
+        return [Closed(cut)]
+
+    def get_buffer(self) -> memoryview:
+        """Where the next bytes belong; for who reads into buffers, instead of `receive_data`."""
+        return self._decoder.get_buffer()
+
+    def buffer_updated(self, count: int) -> list[Event]:
+        """The events that `count` bytes in that buffer complete."""
+        return self._complete(self._decoder.buffer_updated, count)
+
+    def _complete(self, take: Callable[[T], list[Frame]], new: T) -> list[Event]:
         if self.state in {State.CLOSED, State.FAILED}:
             return []
         try:
-            if not len(data):
-                cut = bool(self._decoder.pending_bytes)
-                self._move(Move.HANG_UP)
-                return [Closed(cut)]
-            return [self._received[frame.kind](frame) for frame in self._decoder.feed(data)]
+            return [self._received[frame.kind](frame) for frame in take(new)]
         except ChronikError:
             self.state = TRANSITIONS[self.state, Move.FAULT]
             raise

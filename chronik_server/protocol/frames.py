@@ -13,8 +13,9 @@ xxh3-64 over the sixteen bytes before it and the header; a payload brings its ow
 entry), so that each byte is hashed once.
 
 Place: the lowest part of the protocol. Promise: `FrameDecoder` never holds more than one frame of
-the allowed size and what came behind it in the same read. Invariant: the place of frame_bytes and
-version is the same in every version to come, so a newer frame is refused by name.
+the allowed size and what came behind it in the same read, nor, of a frame that is only announced,
+more than a few times what has arrived. Invariant: the place of frame_bytes and version is the same
+in every version to come, so a newer frame is refused by name.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ _HEAD: Final = struct.Struct("<IBBHIII")
 _COVERED: Final = struct.Struct("<IBBHII")
 _FIXED_BYTES: Final = FRAME_HEAD_BYTES - 4
 _LOW: Final = 0xFFFFFFFF
+_READ_BYTES: Final = 64 << 10
+_GROWTH: Final = 4
+"""A long frame's buffer is at most so many times as long as what has arrived of it."""
 
 
 class FrameKind(IntEnum):
@@ -83,18 +87,55 @@ def encode_frame(
 class FrameDecoder:
     """Bytes as they arrive in, frames out. `frame_bytes_max` bounds a frame, head included.
 
-    Not thread-safe. After an error it takes nothing more.
+    Two ways in, of which one decoder takes one: `feed`, or `get_buffer` and `buffer_updated`, which
+    read a long frame to where it stays: its payload is a view. Not thread-safe. After an error it
+    takes nothing more.
     """
 
     def __init__(self, frame_bytes_max: int) -> None:
         self.frame_bytes_max = frame_bytes_max
         self._buffer = bytearray()
         self._wanted = FRAME_HEAD_BYTES
+        self._short: memoryview | None = None  # what is read to between long frames
+        self._long: memoryview | None = None  # the first part of a long frame
+        self._long_bytes = 0  # so much of it has arrived
 
     @property
     def pending_bytes(self) -> int:
         """How much of a frame that is not whole yet has arrived."""
-        return len(self._buffer)
+        return len(self._buffer) + self._long_bytes
+
+    def get_buffer(self) -> memoryview:
+        """Where the next bytes belong. The same place until `buffer_updated` is told of some."""
+        if self._long is not None:
+            return self._long[self._long_bytes :]
+        if self._short is None:
+            self._short = memoryview(bytearray(_READ_BYTES))
+        return self._short
+
+    def buffer_updated(self, count: int) -> list[Frame]:
+        """The frames that `count` bytes in the buffer complete. Raises what `feed` does."""
+        whole = self._long
+        if whole is None:
+            frames = self.feed(self.get_buffer()[:count])
+            if self._wanted > _READ_BYTES:
+                self._long_bytes = len(self._buffer)
+                self._lengthen(self._buffer)
+                self._buffer.clear()
+            return frames
+        self._long_bytes += count
+        if self._long_bytes < len(whole):
+            return []
+        if len(whole) < self._wanted:
+            self._lengthen(whole)
+            return []
+        self._long, self._long_bytes, self._wanted = None, 0, FRAME_HEAD_BYTES
+        return [_frame(whole.toreadonly(), _HEAD.unpack_from(whole), copied=False)]
+
+    def _lengthen(self, arrived: Buffer) -> None:
+        size = min(self._wanted, _GROWTH * max(len(arrived), _READ_BYTES))
+        self._long = memoryview(bytearray(size))
+        self._long[: len(arrived)] = arrived
 
     def feed(self, data: Buffer) -> list[Frame]:
         """The frames that `data` completes. ProtocolError, FutureVersionError: hang up."""
@@ -155,10 +196,13 @@ class FrameDecoder:
         return length
 
 
-def _frame(whole: memoryview, fields: tuple[int, int, int, int, int, int, int]) -> Frame:
+def _frame(
+    whole: memoryview, fields: tuple[int, int, int, int, int, int, int], *, copied: bool = True
+) -> Frame:
     _, _, kind, verb, request_id, header_bytes, digest = fields
     end = FRAME_HEAD_BYTES + header_bytes
     header = bytes(whole[FRAME_HEAD_BYTES:end])
     if checksum(bytes(whole[:_FIXED_BYTES]) + header) & _LOW != digest:
         raise ProtocolError("a frame's checksum does not match its bytes")
-    return Frame(kind, verb, request_id, header, bytes(whole[end:]))
+    payload = whole[end:]
+    return Frame(kind, verb, request_id, header, bytes(payload) if copied else payload)

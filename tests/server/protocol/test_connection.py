@@ -174,6 +174,85 @@ def test_any_bytes_are_events_or_a_typed_error(chunks: list[bytes]) -> None:
         assert server.pending_bytes <= 1600
 
 
+def poured(connection: Connection, data: bytes, most: int) -> list[object]:
+    """Bytes as they reach who reads into buffers, `most` at a time."""
+    events: list[object] = []
+    at = 0
+    while at < len(data):
+        buffer = connection.get_buffer()
+        count = min(len(buffer), len(data) - at, most)
+        buffer[:count] = data[at : at + count]
+        events += connection.buffer_updated(count)
+        at += count
+    return events
+
+
+@pytest.mark.parametrize("most", [1 << 30, 200_001, 65536, 997])
+def test_long_and_short_answers_come_by_either_way(most: int) -> None:
+    client, server = greeted()
+    sizes = [10, 300_000, 0, 65_500, 1_200_000, 65_536, 70_000, 5]
+    answers = []
+    for number, size in enumerate(sizes, 2):
+        server.receive_data(raw(client, Request(number, Verb.FETCH, data.Fetch("t"))))
+        payload = bytes([number]) * size
+        answers.append(Response(number, data.Fetched(1, 0, 1, "wal", 7), payload))
+    sent = b"".join(raw(server, answer) for answer in answers)
+
+    assert answers == poured(client, sent, most)
+    assert {} == client.in_flight
+    assert 0 == client.pending_bytes
+
+
+def test_a_long_frame_that_is_only_announced_takes_no_memory() -> None:
+    client, server = greeted()
+    server.receive_data(raw(client, Request(2, Verb.FETCH, data.Fetch("t"))))
+    sent = raw(server, Response(2, data.Fetched(1, 0, 1, "wal", 7), bytes(40 << 20)))
+
+    for count in (100, 70_000, 300_000):
+        client, _ = greeted()
+        client.send(Request(2, Verb.FETCH, data.Fetch("t")))
+        assert [] == poured(client, sent[:count], 1 << 30)
+        assert count == client.pending_bytes
+        assert len(client.get_buffer()) <= 4 * max(count, 65536)
+        assert [Closed(cut=True)] == client.receive_data(b"")
+
+
+def test_bytes_in_buffers_are_refused_as_others_are() -> None:
+    client, server = greeted(Limits(frame_bytes_max=100_000))
+    server.receive_data(raw(client, Request(2, Verb.FETCH, data.Fetch("t"))))
+    sent = raw(server, Response(2, data.Fetched(1, 0, 1, "wal", 7), bytes(100_000)))
+
+    with pytest.raises(ProtocolError, match="at most 100000"):
+        poured(client, sent, 1 << 30)
+    assert State.FAILED is client.state
+    assert [] == client.buffer_updated(10)
+
+    client, server = greeted()
+    server.receive_data(raw(client, Request(2, Verb.FETCH, data.Fetch("t"))))
+    damaged = bytearray(raw(server, Response(2, data.Fetched(1, 0, 1, "wal", 7), bytes(100_000))))
+    damaged[25] ^= 1
+    with pytest.raises(ProtocolError, match="checksum"):
+        poured(client, bytes(damaged), 1 << 30)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=8))
+def test_any_bytes_in_buffers_are_events_or_a_typed_error(chunks: list[bytes]) -> None:
+    for greeted_first in (False, True):
+        one = opened(Side.SERVER, greeted=greeted_first)
+        other = opened(Side.SERVER, greeted=greeted_first)
+        for chunk in filter(None, chunks):
+            try:
+                expected: object = one.receive_data(chunk)
+            except ChronikError as error:
+                expected = str(error)
+            try:
+                found: object = poured(other, chunk, 1 << 30)
+            except ChronikError as error:
+                found = str(error)
+            assert expected == found
+            assert one.state is other.state
+
+
 @given(st.data())
 def test_a_damaged_frame_never_gives_another_message(data: st.DataObject) -> None:
     """Flips, cuts and repeats of good frames: an error, or what was sent, never something else."""
