@@ -243,17 +243,13 @@ class Consumer:
 
     def __iter__(self) -> Iterator[Consumed]:
         while (taken := self._loop.run(self._consumer.take())) is not None:
-            lane, (partition, records, tier) = taken
-            for record in records:
-                if lane.left:
-                    break
-                lane.handed_out = record.offset + 1
-                yield Consumed(partition, record, tier)
+            for piece in taken.each():
+                yield from piece
 
     def runs(self) -> Iterator[Run]:
         """As `AsyncConsumer.runs`."""
-        while (run := self._loop.run(self._consumer.take_run())) is not None:
-            yield run
+        while (taken := self._loop.run(self._consumer.take())) is not None:
+            yield from taken.runs()
 
     def positions(self) -> dict[int, int]:
         """As `AsyncConsumer.positions`."""

@@ -7,11 +7,18 @@ contiguous from the offset asked for; a gap is CorruptionError, never skipped.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Final
+
 from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.entry import iter_entries
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.model import StoredRecord
+
+PIECE_BYTES: Final = 128 << 10
+"""Batches smaller than this are handed out together."""
 
 
 def batches_of(payload: Buffer, offset: int) -> list[StoredBatch]:
@@ -25,16 +32,35 @@ def batches_of(payload: Buffer, offset: int) -> list[StoredBatch]:
                 "left out",
                 offset_range=(following, header.base_offset),
             )
-        batches.append(StoredBatch(body, header.base_offset, header.timestamp_us))
+        batch = StoredBatch(body, header.base_offset, header.timestamp_us, verify=False)
+        batch.check_columns(path="fetch")  # its checksum was verified with the entry's
+        batches.append(batch)
         following = header.end_offset
     return batches
 
 
 def records_of(payload: Buffer, offset: int, limit: int = 1 << 62) -> list[StoredRecord]:
     """At most `limit` records from `offset` on."""
+    batches = batches_of(payload, offset)
+    return list(chain.from_iterable(pieces(batches, offset, offset + limit)))
+
+
+def pieces(batches: Iterable[StoredBatch], offset: int, stop: int) -> Iterator[list[StoredRecord]]:
+    """The records [offset, stop) of consecutive batches, one batch or a few small ones at a time:
+    made when they are asked for, so that they still lie in the processor's cache when they are
+    used, and their memory is that of the piece before.
+    """
     records: list[StoredRecord] = []
-    for batch in batches_of(payload, offset):
-        if len(records) >= limit:
+    size = 0
+    for batch in batches:
+        start = max(offset, batch.base_offset)
+        if start >= stop:
             break
-        records += batch.records_from(offset, limit - len(records))
-    return records
+        if start < batch.end_offset:
+            records += batch.records_from(start, stop - start)
+            size += len(batch.value_data)
+        if size >= PIECE_BYTES:
+            yield records
+            records, size = [], 0
+    if records:
+        yield records

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import struct
 from array import array
+from io import BytesIO
 from itertools import pairwise, repeat
+from operator import sub
 from typing import TYPE_CHECKING, Any, Final
 
 from chronik_store.errors import CorruptionError
@@ -47,8 +49,8 @@ class StoredBatch:
     batch_buffer: exactly one batch (of the file `path`). base_offset: of its first record.
     timestamp_us: the entry's index timestamp, which is every record's when the batch has none of
     its own. verify: check the checksum and all that a reader relies on (CorruptionError); pass
-    False only for a batch that was built here or passed `RecordBatch.from_buffer`, and whose
-    checksum was verified since (`entry.verify_payload`).
+    False only for a batch whose checksum was verified (`entry.verify_payload`), and that was built
+    here, passed `RecordBatch.from_buffer` before, or passes `check_columns` now.
     """
 
     __slots__ = (
@@ -75,12 +77,16 @@ class StoredBatch:
         header = parse_header(batch_buffer, path=path)
         if verify:
             verify_checksum(batch_buffer, path=path)
-        body = raw_body(batch_buffer, header, path=path)
+        self._open(raw_body(batch_buffer, header, path=path), header, base_offset, timestamp_us)
         if verify:
-            check_body(body, header, path=path)
-        self._open(body, header, base_offset, timestamp_us)
-        if verify:
-            self.headers()
+            self.check_columns(path=path)
+
+    def check_columns(self, *, path: str = "") -> None:
+        """CorruptionError unless all that a reader relies on, beside the checksum, is as it was
+        written.
+        """
+        check_body(self._body, self._header, path=path)
+        self.headers()
 
     def _open(
         self, body: memoryview, header: BatchHeader, base_offset: int, timestamp_us: int
@@ -264,5 +270,4 @@ def _slices(data: memoryview, offsets: memoryview) -> list[bytes]:
     ends = offsets.tolist()
     if len(data) >= _LARGE_VALUE_BYTES * len(ends):
         return [bytes(data[start:end]) for start, end in pairwise(ends)]
-    raw = bytes(data)
-    return [raw[start:end] for start, end in pairwise(ends)]
+    return list(map(BytesIO(data).read, map(sub, ends[1:], ends)))

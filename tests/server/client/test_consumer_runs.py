@@ -8,7 +8,17 @@ import dataclasses
 import pytest
 
 from chronik_server.client import Client
+from chronik_server.client.fetching import records_of
 from chronik_store.errors import CorruptionError
+from chronik_store.format.batch_layout import (
+    BATCH_HEADER_BYTES,
+    column_lengths,
+    column_starts,
+    parse_header,
+    restamped,
+)
+from chronik_store.format.entry import encode_entry_header
+from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, connected, run, serving
 
 
@@ -70,6 +80,75 @@ def test_seeking_within_a_run_drops_its_rest(tmp_path):
     assert [0, 1, 2, 98, 99] == run(main())
 
 
+def test_who_stops_in_the_middle_and_iterates_again_misses_nothing(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 400)
+            found, places = [], []
+            async with await client.consumer("events", fetch_bytes=2000) as consumer:
+                for wanted in (3, 57, 1, 200):
+                    async for item in consumer:
+                        found.append(item.record.offset)
+                        if len(found) >= wanted:
+                            break
+                    places.append(consumer.positions()[0])
+                run = await consumer.take_run()
+                found += [record.offset for record in run.records]
+                found += [each.record.offset async for each in consumer]
+            return found, places
+
+    found, places = run(main())
+
+    assert list(range(400)) == found
+    assert [3, 57, 58, 200] == places
+
+
+def test_blocking_misses_nothing_either(tmp_path):
+    def work(address):
+        with Client(address, options=QUICK) as client:
+            client.create_topic("events")
+            for _ in range(4):
+                client.append("events", [b"%d" % number for number in range(100)])
+            found = []
+            with client.consumer("events", fetch_bytes=1000) as consumer:
+                for item in consumer:
+                    found.append(item.record.offset)
+                    if len(found) == 150:
+                        break
+                found += [record.offset for run in consumer.runs() for record in run.records]
+            return found
+
+    async def main():
+        async with serving(tmp_path) as (_, address):
+            return await asyncio.to_thread(work, address)
+
+    assert list(range(400)) == run(main())
+
+
+def test_a_run_is_a_batch_or_some_small_ones(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            for size in (100_000, 100_000, 300_000, 10, 10):
+                await client.append("events", [b"x" * (size // 2)] * 2)
+            async with await client.consumer("events", start=1) as consumer:
+                return [[r.offset for r in run.records] async for run in consumer.runs()]
+
+    assert [[1, 2, 3], [4, 5], [6, 7, 8, 9]] == run(main())
+
+
+def test_the_next_question_is_on_its_way_before_an_answer_is_handed_out(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 400)
+            channel = await client.router.leader_channel(("events", 0))
+            async with await client.consumer("events", fetch_bytes=1000) as consumer:
+                run = await consumer.take_run()
+                return run.records[0].offset, channel.in_flight, channel.backlog_bytes
+
+    assert (0, 1, 0) == run(main())
+
+
 def test_blocking_commits_only_what_was_handed_out(tmp_path):
     def work(address):
         with Client(address, options=QUICK) as client:
@@ -90,6 +169,25 @@ def test_blocking_commits_only_what_was_handed_out(tmp_path):
             return await asyncio.to_thread(work, address)
 
     assert (list(range(42, 100)), 100) == run(main())
+
+
+def test_a_batch_with_a_good_checksum_and_bad_columns_is_refused():
+    batch = RecordBatch.build([b"abc", b"def"])
+    header = parse_header(batch.buffer)
+    damaged = bytearray(batch.buffer)
+    place = BATCH_HEADER_BYTES + column_starts(column_lengths(header))[4] + 4
+    damaged[place] = 200  # the first value ends behind the second
+    payload = restamped(damaged, header)
+    entry = encode_entry_header(1, 1, 1, 0, 2, 5, payload) + payload
+
+    assert [b"abc", b"def"] == [
+        record.value
+        for record in records_of(
+            encode_entry_header(1, 1, 1, 0, 2, 5, batch.buffer) + batch.buffer, 0
+        )
+    ]
+    with pytest.raises(CorruptionError, match="value offsets do not rise"):
+        records_of(entry, 0)
 
 
 def test_an_answer_that_ends_elsewhere_than_it_says_is_refused(tmp_path):
