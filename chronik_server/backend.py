@@ -23,6 +23,7 @@ from chronik_server.protocol.data import (
 )
 from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.protocol.topics import CreateTopic, TopicDescription
+from chronik_server.turn import Turn
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, PipelineReport, SearchResult, TopicInfo
@@ -116,6 +117,10 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> NodeIdentity: ...
+    @property
+    def turn(self) -> Turn:
+        """In which everything of this node speaks."""
+        ...
 
     async def start(self, address: str) -> None:
         """Begin to work; `address` is what others reach this node at."""

@@ -25,6 +25,7 @@ from chronik_server.protocol.cluster import (
 from chronik_server.protocol.data import Acks, CursorPlace, Fetched, OffsetsFound, Search
 from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.protocol.topics import CreateTopic, PartitionPlace, TopicDescription
+from chronik_server.turn import Turn
 from chronik_store.aio import AsyncLogStore, AsyncPartitionLog
 from chronik_store.errors import ChronikError, ConfigError, TopicNotFoundError
 from chronik_store.format.checksum import Buffer
@@ -120,6 +121,7 @@ class LocalBackend:
     def __init__(self, store: AsyncLogStore, identity: NodeIdentity) -> None:
         self._store = store
         self.identity = identity
+        self.turn = Turn(asyncio.get_running_loop())
         self._address = ""
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
 

@@ -23,6 +23,7 @@ from chronik_server.backend import Backend, NodeIdentity
 from chronik_server.config import ServerConfig
 from chronik_server.joining import addresses_in, describe
 from chronik_server.local_backend import LocalBackend
+from chronik_server.turn import Turn
 from chronik_store.aio import AsyncLogStore
 from chronik_store.config import LogConfig
 from chronik_store.conversion import is_founder
@@ -123,17 +124,13 @@ async def _node(
 ) -> RaftBackend:
     from chronik_server.raft_backend import RaftBackend
 
-    loop = asyncio.get_running_loop()
-
-    def dispatch(call: Callable[[], None]) -> None:
-        loop.call_soon_threadsafe(call)
-
+    turn = Turn(asyncio.get_running_loop())
     opener = functools.partial(
         open_as_node,
         config.data_dir,
         cluster_id=cluster_id,
         node_id=config.node_id,
-        dispatch=dispatch,
+        dispatch=turn.from_thread,
         config=log_config,
         env=env,
     )
@@ -143,7 +140,7 @@ async def _node(
         first = (config.node_id,)
     identity = NodeIdentity(cluster_id, config.node_id, uuid, _boot_id(env))
     return RaftBackend(
-        config, store, identity, hints=hints, first=first, env=env, on_fatal=on_fatal
+        config, store, identity, hints=hints, first=first, env=env, turn=turn, on_fatal=on_fatal
     )
 
 

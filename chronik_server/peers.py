@@ -23,6 +23,7 @@ from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.protocol.raft_message import RaftMessage
 from chronik_server.raft import messages
 from chronik_server.raft.node import RaftNode
+from chronik_server.turn import Turn
 from chronik_store.errors import ChronikError, IdentityMismatchError
 from chronik_store.format.checksum import Buffer
 
@@ -47,6 +48,7 @@ class PeerLinks:
         options: ClientOptions,
         check: Callable[[PeerIdentity], None],
         on_report: Callable[[str, NodeReport], None],
+        turn: Turn | None = None,
     ) -> None:
         self.own = own
         self.raft: RaftNode | None = None
@@ -56,6 +58,7 @@ class PeerLinks:
         self._options = options
         self._check = check
         self._on_report = on_report
+        self._turn = turn
         self._addresses: dict[str, tuple[Address, ...]] = {}
         self._links: dict[str, Link] = {}
         self._silent_looks: dict[str, int] = {}
@@ -100,6 +103,7 @@ class PeerLinks:
             self._options,
             peer=self.own,
             on_told=lambda message, payload: self.receive(node_id, message, payload),
+            turn=self._turn,
         )
         welcome = channel.welcome
         peer = None if welcome is None else welcome.peer

@@ -39,6 +39,7 @@ from chronik_server.protocol.topics import CreateTopic, TopicDescription
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
 from chronik_server.steward import Steward
+from chronik_server.turn import Turn
 from chronik_store import replicated
 from chronik_store.aio import AsyncLogStore
 from chronik_store.environment import Environment
@@ -68,9 +69,11 @@ class RaftBackend:
         hints: dict[str, Address],
         first: tuple[str, ...],
         env: Environment,
+        turn: Turn,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self.identity = identity
+        self.turn = turn
         self._config = config
         self._store = store
         self._first = first
@@ -83,13 +86,14 @@ class RaftBackend:
             identity.cluster_id, identity.node_id, identity.node_uuid, identity.boot_id
         )
         self._options = ClientOptions(token=config.auth_token, tls=config.tls)
-        self._peers = PeerLinks(own, self._options, self._check_peer, self._take)
+        self._peers = PeerLinks(own, self._options, self._check_peer, self._take, turn)
         self._raft = RaftNode(
             identity.node_id,
             boot_id=identity.boot_id,
             transport=self._peers,
             env=env,
             loop=self._loop,
+            turn=turn,
             on_fatal=lambda _group, error: on_fatal(error),
         )
         self._peers.raft = self._raft

@@ -111,19 +111,22 @@ class RaftPartition:
         self._must_lead()
         if self._pause_seconds(batch):
             return False
+        self._check_end(expected_offset)
+
+        def told(outcome: Proposed | ChronikError) -> None:
+            if isinstance(outcome, Proposed):
+                _, _, base_offset, end_offset, duplicate = outcome
+                done(AppendResult(base_offset, end_offset, duplicate))
+            else:
+                done(self.translated(outcome))
+
         try:
-            committed = self._propose(batch, expected_offset)
+            self.consensus.propose_batch(batch, told)
         except BackpressureError:
             return False
-        committed.add_done_callback(lambda committed: done(self._outcome(committed)))
+        except raft.NotLeaderError as error:
+            raise self.translated(error) from error
         return True
-
-    def _outcome(self, committed: asyncio.Future[Proposed]) -> AppendResult | BaseException:
-        error = committed.exception()
-        if error is None:
-            _, _, base_offset, end_offset, duplicate = committed.result()
-            return AppendResult(base_offset, end_offset, duplicate)
-        return self.translated(error) if isinstance(error, ChronikError) else error
 
     async def _queued(
         self, batch: RecordBatch, expected_offset: int | None
@@ -149,12 +152,7 @@ class RaftPartition:
     def _propose(self, batch: RecordBatch, expected_offset: int | None) -> asyncio.Future[Proposed]:
         if not self.consensus.is_ready:
             raise self.not_leader()
-        if expected_offset is not None and expected_offset != self.core.end_offset:
-            raise OffsetConflictError(
-                f"expected the log to end at {expected_offset}, it ends at {self.core.end_offset}",
-                expected_offset=expected_offset,
-                end_offset=self.core.end_offset,
-            )
+        self._check_end(expected_offset)
         before = self.core.end_offset
         try:
             committed = self.consensus.propose([batch])
@@ -162,6 +160,14 @@ class RaftPartition:
             return committed
         except raft.NotLeaderError as error:
             raise self.translated(error) from error
+
+    def _check_end(self, expected_offset: int | None) -> None:
+        if expected_offset is not None and expected_offset != self.core.end_offset:
+            raise OffsetConflictError(
+                f"expected the log to end at {expected_offset}, it ends at {self.core.end_offset}",
+                expected_offset=expected_offset,
+                end_offset=self.core.end_offset,
+            )
 
     async def _durable_here(self, committed: asyncio.Future[Proposed]) -> None:
         """Return when it is on this disk, or sooner when it is committed. A retry that shares

@@ -42,6 +42,7 @@ class Server:
         self.sessions: set[Session] = set()
         self.software = f"chronik {chronik_store.__version__}"
         self.stopping = False
+        self.turn = backend.turn
         self._one_less = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self._listener: asyncio.Server | None = None

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
-from chronik_server.protocol.connection import Connection, Limits, one_way
+from chronik_server.protocol.connection import ENDED, Connection, Limits
 from chronik_server.protocol.data import Produce, Produced
 from chronik_server.protocol.events import (
     NO_REQUEST,
@@ -98,7 +98,7 @@ class Session(asyncio.Protocol):
         if not self._connection.pending_bytes:
             self._began = self._heard
         self._server.metrics.received_bytes += len(data)
-        self._take(data)
+        self._server.turn.run(self._take, data)
 
     def eof_received(self) -> None:
         """The other side has hung up; asyncio closes the transport then."""
@@ -273,7 +273,8 @@ class Session(asyncio.Protocol):
 
     def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> None:
         """Say something one way to the node that called."""
-        self._send(one_way(message), payload)
+        if self._transport is not None and self._connection.state not in ENDED:
+            self._queue(self._connection.tell(message, payload))
 
     @property
     def backlog_bytes(self) -> int:
@@ -289,9 +290,9 @@ class Session(asyncio.Protocol):
         """Flush and hang up."""
         self._close()
 
-    def _send(self, event: Response | Failure | Told, more: Sequence[Buffer] = ()) -> None:
+    def _send(self, event: Response | Failure, more: Sequence[Buffer] = ()) -> None:
         """Queue an answer; what one turn of the loop produces goes out in one write."""
-        if self._transport is None or self._connection.state in {State.CLOSED, State.FAILED}:
+        if self._transport is None or self._connection.state in ENDED:
             return
         try:
             buffers = self._connection.send(event, more)
@@ -300,8 +301,11 @@ class Session(asyncio.Protocol):
             assert isinstance(event, Response)
             logger.exception("an answer does not fit")
             buffers = self._connection.send(Failure(event.request_id, hide(error)))
+        self._queue(buffers)
+
+    def _queue(self, buffers: list[Buffer]) -> None:
         if not self._out:
-            self._server.loop.call_soon(self._flush)
+            self._server.turn.speak(self._flush)
         self._out += buffers
 
     def _flush(self) -> None:

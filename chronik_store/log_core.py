@@ -221,12 +221,12 @@ class LogCore:
         """
         wal = self.wal
         position = wal.durable
-        if self.known_commit < position.index - 1:
-            position = wal.position_after(self.known_commit)
-        limit = position.index
+        limit = min(position.index, self.known_commit + 1)
         wal.commit_mark = max(wal.commit_mark, limit - 1)
         if limit <= self._committed.index:
             return
+        if limit < position.index:
+            position = wal.position_after(limit - 1)
         self.state.commit(limit - 1)
         self._committed = position
         waiters = self.waiters
@@ -236,12 +236,14 @@ class LogCore:
             self._resolved.append(pending)
 
     def _on_synced(self) -> None:
-        """A group is on disk (called by whoever led it, without the lock, one at a time)."""
-        if self.replica is not None:
-            self.replica.on_synced()
+        """A group is on disk (called by whoever led it, without the lock, one at a time). The
+        replica comes last: from there on an event loop wants the interpreter, too.
+        """
         self._on_moved()
         if self.wal.synced_seq != self._sworn_seq:
             self._on_unsworn(self)
+        if self.replica is not None:
+            self.replica.on_synced()
 
     def _on_moved(self) -> None:
         """`committed` may have moved: tell those who wait for it."""

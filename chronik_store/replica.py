@@ -30,8 +30,7 @@ from chronik_store.format.entry import (
     Entry,
     EntryHeader,
     EntryKind,
-    decode_entry_header,
-    encode_entry_header,
+    new_entry_header,
     pack_header,
 )
 from chronik_store.format.producer_state import ProducerEntry
@@ -112,6 +111,11 @@ class Replica:
         return self._core.state.term, self._core.state.vote
 
     @property
+    def current_term(self) -> int:
+        """The term of `hard_state`."""
+        return self._core.state.term
+
+    @property
     def suspect(self) -> bool:
         """This node may have lost acknowledged entries: no vote, no count (protocol 9)."""
         return self._wal.suspect
@@ -157,8 +161,11 @@ class Replica:
         """Whether this disk takes records at all. UnavailableError when it does not answer."""
         return self._core.guard.has_room(1)
 
-    def append_entries(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> Appended:
+    def append_entries(
+        self, prev_index: int, prev_term: int, entries: Sequence[Entry], *, commit: bool = True
+    ) -> Appended:
         """Take entries that follow (prev_index, prev_term); paper figure 2, receiver rules 2 to 4.
+        commit False: as for `propose`.
 
         What is there with the same term stays; a conflicting suffix is truncated. Entries are
         checked on arrival (bytes, index, offsets): CorruptionError, and nothing is taken.
@@ -178,7 +185,7 @@ class Replica:
             for header, payload, content in fresh:
                 self._stage_locked(pack_header(header), header, payload, content, now_us)
             ticket = self._wal.last_seq
-        if fresh:
+        if fresh and commit:
             self._core.request_commit()
         return Appended(ticket, prev_index + len(entries), None)
 
@@ -312,10 +319,10 @@ class Replica:
             timestamp_us = max(timestamp_us, min(high_us, bound_us))  # protocol 17
         else:
             kind, payload = int(content.KIND), content.encode()
-        encoded = encode_entry_header(
+        encoded, header = new_entry_header(
             kind, state.term, wal.last_index + 1, wal.end_offset, count, timestamp_us, payload
         )
-        self._stage_locked(encoded, decode_entry_header(encoded), payload, content, now_us)
+        self._stage_locked(encoded, header, payload, content, now_us)
 
     def truncate_suffix(self, index: int) -> int:
         """Remove entries at or above `index`, none of which may be committed. Returns a ticket."""

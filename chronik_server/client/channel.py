@@ -29,6 +29,7 @@ from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.table import VERB_OF
 from chronik_server.protocol.writing import write_all
+from chronik_server.turn import Turn
 from chronik_store.errors import ChronikError, RecordTooLargeError
 from chronik_store.format.checksum import Buffer
 
@@ -44,6 +45,7 @@ class Channel(asyncio.BufferedProtocol):
         address: Address,
         options: ClientOptions,
         on_told: Callable[[Any, Buffer], None] | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.address = address
         self.on_lost: Callable[[], None] = _nobody
@@ -52,6 +54,7 @@ class Channel(asyncio.BufferedProtocol):
         self.welcome: Welcome | None = None
         self._options = options
         self._loop = asyncio.get_running_loop()
+        self._turn = Turn(self._loop) if turn is None else turn
         self._connection = Connection(Side.CLIENT, Limits(options.frame_bytes_max, 1 << 20))
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, asyncio.Future[Response]] = {}
@@ -68,17 +71,22 @@ class Channel(asyncio.BufferedProtocol):
         *,
         peer: PeerIdentity | None = None,
         on_told: Callable[[Any, Buffer], None] | None = None,
+        turn: Turn | None = None,
     ) -> Channel:
         """Connect and greet. ConnectionLostError, or what the node says against it.
 
-        peer: a node that calls says who it is; on_told then takes what it is told one way.
+        peer: a node that calls says who it is; on_told then takes what it is told one way. turn:
+        shared with whatever else its owner sends.
         """
         loop = asyncio.get_running_loop()
         context = None if options.tls is None else options.tls.client_context()
         try:
             async with asyncio.timeout(options.connect_seconds):
                 _, channel = await loop.create_connection(
-                    lambda: cls(address, options, on_told), address.host, address.port, ssl=context
+                    lambda: cls(address, options, on_told, turn),
+                    address.host,
+                    address.port,
+                    ssl=context,
                 )
         except (OSError, TimeoutError) as error:
             reason = str(error) or f"no answer within {options.connect_seconds:g} s"
@@ -133,7 +141,7 @@ class Channel(asyncio.BufferedProtocol):
         number = self._connection.next_request_id()
         request = Request(number, VERB_OF[type(message)], message, payload)
         try:
-            self._write(request)
+            self._queue(self._connection.send(request))
         except ValueError as error:
             future.set_exception(_too_large(error, len(payload)))
             return future
@@ -143,16 +151,15 @@ class Channel(asyncio.BufferedProtocol):
     def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> None:
         """Say something that is not answered; lost with the connection, silently."""
         if self._lost is None:
-            self._write(Told(VERB_OF[type(message)], message), payload)
+            self._queue(self._connection.tell(message, payload))
 
     async def drained(self) -> None:
         """Return when the connection takes more: for those who only tell."""
         await self._room.wait()
 
-    def _write(self, event: Request | Told, more: Sequence[Buffer] = ()) -> None:
-        buffers = self._connection.send(event, more)
+    def _queue(self, buffers: Sequence[Buffer]) -> None:
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._turn.speak(self._flush)
         self._out += buffers
 
     def _flush(self) -> None:
@@ -173,7 +180,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
-        self._take(self._connection.buffer_updated, nbytes)
+        self._turn.run(self._take, self._connection.buffer_updated, nbytes)
 
     def eof_received(self) -> None:
         """The node has hung up."""
@@ -199,7 +206,9 @@ class Channel(asyncio.BufferedProtocol):
         self._room.set()
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, Response):
+        if isinstance(event, Told) and self._on_told is not None:
+            self._on_told(event.message, event.payload)
+        elif isinstance(event, Response):
             future = self._waiting.pop(event.request_id)
             if not future.done():
                 future.set_result(event)
@@ -211,8 +220,6 @@ class Channel(asyncio.BufferedProtocol):
             self._lose(event.error)
         elif isinstance(event, Closed):
             self._lose(ConnectionLostError(f"{self.address} has closed the connection"))
-        elif isinstance(event, Told) and self._on_told is not None:
-            self._on_told(event.message, event.payload)
         else:
             self._lose(ProtocolError(f"{self.address} said what only a client says"))
 

@@ -46,6 +46,9 @@ GREETING_BYTES_MAX: Final = 64 << 10
 """A frame before the greeting is done: who has not proved anything gets no more memory."""
 REQUEST_ID_MAX: Final = (1 << 32) - 1
 T = TypeVar("T")
+ENDED: Final = frozenset((State.CLOSED, State.FAILED))
+"""States in which nothing more is said."""
+_VERBS: Final = {int(verb): verb for verb in Verb}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Connection:
         """The events that these bytes complete; no bytes: the other side has hung up."""
         if len(data):
             return self._complete(self._decoder.feed, data)
-        if self.state in {State.CLOSED, State.FAILED}:
+        if self.state in ENDED:
             return []
         cut = bool(self._decoder.pending_bytes)
         self._move(Move.HANG_UP)
@@ -107,7 +110,7 @@ class Connection:
         return self._complete(self._decoder.buffer_updated, count)
 
     def _complete(self, take: Callable[[T], list[Frame]], new: T) -> list[Event]:
-        if self.state in {State.CLOSED, State.FAILED}:
+        if self.state in ENDED:
             return []
         try:
             return [self._received[frame.kind](frame) for frame in take(new)]
@@ -131,7 +134,7 @@ class Connection:
             message = exchange.request.decode(frame.header)
         except ProtocolError as error:
             return Unreadable(number, error)
-        return Request(number, Verb(frame.verb), message, frame.payload)
+        return Request(number, _VERBS[frame.verb], message, frame.payload)
 
     def _response(self, frame: Frame) -> Event:
         verb = self.in_flight.get(frame.request_id)
@@ -163,7 +166,7 @@ class Connection:
         if frame.verb not in ONE_WAY or frame.request_id != NO_REQUEST:
             raise ProtocolError(f"verb {frame.verb} is not told one way")
         message = EXCHANGES[frame.verb].request.decode(frame.header)
-        return Told(Verb(frame.verb), message, frame.payload)
+        return Told(_VERBS[frame.verb], message, frame.payload)
 
     def _arrive(self, move: Move) -> None:
         state = self._arrivals.get((self.state, move))
@@ -195,12 +198,15 @@ class Connection:
         if isinstance(event, Request):
             return self._send_request(event)
         if isinstance(event, Told):
-            self._depart(Move.TOLD)
-            codec = EXCHANGES[event.verb].request
-            return self._frame(
-                FrameKind.ONE_WAY, event.verb, 0, codec.encode(event.message), event.payload, more
-            )
+            return self.tell(event.message, [event.payload, *more] if event.payload else more)
         return self._send_failure(event)
+
+    def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> list[Buffer]:
+        """`send` of a message that is told one way."""
+        self._depart(Move.TOLD)
+        verb = VERB_OF[type(message)]
+        header = EXCHANGES[verb].request.encode(message)
+        return self._frame(FrameKind.ONE_WAY, verb, 0, header, b"", payload)
 
     def _send_request(self, event: Request) -> list[Buffer]:
         verb = VERB_OF[type(event.message)]
@@ -259,8 +265,11 @@ class Connection:
         return [head, payload, *more] if len(payload) else [head, *more]
 
     def _depart(self, move: Move) -> None:
-        self._check(move)
-        self._move(move)
+        state = self._departures.get((self.state, move))
+        if state is None:
+            self._check(move)
+        elif state is not self.state:
+            self._enter(state)
 
     def _check(self, move: Move) -> None:
         if (self.state, move) not in self._departures:
@@ -278,8 +287,3 @@ class Connection:
         self.state = state
         if state is State.OPEN:
             self._decoder.frame_bytes_max = self.limits.frame_bytes_max
-
-
-def one_way(message: Any, payload: Buffer = b"") -> Told:
-    """The event that tells a message one way."""
-    return Told(VERB_OF[type(message)], message, payload)

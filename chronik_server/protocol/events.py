@@ -1,12 +1,13 @@
 """What happens on a connection: what `receive_data` returns and `send` takes.
 
 Place: in `protocol`, below `connection`. Promise: frozen values; payloads are bytes as received.
+Those that come with every request are tuples, which cost half of a frozen dataclass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chronik_server.protocol.verbs import Verb
 from chronik_store.errors import ChronikError
@@ -16,8 +17,7 @@ NO_REQUEST: Final = 0
 """The request id of what nobody answers, and of an error that concerns the whole connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A question. `request_id` is the asker's: unique among those of this connection in flight."""
 
     request_id: int
@@ -26,8 +26,7 @@ class Request:
     payload: Buffer = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """The answer to a request."""
 
     request_id: int
@@ -45,8 +44,7 @@ class Failure:
     error: ChronikError
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """Said one way, not to be answered."""
 
     verb: Verb

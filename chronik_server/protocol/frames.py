@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 from chronik_server.errors import ProtocolError
@@ -64,6 +65,9 @@ class Frame(NamedTuple):
     request_id: int
     header: bytes
     payload: bytes | memoryview = b""
+
+
+_frame = partial(tuple.__new__, Frame)
 
 
 def encode_frame(
@@ -130,7 +134,7 @@ class FrameDecoder:
             self._lengthen(whole)
             return []
         self._long, self._long_bytes, self._wanted = None, 0, FRAME_HEAD_BYTES
-        return [_frame(whole.toreadonly(), _HEAD.unpack_from(whole), copied=False)]
+        return [_long_frame(whole.toreadonly())]
 
     def _lengthen(self, arrived: Buffer) -> None:
         size = min(self._wanted, _GROWTH * max(len(arrived), _READ_BYTES))
@@ -147,14 +151,31 @@ class FrameDecoder:
             data = buffer
         frames: list[Frame] = []
         at, size, wanted = 0, len(data), FRAME_HEAD_BYTES
+        limit = self.frame_bytes_max
         with memoryview(data) as view:
             while size - at >= FRAME_HEAD_BYTES:
-                fields = _HEAD.unpack_from(view, at)
-                wanted = self._length(*fields)
+                length, version, kind, verb, number, header_bytes, digest = _HEAD.unpack_from(
+                    view, at
+                )
+                wanted = length + 4
+                if (
+                    version != VERSION
+                    or wanted > limit
+                    or kind not in _KINDS
+                    or header_bytes > HEADER_BYTES_MAX
+                    or header_bytes + _FIXED_BYTES > length
+                ):
+                    # Refused before the rest has arrived.
+                    raise self._refusal(length, version, kind, header_bytes)
                 if size - at < wanted:
                     break
-                frames.append(_frame(view[at : at + wanted], fields))
+                start = at + FRAME_HEAD_BYTES
+                end = start + header_bytes
+                header = bytes(view[start:end])
+                if checksum(bytes(view[at : at + _FIXED_BYTES]) + header) & _LOW != digest:
+                    raise ProtocolError("a frame's checksum does not match its bytes")
                 at += wanted
+                frames.append(_frame((kind, verb, number, header, bytes(view[end:at]))))
                 wanted = FRAME_HEAD_BYTES
             if data is not buffer:
                 buffer += view[at:]
@@ -163,46 +184,33 @@ class FrameDecoder:
         self._wanted = wanted
         return frames
 
-    def _length(
-        self,
-        size: int,
-        version: int,
-        kind: int,
-        _verb: int,
-        _request_id: int,
-        header_bytes: int,
-        _digest: int,
-    ) -> int:
-        """The frame's length, its fixed bytes checked: what is refused is refused before the
-        rest has arrived.
-        """
+    def _refusal(
+        self, size: int, version: int, kind: int, header_bytes: int
+    ) -> ProtocolError | FutureVersionError:
+        """What is wrong with the fixed bytes of a frame."""
+        if VERSION < version <= VERSION_MAX:
+            return FutureVersionError(
+                f"a frame of version {version}; this side speaks {VERSION}",
+                found=version,
+                supported=VERSION,
+            )
         if version != VERSION:
-            if VERSION < version <= VERSION_MAX:
-                raise FutureVersionError(
-                    f"a frame of version {version}; this side speaks {VERSION}",
-                    found=version,
-                    supported=VERSION,
-                )
-            raise ProtocolError("these bytes are not Chronik's protocol")
+            return ProtocolError("these bytes are not Chronik's protocol")
         length = size + 4
         if length > self.frame_bytes_max:
-            raise ProtocolError(
+            return ProtocolError(
                 f"a frame of {length} bytes; at most {self.frame_bytes_max} are allowed here"
             )
         if kind not in _KINDS:
-            raise ProtocolError(f"a frame of kind {kind}, which is none")
-        if header_bytes > HEADER_BYTES_MAX or header_bytes + _FIXED_BYTES > size:
-            raise ProtocolError(f"a header of {header_bytes} bytes in a frame of {length}")
-        return length
+            return ProtocolError(f"a frame of kind {kind}, which is none")
+        return ProtocolError(f"a header of {header_bytes} bytes in a frame of {length}")
 
 
-def _frame(
-    whole: memoryview, fields: tuple[int, int, int, int, int, int, int], *, copied: bool = True
-) -> Frame:
-    _, _, kind, verb, request_id, header_bytes, digest = fields
+def _long_frame(whole: memoryview) -> Frame:
+    """The frame whose fixed bytes were checked when they came; its payload is a view."""
+    _, _, kind, verb, request_id, header_bytes, digest = _HEAD.unpack_from(whole)
     end = FRAME_HEAD_BYTES + header_bytes
     header = bytes(whole[FRAME_HEAD_BYTES:end])
     if checksum(bytes(whole[:_FIXED_BYTES]) + header) & _LOW != digest:
         raise ProtocolError("a frame's checksum does not match its bytes")
-    payload = whole[end:]
-    return Frame(kind, verb, request_id, header, bytes(payload) if copied else payload)
+    return Frame(kind, verb, request_id, header, whole[end:])

@@ -29,6 +29,7 @@ class CandidateRole(Candidate, RoleBase):
     """See the module. One object per candidacy, hence per term."""
 
     def __init__(self, state: RaftGroup) -> None:
+        self.group = state
         super().__init__(state)
         self.voters: set[str] = set()
         self.election_timer = RoleTimer(state.draw_patience, self.time_is_up)

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from chronik_store.control_path import CommandDoor
+from chronik_store.errors import ChronikError
 from chronik_store.format.control import Command, Members
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.replica import Snapshot
@@ -77,6 +78,24 @@ class ConsensusStatus:
     peers: tuple[PeerStatus, ...]
 
 
+Done = Callable[[Proposed | ChronikError], None]
+"""Takes the outcome of a proposal, once; called on the event loop, and not to raise."""
+
+
+def resolving(future: asyncio.Future[Proposed]) -> Done:
+    """A `Done` that hands the outcome to a future; nobody may be waiting for it any more."""
+
+    def done(outcome: Proposed | ChronikError) -> None:
+        if future.done():
+            return
+        if isinstance(outcome, Proposed):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)
+
+    return done
+
+
 class Consensus(Protocol):
     """One group's replica in this process."""
 
@@ -126,6 +145,12 @@ class Consensus(Protocol):
         Raises at once, with nothing staged: NotLeaderError, BackpressureError, FencedError,
         OffsetConflictError, ProducerSequenceError, LogPoisonedError. The future: Proposed, or
         OutcomeUnknownError.
+        """
+        ...
+
+    def propose_batch(self, batch: RecordBatch, done: Done) -> None:
+        """`propose` of one batch without a future: most of all proposals. `done` may be called
+        before this returns, when the batch is the duplicate of a committed one.
         """
         ...
 

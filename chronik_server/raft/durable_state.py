@@ -21,7 +21,7 @@ class HardState:
 
     @property
     def term(self) -> int:
-        return self._replica.hard_state[0]
+        return self._replica.current_term
 
     @property
     def voted_for(self) -> str | None:

@@ -41,6 +41,7 @@ class FollowerRole(Follower, RoleBase):
     """See the module. One object per spell of following."""
 
     def __init__(self, state: RaftGroup) -> None:
+        self.group = state
         super().__init__(state)
         self.base_at = self.loop.time()
         self.patience = state.draw_patience()
@@ -180,17 +181,24 @@ class FollowerRole(Follower, RoleBase):
 
     def on_receive_append_entries(self, data: Received[AppendEntries]) -> None:
         """Paper figure 2; the answer leaves when what it speaks of is durable."""
-        group, message = self.group, data.message
         self.heard_leader(data.sender)
-        entries = self._taken(message.entries)
+        entries = self._taken(data.message.entries)
+        try:
+            self._append(data, entries)
+        finally:
+            # Last: from here on the thread that writes wants the interpreter, too.
+            if entries:
+                self.group.replica.request_commit()
+
+    def _append(self, data: Received[AppendEntries], entries: tuple[Entry, ...]) -> None:
+        group, message = self.group, data.message
         appended = group.replica.append_entries(
-            message.prev_log_index, message.prev_log_term, entries
+            message.prev_log_index, message.prev_log_term, entries, commit=False
         )
-        if appended.conflict is not None:
-            self._acknowledge(data, 0, hint=appended.conflict)
+        ticket, matched, conflict = appended
+        if conflict is not None:
+            self._acknowledge(data, 0, hint=conflict)
             return
-        matched = appended.last_index
-        ticket = appended.ticket
         if len(entries) < len(message.entries):
             # Not answered, as if lost: it comes again with a beat. To say what we hold instead
             # would be taken for an invitation to send the next window at once.
@@ -204,7 +212,7 @@ class FollowerRole(Follower, RoleBase):
         else:
             group.note_commit(min(message.commit_index, matched))
         trusted = 0 < message.trusted_index <= matched
-        if group.replica.suspect and trusted and message.trusted_boot == group.node.boot_id:
+        if trusted and group.replica.suspect and message.trusted_boot == group.node.boot_id:
             ticket = max(ticket, appended.ticket, group.replica.set_suspect(False))
         self._acknowledge(data, matched, ticket=ticket)
 
@@ -237,15 +245,17 @@ class FollowerRole(Follower, RoleBase):
     ) -> None:
         message = data.message
         prev = message.prev_log_index if isinstance(message, AppendEntries) else 0
-        response = AppendEntriesResponse(
-            term=self.group.term,
-            success=hint is None,
-            match_index=matched,
-            request_id=message.request_id,
-            prev_log_index=prev,
-            hint_index=0 if hint is None else hint[0],
-            hint_term=0 if hint is None else hint[1] or 0,
-            is_suspect=self.group.replica.suspect,
-            is_full=self.is_full,
+        index, term = (0, 0) if hint is None else (hint[0], hint[1] or 0)
+        replica = self.group.replica
+        response = AppendEntriesResponse(  # by place: it is made for every group of entries
+            replica.current_term,
+            hint is None,
+            matched,
+            message.request_id,
+            prev,
+            index,
+            term,
+            replica.suspect,
+            self.is_full,
         )
         self.group.send(response, data.sender, ticket)

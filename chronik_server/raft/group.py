@@ -123,7 +123,7 @@ class RaftGroup(State):
     @property
     def term(self) -> int:
         """The current term."""
-        return self.storage.term
+        return self.replica.current_term
 
     def draw_patience(self) -> float:
         """Seconds of silence after which this node asks for votes; drawn anew each time."""
@@ -222,17 +222,18 @@ class RaftGroup(State):
 
     def receive(self, sender: str, message: Message) -> None:
         """A message of a peer. CorruptionError when its entries are not what was written."""
-        if not self.is_running or isinstance(message, Beat | BeatAck):
+        if not self.is_running or isinstance(message, (Beat, BeatAck)):
             return
         received = Received(sender, message)
-        if isinstance(message, PreVote | PreVoteResponse):
+        if isinstance(message, (PreVote, PreVoteResponse)):
             super().request_handler(received)
             return
-        if message.term > self.term:
+        term = self.replica.current_term
+        if message.term > term:
             if isinstance(message, RequestVote) and self._is_disturbance(message):
                 return
             self._enter_term(message.term)
-        elif message.term < self.term:
+        elif message.term < term:
             self._refuse(sender, message)
             return
         super().request_handler(received)
@@ -276,12 +277,12 @@ class RaftGroup(State):
     # --- gate two: durability --------------------------------------------------------------------
 
     def send(
-        self, data: Message | Mapping[str, Any], destination: str, ticket: int = 0
+        self, data: Message | dict[str, Any], destination: str, ticket: int = 0
     ) -> asyncio.Future[None]:
         """Hand a message over once everything that it speaks of is durable: the hard state always,
         more with `ticket`. raftos's roles come with dicts and want something to await.
         """
-        message = self._message_of(data) if isinstance(data, Mapping) else data
+        message = self._message_of(data) if isinstance(data, dict) else data
         need = max(ticket, self.storage.ticket)
         if need <= self.replica.synced_ticket:
             self._post(destination, message)
@@ -289,13 +290,13 @@ class RaftGroup(State):
             self.replica.when_synced(need, partial(self._post, destination, message))
         return self._sent
 
-    def broadcast(self, data: Mapping[str, Any]) -> None:
+    def broadcast(self, data: dict[str, Any]) -> None:
         """Raftos's candidate asks for votes."""
         for voter in self.voters:
             if voter != self.id:
                 self.send(data, voter)
 
-    def _message_of(self, data: Mapping[str, Any]) -> Message:
+    def _message_of(self, data: dict[str, Any]) -> Message:
         if data["type"] == RequestVote.KIND:
             return RequestVote(
                 term=data["term"],

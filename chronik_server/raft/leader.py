@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from chronik_server.raft.consensus import Payload, PeerStatus, Proposed
+from chronik_server.raft.consensus import Done, Payload, PeerStatus
 from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
 from chronik_server.raft.messages import (
     AppendEntries,
@@ -53,12 +53,13 @@ class LeaderRole(Leader, RoleBase):
     """See the module. One object per term led."""
 
     def __init__(self, state: RaftGroup) -> None:
+        self.group = state
         super().__init__(state)
         settings = state.node.settings
         self.heartbeat_timer = RoleTimer(settings.heartbeat_seconds, self.heartbeat)
         self.step_down_timer = RoleTimer(settings.check_quorum_seconds, self.check_quorum)
         self.replication = Replication(self, state)
-        self.proposals = Proposals(self.loop)
+        self.proposals = Proposals()
         self.transfer = Transfer(self, state)
         self.commit_index = state.replica.commit_index
         self.noop_index = 0
@@ -150,15 +151,17 @@ class LeaderRole(Leader, RoleBase):
         return self.commit_index if settled and self._confirmed_round() >= peer.trust_round else 0
 
     def propose(
-        self, payloads: Sequence[Payload], expected_offset: int | None = None
-    ) -> asyncio.Future[Proposed]:
-        """See `Consensus.propose`."""
+        self, payloads: Sequence[Payload], done: Done, expected_offset: int | None = None
+    ) -> None:
+        """See `Consensus.propose`, `Consensus.propose_batch`."""
         group = self.group
         if self.transfer.is_under_way:
             raise NotLeaderError(
                 "leadership is being handed over; ask again in a moment", leader=None
             )
-        size = sum(p.nbytes if isinstance(p, RecordBatch) else CONTROL_BYTES for p in payloads)
+        size = 0
+        for payload in payloads:
+            size += payload.nbytes if isinstance(payload, RecordBatch) else CONTROL_BYTES
         limit = group.node.settings.queue_bytes
         if self.proposals.bytes and self.proposals.bytes + size > limit:
             raise BackpressureError(
@@ -166,14 +169,12 @@ class LeaderRole(Leader, RoleBase):
                 "append again after some have been acknowledged"
             )
         # Written behind the sends: a follower's way to its disk is longer than ours.
-        staged = group.replica.propose(
-            group.term, payloads, expected_offset=expected_offset, commit=False
-        )
-        future = self.proposals.wait(staged, size)
-        if staged.index <= group.replica.commit_index:
-            self.proposals.committed(group.replica.commit_index, group.replica.known_term)
+        term, replica = group.term, group.replica
+        staged = replica.propose(term, payloads, expected_offset=expected_offset, commit=False)
+        self.proposals.wait(staged, term, size, done)
+        if staged.index <= replica.commit_index:
+            self.proposals.committed(replica.commit_index, replica.known_term)
         self.kick()
-        return future
 
     def kick(self) -> None:
         """There is news for the peers; told once per turn of the loop."""
@@ -181,7 +182,7 @@ class LeaderRole(Leader, RoleBase):
             self.heartbeat_timer.start()
         if not self._pumping:
             self._pumping = True
-            self.loop.call_soon(self._pump)
+            self.group.node.turn.soon(self._pump)
 
     def _pump(self) -> None:
         self._pumping = False
@@ -190,10 +191,11 @@ class LeaderRole(Leader, RoleBase):
             return
         self.replication.sync_peers()
         self.replication.send_all()
-        self.group.replica.request_commit()
-        self.group.replica.when_synced(
-            self.group.replica.last_ticket, self.guarded(self.update_commit_index)
-        )
+        replica = self.group.replica
+        replica.when_synced(replica.last_ticket, self.guarded(self.update_commit_index))
+        # On its way before our own disk is asked: whoever writes takes the interpreter's lock.
+        self.group.node.turn.flush()
+        replica.request_commit()
 
     # --- commit ----------------------------------------------------------------------------------
 
@@ -206,21 +208,26 @@ class LeaderRole(Leader, RoleBase):
             self.update_commit_index()
             self.transfer.peer_moved(peer)
         if self.is_current and peer in self.replication.peers:
-            self._settle_reads()
+            if self._reads:
+                self._settle_reads()
             self.replication.send_on(peer)
 
     def update_commit_index(self) -> None:
-        """Count who holds what; raftos's way of doing so is defect 18."""
+        """Count who holds what; raftos's way of doing so is defect 18. Of three voters the second
+        one that has an entry commits it, and for the third there is nothing left to count.
+        """
         group, replica = self.group, self.group.replica
-        held = sorted(self._held(voter) for voter in group.voters)
-        index = held[(len(held) - 1) // 2] if held else 0
-        if index > self.commit_index and replica.term(index) == group.term:
-            self.commit_index = index
-            self._tell_soon()
+        if self.commit_index < replica.last_index:
+            held = sorted(map(self._held, group.voters))
+            index = held[(len(held) - 1) // 2] if held else 0
+            if index > self.commit_index and replica.term(index) == replica.current_term:
+                self.commit_index = index
+                self._tell_soon()
         group.note_commit(self.commit_index)
         if self.is_current:
             self._follow_members()
-            self._settle_reads()
+            if self._reads:
+                self._settle_reads()
 
     def _held(self, voter: str) -> int:
         if voter == self.group.id:
@@ -229,18 +236,26 @@ class LeaderRole(Leader, RoleBase):
         return 0 if progress is None or progress.is_suspect else progress.match_index
 
     def _tell_soon(self) -> None:
-        """Followers of a group without more entries learn of the commit, too."""
+        """Followers of a group without more entries learn of the commit, too. Where entries follow
+        each other they bring it: then the timer finds it told, and looks at the next one.
+        """
         if self._telling is None:
             self._telling = self.loop.call_later(
-                self.group.node.settings.commit_notice_seconds, self._tell
+                self.group.node.settings.commit_notice_seconds, self._tell, self.commit_index
             )
 
-    def _tell(self) -> None:
+    def _tell(self, index: int) -> None:
         self._telling = None
-        if self.is_current:
-            for peer, progress in self.replication.peers.items():
-                if progress.commit_sent < self.commit_index:
-                    self.replication.send(peer, beat=True)
+        if not self.is_current:
+            return
+        newer = False
+        for peer, progress in self.replication.peers.items():
+            if progress.commit_sent < index:
+                self.replication.send(peer, beat=True)
+            elif progress.commit_sent < self.commit_index:
+                newer = True
+        if newer:
+            self._tell_soon()
 
     def committed(self, index: int) -> None:
         """`committed` has moved here: answer whom it concerns."""
@@ -257,10 +272,10 @@ class LeaderRole(Leader, RoleBase):
         if named is None:
             group.replica.propose(group.term, [group.members])
             self.kick()
-        elif named[0] <= self.commit_index and group.id not in group.voters:
+        elif named[0] <= self.commit_index and group.id not in named[1].voters:
             group.to_follower()
 
-    def change_members(self, members: Members) -> asyncio.Future[Proposed]:
+    def change_members(self, members: Members, done: Done) -> None:
         """See `Consensus.change_members`; what may change is checked by the group."""
         named = self.group.replica.members
         if not self.is_ready or named is None or named[0] > self.commit_index:
@@ -268,9 +283,8 @@ class LeaderRole(Leader, RoleBase):
                 "a change of members is pending, or this leader has not committed anything yet; "
                 "ask again when it has"
             )
-        future = self.propose([members])
+        self.propose([members], done)
         self.replication.sync_peers()
-        return future
 
     # --- reads, quorum ---------------------------------------------------------------------------
 

@@ -10,13 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from chronik_server.raft.consensus import ConsensusStatus, Payload, Proposed, Role
+from chronik_server.raft.consensus import (
+    ConsensusStatus,
+    Done,
+    Payload,
+    Proposed,
+    Role,
+    resolving,
+)
 from chronik_server.raft.door import ConsensusDoor
 from chronik_server.raft.errors import NotLeaderError
 from chronik_server.raft.proposals import Proposals
 from chronik_store.control_path import CommandDoor
 from chronik_store.errors import BackpressureError, ConfigError
 from chronik_store.format.control import Members, Noop
+from chronik_store.format.record_batch import RecordBatch
 from chronik_store.replica import Replica, Snapshot
 
 
@@ -41,7 +49,7 @@ class LocalConsensus:
         self._node_id = node_id
         self._replica = replica
         self._queue_bytes = queue_bytes
-        self._proposals = Proposals(self.loop)
+        self._proposals = Proposals()
         self._role = Role.STOPPED
         self._noop_index = 0
         self._shown_commit = replica.commit_index
@@ -97,14 +105,20 @@ class LocalConsensus:
             raise ValueError("nothing is proposed")
         if term is not None and term != self.term:
             raise NotLeaderError(f"term {term} has passed", leader=self.leader)
-        if self._replica.pending_bytes > self._queue_bytes:
-            raise BackpressureError(
-                f"{self._replica.pending_bytes} bytes wait for the disk; append again in a moment"
-            )
-        staged = self._replica.propose(self.term, payloads, expected_offset=expected_offset)
-        future = self._proposals.wait(staged, 0)
-        self._await_disk()
+        self._check_room()
+        future: asyncio.Future[Proposed] = self.loop.create_future()
+        self._stage(payloads, resolving(future), expected_offset)
         return future
+
+    def propose_batch(self, batch: RecordBatch, done: Done) -> None:
+        self._check_leads()
+        self._check_room()
+        self._stage((batch,), done, None)
+
+    def _stage(self, payloads: Sequence[Payload], done: Done, expected_offset: int | None) -> None:
+        staged = self._replica.propose(self.term, payloads, expected_offset=expected_offset)
+        self._proposals.wait(staged, self.term, 0, done)
+        self._await_disk()
 
     def on_commit(self, callback: Callable[[int], None]) -> None:
         self._on_commit.append(callback)
@@ -147,6 +161,12 @@ class LocalConsensus:
     def _check_leads(self) -> None:
         if self._role is not Role.LEADER:
             raise NotLeaderError(f"{self.group_id} is stopped", leader=None)
+
+    def _check_room(self) -> None:
+        if self._replica.pending_bytes > self._queue_bytes:
+            raise BackpressureError(
+                f"{self._replica.pending_bytes} bytes wait for the disk; append again in a moment"
+            )
 
     def _set_role(self, role: Role) -> None:
         self._role = role

@@ -10,6 +10,8 @@ lie in the log; nothing is copied to encode them. Invariant: `decode` raises Cor
 FutureVersionError and nothing else; each entry is still to be proved by `Replica.append_entries`.
 A message does not say who sent it: the transport does.
 
+The two messages of every group of entries are tuples: they cost a quarter of a frozen dataclass.
+
 Packed, little-endian, after one byte that no CBOR map begins with:
 
     0x01 AppendEntries          u8 bytes of leader_id, u8 bytes of trusted_boot, u64 term,
@@ -24,7 +26,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
 from chronik_store.format import cbor
@@ -85,13 +87,7 @@ class RequestVoteResponse:
     vote_granted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AppendEntries:
-    """Paper figure 2. request_id grows with each round of beats. A suspect follower that matches
-    the leader up to trusted_index (0: none) is whole again, if trusted_boot is this start of its.
-    """
-
-    KIND: ClassVar[str] = "append_entries"
+class _AppendEntries(NamedTuple):
     term: int
     leader_id: str
     prev_log_index: int
@@ -103,15 +99,16 @@ class AppendEntries:
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AppendEntriesResponse:
-    """match_index: equal to the leader's log and durable up to here (0 unless success).
-
-    On a conflict: prev_log_index as asked, hint_index to go back to, hint_term found there (0:
-    the log ends before). is_full: its disk takes no records now, so it is not to lead.
+class AppendEntries(_AppendEntries):
+    """Paper figure 2. request_id grows with each round of beats. A suspect follower that matches
+    the leader up to trusted_index (0: none) is whole again, if trusted_boot is this start of its.
     """
 
-    KIND: ClassVar[str] = "append_entries_response"
+    __slots__ = ()
+    KIND: ClassVar[str] = "append_entries"
+
+
+class _AppendEntriesResponse(NamedTuple):
     term: int
     success: bool
     match_index: int
@@ -121,6 +118,17 @@ class AppendEntriesResponse:
     hint_term: int
     is_suspect: bool
     is_full: bool = False
+
+
+class AppendEntriesResponse(_AppendEntriesResponse):
+    """match_index: equal to the leader's log and durable up to here (0 unless success).
+
+    On a conflict: prev_log_index as asked, hint_index to go back to, hint_term found there (0:
+    the log ends before). is_full: its disk takes no records now, so it is not to lead.
+    """
+
+    __slots__ = ()
+    KIND: ClassVar[str] = "append_entries_response"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from chronik_server.raft.pacing import ElectionPacer
 from chronik_server.raft.raftos_consensus import RaftosConsensus
 from chronik_server.raft.settings import RaftSettings
 from chronik_server.raft.transport import NODE_TO_NODE, Transport
+from chronik_server.turn import Turn
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
@@ -39,7 +40,8 @@ class Offload(Protocol):
 class RaftNode:
     """See the module. Not thread-safe: the event loop's.
 
-    boot_id: random for each start. on_fatal(group_id, error): end the process.
+    boot_id: random for each start. on_fatal(group_id, error): end the process. turn: in which the
+    transport speaks.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class RaftNode:
         env: Environment | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         offload: Offload | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.node_id = node_id
         self.boot_id = boot_id
         self.settings = settings
         self.loop = loop if loop is not None else asyncio.get_running_loop()
+        self.turn = Turn(self.loop) if turn is None else turn
         self.uniform = (Environment() if env is None else env).entropy.uniform
         self.offload: Offload = offload if offload is not None else self._in_executor
         self.pacer = ElectionPacer(settings.elections_per_second, self.loop.time)

@@ -9,7 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from chronik_server.raft.consensus import ConsensusStatus, Payload, Proposed, Role
+from chronik_server.raft.consensus import (
+    ConsensusStatus,
+    Done,
+    Payload,
+    Proposed,
+    Role,
+    resolving,
+)
 from chronik_server.raft.door import ConsensusDoor
 from chronik_server.raft.errors import NotLeaderError
 from chronik_server.raft.group import RaftGroup
@@ -17,6 +24,7 @@ from chronik_server.raft.leader import LeaderRole
 from chronik_store.control_path import CommandDoor
 from chronik_store.errors import ConfigError
 from chronik_store.format.control import Members
+from chronik_store.format.record_batch import RecordBatch
 from chronik_store.replica import Snapshot
 
 
@@ -92,7 +100,12 @@ class RaftosConsensus:
             raise NotLeaderError(
                 f"term {term} has passed; this group is in {self.raft.term}", leader=self.leader
             )
-        return role.propose(payloads, expected_offset)
+        future: asyncio.Future[Proposed] = self.loop.create_future()
+        role.propose(payloads, resolving(future), expected_offset)
+        return future
+
+    def propose_batch(self, batch: RecordBatch, done: Done) -> None:
+        self._leader_role().propose((batch,), done)
 
     def read_barrier(self) -> asyncio.Future[int]:
         return self._leader_role().read_barrier()
@@ -113,7 +126,9 @@ class RaftosConsensus:
         role = self._leader_role()
         self._check_change(self.raft.members, members, role)
         self.raft.node.watch((*members.voters, *members.learners))
-        return role.change_members(members)
+        future: asyncio.Future[Proposed] = self.loop.create_future()
+        role.change_members(members, resolving(future))
+        return future
 
     def _check_change(self, now: Members, wanted: Members, role: LeaderRole) -> None:
         """One voter's difference, and a new voter has learned everything first (protocol 12)."""

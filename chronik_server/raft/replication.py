@@ -18,7 +18,7 @@ from chronik_server.raft.messages import AppendEntries, AppendEntriesResponse, I
 from chronik_server.raft.progress import Mode, PeerProgress
 from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
-from chronik_store.format.entry import Entry
+from chronik_store.format.entry import ENTRY_HEADER_BYTES, Entry
 from chronik_store.replica import Snapshot
 
 if TYPE_CHECKING:
@@ -83,24 +83,23 @@ class Replication:
     def send(self, peer: str, *, beat: bool = False) -> None:
         """What the peer lacks, as far as its window goes; with `beat` something in any case."""
         progress = self.peers[peer]
-        now = self._leader.loop.time()
-        if beat and progress.is_stalled(now, 2 * self._settings.heartbeat_seconds):
-            progress.retry()
-        if beat and progress.mode is Mode.PROBE:
-            progress.probe_sent = False
+        if beat:
+            self._before_beat(progress)
         if progress.mode is Mode.SNAPSHOT:
+            now = self._leader.loop.time()
             if now - progress.snapshot_sent_at > self._settings.snapshot_retry_seconds:
                 self._send_snapshot(peer)
             elif beat:
                 self._send_entries(peer, self._replica.first_index, ())
             return
+        last_index = self._replica.last_index
         while True:
             next_index = progress.next_index
             if next_index < self._replica.first_index:
                 self._send_snapshot(peer)
                 return
             entries: Sequence[Entry] = ()
-            if next_index <= self._replica.last_index and progress.may_send(self._settings):
+            if next_index <= last_index and progress.may_send(self._settings):
                 if next_index < self._replica.tail_first_index:
                     self._read(peer, next_index)
                 else:
@@ -108,28 +107,39 @@ class Replication:
             if not entries and not beat:
                 return
             self._send_entries(peer, next_index, entries)
-            if not entries:
+            if not entries or progress.next_index > last_index:
                 return
             beat = False
 
+    def _before_beat(self, progress: PeerProgress) -> None:
+        """What was not answered for too long was lost."""
+        now = self._leader.loop.time()
+        if progress.is_stalled(now, 2 * self._settings.heartbeat_seconds):
+            progress.retry()
+        if progress.mode is Mode.PROBE:
+            progress.probe_sent = False
+
     def _send_entries(self, peer: str, next_index: int, entries: Sequence[Entry]) -> None:
-        leader, progress = self._leader, self.peers[peer]
-        message = AppendEntries(
-            term=self._group.term,
-            leader_id=self._group.id,
-            prev_log_index=next_index - 1,
-            prev_log_term=self._replica.term(next_index - 1),
-            commit_index=leader.commit_index,
-            trusted_index=leader.trusted_index(progress),
-            trusted_boot=self._group.node.boot_of(peer) if progress.is_suspect else "",
-            request_id=leader.request_id,
-            entries=tuple(entries),
+        leader, progress, group = self._leader, self.peers[peer], self._group
+        suspect = progress.is_suspect
+        message = AppendEntries(  # by place: it is made for every group of entries
+            self._replica.current_term,
+            group.id,
+            next_index - 1,
+            self._replica.term(next_index - 1),
+            leader.commit_index,
+            leader.trusted_index(progress) if suspect else 0,
+            group.node.boot_of(peer) if suspect else "",
+            leader.request_id,
+            tuple(entries),
         )
         progress.commit_sent = leader.commit_index
         if entries:
-            size = sum(entry.header.entry_bytes for entry in entries)
+            size = 0
+            for header, _ in entries:
+                size += ENTRY_HEADER_BYTES + header.payload_bytes
             progress.sent(next_index, entries[-1].header.index, size, leader.loop.time())
-        self._group.send(message, peer)
+        group.send(message, peer)
 
     def _read(self, peer: str, next_index: int) -> None:
         """Entries that only the disk has; a worker reads them."""

@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 class RoleBase:
     """Follower, candidate or leader of one group."""
 
+    group: RaftGroup
+    """What raftos calls `state`; set by each role before anything else."""
     state: Any
     loop: asyncio.AbstractEventLoop
-
-    @property
-    def group(self) -> RaftGroup:
-        """What raftos calls `state`."""
-        group: RaftGroup = self.state
-        return group
 
     @property
     def is_current(self) -> bool:

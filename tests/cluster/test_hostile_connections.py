@@ -18,9 +18,9 @@ from chronik_server.client import Client, ClientOptions
 from chronik_server.client.channel import Channel
 from chronik_server.errors import ProtocolError, UnauthenticatedError
 from chronik_server.protocol.cluster import DescribeCluster, Status
-from chronik_server.protocol.connection import Connection, one_way
+from chronik_server.protocol.connection import Connection
 from chronik_server.protocol.data import Fetch
-from chronik_server.protocol.events import Failure, Request
+from chronik_server.protocol.events import Failure, Request, Told
 from chronik_server.protocol.frames import FrameKind, encode_frame
 from chronik_server.protocol.greeting import Hello, PeerIdentity
 from chronik_server.protocol.raft_message import RaftMessage
@@ -278,7 +278,7 @@ def test_a_client_that_speaks_as_a_node_is_hung_up_on(start_cluster, bucket):
     terms = [role.term for role in roles_of(cluster)]
     for node in cluster.nodes:
         stream, side, _ = greeted(node)
-        stream.sendall(said(side, one_way(RaftMessage("events/0", b"\xa0"), b"")))
+        stream.sendall(said(side, Told(Verb.RAFT, RaftMessage("events/0", b"\xa0"))))
         answer = [e for e in side.receive_data(until_closed(stream)) if isinstance(e, Failure)]
         assert isinstance(answer[0].error, ProtocolError)
     eventually(lambda: all(node.faults() is None for node in cluster.nodes), 150, "all are ready")

@@ -200,7 +200,7 @@ def test_an_answer_that_ends_elsewhere_than_it_says_is_refused(tmp_path):
                 answer = await ask(lane, question, **options)
                 if hasattr(answer.message, "next_offset"):
                     message = dataclasses.replace(answer.message, next_offset=49)
-                    answer = dataclasses.replace(answer, message=message)
+                    answer = answer._replace(message=message)
                 return answer
 
             client.router.ask_leader = lying

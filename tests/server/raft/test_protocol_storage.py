@@ -81,6 +81,7 @@ def behind_a_pruned_leader(world: World) -> tuple[Node, Node]:
     base = leader.core.manifest.next.index
     prune(leader)
     assert base + 1 == leader.replica.first_index
+    world.run(0.01)  # what was on its way to the one that slept is lost
     return leader, world.boot(sleeper)
 
 
