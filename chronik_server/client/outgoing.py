@@ -7,6 +7,9 @@ have stored it. Invariant: at most WINDOW batches are unanswered, so the log, wh
 many of each producer, recognises every repetition; a batch is repeated under the sequence it was
 first sent with, unless it is certain that it was never stored.
 
+As long as nothing goes wrong no task runs: a batch is posted as it is submitted, and its answer
+settles it. Anything else (no open channel, a failure, acks "none") is the business of `_run`.
+
 How it goes on after a failure (protocol 3):
 
     may be asked again               wait, then send everything unanswered again, in order
@@ -55,6 +58,7 @@ class OutgoingLane:
     def __init__(self, router: Router, lane: Lane, acks: Acks) -> None:
         self._router = router
         self._lane = lane
+        self._loop = asyncio.get_running_loop()
         self._message = Produce(lane[0], lane[1], acks)
         self._producer_id = int.from_bytes(router.entropy.token_bytes(8), "little") | 1
         self._epoch = 0
@@ -62,6 +66,8 @@ class OutgoingLane:
         self._queue: deque[Outgoing] = deque()
         self._flight: deque[Outgoing] = deque()
         self._runner: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._head_since = 0.0
         self._closed = False
         self.queued_bytes = 0
         self.on_room: Callable[[], None] = lambda: None
@@ -74,24 +80,90 @@ class OutgoingLane:
 
     def submit(self, batch: RecordBatch) -> asyncio.Future[AppendResult]:
         """Queue a batch; the future gets where it is. Cancelling it never takes it back."""
-        future: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AppendResult] = self._loop.create_future()
         if self._closed:
             future.set_exception(
                 LogClosedError("this producer is closed", durability="not_durable")
             )
             return future
-        self._queue.append(Outgoing(batch, future))
+        outgoing = Outgoing(batch, future)
         self.queued_bytes += batch.nbytes
+        if not self._post_now(outgoing):
+            self._queue.append(outgoing)
+            self._start()
+        return future
+
+    def _start(self) -> None:
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
             self._runner.add_done_callback(self._ended)
-        return future
+
+    # --- while nothing goes wrong ----------------------------------------------------------------
+
+    def _post_now(self, outgoing: Outgoing) -> bool:
+        """Send it without a task; False: it must wait for its turn, or for a channel."""
+        if self._queue or len(self._flight) >= WINDOW or self._message.acks == "none":
+            return False
+        if self._runner is not None and not self._runner.done():
+            return False
+        channel = self._router.open_channel(self._lane)
+        if channel is None:
+            return False
+        self._stamp(outgoing)
+        if not self._flight:
+            self._head_since = self._loop.time()
+        self._flight.append(outgoing)
+        outgoing.channel = channel
+        outgoing.answer = channel.post(self._message, outgoing.stamped.buffer)
+        outgoing.answer.add_done_callback(self._answered)
+        self._watch_head()
+        return True
+
+    def _watch_head(self) -> None:
+        if self._watch is None:
+            seconds = self._router.options.request_seconds
+            self._watch = self._loop.call_later(seconds, self._look)
+
+    def _answered(self, answer: asyncio.Future[Response]) -> None:
+        """Settle what is answered at the head; whatever is not an answer is for `_run`."""
+        if self._runner is not None and not self._runner.done():
+            return
+        flight = self._flight
+        while flight and (head := flight[0]).answer is not None and head.answer.done():
+            if head.answer.cancelled() or head.answer.exception() is not None:
+                self._start()
+                return
+            flight.popleft()
+            self._head_since = self._loop.time()
+            self._succeed(head, head.answer.result().message)
+        if self._queue:
+            self._start()
+
+    def _look(self) -> None:
+        """Whoever does not answer for too long is given up, which fails what it was asked. One
+        timer, not one for each batch: it looks at how long the head has waited.
+        """
+        self._watch = None
+        if not self._flight or (self._runner is not None and not self._runner.done()):
+            return
+        seconds = self._router.options.request_seconds
+        left = self._head_since + seconds - self._loop.time()
+        channel = self._flight[0].channel
+        if left <= 0 and channel is not None:
+            channel.give_up(seconds)
+        else:
+            self._watch = self._loop.call_later(max(left, 0.001), self._look)
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
-        """The loop ends when nothing is left; if it ends otherwise, nobody waits for ever."""
+        """The loop ends when answers are all that is left; if it ends otherwise, nobody waits for
+        ever.
+        """
         if runner is not self._runner:
             return  # a batch came between its end and this call: another loop has all of them
+        self._runner = None
         error = None if runner.cancelled() else runner.exception()
+        if error is None and not runner.cancelled():
+            return
         for outgoing in (*self._flight, *self._queue):
             outgoing.uncertain = True
             self._fail(outgoing, InternalError(f"the producer's loop ended: {error!r}"))
@@ -120,6 +192,14 @@ class OutgoingLane:
             else:
                 backoff, hints = None, 0
                 self._succeed(self._flight.popleft(), response)
+                if not self._queue and self._message.acks != "none":
+                    break
+        for outgoing in self._flight:
+            assert outgoing.answer is not None, "all that is in flight was posted"
+            outgoing.answer.add_done_callback(self._answered)
+        if self._flight:
+            self._head_since = self._loop.time()
+            self._watch_head()
 
     async def _send(self) -> None:
         """Post what is unanswered and was not posted since the last failure, then fill up."""
@@ -246,3 +326,5 @@ class OutgoingLane:
         self._closed = True
         if self._runner is not None:
             await asyncio.gather(self._runner, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()

@@ -75,7 +75,7 @@ class Overlapping:
             self._dispatch()
         elif not self._leaving and self._ahead < AHEAD:
             self._leaving = True
-            self._loop.call_soon(self._leave)
+            self._router.turn.soon(self._leave)
         return answer
 
     def _leave(self) -> None:

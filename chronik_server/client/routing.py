@@ -19,6 +19,7 @@ from chronik_server.client.options import ClientOptions
 from chronik_server.errors import ConnectionLostError, NotLeaderError
 from chronik_server.protocol.events import Response
 from chronik_server.protocol.topics import DescribeTopic, TopicDescription
+from chronik_server.turn import Turn
 from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import ChronikError, ConfigError, LogClosedError
 from chronik_store.format.checksum import Buffer
@@ -77,7 +78,15 @@ class Router:
         self._leaderless: set[Address] = set()
         """Nodes that knew of no leader when they were asked: maybe cut off, so the last to ask."""
         self._closed = False
-        self._turn = 0
+        self._round = 0
+        self._turn: Turn | None = None
+
+    @property
+    def turn(self) -> Turn:
+        """In which all channels of this client speak."""
+        if self._turn is None:
+            self._turn = Turn(asyncio.get_running_loop())
+        return self._turn
 
     # --- channels --------------------------------------------------------------------------------
 
@@ -87,7 +96,7 @@ class Router:
             raise LogClosedError("this client is closed; make another")
         task = self._channels.get(address)
         if task is None or (task.done() and (_failed(task) or task.result().is_lost)):
-            task = asyncio.create_task(Channel.open(address, self.options))
+            task = asyncio.create_task(Channel.open(address, self.options, turn=self.turn))
             self._channels[address] = task
         return await asyncio.shield(task)
 
@@ -107,8 +116,8 @@ class Router:
                 return task.result()
         last: ChronikError | None = None
         addresses = list(dict.fromkeys((*self._servers, *self._leaders.values())))
-        turn, self._turn = self._turn % len(addresses), self._turn + 1
-        addresses = addresses[turn:] + addresses[:turn]
+        first, self._round = self._round % len(addresses), self._round + 1
+        addresses = addresses[first:] + addresses[:first]
         for address in sorted(addresses, key=lambda each: each in self._leaderless):
             try:
                 return await self.channel(address)
@@ -116,6 +125,15 @@ class Router:
                 last = error
         assert last is not None
         raise last
+
+    def open_channel(self, lane: Lane) -> Channel | None:
+        """The channel to the node that leads a partition, if both are known and it is open."""
+        address = self._leaders.get(lane)
+        task = None if address is None or self._closed else self._channels.get(address)
+        if task is None or not task.done() or _failed(task):
+            return None
+        channel = task.result()
+        return None if channel.is_lost else channel
 
     async def leader_channel(self, lane: Lane) -> Channel:
         """A channel to the node that leads a partition, as far as anybody knows."""
