@@ -108,7 +108,7 @@ class Life:
 
     def knows(self, disk: FileSystem) -> None:
         """A store on this disk has this life's way to the bucket."""
-        _LIVES[disk] = self
+        _DOORS[disk] = self.door
 
     def open_store(self) -> None:
         self.knows(self.disk)
@@ -157,7 +157,7 @@ class Life:
 
 def reachable_buckets() -> AbstractContextManager[None]:
     """Within this, each store finds the bucket of the life that its disk belongs to."""
-    return buckets_of(lambda env: _LIVES[env.fs].door)
+    return buckets_of(lambda env: _DOORS[env.fs])
 
 
 Act = Callable[[Life], None]
@@ -241,4 +241,4 @@ def check_failing_calls(prepare: Act, act: Act, code: int, *, first: int = 1, st
     raise AssertionError("the act does not end")
 
 
-_LIVES: weakref.WeakKeyDictionary[FileSystem, Life] = weakref.WeakKeyDictionary()
+_DOORS: weakref.WeakKeyDictionary[FileSystem, FaultyObjectStore] = weakref.WeakKeyDictionary()
