@@ -1,10 +1,10 @@
 """Partition leaders are spread over the nodes, gently.
 
 Place: under `raft_backend`; works on the node that leads the metadata. Promise: while a node leads
-at least two partitions more than another that could lead one of them, one is handed over, and then
-nothing for a while; a node that has just come back leads nothing for its first seconds. Invariant:
-a handover is a request to the leader, which refuses it when the other is not caught up: nothing is
-decided here that could cost more than a pause of milliseconds.
+at least two partitions more than another that could lead one of them, a few are handed over, one
+after the other, and then none for a while; a node that has just come back leads nothing for its
+first seconds. Invariant: a handover is a request to the leader, which refuses it when the other is
+not caught up: nothing is decided here that could cost more than a pause of milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from chronik_store.errors import ChronikError
 logger = logging.getLogger("chronik_server.leaders")
 
 PAUSE_SECONDS = 1.0
-"""Between two handovers."""
+"""Between two rounds of handovers."""
+ROUND_SHARE = 50
+"""A round is one handover, and one more for so many partitions: all of them are spread within a
+minute or so, however many they are.
+"""
 EVEN_PAUSE_SECONDS = 5.0
 """Until the next look, when nothing was to be done."""
 FAILED_PAUSE_SECONDS = 10.0
@@ -51,7 +55,7 @@ class LeaderSpread:
         self._not_before = 0.0
 
     async def tick(self, state: Metadata) -> None:
-        """At most one handover."""
+        """At most one round of handovers."""
         now = self._now()
         members = state.nodes_in("member")
         for node in members:
@@ -64,18 +68,24 @@ class LeaderSpread:
         able = {
             node for node in members if now - self._there_since.get(node, now) >= PROVEN_SECONDS
         }
-        found = next_handover(self._led(state), able)
-        if found is None:
-            self._not_before = now + EVEN_PAUSE_SECONDS
-            return
-        try:
-            await self._hand_over(found)
-        except ChronikError as error:
-            self._not_before = self._now() + FAILED_PAUSE_SECONDS
-            logger.info("%s/%d stays on %s: %s", found.topic, found.partition, found.leader, error)
-        else:
-            self._not_before = self._now() + PAUSE_SECONDS
+        led = self._led(state)
+        pause_seconds = EVEN_PAUSE_SECONDS
+        for _ in range(1 + len(led) // ROUND_SHARE):
+            found = next_handover(led, able)
+            if found is None:
+                break
+            try:
+                await self._hand_over(found)
+            except ChronikError as error:
+                pause_seconds = FAILED_PAUSE_SECONDS
+                logger.info(
+                    "%s/%d stays on %s: %s", found.topic, found.partition, found.leader, error
+                )
+                break
+            pause_seconds = PAUSE_SECONDS
             logger.info("%s/%d: %s hands over to %s", *found)
+            led = [_after(each, found) for each in led]
+        self._not_before = self._now() + pause_seconds
 
     def _led(self, state: Metadata) -> list[Led]:
         """Partitions whose members are settled; those that move are left alone."""
@@ -86,3 +96,9 @@ class LeaderSpread:
                 if leader is not None and place.is_settled:
                     led.append(Led(topic.name, partition, leader, place.replicas))
         return led
+
+
+def _after(led: Led, handover: Handover) -> Led:
+    """Who leads this partition behind a handover, of this or another one."""
+    is_this = (led.topic, led.partition) == (handover.topic, handover.partition)
+    return led._replace(leader=handover.to) if is_this else led
