@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import repeat
 from operator import length_hint
 from types import TracebackType
@@ -37,6 +36,7 @@ from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import StoredRecord, Tier
 
 ANSWERS_AHEAD = 2
+_NEW: Final = tuple.__new__
 Start = Literal["earliest", "latest"] | int | Mapping[int, int]
 
 
@@ -46,10 +46,6 @@ class Consumed(NamedTuple):
     partition: int
     record: StoredRecord
     tier: Tier
-
-
-# What `_make` does, without its look at the length, in a third of the time.
-_consumed: Final = partial(tuple.__new__, Consumed)
 
 
 class Run(NamedTuple):
@@ -90,7 +86,8 @@ class Taken(NamedTuple):
         lane = self.lane
         for partition, records, tier in self.runs():
             lane.rest = iter(records)
-            yield map(_consumed, zip(repeat(partition), lane.rest, repeat(tier)))
+            fields = zip(repeat(partition), lane.rest, repeat(tier), strict=False)
+            yield map(_NEW, repeat(Consumed), fields)  # what `_make` does, in half the time
 
 
 class PartitionLane:
