@@ -21,6 +21,7 @@ in every version to come, so a newer frame is refused by name.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from enum import IntEnum
 from functools import partial
 from typing import Final, NamedTuple
@@ -42,6 +43,9 @@ _LOW: Final = 0xFFFFFFFF
 _READ_BYTES: Final = 64 << 10
 _GROWTH: Final = 4
 """A long frame's buffer is at most so many times as long as what has arrived of it."""
+_KEPT: Final = 5
+_KEPT_BYTES_MAX: Final = 2 << 20
+"""So many buffers of no more than this are kept: those of a reader's answers."""
 
 
 class FrameKind(IntEnum):
@@ -103,6 +107,7 @@ class FrameDecoder:
         self._short: memoryview | None = None  # what is read to between long frames
         self._long: memoryview | None = None  # the first part of a long frame
         self._long_bytes = 0  # so much of it has arrived
+        self._kept: deque[bytearray] = deque(maxlen=_KEPT)  # the last ones, to be used again
 
     @property
     def pending_bytes(self) -> int:
@@ -137,9 +142,27 @@ class FrameDecoder:
         return [_long_frame(whole.toreadonly())]
 
     def _lengthen(self, arrived: Buffer) -> None:
-        size = min(self._wanted, _GROWTH * max(len(arrived), _READ_BYTES))
-        self._long = memoryview(bytearray(size))
+        self._long = self._used_again(self._wanted)
+        if self._long is None:
+            size = min(self._wanted, _GROWTH * max(len(arrived), _READ_BYTES))
+            buffer = bytearray(size)
+            if size == self._wanted <= _KEPT_BYTES_MAX:
+                self._kept.append(buffer)
+            self._long = memoryview(buffer)
         self._long[: len(arrived)] = arrived
+
+    def _used_again(self, size: int) -> memoryview | None:
+        """A buffer that is long enough, and of which nobody holds a view any more: its pages are
+        there already.
+        """
+        for buffer in self._kept:
+            if len(buffer) >= size:
+                try:
+                    buffer.append(buffer.pop())  # refused while there is a view
+                except BufferError:
+                    continue
+                return memoryview(buffer)[:size]
+        return None
 
     def feed(self, data: Buffer) -> list[Frame]:
         """The frames that `data` completes. ProtocolError, FutureVersionError: hang up."""

@@ -203,6 +203,39 @@ def test_long_and_short_answers_come_by_either_way(most: int) -> None:
     assert 0 == client.pending_bytes
 
 
+def long_answer(client: Connection, server: Connection, number: int, size: int) -> bytes:
+    server.receive_data(raw(client, Request(number, Verb.FETCH, data.Fetch("t"))))
+    payload = bytes([number % 256]) * size
+    return raw(server, Response(number, data.Fetched(1, 0, 1, "wal", 7), payload))
+
+
+def test_what_somebody_looks_at_is_never_read_over() -> None:
+    client, server = greeted()
+    held = []
+    for number in range(2, 40):
+        size = 100_000 + 7000 * (number % 5)
+        (event,) = poured(client, long_answer(client, server, number, size), 1 << 30)
+        assert isinstance(event, Response)
+        held.append((number, size, memoryview(event.payload)[1000:]))
+        if number % 3 == 0:
+            del held[0], event
+    for number, size, view in held:
+        assert bytes([number]) * (size - 1000) == view
+
+
+def test_a_buffer_that_nobody_looks_at_is_used_again() -> None:
+    client, server = greeted()
+    buffers: set[int] = set()
+    kept = []
+    for number in range(2, 40):
+        (event,) = poured(client, long_answer(client, server, number, 300_000), 1 << 30)
+        assert isinstance(event, Response)
+        assert isinstance(event.payload, memoryview)
+        kept.append(event.payload.obj)  # so that no id is given twice
+        buffers.add(id(event.payload.obj))
+    assert len(buffers) <= 3, "of each answer one at most is still held when the next one comes"
+
+
 def test_a_long_frame_that_is_only_announced_takes_no_memory() -> None:
     client, server = greeted()
     server.receive_data(raw(client, Request(2, Verb.FETCH, data.Fetch("t"))))
