@@ -39,6 +39,7 @@ from chronik_store.objectstore.layout import (
     parse_segment_key,
     segments_prefix,
 )
+from chronik_store.objectstore.object_source import ObjectSource
 from chronik_store.segment.check import check_segment
 from chronik_store.segment.reader import load_footer
 from chronik_store.segment.sealer import SegmentIdentity
@@ -227,20 +228,6 @@ def _check_segment(
 # --- bucket -----------------------------------------------------------------------------------
 
 
-class _ObjectSource:
-    """An object as a byte source, past every cache: verify looks at what is stored."""
-
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        self._store = store
-        self._key = key
-
-    def read_range(self, start: int, length: int) -> bytes:
-        return self._store.get_range(self._key, start, length)
-
-    def read_tail(self, length: int) -> bytes:
-        return self._store.get_range(self._key, -length, length)
-
-
 def _check_bucket(check: _Check, manifest: Manifest, store: ObjectStore, deep: bool) -> None:
     identity = SegmentIdentity(manifest.topic, manifest.partition, manifest.topic_id)
     for segment in manifest.segments:
@@ -256,7 +243,7 @@ def _check_segment_object(
 ) -> None:
     check.objects += 1
     _check_size(store, info.key, info.size_bytes)
-    _check_segment(check, _ObjectSource(store, info.key), info, identity, info.key, deep)
+    _check_segment(check, ObjectSource(store, info.key), info, identity, info.key, deep)
 
 
 def _check_bundle_object(check: _Check, store: ObjectStore, info: BundleInfo, deep: bool) -> None:

@@ -20,6 +20,7 @@ from chronik_store.lineage import Head, lineage_of, manifest_numbers
 from chronik_store.log_identity import LogPaths
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import manifest_key
+from chronik_store.objectstore.object_source import ObjectSource
 from chronik_store.restore.cut_segment import CutSegment, put_cut_segment
 from chronik_store.restore.first_wal import LogWriter
 from chronik_store.restore.plan import PlannedLog, RestorePlan
@@ -80,7 +81,7 @@ def restore_log(
     old, old_hash = claim
 
     def open_reader(info: SegmentInfo) -> SegmentReader:
-        return SegmentReader.open(_ObjectSource(store, info.key), info)
+        return SegmentReader.open(ObjectSource(store, info.key), info)
 
     end_offset = cut_offset(
         old.manifest,
@@ -166,17 +167,3 @@ def _overtaken(store: ObjectStore, log: PlannedLog, by: str) -> FencedError:
         f"{store.url}: {log.topic}/{log.partition} was taken over from this restore by log {by}; "
         "this directory must not be used, restore into an empty one"
     )
-
-
-class _ObjectSource:
-    """An object as a byte source: each segment is read at most once, so no cache."""
-
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        self._store = store
-        self._key = key
-
-    def read_range(self, start: int, length: int) -> bytes:
-        return self._store.get_range(self._key, start, length)
-
-    def read_tail(self, length: int) -> bytes:
-        return self._store.get_range(self._key, -length, length)
