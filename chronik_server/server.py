@@ -17,6 +17,7 @@ from chronik_server.backend import Backend
 from chronik_server.config import ServerConfig
 from chronik_server.handlers import Handlers
 from chronik_server.metrics import ServerMetrics
+from chronik_server.protocol.frames import READ_BYTES
 from chronik_server.session import Session
 from chronik_store.clock import Clock
 from chronik_store.errors import ConfigError
@@ -43,6 +44,8 @@ class Server:
         self.software = f"chronik {chronik_store.__version__}"
         self.stopping = False
         self.turn = backend.turn
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
+        """Of all connections: each takes out what came before another one reads."""
         self._one_less = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self._listener: asyncio.Server | None = None

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
 from chronik_server.protocol.connection import ENDED, Connection, Limits
@@ -40,20 +40,21 @@ from chronik_store.model import AppendResult
 if TYPE_CHECKING:
     from chronik_server.server import Server
 
+T = TypeVar("T")
 logger = logging.getLogger("chronik_server.session")
 
 REQUEST_COST_BYTES = 512
 """What a request weighs beside its payload."""
 
 
-class Session(asyncio.Protocol):
+class Session(asyncio.BufferedProtocol):
     """One connection of a listener. Belongs to the server's event loop."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._config = server.config
         limits = Limits(self._config.frame_bytes_max, self._config.in_flight_requests_max)
-        self._connection = Connection(Side.SERVER, limits)
+        self._connection = Connection(Side.SERVER, limits, server.read_buffer)
         self._transport: asyncio.Transport | None = None
         self._peer: PeerIdentity | None = None
         self._tasks: dict[asyncio.Task[None], Request | Told] = {}
@@ -92,17 +93,21 @@ class Session(asyncio.Protocol):
         if self._peer is not None:
             self._server.backend.lost(self._peer, self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where bytes are read to: those of a long frame to where they stay."""
+        return self._connection.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
         self._heard = self._server.loop.time()
         if not self._connection.pending_bytes:
             self._began = self._heard
-        self._server.metrics.received_bytes += len(data)
-        self._server.turn.run(self._take, data)
+        self._server.metrics.received_bytes += nbytes
+        self._server.turn.run(self._take, self._connection.buffer_updated, nbytes)
 
     def eof_received(self) -> None:
         """The other side has hung up; asyncio closes the transport then."""
-        self._take(b"")
+        self._take(self._connection.receive_data, b"")
 
     def pause_writing(self) -> None:
         """The reader over there is slower than its answers: it asks nothing more for now."""
@@ -117,9 +122,9 @@ class Session(asyncio.Protocol):
 
     # --- requests --------------------------------------------------------------------------------
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, receive: Callable[[T], list[Event]], new: T) -> None:
         try:
-            events = self._connection.receive_data(data)
+            events = receive(new)
             if events:
                 self._began = self._heard
             for event in events:

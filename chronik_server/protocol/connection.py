@@ -62,13 +62,15 @@ class Limits:
 class Connection:
     """Either end of a connection. Not thread-safe."""
 
-    def __init__(self, side: Side, limits: Limits = Limits()) -> None:
+    def __init__(
+        self, side: Side, limits: Limits = Limits(), read_buffer: memoryview | None = None
+    ) -> None:
         self.side = side
         self.limits = limits
         self.state = State.NEW
         self.in_flight: dict[int, int] = {}
         """Request id -> verb, of what has not been answered."""
-        self._decoder = FrameDecoder(min(GREETING_BYTES_MAX, limits.frame_bytes_max))
+        self._decoder = FrameDecoder(min(GREETING_BYTES_MAX, limits.frame_bytes_max), read_buffer)
         self._last_id = NO_REQUEST
         other = Side.CLIENT if side is Side.SERVER else Side.SERVER
         self._departures, self._arrivals = moves_of(side), moves_of(other)

@@ -40,7 +40,7 @@ _HEAD: Final = struct.Struct("<IBBHIII")
 _COVERED: Final = struct.Struct("<IBBHII")
 _FIXED_BYTES: Final = FRAME_HEAD_BYTES - 4
 _LOW: Final = 0xFFFFFFFF
-_READ_BYTES: Final = 64 << 10
+READ_BYTES: Final = 64 << 10
 _GROWTH: Final = 4
 """A long frame's buffer is at most so many times as long as what has arrived of it."""
 _KEPT: Final = 5
@@ -96,18 +96,20 @@ class FrameDecoder:
     """Bytes as they arrive in, frames out. `frame_bytes_max` bounds a frame, head included.
 
     Two ways in, of which one decoder takes one: `feed`, or `get_buffer` and `buffer_updated`, which
-    read a long frame to where it stays: its payload is a view. Not thread-safe. After an error it
-    takes nothing more.
+    read a long frame to where it stays: its payload is a view. read_buffer: READ_BYTES that the
+    decoders of one event loop share; nothing stays in it, and they keep no other while they wait.
+    Not thread-safe. After an error it takes nothing more.
     """
 
-    def __init__(self, frame_bytes_max: int) -> None:
+    def __init__(self, frame_bytes_max: int, read_buffer: memoryview | None = None) -> None:
         self.frame_bytes_max = frame_bytes_max
         self._buffer = bytearray()
         self._wanted = FRAME_HEAD_BYTES
-        self._short: memoryview | None = None  # what is read to between long frames
+        self._short = read_buffer  # what is read to between long frames
         self._long: memoryview | None = None  # the first part of a long frame
         self._long_bytes = 0  # so much of it has arrived
-        self._kept: deque[bytearray] = deque(maxlen=_KEPT)  # the last ones, to be used again
+        kept = _KEPT if read_buffer is None else 0
+        self._kept: deque[bytearray] = deque(maxlen=kept)  # the last ones, to be used again
 
     @property
     def pending_bytes(self) -> int:
@@ -119,7 +121,7 @@ class FrameDecoder:
         if self._long is not None:
             return self._long[self._long_bytes :]
         if self._short is None:
-            self._short = memoryview(bytearray(_READ_BYTES))
+            self._short = memoryview(bytearray(READ_BYTES))
         return self._short
 
     def buffer_updated(self, count: int) -> list[Frame]:
@@ -127,7 +129,7 @@ class FrameDecoder:
         whole = self._long
         if whole is None:
             frames = self.feed(self.get_buffer()[:count])
-            if self._wanted > _READ_BYTES:
+            if self._wanted > READ_BYTES:
                 self._long_bytes = len(self._buffer)
                 self._lengthen(self._buffer)
                 self._buffer.clear()
@@ -144,7 +146,7 @@ class FrameDecoder:
     def _lengthen(self, arrived: Buffer) -> None:
         self._long = self._used_again(self._wanted)
         if self._long is None:
-            size = min(self._wanted, _GROWTH * max(len(arrived), _READ_BYTES))
+            size = min(self._wanted, _GROWTH * max(len(arrived), READ_BYTES))
             buffer = bytearray(size)
             if size == self._wanted <= _KEPT_BYTES_MAX:
                 self._kept.append(buffer)

@@ -65,6 +65,7 @@ class LeaderRole(Leader, RoleBase):
         self.noop_index = 0
         self.amnesty = state.amnesty
         self._reads: deque[_Read] = deque()
+        self._count = self.guarded(self.update_commit_index)
         self._pumping = False
         self._reading = False
         self._telling: asyncio.TimerHandle | None = None
@@ -192,7 +193,7 @@ class LeaderRole(Leader, RoleBase):
         self.replication.sync_peers()
         self.replication.send_all()
         replica = self.group.replica
-        replica.when_synced(replica.last_ticket, self.guarded(self.update_commit_index))
+        replica.when_synced(replica.last_ticket, self._count)
         # On its way before our own disk is asked: whoever writes takes the interpreter's lock.
         self.group.node.turn.flush()
         replica.request_commit()

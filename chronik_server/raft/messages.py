@@ -308,7 +308,7 @@ def _unpack_answer(head: bytes, payload: Buffer) -> AppendEntriesResponse:
     if flags > _SUCCESS | _SUSPECT | _FULL or max(numbers) >= _NUMBER_END:
         raise CorruptionError("append_entries_response: unknown flags, or a number too big")
     term, match, request, prev, hint_index, hint_term = numbers
-    success, is_suspect, is_full = (bool(flags & each) for each in (_SUCCESS, _SUSPECT, _FULL))
+    success, is_suspect, is_full = flags & _SUCCESS > 0, flags & _SUSPECT > 0, flags & _FULL > 0
     return AppendEntriesResponse(
         term, success, match, request, prev, hint_index, hint_term, is_suspect, is_full
     )

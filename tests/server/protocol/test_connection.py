@@ -10,7 +10,7 @@ from chronik_server.errors import LocalProtocolError, ProtocolError
 from chronik_server.protocol import data, greeting
 from chronik_server.protocol.connection import GREETING_BYTES_MAX, Connection, Limits
 from chronik_server.protocol.events import Closed, Failure, Request, Response, Told, Unreadable
-from chronik_server.protocol.frames import FrameKind, encode_frame
+from chronik_server.protocol.frames import READ_BYTES, FrameKind, encode_frame
 from chronik_server.protocol.states import TRANSITIONS, Move, Side, State, moves_of
 from chronik_server.protocol.verbs import Verb
 from chronik_store.errors import ChronikError, FutureVersionError, UnavailableError
@@ -326,3 +326,26 @@ def test_the_error_of_a_whole_connection_reaches_the_client() -> None:
 
     assert isinstance(event, Failure)
     assert State.CLOSED is client.state
+
+
+def test_connections_that_share_a_read_buffer_take_nothing_of_each_other() -> None:
+    shared = memoryview(bytearray(READ_BYTES))
+    sent, wanted, servers = [], [], []
+    for who in (b"a", b"b", b"c"):
+        client, server = Connection(Side.CLIENT), Connection(Side.SERVER, LIMITS, shared)
+        poured(server, raw(client, Request(1, Verb.HELLO, greeting.Hello((1,)))), 1 << 30)
+        client.receive_data(raw(server, Response(1, WELCOME)))
+        requests = [
+            Request(number, Verb.PRODUCE, data.Produce("t"), who * size)
+            for number, size in enumerate((10, 200_000, 500, 70_000, 1), start=2)
+        ]
+        sent.append(b"".join(raw(client, request) for request in requests))
+        wanted.append(requests)
+        servers.append(server)
+
+    came: list[list[object]] = [[], [], []]
+    for at in range(0, max(map(len, sent)), 5_003):
+        for place, server in enumerate(servers):
+            came[place] += poured(server, sent[place][at : at + 5_003], 3_001)
+
+    assert wanted == came
