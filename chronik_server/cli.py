@@ -1,8 +1,9 @@
 """The entry point of the `chronik` command.
 
-Place: `[project.scripts]` and `python -m chronik_server` call `main`, which adds the server's verbs
-and `-s` to the embedded ones of `chronik_store.cli`. Promise: without the extra `cli` it says in
-one line what to install; without the extra `server` the embedded verbs are all there.
+Place: `[project.scripts]` and `python -m chronik_server` call `main`, which adds the server's
+verbs, `-s`, and the worlds of `simulate --cluster` to the embedded ones of `chronik_store.cli`.
+Promise: without the extra `cli` it says in one line what to install; without the extra `server` the
+embedded verbs are all there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chronik_store.cli.session import Session
+    from chronik_store.testing.worlds.repertoire import Repertoire
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def main() -> None:
         embedded.VERBS.update(VERBS)
         embedded.LOCAL_VERBS.update({"serve", "cluster"})
         embedded.remote_session = _remote_session
+    embedded.cluster_worlds = _cluster_worlds
     code = embedded.run()
     _end_by_ctrl_c()  # all is settled; what is left is the interpreter's own end
     raise SystemExit(code)
@@ -65,6 +68,12 @@ def _remote_session(server: str, as_json: bool) -> Session:
     from chronik_server.cli_remote import session
 
     return session(server, as_json)
+
+
+def _cluster_worlds() -> Repertoire:
+    from chronik_server.testing.playing import cluster_worlds
+
+    return cluster_worlds()
 
 
 if __name__ == "__main__":

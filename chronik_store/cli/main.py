@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -53,6 +54,9 @@ LOCAL_VERBS = {
 
 remote_session: Callable[[str, bool], Session] | None = None
 """What -s means: (HOST:PORT, as_json) -> a session whose stores are at that server."""
+
+cluster_worlds: Callable[[], Any] | None = None
+"""What `simulate --cluster` plays: the server's `Repertoire`; set as `remote_session` is."""
 
 EPILOG = """\b
 Exit codes: 0 done, 1 nothing matched or findings, 2 usage, 3 unavailable, 4 corruption,

@@ -1,9 +1,10 @@
 """`chronik simulate`: the real store on virtual time, over disks and a bucket that fail on purpose.
 
 Place: a verb; the worlds are those of the test kit, which is loaded when the verb is called and
-is the one thing of the kit that a program uses (docs/decisions/0015). Promise: equal seeds play
-equal worlds, so what is found can be played again; exit 1 if anything was violated. Nothing but
-memory is used: no disk, no bucket, no clock of this machine.
+is the one thing of the kit that a program uses (docs/decisions/0015); those of --cluster are of the
+server's kit, which `main.cluster_worlds` brings (0021). Promise: equal seeds play equal worlds, so
+what is found can be played again; exit 1 if anything was violated. Nothing but memory is used: no
+disk, no bucket, no network, no clock of this machine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,13 +28,12 @@ from chronik_store.cli.terminal import progress, say
 
 if TYPE_CHECKING:
     from chronik_store.testing.worlds.playing import Played
+    from chronik_store.testing.worlds.repertoire import Repertoire
 
 WORLDS = 100
 SEEDS = 1 << 32
-_SHOWN = (
-    "power losses", "imagined power losses", "kills", "orderly ends",
-    "disk errors", "bucket outages", "lost replies", "clock jumps",
-)  # fmt: skip
+_VERDICTS = ("clean", "torn", "suspect")
+_LOGGERS = ("chronik_store", "chronik_server")
 
 
 @verb(
@@ -43,6 +43,13 @@ _SHOWN = (
     "chronik simulate --minutes 0.1",
     "chronik simulate --planted acknowledge-before-sync",
     "chronik simulate --seed 42 --json",
+    "chronik simulate --cluster --minutes 1",
+)
+@click.option(
+    "--cluster",
+    "is_cluster",
+    is_flag=True,
+    help="Play clusters of 2 to 5 nodes instead of one machine: see above.",
 )
 @click.option(
     "--seed",
@@ -71,91 +78,114 @@ _SHOWN = (
 )
 @pass_session
 def command(
-    session: Session, seed: int | None, seeds: int | None, minutes: float | None, bug: str | None
+    session: Session,
+    is_cluster: bool,
+    seed: int | None,
+    seeds: int | None,
+    minutes: float | None,
+    bug: str | None,
 ) -> int:
     """Play the store's own code in simulated worlds, and check that nothing acknowledged is lost.
 
     Each world has machines that lose power or are killed, disks that tear and fail writes, a
     bucket that goes away or answers and is not heard, clocks that jump; clients remember every
     answer, and after each crash all of it must still be true.
+
+    With --cluster, the replicated log of one partition: the server's own Raft roles over the
+    store's own log, on 2 to 5 nodes. Nodes lose power (alone, all at once, or inside a disk call),
+    are killed, meet failing syncs, damaged and lost disks; messages are lost, repeated, late and
+    out of order, partitions cut both ways or one; leaders hand over, members come and go, logs are
+    pruned and sent as snapshots. Judged at every step: one leader for a term, no vote twice or
+    taken back, equal logs, one entry for an index for ever, nothing committed or answered before it
+    is on disk (of a quorum), no commit undone, reads that miss nothing; in the end every
+    acknowledged entry on every member, and a group that commits again. Not played there: uploads
+    to a bucket, the network protocol and its clients, the metadata, and more than one partition.
     """
-    _check_kit()
+    worlds = _repertoire(is_cluster)
     if bug == "list":
-        return _list_bugs(session)
-    _check_bug(bug)
+        return _list_bugs(session, worlds)
+    _check_bug(bug, worlds)
     first = random.randrange(SEEDS) if seed is None else seed  # noqa: S311 (which worlds, no more)
     if seeds is None and minutes is None:
         seeds = WORLDS if seed is None else 1
-    worlds: list[Played] = []
+    played: list[Played] = []
     began = time.monotonic()
     with (
         _stopped_by_signals() as stopped,
         _quiet(),
         progress("simulate", seeds, unit="worlds") as bar,
     ):
-        for each in _play(first, seeds, minutes, bug):
-            worlds.append(each)
+        for each in _play(worlds, first, seeds, minutes, bug):
+            played.append(each)
             bar.advance(1)
             if each.violation:
-                _show(session, each, bug, in_full=not any(other.violation for other in worlds[:-1]))
+                is_first = not any(other.violation for other in played[:-1])
+                _show(session, each, _replay(worlds, each.seed, bug), in_full=is_first)
             if stopped() or (bug is not None and each.violation):
                 break
-    _summarise(session, worlds, time.monotonic() - began, bug)
+    _summarise(session, worlds, played, time.monotonic() - began, bug)
     session.output.flush()
     if stopped():
-        raise exits.Interrupted(f"interrupted; worlds played: {len(worlds)}")
-    return exits.NOTHING if any(each.violation for each in worlds) else exits.DONE
+        raise exits.Interrupted(f"interrupted; worlds played: {len(played)}")
+    return exits.NOTHING if any(each.violation for each in played) else exits.DONE
 
 
-def _check_kit() -> None:
-    if importlib.util.find_spec("greenlet") is None:
-        raise click.UsageError('simulate needs greenlet: pip install "chronik[testing]"')
+def _repertoire(is_cluster: bool) -> Repertoire:
+    """What is to be played. UsageError when it cannot; ConfigError: raftos is missing."""
     if not __debug__:
         raise click.UsageError("simulate checks by assertions, which python -O leaves out")
+    if is_cluster:
+        from chronik_store.cli import main
+
+        if main.cluster_worlds is None:
+            raise click.UsageError("--cluster plays the server's code, which is not here")
+        found: Repertoire = main.cluster_worlds()
+        return found
+    if importlib.util.find_spec("greenlet") is None:
+        raise click.UsageError('simulate needs greenlet: pip install "chronik[testing]"')
+    from chronik_store.testing.worlds.repertoire import store_worlds
+
+    return store_worlds()
 
 
-def _list_bugs(session: Session) -> int:
-    from chronik_store.testing.planted import BUGS
-
-    for name, plant in BUGS.items():
+def _list_bugs(session: Session, worlds: Repertoire) -> int:
+    for name, plant in worlds.bugs.items():
         text = " ".join((plant.__doc__ or "").split())
         if session.as_json:
             session.output.json({"bug": name, "what": text})
         else:
-            session.output.line(f"{name:30}  {text}")
+            session.output.line(f"{name:37}  {text}")
     return exits.DONE
 
 
-def _check_bug(bug: str | None) -> None:
-    from chronik_store.testing.planted import BUGS
-
-    if bug is not None and bug not in BUGS:
-        raise click.UsageError(f"no bug is named {bug!r}; `chronik simulate --planted list`")
+def _check_bug(bug: str | None, worlds: Repertoire) -> None:
+    if bug is not None and bug not in worlds.bugs:
+        raise click.UsageError(
+            f"no bug is named {bug!r}; `chronik simulate{worlds.flag} --planted list`"
+        )
 
 
 def _play(
-    first: int, seeds: int | None, minutes: float | None, bug: str | None
+    worlds: Repertoire, first: int, seeds: int | None, minutes: float | None, bug: str | None
 ) -> Iterator[Played]:
-    from chronik_store.testing.worlds.playing import play
-
     end = None if minutes is None else time.monotonic() + minutes * 60
     seed = first
     while (seeds is None or seed < first + seeds) and (end is None or time.monotonic() < end):
-        yield play(seed, bug=bug)
+        yield worlds.play(seed, bug=bug)
         seed += 1
 
 
-def _replay(seed: int, bug: str | None) -> str:
-    return f"chronik simulate --seed {seed}" + (f" --planted {bug}" if bug else "")
+def _replay(worlds: Repertoire, seed: int, bug: str | None) -> str:
+    return f"chronik simulate{worlds.flag} --seed {seed}" + (f" --planted {bug}" if bug else "")
 
 
-def _show(session: Session, world: Played, bug: str | None, *, in_full: bool) -> None:
+def _show(session: Session, world: Played, again: str, *, in_full: bool) -> None:
     if session.as_json:
         session.output.json(
             {
                 "seed": world.seed,
                 "violation": world.violation,
-                "replay": _replay(world.seed, bug),
+                "replay": again,
                 "trace_hash": world.trace_hash,
             }
         )
@@ -163,20 +193,23 @@ def _show(session: Session, world: Played, bug: str | None, *, in_full: bool) ->
     if in_full:
         say(world.details)
     say(f"chronik: seed {world.seed} is violated: {world.violation}")
-    say(f"         again: {_replay(world.seed, bug)}")
+    say(f"         again: {again}")
 
 
-def _summarise(session: Session, worlds: list[Played], seconds: float, bug: str | None) -> None:
+def _summarise(
+    session: Session, worlds: Repertoire, played: list[Played], seconds: float, bug: str | None
+) -> None:
     from chronik_store.testing.worlds.playing import total_of
 
-    total = total_of(worlds)
-    violated = [each.seed for each in worlds if each.violation]
-    faults = {name: total.events[name] for name in _SHOWN}
-    opens = {verdict: total.events[f"opens: {verdict}"] for verdict in ("clean", "torn", "suspect")}
+    total = total_of(played)
+    violated = [each.seed for each in played if each.violation]
+    faults = {name: total.events[name] for name in worlds.shown}
+    opens = {verdict: total.events[f"opens: {verdict}"] for verdict in _VERDICTS}
     if session.as_json:
         session.output.json(
             {
                 "worlds": total.worlds,
+                "of": "clusters" if worlds.flag else "stores",
                 "first_seed": total.seed,
                 "planted": bug,
                 "elapsed_seconds": seconds,
@@ -185,7 +218,7 @@ def _summarise(session: Session, worlds: list[Played], seconds: float, bug: str 
                 "events": faults,
                 "opens": opens,
                 "records_acknowledged": total.acknowledged,
-                "records_compared": total.compared,
+                worlds.compared.replace(" ", "_"): total.compared,
                 "violations": len(violated),
                 "violated_seeds": violated,
                 "trace_hash": total.trace_hash,
@@ -195,15 +228,15 @@ def _summarise(session: Session, worlds: list[Played], seconds: float, bug: str 
     line = session.output.line
     which = f"1 world, seed {total.seed}"
     if total.worlds != 1:
-        which = f"{total.worlds} worlds, seeds {total.seed} to {worlds[-1].seed}"
+        which = f"{total.worlds} worlds, seeds {total.seed} to {played[-1].seed}"
     line(f"{which}, in {duration_text(seconds)}")
-    line(f"  {'virtual time':21}  {_hours(total.virtual_seconds)}, {total.steps:,} steps")
+    line(f"  {'virtual time':21}  {_time_text(total.virtual_seconds)}, {total.steps:,} steps")
     for name, count in faults.items():
         line(f"  {name:21}  {count:,}")
     found = ", ".join(f"{count:,} {verdict}" for verdict, count in opens.items())
     line(f"  {'recoveries':21}  {found}")
     line(f"  {'records acknowledged':21}  {total.acknowledged:,}")
-    line(f"  {'records compared':21}  {total.compared:,}")
+    line(f"  {worlds.compared:21}  {total.compared:,}")
     line(f"  {'violations':21}  {len(violated)}")
     if total.trace_hash:
         line(f"  {'trace':21}  {total.trace_hash[:16]} (equal seeds, equal traces)")
@@ -211,21 +244,23 @@ def _summarise(session: Session, worlds: list[Played], seconds: float, bug: str 
         line(f"  {bug} was not found in these worlds")
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h"
+def _time_text(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 360 else f"{seconds:.1f} s"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the store says of the faults of its worlds is of use only to those who asked (-v)."""
-    logger, context = logging.getLogger("chronik_store"), click.get_current_context()
-    former = logger.level
-    if not context.find_root().params["verbose"]:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
+    """What the product says of the faults of its worlds is of use only to those who asked (-v)."""
+    is_verbose = click.get_current_context().find_root().params["verbose"]
+    ours = logging.getLogger(_LOGGERS[0])
+    with ExitStack() as stack:
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            stack.callback(setattr, logger, "handlers", logger.handlers)
+            logger.setLevel(ours.level if is_verbose else logging.CRITICAL + 1)
+            logger.handlers = ours.handlers
         yield
-    finally:
-        logger.setLevel(former)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from tests.schedules import (
 from tests.schedules import (
     test_protocol_11_to_20 as section_11_20,
 )
-from tests.store import test_replica
+from tests.store import test_replica, test_replica_proposals_and_snapshots
 from tests.store.objectstore import test_cache, test_disk_blocks, test_in_simulation, test_verified
 from tests.store.pipeline import conftest as pipeline_kit
 from tests.store.pipeline import test_collect, test_publish
@@ -142,7 +142,9 @@ FOUND: dict[str, tuple[Finder, ...]] = {
         in_life(section_1_5.test_3_a_retry_of_what_is_in_flight_waits_for_its_original),
     ),
     "truncation-keeps-producers": (
-        on_disk(test_replica.test_a_truncation_forgets_the_batches_that_it_cut),
+        on_disk(
+            test_replica_proposals_and_snapshots.test_a_truncation_forgets_the_batches_that_it_cut
+        ),
         replicas(),
     ),
     "unknown-outcome-is-not-done": (

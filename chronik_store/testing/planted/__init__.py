@@ -13,7 +13,7 @@ product itself: a bug is a function put in the place of a good one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -23,7 +23,8 @@ Plant = Callable[[Callable[[Any, str, Any], None]], None]
 """Given `put(owner, name, value)`, puts the bug in."""
 
 
-def _bugs(module: object) -> dict[str, Plant]:
+def bugs_of(module: object) -> dict[str, Plant]:
+    """The bugs that a module defines, by name."""
     return {
         name.replace("_", "-"): value
         for name, value in vars(module).items()
@@ -32,17 +33,17 @@ def _bugs(module: object) -> dict[str, Plant]:
     }
 
 
-BUGS: dict[str, Plant] = {**_bugs(log_bugs), **_bugs(tiering_bugs), **_bugs(reading_bugs)}
+BUGS: dict[str, Plant] = {**bugs_of(log_bugs), **bugs_of(tiering_bugs), **bugs_of(reading_bugs)}
 """Name -> bug; its docstring says what it is."""
 
 
 @contextlib.contextmanager
-def planted(name: str) -> Iterator[None]:
+def planted(name: str, bugs: Mapping[str, Plant] = BUGS) -> Iterator[None]:
     """Within this, the product has the bug. Not thread-safe. KeyError if there is no such bug."""
     with contextlib.ExitStack() as stack:
 
         def put(owner: Any, attribute: str, value: Any) -> None:
             stack.enter_context(mock.patch.object(owner, attribute, value))
 
-        BUGS[name](put)
+        bugs[name](put)
         yield

@@ -7,6 +7,7 @@ Place: on top of the test kit; `chronik simulate` and tests/simulation play them
     ledger        what they know for certain; every later answer is compared with it
     oracle        the judge at the doors of disk and bucket
     playing       worlds by seed: outcome, tallies
+    repertoire    what the verb needs to know of them, and of those of a cluster
 
 Promise: equal seeds play equal stories. Invariant: a world that ends without AssertionError
 has lost nothing that was acknowledged, and left nothing behind.

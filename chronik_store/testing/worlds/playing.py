@@ -48,7 +48,7 @@ def play(seed: int, *, bug: str | None = None) -> Played:
         with contextlib.nullcontext() if bug is None else planted(bug):
             world.run()
     except Exception as error:  # noqa: BLE001  (whatever it is, the product or the kit is at fault)
-        violation = _in_one_line(error)
+        violation = in_one_line(error)
         shown = world.simulation.trace[-EVENTS_SHOWN:]
         details = "".join(traceback.format_exception(error)) + "\n".join(
             [f"the last {len(shown)} events:", *shown]
@@ -89,7 +89,7 @@ def total_of(played: Iterable[Played]) -> Played:
     )
 
 
-def _in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """What is wrong: the innermost cause says it, the scheduler only which thread met it."""
     text = " ".join(str(error).split())
     while error.__cause__ is not None:

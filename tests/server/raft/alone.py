@@ -14,9 +14,11 @@ from chronik_server.raft.messages import (
     RequestVote,
     RequestVoteResponse,
 )
+from chronik_server.testing.network import Network
+from chronik_server.testing.node import GROUP, Node
+from chronik_server.testing.world import World
 from chronik_store.format.entry import Entry
-from tests.server.raft.world import GROUP, Network, Node, World
-from tests.store.cluster_log import run_of
+from chronik_store.testing.cluster_log import run_of
 
 M = TypeVar("M")
 
@@ -36,7 +38,7 @@ class Alone:
         self.world.keep_log = True
         node = Node(self.world, "n1")
         self.world.nodes["n1"] = node
-        self.world.seen_commit["n1"] = 0
+        self.world.judge.seen_commit["n1"] = 0
         if terms:
             node.replica.append_entries(0, 0, run_of(terms))
         if hard is None and terms:

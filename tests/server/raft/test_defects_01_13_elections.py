@@ -14,9 +14,9 @@ from chronik_server.raft.messages import (
     RequestVote,
     RequestVoteResponse,
 )
+from chronik_server.testing.world import World
+from chronik_store.testing.cluster_log import batch, run_of
 from tests.server.raft.alone import STALLED, Alone, ask, conflict, entries_of
-from tests.server.raft.world import World
-from tests.store.cluster_log import batch, run_of
 
 
 def granted(alone: Alone, to: str) -> list[bool]:

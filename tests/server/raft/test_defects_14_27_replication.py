@@ -8,11 +8,12 @@ import pytest
 
 from chronik_server.raft.errors import OutcomeUnknownError
 from chronik_server.raft.messages import AppendEntries, AppendEntriesResponse
+from chronik_server.testing.node import role_of
+from chronik_server.testing.world import World
 from chronik_store.format.control import Noop
 from chronik_store.format.entry import EntryKind
+from chronik_store.testing.cluster_log import batch, run_of
 from tests.server.raft.alone import Alone, ask, conflict, entries_of, success
-from tests.server.raft.world import World, role_of
-from tests.store.cluster_log import batch, run_of
 
 
 def test_14_a_late_or_repeated_message_erases_nothing():

@@ -16,12 +16,13 @@ from chronik_server.raft.messages import (
     encode,
 )
 from chronik_server.raft.raftos_skeleton import RoleTimer
+from chronik_server.testing.node import role_of
+from chronik_server.testing.virtual_loop import VirtualLoop
+from chronik_server.testing.world import World
+from chronik_store.testing.cluster_log import batch, record_entry, run_of, stepped
 from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
 from tests.server.raft.alone import STALLED, Alone, ask, entries_of
-from tests.server.raft.virtual_loop import VirtualLoop
-from tests.server.raft.world import World, role_of
-from tests.store.cluster_log import batch, record_entry, run_of, stepped
 
 
 def test_28_no_vote_leaves_before_it_is_durable():

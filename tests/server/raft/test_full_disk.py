@@ -11,11 +11,11 @@ from chronik_server.raft.messages import (
     AppendEntriesResponse,
     RequestVoteResponse,
 )
+from chronik_server.testing.world import World
 from chronik_store.errors import DiskFullError
 from chronik_store.format.control import Noop
+from chronik_store.testing.cluster_log import control_entry, run_of
 from tests.server.raft.alone import Alone, ask, entries_of
-from tests.server.raft.world import World
-from tests.store.cluster_log import control_entry, run_of
 
 
 class Guard:

@@ -15,9 +15,11 @@ import pytest
 from chronik_server.group_changes import MemberSteps
 from chronik_server.placement import is_reached
 from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
+from chronik_server.testing.network import Network
+from chronik_server.testing.node import Node
+from chronik_server.testing.world import World
 from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
-from tests.server.raft.world import Network, Node, World
 
 NODES = ["n1", "n2", "n3", "n4", "n5"]
 WISHES = [
@@ -88,7 +90,7 @@ async def append(world: World, stop: asyncio.Event) -> None:
                 continue
             entry = leader.replica.entries(placed.index, 1)[0] if leader.is_up else None
             if entry is not None:
-                world.acked.append((placed.index, entry.encode()[64:]))
+                world.judge.acknowledged(placed.index, entry.encode()[64:])
 
 
 async def trouble(growth: Growth, rng: random.Random, stop: asyncio.Event) -> None:
@@ -136,14 +138,12 @@ def test_a_group_follows_its_wish_and_keeps_what_it_acknowledged(seed: int) -> N
 
         assert [] == world.violations
         assert [] == world.loop.errors
-        assert len(world.acked) > 30
+        assert len(world.judge.acked) > 30
         assert all(task.done() for task in tasks)
 
 
 def begin_with(world: World) -> None:
     """The first members are one node; the disks of the others are there and empty."""
-    from chronik_store.testing.simulated_disk import SimulatedDisk
-
     for name in NODES[1:]:
-        world.disks[name] = SimulatedDisk(seed=world.rng.randrange(1 << 30))
+        world.new_disk(name)
     world.names = list(NODES)

@@ -28,8 +28,8 @@ from chronik_store.format.control import Members
 from chronik_store.format.manifest_file import LogBase
 from chronik_store.manifest.state import empty_manifest
 from chronik_store.replica import Snapshot
+from chronik_store.testing.cluster_log import LOG_ID, TOPIC_ID, control_entry, run_of
 from tests.server.raft.alone import entries_of
-from tests.store.cluster_log import LOG_ID, TOPIC_ID, control_entry, run_of
 
 SNAPSHOT = Snapshot(
     LogBase(0, 0, 0, 0),

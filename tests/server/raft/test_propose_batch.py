@@ -6,8 +6,8 @@ import pytest
 
 from chronik_server.raft.consensus import Proposed
 from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
-from tests.server.raft.world import World
-from tests.store.cluster_log import batch
+from chronik_server.testing.world import World
+from chronik_store.testing.cluster_log import batch
 
 
 def test_each_outcome_is_told_once_and_in_order():

@@ -8,14 +8,15 @@ import pytest
 
 from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
 from chronik_server.raft.messages import InstallSnapshot, RequestVoteResponse
+from chronik_server.testing.node import Node
+from chronik_server.testing.tiering import add_segment, prune
+from chronik_server.testing.world import World
 from chronik_store.control_path import StaleTermError
 from chronik_store.errors import CorruptionError, NotReplicatedError, ProducerSequenceError
 from chronik_store.format.control import Noop, Seal
+from chronik_store.testing.cluster_log import batch, run_of
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from tests.server.raft.alone import Alone, ask, entries_of
-from tests.server.raft.tiering import add_segment, prune
-from tests.server.raft.world import Node, World
-from tests.store.cluster_log import batch, run_of
 
 
 def propose(world: World, node: Node, *commands: object) -> int:

@@ -18,7 +18,7 @@ from chronik_store.clock import SystemEntropy
 from chronik_store.commit.committer import Committer
 from chronik_store.environment import Environment
 from chronik_store.format.control import Members, Noop
-from tests.store.cluster_log import batch, open_cluster_log
+from chronik_store.testing.cluster_log import batch, open_cluster_log
 
 NAMES = ("a", "b", "c")
 QUICK = RaftSettings(
@@ -34,7 +34,7 @@ class Cluster:
     """In one process; messages are handed over by the loop."""
 
     def __init__(self, tmp_path: Any, monkeypatch: Any) -> None:
-        from tests.store import cluster_log
+        from chronik_store.testing import cluster_log
 
         self.loop = asyncio.get_running_loop()
         self.nodes: dict[str, RaftNode] = {}
@@ -144,7 +144,7 @@ def test_the_pipelines_thread_proposes_through_the_door(tmp_path, monkeypatch):
 
 def test_one_node_alone_is_its_own_quorum(tmp_path, monkeypatch):
     async def run() -> None:
-        from tests.store import cluster_log
+        from chronik_store.testing import cluster_log
 
         paths = [f"{tmp_path}/{room}" for room in ("wal", "segments", "scratch", "quarantine")]
         monkeypatch.setattr(cluster_log, "PATHS", type(cluster_log.PATHS)(*paths))

@@ -1,4 +1,10 @@
-"""A log that a cluster owns, built from its rooms, with a committer that a test steps."""
+"""A log that a cluster owns, built from its rooms, with a committer that a test steps.
+
+Place: in the test kit, over everything that a log is made of; worlds of clusters and tests of the
+Raft side open one for each node. Promise: `open_cluster_log` recovers what the disk of `env` has in
+/data, or begins; `batch`, `record_entry` and their like make what a leader would. Invariant:
+nothing reaches the disk but in a step of the committer.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +64,8 @@ class SteppedCommitter:
 
 
 class NoFiller:
+    """Files are filled as they are written."""
+
     def notify(self, _target: Any) -> None:
         raise AssertionError("filling is off")
 
@@ -125,10 +133,12 @@ def stepped(disk: Any, **options: Any) -> tuple[LogCore, Replica, SteppedCommitt
 
 
 def batch(*values: bytes, **options: Any) -> RecordBatch:
+    """A batch of these values."""
     return RecordBatch.build(list(values), **options)
 
 
 def record_entry(term: int, index: int, base_offset: int, *values: bytes) -> Entry:
+    """One batch, as it stands in a log."""
     payload = batch(*values).buffer
     encoded = encode_entry_header(
         int(EntryKind.RECORDS), term, index, base_offset, len(values), 0, payload
@@ -142,6 +152,7 @@ def control_entry(
     base_offset: int,
     command: Noop | Members | Any = Noop(),  # noqa: B008
 ) -> Entry:
+    """A command, as it stands in a log."""
     payload = command.encode()
     encoded = encode_entry_header(int(command.KIND), term, index, base_offset, 0, 0, payload)
     return Entry(decode_entry_header(encoded), payload)

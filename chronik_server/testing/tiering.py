@@ -1,10 +1,15 @@
-"""What the pipeline does to a log, without a bucket: list segments, prune what they cover."""
+"""What the pipeline does to a log, without a bucket: list segments, prune what they cover.
+
+Place: over `node`; stories and tests call it. Promise: a log that was sealed loses its files behind
+a checkpoint, as after an upload. Invariant: nothing is uploaded: what was pruned is only in the
+manifest, and who lags behind it gets a snapshot.
+"""
 
 from __future__ import annotations
 
+from chronik_server.testing.node import Node
 from chronik_store.format.control import AddSegment
 from chronik_store.format.segment_info import SegmentInfo
-from tests.server.raft.world import Node
 
 
 def add_segment(node: Node) -> AddSegment:
