@@ -27,7 +27,7 @@ from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.worlds.store_world import buckets_of
 from tests.simulation.replica_log import ReplicaLog
-from tests.simulation.replica_world import ReplicaModel
+from tests.simulation.replica_model import ReplicaModel
 
 MODES = ["lost", "kept", "torn", "any", "kill"]
 chances = st.randoms(use_true_random=False)

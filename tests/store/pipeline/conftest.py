@@ -9,7 +9,7 @@ After each step the oracle checks that every acknowledged offset is somewhere sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +32,6 @@ from chronik_store.format.record_batch import RecordBatch
 from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.manifest.state import FoldedState, OpenSegment
 from chronik_store.model import PipelineReport
-from chronik_store.objectstore.base import Buffer, ObjectInfo, PutOutcome
 from chronik_store.objectstore.layout import parse_segment_key
 from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.pipeline import ByteBudget, Pipeline, SteadyTime, Tiering
@@ -40,124 +39,16 @@ from chronik_store.pipeline.contract import SteppedDownError
 from chronik_store.segment.source import ByteSource
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.threads import SystemThreads
+from tests.store.pipeline import effects
+from tests.store.pipeline.effects import (
+    Bucket,
+    Crash,
+    FileRow,
+    ManualClock,
+    Steps,
+)
 
-SECOND = 1_000_000
-START_US = 1_700_000_000 * SECOND
 TOPIC_ID, LOG_ID = "aa" * 16, "bb" * 16
-
-
-class Crash(BaseException):
-    """The process is gone."""
-
-
-class ManualClock:
-    """Time that stands until a test moves it; wall and monotonic apart."""
-
-    def __init__(self) -> None:
-        self.wall_us = START_US
-        self.steady = 1000.0
-
-    def monotonic(self) -> float:
-        return self.steady
-
-    def time_us(self) -> int:
-        return self.wall_us
-
-    def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-
-    def advance(self, seconds: float) -> None:
-        self.steady += seconds
-        self.wall_us += int(seconds * SECOND)
-
-
-@dataclass
-class FileRow:
-    """A WAL file: entries [first_index, last_index]."""
-
-    seq: int
-    first_index: int
-    last_index: int
-    records: int
-    folded_to: int
-    size_bytes: int = 1000
-
-
-@dataclass
-class Steps:
-    """Counts effects; ends the process at one of them."""
-
-    crash_before: int = -1
-    crash_after: int = -1
-    count: int = 0
-    names: list[str] = field(default_factory=list)
-    watch: Callable[[], None] = lambda: None
-
-    def run(self, name: str, effect: Callable[[], Any]) -> Any:
-        number = self.count
-        self.count += 1
-        self.names.append(name)
-        if number == self.crash_before:
-            raise Crash
-        result = effect()
-        self.watch()
-        if number == self.crash_after:
-            raise Crash
-        return result
-
-
-class Bucket:
-    """A bucket whose calls are steps; `fail` makes calls of one kind fail."""
-
-    def __init__(self, inner: MemoryObjectStore, steps: Steps) -> None:
-        self.inner = inner
-        self.steps = steps
-        self.fail: dict[str, Callable[[str], Exception | None]] = {}
-        self.puts: list[str] = []
-        self.calls: list[tuple[str, str]] = []
-
-    @property
-    def url(self) -> str:
-        return self.inner.url
-
-    def _try(self, verb: str, key: str) -> None:
-        self.calls.append((verb, key))
-        error = self.fail[verb](key) if verb in self.fail else None
-        if error is not None:
-            raise error
-
-    def put_if_absent(self, key: str, data: Buffer) -> PutOutcome:
-        self._try("put", key)
-        outcome: PutOutcome = self.steps.run(
-            f"put {key}", lambda: self.inner.put_if_absent(key, data)
-        )
-        if outcome is PutOutcome.CREATED:
-            self.puts.append(key)
-        self._try("reply", key)
-        return outcome
-
-    def get(self, key: str) -> bytes:
-        self._try("get", key)
-        return self.inner.get(key)
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        self._try("get", key)
-        return self.inner.get_range(key, start, length)
-
-    def head(self, key: str) -> ObjectInfo | None:
-        self._try("head", key)
-        return self.inner.head(key)
-
-    def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
-        self._try("list", prefix)
-        return self.inner.list(prefix, start_after=start_after, limit=limit)
-
-    def delete(self, keys: Sequence[str]) -> None:
-        self._try("delete", keys[0])
-        self.steps.run(f"delete {len(keys)}", lambda: self.inner.delete(keys))
-
-    def close(self) -> None:
-        pass
 
 
 class World:
@@ -462,4 +353,4 @@ def lost(_key: str) -> Exception:
 @pytest.fixture(name="kit")
 def kit_fixture() -> Any:
     """The names above, since test files cannot import a conftest."""
-    return SimpleNamespace(**globals())
+    return SimpleNamespace(**vars(effects) | globals())
