@@ -220,10 +220,13 @@ class World:
         disk = self.disks[name]
         files = [path for path in disk.paths("/data/wal") if path.endswith(".log")]
         path = self.rng.choice(files)
-        flip = path, self.rng.randrange(len(disk.peek(path))), self.rng.randrange(8)
-        disk.flip_bit(*flip)
-        self._flips.setdefault(name, []).append(flip)
-        self.note(name, "is damaged: {} byte {} bit {}".format(*flip))
+        self.flip(name, path, self.rng.randrange(len(disk.peek(path))), self.rng.randrange(8))
+
+    def flip(self, name: str, path: str, position: int, bit: int) -> None:
+        """This one."""
+        self.disks[name].flip_bit(path, position, bit)
+        self._flips.setdefault(name, []).append((path, position, bit))
+        self.note(name, f"is damaged: {path} byte {position} bit {bit}")
         self.judge.damaged(name)
 
     def repair(self, name: str) -> None:
