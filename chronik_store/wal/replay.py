@@ -84,6 +84,8 @@ class Replay:
         self.suspect = checkpoint.suspect
         self.commit_index = max(self.commit_index, checkpoint.committed_index)
         self._replayer.on_checkpoint(checkpoint)
+        # As staged when this file began: what cleared it may lie in a part that is not replayed.
+        self._replayer.on_suspect(checkpoint.suspect)
 
     def apply(self, frame: FrameHeader, view: memoryview, file: LogFile) -> None:
         """The next frame of the newest file. CorruptionError when it is damaged or does not fit;

@@ -243,6 +243,22 @@ def test_suspicion_is_durable(disk):
     assert not stepped(again.env.fs.crash("lost"))[1].suspect
 
 
+def test_suspicion_that_was_cleared_does_not_come_back_with_a_later_start(disk):
+    """The frame that cleared it may lie behind what the next start has copied on."""
+    _, replica, committer = stepped(disk)
+    replica.set_suspect(True)
+    committer.flush()
+    disk = disk.crash("lost")
+    _, replica, committer = stepped(disk)
+    replica.append_entries(0, 0, run_of([1]))
+    replica.set_suspect(False)
+    committer.flush()
+    for _ in range(2):
+        disk = disk.crash("lost")
+        _, replica, _ = stepped(disk)
+        assert not replica.suspect
+
+
 # --- members --------------------------------------------------------------------------------------
 
 
