@@ -324,6 +324,7 @@ class OutgoingLane:
         """Flush, then take nothing more."""
         await self.flush()
         self._closed = True
+        await self.flush()  # what was submitted meanwhile
         if self._runner is not None:
             await asyncio.gather(self._runner, return_exceptions=True)
         if self._watch is not None:

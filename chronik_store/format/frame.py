@@ -53,7 +53,8 @@ _HEADER: Final = struct.Struct("<4sIQHHIIHBBQQQQQQ")
 _COVERED_FROM: Final = _PREFIX.size
 _UINT64: Final = struct.Struct("<Q")
 _VOTE: Final = struct.Struct("<QH")
-_ZEROS: Final = bytes(1 << 16)
+ZEROS_BYTES: Final = 1 << 16
+_ZEROS: Final = bytes(ZEROS_BYTES)
 
 
 class FrameKind(IntEnum):
@@ -246,12 +247,20 @@ def frame_entry(
 def first_nonzero(data: memoryview, start: int, end: int | None = None) -> int | None:
     """The first position in [start, end) that is not zero; None when all of it is."""
     limit = len(data) if end is None else min(end, len(data))
-    for low in range(start, limit, len(_ZEROS)):
-        chunk = bytes(data[low : min(low + len(_ZEROS), limit)])
-        rest = chunk.lstrip(b"\0")
-        if rest:
-            return low + len(chunk) - len(rest)
+    for low in range(start, limit, ZEROS_BYTES):
+        part = data[low : min(low + ZEROS_BYTES, limit)]
+        if not are_zeros(part):
+            return low + len(part) - len(bytes(part).lstrip(b"\0"))
     return None
+
+
+def are_zeros(part: memoryview) -> bool:
+    """Whether these bytes, at most ZEROS_BYTES, are nothing but zeros.
+
+    One comparison of memory, without a copy: stripping zeros looks at each byte in turn, which
+    took 0.4 s for the 64 MiB that may be filled ahead.
+    """
+    return _ZEROS.startswith(part)
 
 
 def find_frame(data: memoryview, start: int, *, file_id: int) -> FrameHeader | None:

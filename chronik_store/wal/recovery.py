@@ -31,7 +31,8 @@ class Recovered:
     """What the files say.
 
     file, position: the last file that was replayed, and where its next frame would stand, for a
-    follower to go on from; last_seq: above any seq in use; temporaries: unfinished files.
+    follower to go on from; empty_looks: how often it found nothing there; last_seq: above any seq
+    in use; temporaries: unfinished files.
     """
 
     replay: Replay
@@ -39,6 +40,7 @@ class Recovered:
     findings: list[str] = field(default_factory=list)
     file: LogFile | None = None
     position: int = 0
+    empty_looks: int = 0
     last_seq: int = 0
     files: int = 0
     bytes_scanned: int = 0

@@ -20,8 +20,10 @@ from chronik_store.format.frame import (
     SECTOR_BYTES,
     ZERO_SECTORS_MAX,
     ZERO_TAIL_MAX,
+    ZEROS_BYTES,
     FrameHeader,
     FrameKind,
+    are_zeros,
     decode_frame,
     decode_hard_state,
     find_frame,
@@ -187,9 +189,9 @@ def last_nonzero(view: memoryview, start: int) -> int:
     """The position behind the last byte from `start` on that is not zero; `start` if all are."""
     high = len(view)
     while high > start:
-        low = max(start, high - (1 << 16))
-        rest = bytes(view[low:high]).rstrip(b"\0")
-        if rest:
-            return low + len(rest)
+        low = max(start, high - ZEROS_BYTES)
+        part = view[low:high]
+        if not are_zeros(part):
+            return low + len(bytes(part).rstrip(b"\0"))
         high = low
     return start

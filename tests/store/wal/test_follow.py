@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from chronik_store.errors import CorruptionError, ReadOnlyError
+from chronik_store.format.frame import FRAME_MAGIC
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal import follow
 
 Opens = Callable[..., Any]
 
@@ -137,6 +139,48 @@ def test_damage_below_a_mark_is_reported(pair: tuple[Any, Any], disk: SimulatedD
     with pytest.raises(CorruptionError):
         reader.wal.refresh()
     assert not reader.wal.refresh()
+    assert payloads(reader) == {1: b"first"}
+
+
+def test_a_quiet_log_is_not_gone_through_at_each_look(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind its end stand megabytes of zeros, and a reader looks twenty times a second."""
+    writer, reader = pair
+    gone_through = []
+    whole = follow.replay_file
+
+    def counted(*arguments: Any, **named: Any) -> bool:
+        gone_through.append(arguments[1])
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(follow, "replay_file", counted)
+    for _ in range(2 * follow.FULL_LOOK):
+        assert not reader.wal.refresh()
+    assert len(gone_through) == 2
+    writer.append(b"second")
+    assert reader.wal.refresh()
+    assert payloads(reader) == {1: b"first", 2: b"second"}
+
+
+def test_a_frame_that_was_lost_below_a_mark_is_reported_soon(
+    pair: tuple[Any, Any], disk: SimulatedDisk
+) -> None:
+    writer, reader = pair
+    writer.append(b"second")
+    path = writer.wal.files()[-1].path
+    end = len(disk.peek(path).rstrip(b"\0"))
+    place = disk.peek(path).index(b"second")
+    start = place - place % 8
+    while disk.peek(path)[start : start + len(FRAME_MAGIC)] != FRAME_MAGIC:
+        start -= 8
+    writer.append(b"third")
+    disk.overwrite(path, start, bytes(end - start))
+
+    for _ in range(follow.FULL_LOOK - 1):
+        assert not reader.wal.refresh()
+    with pytest.raises(CorruptionError):
+        reader.wal.refresh()
     assert payloads(reader) == {1: b"first"}
 
 
