@@ -70,6 +70,7 @@ def _replay(
         if following is None and not handle.read_at(start, FRAME_HEADER_BYTES).strip(b"\0"):
             # The usual look at a quiet log. What else there is are zeros, megabytes of them, but
             # for the one case that a frame was lost and others were written behind it.
+            found.position = start
             found.empty_looks += 1
             if found.empty_looks % FULL_LOOK:
                 return True

@@ -163,6 +163,16 @@ def test_a_quiet_log_is_not_gone_through_at_each_look(
     assert payloads(reader) == {1: b"first", 2: b"second"}
 
 
+def test_a_new_file_without_a_frame_is_where_the_reader_goes_on(pair: tuple[Any, Any]) -> None:
+    writer, reader = pair
+    for number in range(6):
+        writer.append(b"x" * 900)
+        writer.wal.rotate()
+        reader.wal.refresh()
+        assert not reader.wal.refresh()
+        assert len(payloads(reader)) == number + 2
+
+
 def test_a_frame_that_was_lost_below_a_mark_is_reported_soon(
     pair: tuple[Any, Any], disk: SimulatedDisk
 ) -> None:
