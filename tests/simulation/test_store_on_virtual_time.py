@@ -15,9 +15,9 @@ def test_what_was_acknowledged_or_shown_is_there_after_any_end(seed: int) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(12))
 def test_many_more_seeds(block: int) -> None:
-    for seed in seeds(1000)[block::10]:
+    for seed in seeds(600)[block::12]:
         try:
             StoreWorld(seed).run()
         except BaseException as error:
