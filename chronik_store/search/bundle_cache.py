@@ -41,7 +41,7 @@ class BundleRef:
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A bundle being opened (search None), or open."""
+    """A bundle being opened (search None), or open. directory: "" until it has one."""
 
     directory: str = ""
     users: int = 1
@@ -206,7 +206,7 @@ class BundleCache:
         with self._lock:
             opened.users -= 1
             gone = self._over_bounds()
-            if opened not in self._open.values() and not opened.users:
+            if opened.directory and opened not in self._open.values() and not opened.users:
                 gone.append(opened)
         for each in gone:
             remove_tree(self._fs, each.directory)

@@ -17,8 +17,10 @@ from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.recovery import Recovered, open_file, replay_file
 from chronik_store.wal.settings import WalIdentity
 
-FULL_LOOK = 20
-"""Of so many looks that find no next frame one goes through all that stands behind its place."""
+FULL_LOOK_SECONDS = 1.0
+"""A look that finds no next frame goes through all that stands behind its place if none has for so
+long: every look of who looks seldom, one in twenty of who follows.
+"""
 
 
 def follow(
@@ -71,9 +73,10 @@ def _replay(
             # The usual look at a quiet log. What else there is are zeros, megabytes of them, but
             # for the one case that a frame was lost and others were written behind it.
             found.position = start
-            found.empty_looks += 1
-            if found.empty_looks % FULL_LOOK:
+            now = env.clock.monotonic()
+            if now - found.looked_through_at < FULL_LOOK_SECONDS:
                 return True
+            found.looked_through_at = now
         return replay_file(handle, file, following, found, live=True, start=start, lock=lock)
     finally:
         handle.close()

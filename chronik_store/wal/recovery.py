@@ -8,6 +8,7 @@ a prefix, what stands behind it is set aside and reported, never cut off or copi
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -31,8 +32,8 @@ class Recovered:
     """What the files say.
 
     file, position: the last file that was replayed, and where its next frame would stand, for a
-    follower to go on from; empty_looks: how often it found nothing there; last_seq: above any seq
-    in use; temporaries: unfinished files.
+    follower to go on from; looked_through_at: when it last went through all that stands behind
+    (monotonic seconds); last_seq: above any seq in use; temporaries: unfinished files.
     """
 
     replay: Replay
@@ -40,7 +41,7 @@ class Recovered:
     findings: list[str] = field(default_factory=list)
     file: LogFile | None = None
     position: int = 0
-    empty_looks: int = 0
+    looked_through_at: float = -math.inf
     last_seq: int = 0
     files: int = 0
     bytes_scanned: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-from unittest import mock
 
 from chronik_store.testing.crash import CrashError
 from chronik_store.testing.virtual_time import Simulation, Timing
@@ -27,10 +26,7 @@ class ReplicaWorld(ReplicaModel):
         self.opening = False
 
     def run(self) -> None:
-        with (
-            self.simulation,
-            mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value="/nowhere"),
-        ):
+        with self.simulation:
             self.simulation.run(self.story)
 
     def story(self) -> None:

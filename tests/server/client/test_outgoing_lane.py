@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 
 from chronik_server.client.outgoing import OutgoingLane
+from chronik_server.protocol.data import Produce
 from chronik_store.errors import UnavailableError
 from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, connected, run
@@ -89,6 +90,32 @@ def test_what_is_refused_once_is_sent_again_with_all_behind_it(tmp_path):
 
     assert ([1, 2, 3, 4, 5], [6, 7]) == (offsets, after)
     assert [b"%d" % n for n in range(8)] == found
+
+
+def test_what_is_given_while_the_lane_closes_is_waited_for(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "quorum")
+            await lane.submit(batch(0))
+            produce, delays = server.handlers.by_message[Produce], [0.0, 0.2]
+
+            async def delayed(*arguments):
+                await asyncio.sleep(delays.pop(0))
+                return await produce(*arguments)
+
+            server.handlers.by_message[Produce] = delayed
+            first = lane.submit(batch(1))
+            closing = asyncio.create_task(lane.close())
+            await asyncio.sleep(0)
+            late = lane.submit(batch(2))
+            await closing
+            return first.done() and late.done(), await values(client)
+
+    done, found = run(main())
+
+    assert done
+    assert [b"0", b"1", b"2"] == found
 
 
 def test_a_node_that_does_not_answer_is_given_up_and_asked_again(tmp_path):

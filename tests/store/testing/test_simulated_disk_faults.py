@@ -20,30 +20,9 @@ from chronik_store.testing.disk_faults import (
     fail_often,
 )
 from chronik_store.testing.simulated_disk import CrashError, CrashMode, SimulatedDisk
+from tests.store.testing.disk_outcomes import durable_file, outcomes
 
 MODES: tuple[CrashMode, ...] = ("lost", "kept", "torn", "any")
-
-
-@pytest.fixture
-def disk() -> SimulatedDisk:
-    disk = SimulatedDisk(seed=1)
-    disk.make_directories("/d")
-    return disk
-
-
-def durable_file(disk: SimulatedDisk, path: str, data: bytes) -> None:
-    file = disk.create(path)
-    file.write_at(0, [data])
-    file.sync_data()
-    disk.sync_directory("/d")
-
-
-def outcomes(
-    disk: SimulatedDisk, path: str, mode: CrashMode = "any", tries: int = 300
-) -> set[bytes]:
-    """What the file may hold after a crash at this moment."""
-    rng = random.Random(5)
-    return {disk.crashed(mode, rng).peek(path) for _ in range(tries)}
 
 
 # ----------------------------------------------------------------------------------------- faults

@@ -155,9 +155,14 @@ def test_a_quiet_log_is_not_gone_through_at_each_look(
         return whole(*arguments, **named)
 
     monkeypatch.setattr(follow, "replay_file", counted)
-    for _ in range(2 * follow.FULL_LOOK):
+    monkeypatch.setattr(follow, "FULL_LOOK_SECONDS", 3600.0)
+    for _ in range(40):
         assert not reader.wal.refresh()
-    assert len(gone_through) == 2
+    assert len(gone_through) == 1
+    monkeypatch.setattr(follow, "FULL_LOOK_SECONDS", 0.0)
+    for _ in range(4):
+        assert not reader.wal.refresh()
+    assert len(gone_through) == 5
     writer.append(b"second")
     assert reader.wal.refresh()
     assert payloads(reader) == {1: b"first", 2: b"second"}
@@ -173,10 +178,11 @@ def test_a_new_file_without_a_frame_is_where_the_reader_goes_on(pair: tuple[Any,
         assert len(payloads(reader)) == number + 2
 
 
-def test_a_frame_that_was_lost_below_a_mark_is_reported_soon(
-    pair: tuple[Any, Any], disk: SimulatedDisk
+def test_a_frame_that_was_lost_below_a_mark_is_reported_by_the_next_full_look(
+    pair: tuple[Any, Any], disk: SimulatedDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, reader = pair
+    assert not reader.wal.refresh()  # a full look
     writer.append(b"second")
     path = writer.wal.files()[-1].path
     end = len(disk.peek(path).rstrip(b"\0"))
@@ -187,8 +193,9 @@ def test_a_frame_that_was_lost_below_a_mark_is_reported_soon(
     writer.append(b"third")
     disk.overwrite(path, start, bytes(end - start))
 
-    for _ in range(follow.FULL_LOOK - 1):
-        assert not reader.wal.refresh()
+    monkeypatch.setattr(follow, "FULL_LOOK_SECONDS", 3600.0)
+    assert not reader.wal.refresh()
+    monkeypatch.setattr(follow, "FULL_LOOK_SECONDS", 0.0)
     with pytest.raises(CorruptionError):
         reader.wal.refresh()
     assert payloads(reader) == {1: b"first"}

@@ -1,0 +1,141 @@
+"""The verbs that look after what is stored: verify, inspect, repair, restore, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chronik_store.cli import doctor
+from chronik_store.clock import SystemClock
+from chronik_store.objectstore.memory import MemoryObjectStore
+from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
+
+
+def test_a_sound_store_verifies(chronik, events):
+    ran = chronik("verify", "--bucket", "--deep", "--json")
+
+    assert (0, True) == (ran.code, ran.objects[0]["ok"])
+
+
+def test_a_damaged_object_is_found(chronik, events):
+    (segment,) = Path("data/object_store/segments").rglob("*.seg")
+    flip(segment, 300)
+
+    ran = chronik("verify", "--bucket", "--deep")
+
+    assert 4 == ran.code
+    assert "corruption" in ran.out
+
+
+def test_every_kind_of_file_can_be_inspected(chronik, events):
+    files = [path for path in Path("data").rglob("*") if path.suffix in {".log", ".seg", ".cbor"}]
+    files += [*Path("data").rglob("*.tar.gz"), *Path("data").rglob("STORE")]
+
+    ran = chronik("inspect", "--json", *files)
+
+    assert 0 == ran.code, ran.err
+    seen = {each["structure"] for each in ran.objects}
+    assert {"WAL file", "frame CHECKPOINT", "frame ENTRY", "segment", "entry", "segment footer",
+            "manifest", "file", "STORE"} <= seen  # fmt: skip
+    assert 0 == chronik("inspect", *files).code
+
+
+def test_damage_is_shown_where_it_is_and_what_follows_it_too(chronik, events):
+    wal = max(Path("data/wal/events/0").glob("*.log"), key=lambda path: path.stat().st_size)
+    first = chronik("inspect", "--json", wal).objects
+    flip(wal, next(each["position"] for each in first if each["structure"] == "frame ENTRY") + 20)
+
+    ran = chronik("inspect", "--json", wal)
+
+    assert 4 == ran.code
+    assert "damage" in {each["structure"] for each in ran.objects}
+
+
+def test_a_file_of_somebody_elses_is_refused(chronik):
+    Path("x").write_text("hello")
+
+    assert 2 == chronik("inspect", "x").code
+    assert 3 == chronik("inspect", "nowhere").code
+
+
+def test_a_damaged_log_is_repaired_only_when_told(chronik):
+    Path("in").write_text("one\ntwo\n")
+    assert 0 == chronik("produce", "events", "in").code
+    assert 0 == chronik("repair").code
+    (wal,) = (path for path in Path("data/wal/events/0").iterdir() if path.stat().st_size > 4096)
+    frames = chronik("inspect", "--json", wal).objects
+    flip(wal, next(each["position"] for each in frames if each.get("entry") == "RECORDS") + 200)
+
+    assert 1 == chronik("repair").code
+    assert 4 == chronik("produce", "events", "in").code
+    assert 0 == chronik("repair", "--apply").code
+    assert 0 == chronik("produce", "events", "in").code
+    assert ["one", "two"] == chronik("consume", "events").lines
+
+
+def test_a_bucket_becomes_a_data_directory_again(chronik, events):
+    url = f"file://{Path.cwd()}/bucket"
+    Path("data/object_store").rename("bucket")
+
+    asked = chronik("restore", url, "again", "--json")
+    assert (2, False) == (asked.code, Path("again").exists())
+    assert "say --yes" in asked.err
+    restored = chronik("restore", url, "again", "--yes", "--json")
+
+    assert (0, [(0, 50)]) == (
+        restored.code,
+        [(log["start_offset"], log["end_offset"]) for log in restored.objects],
+    )
+    assert events[:50] == chronik("-d", "again", "consume", "events").lines
+    Path("in").write_text("more\n")
+    assert 0 == chronik("-d", "again", "produce", "events", "in").code
+    assert ["50 more"] == chronik(
+        "-d", "again", "consume", "events", "--from", "-1", "--format", r"%o %v\n"
+    ).lines
+
+
+def test_a_lost_search_bundle_is_built_anew(chronik, events):
+    (bundle,) = Path("data/object_store/indexes").rglob("*.tar.gz")
+    bundle.unlink()
+
+    assert 1 == chronik("verify", "--bucket", "--deep").code
+    rebuilt = chronik("rebuild-index", "--json")
+
+    assert (0, [1]) == (rebuilt.code, [each["rebuilt"] for each in rebuilt.objects])
+    assert 0 == chronik("verify", "--bucket", "--deep").code
+    assert ["10"] == chronik("search", "events", "full", "-c").lines
+    assert 0 == chronik("rebuild-index", "--json").objects[0]["rebuilt"]
+    assert 1 == chronik("rebuild-index", "events", "--all", "--json").objects[0]["rebuilt"]
+
+
+def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):
+    ran = chronik("doctor", f"file://{tmp_path}/bucket", "--json")
+
+    assert (0, True) == (ran.code, ran.objects[0]["bucket"]["safe"])
+
+
+def test_the_doctor_tries_the_bucket_of_the_directory(chronik, tmp_path):
+    url = f"file://{tmp_path}/bucket"
+    chronik("--object-store", url, "topic", "create", "events")
+
+    assert url == chronik("doctor", "--json").objects[0]["bucket"]["url"]
+
+
+def test_the_doctor_does_not_call_a_bucket_unsafe_that_does_not_answer(chronik, monkeypatch):
+    bucket = FaultyObjectStore(MemoryObjectStore(), clock=SystemClock())
+    bucket.add(Fault("unavailable", skip=4, times=None))
+    monkeypatch.setattr(doctor, "open_object_store", lambda *_, **__: bucket)
+
+    ran = chronik("doctor", "memory://x")
+
+    assert 3 == ran.code
+    assert "not known to be safe: it did not answer everything" in ran.out
+    assert "NOT safe" not in ran.out
+    bucket.clear()
+    bucket.add(Fault("unavailable", skip=4, times=None))
+    assert chronik("doctor", "memory://x", "--json").objects[0]["bucket"]["unanswered"]
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
