@@ -1,8 +1,8 @@
 """`chronik consume`: records of a topic to stdout.
 
 Place: a verb. Promise: a cursor is committed only past records that have left this process, so a
-crash repeats records and loses none. Partitions are merged by time; within one the order is the
-log's.
+crash or a signal repeats records and loses none. Partitions are merged by time; within one the
+order is the log's.
 """
 
 from __future__ import annotations
@@ -60,10 +60,19 @@ class Delivery:
     def settle(self) -> None:
         """Flush, and only then commit: delivered at least once."""
         self._session.output.flush()
+        if self._session.output.is_cut:
+            return  # what came after the last commit is printed again
         for partition, offset in self._next.items():
             self._cursors[partition].commit(offset)
         self._next.clear()
         self._last = self._session.clock.monotonic()
+
+    def report_interrupted(self) -> str:
+        """The last line after Ctrl-C."""
+        if not self._session.output.is_cut:
+            return f"interrupted; {self.count} records printed"
+        again = ": the cursor has not moved past them, they come again" if self._cursors else ""
+        return f"interrupted amid output; the last records are not all there{again}"
 
 
 @verb(
@@ -139,7 +148,7 @@ def command(
             delivery.settle()
         except KeyboardInterrupt:
             delivery.settle()
-            raise exits.Interrupted(f"interrupted; {delivery.count} records printed") from None
+            raise exits.Interrupted(delivery.report_interrupted()) from None
 
 
 def _printer(session: Session, topic: str, pattern: str) -> Callable[[Numbered], None]:

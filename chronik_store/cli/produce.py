@@ -23,7 +23,12 @@ from chronik_store.cli.lines import Line, parser_of
 from chronik_store.cli.options import pass_session, topic_argument, verb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Progress, progress, say
-from chronik_store.errors import BackpressureError, ConfigError, RecordTooLargeError
+from chronik_store.errors import (
+    BackpressureError,
+    ChronikError,
+    ConfigError,
+    RecordTooLargeError,
+)
 from chronik_store.model import AppendResult, Record
 from chronik_store.partition_log import PartitionLog
 
@@ -43,17 +48,23 @@ class Tally:
 
     def settle_one(self) -> None:
         """Wait for the oldest append; its error, if it failed."""
-        result = self.window[0].result()
-        self.window.popleft()
+        self.window[0].exception()  # Ctrl-C while waiting leaves it where it is
+        result = self.window.popleft().result()
         self.records += result.end_offset - result.base_offset
         if self.base_offset is None:
             self.base_offset = result.base_offset
         self.end_offset = result.end_offset
 
     def settle(self) -> None:
-        """Wait for all."""
+        """Wait for all and count them; then the first error, if one failed."""
+        first: ChronikError | None = None
         while self.window:
-            self.settle_one()
+            try:
+                self.settle_one()
+            except ChronikError as error:
+                first = first or error
+        if first is not None:
+            raise first
 
     def __str__(self) -> str:
         if self.base_offset is None:
@@ -161,19 +172,18 @@ def _append_all(
 ) -> None:
     """Hand everything over, then wait. However it ends, the tally says what was acknowledged."""
     try:
-        for name in files:
-            for lines, size_bytes in _lines_of(name, limit_bytes):
-                for base in range(0, len(lines), RECORDS_PER_BATCH):
-                    _hand_over(
-                        log, [parse(line) for line in lines[base : base + RECORDS_PER_BATCH]], tally
-                    )
-                bar.advance(size_bytes)
-        tally.settle()
+        try:
+            for name in files:
+                for lines, size_bytes in _lines_of(name, limit_bytes):
+                    for base in range(0, len(lines), RECORDS_PER_BATCH):
+                        part = lines[base : base + RECORDS_PER_BATCH]
+                        _hand_over(log, [parse(line) for line in part], tally)
+                    bar.advance(size_bytes)
+        finally:
+            tally.settle()  # its error says more than the one that ended the reading
     except KeyboardInterrupt:
-        tally.settle()
         raise exits.Interrupted(f"interrupted; {tally}") from None
     except Exception:
-        tally.settle()
         say(str(tally))
         raise
 

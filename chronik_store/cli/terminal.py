@@ -2,8 +2,9 @@
 
 Place: under every verb. Promise: stdout is written in large pieces, is flushed before anything is
 remembered as delivered, and carries bytes that are not UTF-8 only escaped; a terminal never
-receives a control character from a record. Colour and progress appear on a terminal only, never
-with NO_COLOR set. rich is imported when the first bar or table is drawn.
+receives a control character from a record. A write that was broken off is never taken for one that
+left (`Output.is_cut`). Colour and progress appear on a terminal only, never with NO_COLOR set. rich
+is imported when the first bar or table is drawn.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class Output:
         self._raw = sys.stdout.buffer
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self.is_cut = False
+        """A write was broken off (Ctrl-C, an error): nobody knows how much of it left."""
 
     def text(self, text: str) -> None:
         """Text as it is, without a newline of its own."""
@@ -95,21 +98,32 @@ class Output:
     def flush(self) -> None:
         """Hand everything to the reader; BrokenPipeError when it has gone away.
 
-        DiskFullError, UnavailableError when it is a file that cannot be written.
+        DiskFullError, UnavailableError when it is a file that cannot be written. Once `is_cut`
+        it writes nothing more: a rest behind a hole would read like a whole.
         """
-        data = b"".join(self._pending)
-        self._pending.clear()
-        self._pending_bytes = 0
+        if self.is_cut:
+            return
         try:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            self._pending_bytes = 0
             if data:
                 self._raw.write(data)
             self._raw.flush()
         except BrokenPipeError:
+            self.is_cut = True
             raise
         except OSError as error:
+            self.is_cut = True
             abandon_stdout()
             full = DiskFullError if error.errno == errno.ENOSPC else UnavailableError
             raise full(f"the output cannot be written: {error.strerror}") from error
+        except BaseException:
+            # Ctrl-C while the reader is slow. How many bytes the pipe took is lost with the
+            # interrupted call, and waiting for a reader that waits for us to end has no end.
+            self.is_cut = True
+            abandon_stdout()
+            raise
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Columns, aligned; right-aligned where every cell is a number."""
