@@ -149,9 +149,16 @@ class Channel(asyncio.BufferedProtocol):
         return future
 
     def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> None:
-        """Say something that is not answered; lost with the connection, silently."""
-        if self._lost is None:
+        """Say something that is not answered; lost with the connection, silently.
+
+        RecordTooLargeError when the other side takes no frame that long.
+        """
+        if self._lost is not None:
+            return
+        try:
             self._queue(self._connection.tell(message, payload))
+        except ValueError as error:
+            raise _too_large(error, sum(map(len, payload))) from error
 
     async def drained(self) -> None:
         """Return when the connection takes more: for those who only tell."""

@@ -8,7 +8,8 @@ many of each producer, recognises every repetition; a batch is repeated under th
 first sent with, unless it is certain that it was never stored.
 
 As long as nothing goes wrong no task runs: a batch is posted as it is submitted, and its answer
-settles it. Anything else (no open channel, a failure, acks "none") is the business of `_run`.
+settles it. Anything else (no open channel, a failure, acks "none") is the business of `_run`. With
+acks "none" a batch is told once and has its outcome then: nothing would recognise a repetition.
 
 How it goes on after a failure (protocol 3):
 
@@ -177,8 +178,12 @@ class OutgoingLane:
         hints = 0
         while self._queue or self._flight:
             try:
-                await self._send()
-                response = await self._settle_head()
+                if self._message.acks == "none":
+                    await self._tell_head()
+                    response = None
+                else:
+                    await self._send()
+                    response = await self._settle_head()
             except ChronikError as error:
                 hinted = self._router.note_failure(self._lane, error)
                 hints = hints + 1 if hinted else 0
@@ -192,7 +197,7 @@ class OutgoingLane:
             else:
                 backoff, hints = None, 0
                 self._succeed(self._flight.popleft(), response)
-                if not self._queue and self._message.acks != "none":
+                if not self._queue:
                     break
         for outgoing in self._flight:
             assert outgoing.answer is not None, "all that is in flight was posted"
@@ -213,18 +218,20 @@ class OutgoingLane:
             return
         channel = await self._router.leader_channel(self._lane)
         for outgoing in unposted:
-            if self._message.acks == "none":
-                channel.tell(self._message, (outgoing.stamped.buffer,))
-            else:
-                outgoing.channel = channel
-                outgoing.answer = channel.post(self._message, outgoing.stamped.buffer)
-        if self._message.acks == "none":
-            await channel.drained()
+            outgoing.channel = channel
+            outgoing.answer = channel.post(self._message, outgoing.stamped.buffer)
 
-    async def _settle_head(self) -> Produced | None:
+    async def _tell_head(self) -> None:
+        """With acks "none": one at a time, so that what was told once is never told again."""
+        if not self._flight:
+            self._flight.append(self._queue.popleft())
+        channel = await self._router.leader_channel(self._lane)
+        channel.tell(self._message, (self._flight[0].batch.buffer,))
+        await channel.drained()
+
+    async def _settle_head(self) -> Produced:
         head = self._flight[0]
-        if head.answer is None or head.channel is None:
-            return None
+        assert head.answer is not None and head.channel is not None, "`_send` has posted it"  # noqa: PT018
         seconds = self._router.options.request_seconds
         done, _ = await asyncio.wait((head.answer,), timeout=seconds)
         if not done:
@@ -280,10 +287,9 @@ class OutgoingLane:
     def _stamp(self, outgoing: Outgoing) -> None:
         outgoing.sequence = self._next_sequence
         self._next_sequence += outgoing.batch.record_count
-        if self._message.acks != "none":
-            outgoing.stamped = outgoing.batch.with_producer(
-                self._producer_id, self._epoch, outgoing.sequence
-            )
+        outgoing.stamped = outgoing.batch.with_producer(
+            self._producer_id, self._epoch, outgoing.sequence
+        )
 
     # --- outcomes --------------------------------------------------------------------------------
 
@@ -316,9 +322,12 @@ class OutgoingLane:
         self.on_room()
 
     async def flush(self) -> None:
-        """Return when everything submitted so far has its outcome."""
+        """Return when everything submitted so far has its outcome. Given up, it takes nothing back:
+        who waits for a batch goes on waiting.
+        """
         pending = [each.future for each in (*self._flight, *self._queue)]
-        await asyncio.gather(*pending, return_exceptions=True)
+        if pending:
+            await asyncio.wait(pending)
 
     async def close(self) -> None:
         """Flush, then take nothing more."""
@@ -326,6 +335,13 @@ class OutgoingLane:
         self._closed = True
         await self.flush()  # what was submitted meanwhile
         if self._runner is not None:
-            await asyncio.gather(self._runner, return_exceptions=True)
+            await asyncio.wait((self._runner,))
         if self._watch is not None:
             self._watch.cancel()
+
+
+def outcome(done: asyncio.Future[AppendResult]) -> AppendResult | BaseException:
+    """What became of a batch. Somebody has cancelled the future: the batch may be stored."""
+    if done.cancelled():
+        return UnknownOutcomeError("nobody waits for this batch any more; it may be stored")
+    return done.exception() or done.result()

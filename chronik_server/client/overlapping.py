@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from chronik_server.client.outgoing import OutgoingLane
+from chronik_server.client.outgoing import OutgoingLane, outcome
 from chronik_server.client.routing import Lane, Router
 from chronik_server.protocol.data import Acks
 from chronik_store.batching import Appendable, Batching, items_of
@@ -105,14 +105,14 @@ class Overlapping:
 
     def _answered(self, records: Sequence[Item], calls: Sequence[_Call], done: Answer) -> None:
         self._ahead -= 1
-        error = done.exception()
-        if error is not None:
-            self._failed(records, calls, error)
+        found = outcome(done)
+        if isinstance(found, BaseException):
+            self._failed(records, calls, found)
         elif len(calls) == 1:
             if not calls[0].answer.done():
-                calls[0].answer.set_result(done.result())
+                calls[0].answer.set_result(found)
         else:
-            base, _, duplicate = done.result()
+            base, _, duplicate = found
             for count, answer in calls:
                 end = base + count if base >= 0 else base
                 if not answer.done():

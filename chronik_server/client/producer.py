@@ -12,7 +12,7 @@ import asyncio
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from chronik_server.client.outgoing import OutgoingLane
+from chronik_server.client.outgoing import OutgoingLane, outcome
 from chronik_server.client.partitioning import partition_of
 from chronik_server.client.routing import Router
 from chronik_server.protocol.data import Acks
@@ -175,8 +175,8 @@ class AsyncProducer:
                 if not future.done():
                     future.set_exception(error)
             return
-        outcome = self._lane(number).submit(batch)
-        outcome.add_done_callback(lambda done: _hand_out(number, done, futures))
+        sent = self._lane(number).submit(batch)
+        sent.add_done_callback(lambda done: _hand_out(number, done, futures))
 
     def _lane(self, number: int) -> OutgoingLane:
         lane = self._lanes.get(number)
@@ -216,13 +216,13 @@ def _hand_out(
     partition: int, done: asyncio.Future[AppendResult], futures: list[asyncio.Future[Placed]]
 ) -> None:
     """Tell each record of a batch its place, or what became of all of them."""
-    error = done.exception()
-    if error is not None:
+    found = outcome(done)
+    if isinstance(found, BaseException):
         for future in futures:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(found)
         return
-    base = done.result().base_offset
+    base = found.base_offset
     for place, future in enumerate(futures):
         if not future.done():
             future.set_result(Placed(partition, base + place if base >= 0 else -1))

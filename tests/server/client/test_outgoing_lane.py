@@ -5,10 +5,13 @@ from one to the other nothing is lost, doubled or out of order.
 import asyncio
 import dataclasses
 
-from chronik_server.client.outgoing import OutgoingLane
+import pytest
+
+from chronik_server.client.outgoing import OutgoingLane, outcome
+from chronik_server.errors import UnknownOutcomeError
 from chronik_server.protocol.data import Produce
-from chronik_store.errors import UnavailableError
-from chronik_store.format.record_batch import RecordBatch
+from chronik_store.errors import RecordTooLargeError, UnavailableError
+from chronik_store.format.record_batch import RecordBatch, StoredBatch
 from tests.server.serving import QUICK, connected, run
 
 
@@ -137,3 +140,121 @@ def test_a_node_that_does_not_answer_is_given_up_and_asked_again(tmp_path):
 
     assert [1, 2] == offsets
     assert [b"0", b"1", b"2"] == found
+
+
+def held_back(server):
+    """The server takes each produce to hand, and answers it once the event is set."""
+    produce, go_on = server.handlers.by_message[Produce], asyncio.Event()
+
+    async def waiting(*arguments):
+        await go_on.wait()
+        return await produce(*arguments)
+
+    server.handlers.by_message[Produce] = waiting
+    return go_on
+
+
+def hearing(server):
+    """The values of every produce that reaches the server, as it comes."""
+    produce, heard = server.handlers.by_message[Produce], []
+
+    def listening(message, payload):
+        heard.extend(record.value for record in StoredBatch(payload, 0, 0).records())
+        return produce(message, payload)
+
+    server.handlers.by_message[Produce] = listening
+    return heard
+
+
+def test_acks_none_is_told_once(tmp_path):
+    """It has no sequence: the log would take a repetition for another batch."""
+
+    async def main():
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "none")
+            heard = hearing(server)
+            outcomes = [await each for each in [lane.submit(batch(n)) for n in range(12)]]
+            await client.ping()  # on the same connection, behind them
+            return outcomes, heard
+
+    outcomes, heard = run(main())
+
+    assert {(-1, -1, False)} == set(outcomes)
+    assert [b"%d" % n for n in range(12)] == heard
+
+
+def test_acks_none_of_a_batch_that_no_frame_takes_is_that_batchs_error(tmp_path):
+    async def main():
+        async with connected(tmp_path, frame_bytes_max=1 << 20) as (server, client):
+            await client.create_topic("events")
+            heard = hearing(server)
+            lane = OutgoingLane(client.router, ("events", 0), "none")
+            big = RecordBatch.build([bytes(2 << 20)])
+            sent = [lane.submit(each) for each in (batch(0), big, batch(1))]
+            outcomes = await asyncio.gather(*sent, return_exceptions=True)
+            await client.ping()
+            return outcomes, heard
+
+    (first, refused, second), heard = run(main())
+
+    assert isinstance(refused, RecordTooLargeError)
+    assert "not_durable" == refused.durability
+    assert first == second
+    assert [b"0", b"1"] == heard
+
+
+@pytest.mark.parametrize("posted", [True, False], ids=["posted", "on its way to be"])
+@pytest.mark.parametrize("call", ["flush", "close"])
+def test_who_gives_up_a_flush_takes_nothing_from_those_who_wait(tmp_path, call, posted):
+    async def main():
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "quorum")
+            if posted:  # the way is known: no task is needed
+                await lane.submit(batch(9))
+            go_on = held_back(server)
+            sent = [lane.submit(batch(n)) for n in range(3)]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(getattr(lane, call)(), 0.05)
+            assert not any(each.done() for each in sent)
+            go_on.set()
+            return [(await each).base_offset for each in sent]
+
+    assert [posted, posted + 1, posted + 2] == run(main())
+
+
+def test_appends_outlive_the_close_of_their_client_that_is_given_up(tmp_path):
+    """Both faces: those that share a batch, and the records of a producer."""
+
+    async def main():
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            go_on = held_back(server)
+            producer = await client.producer("events", linger_seconds=0)
+            waiting = [asyncio.ensure_future(client.append("events", b"a")) for _ in range(3)]
+            waiting += [asyncio.ensure_future(producer.append(b"p")) for _ in range(3)]
+            await asyncio.sleep(0.02)
+            for close in (client.close(), producer.flush()):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(close, 0.05)
+            go_on.set()
+            await asyncio.gather(*waiting)
+            return await values(client)
+
+    assert [b"a"] * 3 + [b"p"] * 3 == sorted(run(main()))
+
+
+def test_a_batch_whose_future_is_cancelled_is_of_unknown_outcome(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            sent = OutgoingLane(client.router, ("events", 0), "quorum").submit(batch(0))
+            sent.cancel()
+            await asyncio.sleep(0)
+            return outcome(sent)
+
+    found = run(main())
+
+    assert isinstance(found, UnknownOutcomeError)
+    assert "unknown" == found.durability
