@@ -8,6 +8,7 @@ repeated where that can do no harm. An error of the server is never returned as 
 from __future__ import annotations
 
 import datetime as dt
+import weakref
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, cast
@@ -16,6 +17,7 @@ from chronik_server.addresses import Address
 from chronik_server.client.consumer import AsyncConsumer, Start
 from chronik_server.client.fetching import records_of
 from chronik_server.client.options import ClientOptions, parse_servers
+from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.overlapping import Overlapping
 from chronik_server.client.producer import AsyncProducer
 from chronik_server.client.routing import ANY, Lane, Router
@@ -72,6 +74,7 @@ class AsyncClient:
         self.router = Router(addresses, options, clock or SystemClock(), entropy or SystemEntropy())
         self.batching = Batching(LogConfig(), self.router.clock)
         self._appends: dict[tuple[Lane, data.Acks], Overlapping] = {}
+        self._writers: weakref.WeakSet[AsyncProducer | OutgoingLane] = weakref.WeakSet()
 
     # --- topics ----------------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class AsyncClient:
         once; buffer_bytes: what may wait unacknowledged. TopicNotFoundError.
         """
         described = await self.describe_topic(topic)
-        return AsyncProducer(
+        producer = AsyncProducer(
             self.router,
             topic,
             len(described.partitions),
@@ -189,6 +192,14 @@ class AsyncClient:
             buffer_bytes=buffer_bytes,
             compression=compression,
         )
+        self._writers.add(producer)
+        return producer
+
+    def outgoing_lane(self, lane: Lane) -> OutgoingLane:
+        """For who makes batches of its own: they keep their order; `close` sees them through."""
+        found = OutgoingLane(self.router, lane, "quorum")
+        self._writers.add(found)
+        return found
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -399,9 +410,12 @@ class AsyncClient:
     # --- life ------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """See appends through, then hang up. Idempotent."""
-        for appends in self._appends.values():
-            await appends.close()
+        """See appends through, those of its producers as well; then hang up. Idempotent.
+
+        Other calls that are under way end with LogClosedError.
+        """
+        for writer in [*self._writers, *self._appends.values()]:
+            await writer.close()
         await self.router.close()
 
     async def __aenter__(self) -> Self:

@@ -27,6 +27,8 @@ from chronik_store.model import AppendResult, Record
 
 P = ParamSpec("P")
 T = TypeVar("T")
+END_SECONDS = 0.5
+"""So long after the client has hung up its calls have to end by themselves."""
 
 
 class _Loop:
@@ -34,33 +36,61 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="chronik-client", daemon=True
-        )
+        self._gate = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._live, name="chronik-client", daemon=True)
         self._thread.start()
 
+    def _live(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
     def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run to its end; Ctrl-C gives up the wait and cancels the call."""
-        if not self._thread.is_alive():
-            call.close()
-            raise LogClosedError("this client is closed; make another")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        """Run to its end; Ctrl-C gives up the wait and cancels the call. LogClosedError after, and
+        from, `stop`.
+        """
+        future = self.start(call)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            if not self._closed:
+                raise
+            raise LogClosedError(
+                "this client was closed before the answer came", durability="unknown"
+            ) from None
         except BaseException:
             future.cancel()
             raise
 
     def start(self, call: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start it; calls start in the order in which they were made."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop)
+        """Start it; calls start in the order in which they were made. LogClosedError."""
+        with self._gate:  # what is started before `stop` finds the loop alive
+            if self._closed or not self._thread.is_alive():
+                call.close()
+                raise LogClosedError("this client is closed; make another")
+            return asyncio.run_coroutine_threadsafe(call, self._loop)
 
     def stop(self) -> None:
-        """End the thread. Idempotent."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """End every call, then the thread. Idempotent."""
+        with self._gate:
+            if not self._closed and self._thread.is_alive():
+                asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+            self._closed = True
+        self._thread.join()
+
+    async def _end(self) -> None:
+        """Nothing can be asked any more, so calls end by themselves, with an error of their own;
+        who only sleeps is cancelled.
+        """
+        try:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if others:
+                _, late = await asyncio.wait(others, timeout=END_SECONDS)
+                for task in late:
+                    task.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+        finally:
+            self._loop.stop()
 
 
 def _twin(
@@ -137,7 +167,10 @@ class Client:
         return Consumer(self._loop, self._consumer(topic, **options))
 
     def close(self) -> None:
-        """See appends through, hang up, end the thread. Idempotent."""
+        """See appends through, hang up, end the thread. Idempotent.
+
+        Calls of other threads that are not appends end with LogClosedError.
+        """
         try:
             self._loop.run(self._client.close())
         except LogClosedError:
@@ -220,7 +253,7 @@ class Appender:
 
     @staticmethod
     async def _make(client: AsyncClient, lane: Lane) -> OutgoingLane:
-        return OutgoingLane(client.router, lane, "quorum")
+        return client.outgoing_lane(lane)
 
     def append_nowait(self, records: Appendable) -> concurrent.futures.Future[AppendResult]:
         """Queue one batch; the future gets where it is. RecordTooLargeError, ValueError."""

@@ -98,7 +98,13 @@ class Router:
         if task is None or (task.done() and (_failed(task) or task.result().is_lost)):
             task = asyncio.create_task(Channel.open(address, self.options, turn=self.turn))
             self._channels[address] = task
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if not task.cancelled() or (current is not None and current.cancelling()):
+                raise  # who asked is cancelled, not the attempt to connect
+            raise LogClosedError("this client was closed while it connected") from None
 
     async def any_channel(self) -> Channel:
         """A channel to some node: an open one if there is, else the first that can be reached.

@@ -1,0 +1,138 @@
+"""The blocking face: what becomes of its threads when another one closes the client."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chronik_server.client import AsyncClient, Client, ClientOptions
+from chronik_server.protocol.data import Fetch, Produce
+from chronik_store.errors import LogClosedError
+from chronik_store.format.record_batch import RecordBatch
+from tests.server.serving import QUICK, run, serving
+
+PATIENT = ClientOptions(request_seconds=60.0, retry_seconds=60.0)
+
+
+def against_a_server(
+    path: Path, work: Callable[[str, Any, asyncio.AbstractEventLoop], None]
+) -> None:
+    """Run `work(address, server, loop)` in a thread beside a server."""
+
+    async def main() -> None:
+        async with serving(path) as (server, address):
+            await asyncio.to_thread(work, address, server, asyncio.get_running_loop())
+
+    run(main())
+
+
+def held_back(server: Any, kind: type) -> threading.Event:
+    """Requests of this kind are taken to hand and never answered; set when one came."""
+    came = threading.Event()
+
+    async def waiting(*_: object) -> None:
+        came.set()
+        await asyncio.Event().wait()
+
+    server.handlers.by_message[kind] = waiting
+    return came
+
+
+def test_close_ends_a_call_that_another_thread_waits_in(tmp_path: Path) -> None:
+    def work(address: str, server: Any, _: asyncio.AbstractEventLoop) -> None:
+        client = Client(address, options=PATIENT)
+        client.create_topic("events")
+        came = held_back(server, Fetch)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            reading = pool.submit(client.read, "events", 0, wait_seconds=60)
+            consumer = client.consumer("events", follow=True)
+            iterating = pool.submit(lambda: next(iter(consumer)))
+            assert came.wait(10)
+            client.close()
+            assert isinstance(reading.exception(10), LogClosedError)
+            assert isinstance(iterating.exception(10), LogClosedError)
+        with pytest.raises(LogClosedError):
+            consumer.commit()
+
+    against_a_server(tmp_path, work)
+
+
+def test_close_ends_a_call_that_connects() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        client = Client(f"127.0.0.1:{mute.getsockname()[1]}", options=PATIENT)
+        waiting = pool.submit(client.ping)
+        with mute.accept()[0] as accepted:
+            accepted.recv(1)  # it has connected, and waits for its welcome
+            client.close()
+            assert isinstance(waiting.exception(10), LogClosedError)
+
+
+def test_close_sees_the_records_of_a_producer_and_an_appender_through(tmp_path: Path) -> None:
+    """Nobody has flushed them."""
+
+    def work(address: str, *_: object) -> None:
+        client = Client(address, options=QUICK)
+        client.create_topic("events")
+        producer = client.producer("events", linger_seconds=60.0)
+        appender = client.appender("events")
+        placed = [producer.append(b"%d" % number) for number in range(3)]
+        appended = [appender.append_nowait([b"a", b"b"]) for _ in range(3)]
+        client.close()
+        offsets = [future.result(0).offset for future in placed]
+        for future in appended:
+            offsets += range(future.result(0).base_offset, future.result(0).end_offset)
+        assert list(range(9)) == sorted(offsets)
+        with pytest.raises(LogClosedError):
+            appender.append_nowait(b"late")
+        with pytest.raises(LogClosedError):
+            producer.append(b"late")
+
+    against_a_server(tmp_path, work)
+
+
+def test_close_leaves_no_future_behind_when_the_server_answers_nothing(tmp_path: Path) -> None:
+    options = ClientOptions(request_seconds=0.2, retry_seconds=0.2)
+
+    def work(address: str, server: Any, _: asyncio.AbstractEventLoop) -> None:
+        client = Client(address, options=options)
+        client.create_topic("events")
+        held_back(server, Produce)
+        producer = client.producer("events", linger_seconds=60.0)
+        placed = producer.append(b"x")
+        appended = client.appender("events").append_nowait(RecordBatch.build([b"y"]))
+        client.close()
+        assert "unknown" == getattr(placed.exception(0), "durability", None)
+        assert "unknown" == getattr(appended.exception(0), "durability", None)
+
+    against_a_server(tmp_path, work)
+
+
+def test_a_call_of_the_async_client_that_connects_ends_as_closed() -> None:
+    """Nobody has cancelled its task."""
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            mute.setblocking(False)
+            client = AsyncClient(f"127.0.0.1:{mute.getsockname()[1]}", options=PATIENT)
+            waiting = asyncio.create_task(client.ping())
+            given_up = asyncio.create_task(client.ping())
+            accepted, _ = await asyncio.get_running_loop().sock_accept(mute)
+            given_up.cancel()
+            await client.close()
+            with pytest.raises(LogClosedError):
+                await waiting
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            accepted.close()
+
+    run(main())
