@@ -1,8 +1,9 @@
 """One connection to one node: many questions in flight, each answered once.
 
 Place: under `routing`; the bytes are `protocol.connection`'s. Promise: `ask` ends with the answer,
-with the typed error that the node sent, or with ConnectionLostError, after `request_seconds` at
-the latest. Invariant: after a loss the channel stays lost: whoever wants another opens one.
+with the typed error that the node sent, or with ConnectionLostError, `request_seconds` after its
+turn at the latest. Invariants: never more questions are in flight than the node said it takes:
+others wait for their turn; after a loss the channel stays lost: whoever wants another opens one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from chronik_server.addresses import Address
 from chronik_server.client.options import ClientOptions
+from chronik_server.client.places import Places
 from chronik_server.errors import ConnectionLostError, ProtocolError
 from chronik_server.protocol.connection import Connection, Limits
 from chronik_server.protocol.events import (
@@ -56,6 +58,7 @@ class Channel(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._turn = Turn(self._loop) if turn is None else turn
         self._connection = Connection(Side.CLIENT, Limits(options.frame_bytes_max, 1 << 20))
+        self._places = Places(self._connection.in_flight, 1)
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, asyncio.Future[Response]] = {}
         self._lost: ChronikError | None = None
@@ -104,6 +107,7 @@ class Channel(asyncio.BufferedProtocol):
         """The node has said who it is and what it takes."""
         self.welcome = welcome
         self._connection.set_peer_limit(welcome.frame_bytes_max)
+        self._places.limit = max(1, welcome.in_flight_max)
 
     @property
     def is_lost(self) -> bool:
@@ -115,15 +119,22 @@ class Channel(asyncio.BufferedProtocol):
         """Questions without an answer yet."""
         return len(self._waiting)
 
+    @property
+    def is_full(self) -> bool:
+        """The node takes no more questions before it has answered one: wait for `turn_to_ask`."""
+        return self._lost is None and self._places.is_full
+
     # --- asking ----------------------------------------------------------------------------------
 
     async def ask(
         self, message: Any, payload: Buffer = b"", *, timeout_seconds: float | None = None
     ) -> Response:
         """One question, one answer. Typed errors of the node are raised as they are."""
-        future = self.post(message, payload)
         if timeout_seconds is None:
             timeout_seconds = self._options.request_seconds
+        if self.is_full:
+            await self.turn_to_ask(timeout_seconds)
+        future = self.post(message, payload)
         timer = self._loop.call_later(timeout_seconds, self.give_up, timeout_seconds)
         try:
             if not self._room.is_set():
@@ -132,8 +143,15 @@ class Channel(asyncio.BufferedProtocol):
         finally:
             timer.cancel()
 
+    async def turn_to_ask(self, timeout_seconds: float) -> None:
+        """Return when `post` may be called, at once; after `timeout_seconds` BackpressureError."""
+        await self._places.next(timeout_seconds)
+
     def post(self, message: Any, payload: Buffer = b"") -> asyncio.Future[Response]:
-        """Send now, in order; the future gets the answer. Errors of sending are in it too."""
+        """Send now, in order; the future gets the answer. Errors of sending are in it too.
+
+        Not while `is_full`.
+        """
         future: asyncio.Future[Response] = self._loop.create_future()
         if self._lost is not None:
             future.set_exception(self._lost)
@@ -229,6 +247,7 @@ class Channel(asyncio.BufferedProtocol):
             self._lose(ConnectionLostError(f"{self.address} has closed the connection"))
         else:
             self._lose(ProtocolError(f"{self.address} said what only a client says"))
+        self._places.hand_on()
 
     def give_up(self, seconds: float) -> None:
         """An answer is late: half-open, paused or stuck, the connection is of no more use."""
@@ -238,6 +257,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._lost is None:
             self._lost = error
             self._room.set()
+            self._places.open()
             waiting, self._waiting = self._waiting, {}
             for future in waiting.values():
                 if not future.done():
@@ -272,6 +292,7 @@ class Channel(asyncio.BufferedProtocol):
     def _lose_quietly(self) -> None:
         if self._lost is None:
             self._lost = ConnectionLostError(f"the connection to {self.address} is closed")
+            self._places.open()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():

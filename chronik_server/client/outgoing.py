@@ -108,7 +108,7 @@ class OutgoingLane:
         if self._runner is not None and not self._runner.done():
             return False
         channel = self._router.open_channel(self._lane)
-        if channel is None:
+        if channel is None or channel.is_full:
             return False
         self._stamp(outgoing)
         if not self._flight:
@@ -218,6 +218,8 @@ class OutgoingLane:
             return
         channel = await self._router.leader_channel(self._lane)
         for outgoing in unposted:
+            if channel.is_full:
+                await channel.turn_to_ask(self._router.options.request_seconds)
             outgoing.channel = channel
             outgoing.answer = channel.post(self._message, outgoing.stamped.buffer)
 
