@@ -71,7 +71,9 @@ def open_bucket(
         clock=env.clock,
     )
     scratch = SearchScratch(env.fs, env.threads, None)
-    bundles = BundleCache(scratch.fs, scratch.bundles, env.threads)
+    bundles = BundleCache(
+        scratch.fs, scratch.bundles, env.threads, reserve_bytes=config.disk_reserve_bytes
+    )
     search = LogSearch(
         env=env,
         config=config,

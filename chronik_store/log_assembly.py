@@ -64,7 +64,9 @@ class LogAssembly:
             env, commit_threads=config.commit_threads, tail_bytes=config.tail_bytes_max
         )
         self._scratch = scratch
-        self._bundles = BundleCache(scratch.fs, scratch.bundles, env.threads)
+        self._bundles = BundleCache(
+            scratch.fs, scratch.bundles, env.threads, reserve_bytes=config.disk_reserve_bytes
+        )
         self._footers = FooterCache(env.threads)
         self.dispatch: Callable[[Callable[[], None]], None] | None = None
         """How a replica's callbacks reach its owner; None: logs of no cluster."""

@@ -67,6 +67,7 @@ class LogSearch:
                     fs=self._scratch.fs,
                     directory=self._scratch.tail(manifest.topic, manifest.partition),
                     heap_bytes=self._config.tail_index_bytes,
+                    reserve_bytes=self._config.disk_reserve_bytes,
                 )
             return self._tail
 

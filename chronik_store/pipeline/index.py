@@ -6,6 +6,8 @@ nothing else. Invariant: bundles are not reproducible, so the first committed AD
 every bundle key is in the log before its object can exist (INTENT): the loser is named garbage.
 
     segment (local file, else bucket) -> bundle in scratch -> INTENT(key) -> put -> ADD_INDEX
+A build that would take what is kept for the log (`disk_reserve_bytes`) is not begun, or ends: it
+writes about as much as the segment has, and in merges once more.
 What was built is kept until it is listed, so that a bucket that is down costs one build, not one
 in each run. A restart builds anew; the first bundle, if it was put, is garbage by its INTENT.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.control import AddIndex
@@ -26,12 +28,16 @@ from chronik_store.objectstore.layout import bundle_key
 from chronik_store.pipeline.put import put_file
 from chronik_store.pipeline.turn import Turn
 from chronik_store.search.bundle import BuiltBundle, build_bundle, is_readable
+from chronik_store.search.scratch import Room
 from chronik_store.segment.reader import SegmentReader
 from chronik_store.segment.source import ByteSource, SegmentAbsentError
 
 _log = logging.getLogger("chronik_store.pipeline")
 SEGMENTS_PER_RUN = 4
 READ_BYTES = 1 << 20
+BUILD_SHARE = 2
+"""A build needs so much of the segment's size: the index, and a part of it again while it merges
+or is packed (0.7 measured, of text that does not compress)."""
 
 
 def index(turn: Turn) -> None:
@@ -107,8 +113,18 @@ def _build(turn: Turn, segment: SegmentInfo, source: ByteSource) -> BuiltBundle:
     directory = f"{turn.partition.paths.scratch}/index"
     if turn.tiering.index_directory is not None:
         directory = f"{turn.tiering.index_directory()}/{who.topic}/{who.partition}"
+    room = Room(_fs(turn), turn.tiering.config.disk_reserve_bytes)
+    what = f"the search index of {segment.key}"
+    room.need(directory, BUILD_SHARE * segment.size_bytes, what)
+    left_bytes = room.left(directory)
+
+    def look() -> None:
+        """Compressed records may have an index many times the segment's size."""
+        if room.left(directory) < left_bytes // 2:  # the merges may write all of it once more
+            raise room.is_short(directory, what)
+
     return build_bundle(
-        _batches(turn, SegmentReader.open(source, segment)),
+        _batches(turn, SegmentReader.open(source, segment), look),
         fs=_fs(turn),
         directory=directory,
         base_offset=segment.base_offset,
@@ -116,10 +132,15 @@ def _build(turn: Turn, segment: SegmentInfo, source: ByteSource) -> BuiltBundle:
     )
 
 
-def _batches(turn: Turn, reader: SegmentReader) -> Iterator[StoredBatch]:
+def _batches(turn: Turn, reader: SegmentReader, look: Callable[[], None]) -> Iterator[StoredBatch]:
+    read_bytes = 0
     for header, payload in reader.iterate(chunk_bytes=READ_BYTES):
         if header.kind == EntryKind.RECORDS:
             turn.check()  # a build takes seconds: give up soon after losing the lead or closing
+            read_bytes += len(payload)
+            if read_bytes >= READ_BYTES:
+                look()
+                read_bytes = 0
             yield StoredBatch(payload, header.base_offset, header.timestamp_us, verify=False)
 
 

@@ -147,12 +147,14 @@ def open_bundle(
     directory: str,
     base_offset: int,
     end_offset: int,
+    admit: Callable[[int], None],
 ) -> IndexSearch:
     """Unpack a bundle into `directory` (emptied first, removed on error) and open it.
 
+    admit: called with the bytes that it takes unpacked, before any of them is written.
     Raises UnreadableIndexError if its engine or words are not ours (it counts as not indexed),
     CorruptionError if its bytes are not those that `info` names or not of these offsets,
-    DiskFullError, and what `read_range` raises.
+    DiskFullError, and what `read_range` and `admit` raise.
     """
     if not is_readable(info):
         raise UnreadableIndexError(
@@ -168,6 +170,7 @@ def open_bundle(
             unpacker = Unpacker(_hashed(read_range, info, hasher), path=info.key)
             head, _ = unseal_value(_KIND, _HEAD, unpacker.head(HEAD_NAME), path=info.key)
             _check_head(head, info, base_offset, end_offset)
+            admit(sum(member.size_bytes for member in head.members))
             unpacker.extract(fs, directory, head.members)
             if hasher.digest_hex() != info.hash:
                 raise _corrupt(info, "its bytes do not match their hash", base_offset, end_offset)

@@ -2,7 +2,8 @@
 
 Place: above `bundle`; one per store, shared by its partitions. Promise: a bundle is fetched and
 unpacked once, however many threads ask; at most `count_max` bundles and `bytes_max` of unpacked
-files are kept beside those in use; one that is in use is never closed under its user. A bundle that
+files are kept beside those in use, and fewer where the disk is short of what is kept for the log;
+one that is in use is never closed under its user. A bundle that
 this engine cannot read, or whose bytes were wrong twice, is remembered and not fetched again.
 Invariant: `_lock` is never held over the bucket, the disk or Tantivy; the directory is emptied
 before its first use.
@@ -22,7 +23,7 @@ from chronik_store.format.segment_info import BundleInfo
 from chronik_store.fs.base import FileSystem
 from chronik_store.search.bundle import ReadRange, open_bundle
 from chronik_store.search.engine import IndexSearch, UnreadableIndexError
-from chronik_store.search.scratch import disk, empty_directory, remove_tree, used_bytes
+from chronik_store.search.scratch import Room, disk, empty_directory, remove_tree, used_bytes
 from chronik_store.threads import Threads
 
 _REFUSED_MAX: Final = 1024
@@ -41,7 +42,9 @@ class BundleRef:
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A bundle being opened (search None), or open. directory: "" until it has one."""
+    """A bundle being opened (search None), or open. directory: "" until it has one. bytes: what
+    its files take, or will.
+    """
 
     directory: str = ""
     users: int = 1
@@ -51,7 +54,7 @@ class _Open:
 
 class BundleCache:
     """Opens bundles for searching. Thread-safe. directory: where scratch of this object alone is;
-    asked at the first bundle, since most readers never search.
+    asked at the first bundle, since most readers never search. reserve_bytes: as of `scratch.Room`.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class BundleCache:
         *,
         count_max: int = 32,
         bytes_max: int = 1 << 30,
+        reserve_bytes: int = 0,
     ) -> None:
         self._fs = fs
+        self._room = Room(fs, reserve_bytes)
         self._find_directory = directory
         self._directory = ""
         self._count_max = count_max
@@ -144,6 +149,7 @@ class BundleCache:
                 directory=opened.directory,
                 base_offset=ref.base_offset,
                 end_offset=ref.end_offset,
+                admit=lambda size_bytes: self._admit(opened, size_bytes, key),
             )
             size = used_bytes(self._fs, opened.directory)
         except BaseException as error:
@@ -156,6 +162,21 @@ class BundleCache:
         with self._lock:
             opened.search, opened.bytes = search, size
             self._lock.notify_all()
+
+    def _admit(self, opened: _Open, size_bytes: int, key: str) -> None:
+        """Room for one more on the disk, if need be that of the bundles that nobody uses."""
+        with self._lock:
+            opened.bytes = size_bytes
+            # Others that are being unpacked have not taken yet what they were promised.
+            promised = sum(each.bytes for each in self._open.values() if each.search is None)
+        if self._room.left(opened.directory) >= promised:
+            return
+        with self._lock:
+            idle = [each for each, bundle in self._open.items() if not bundle.users]
+            gone = [self._open.pop(each) for each in idle]
+        for each in gone:
+            remove_tree(self._fs, each.directory)
+        self._room.need(opened.directory, promised, f"search bundle {key}")
 
     def _note_failure(self, key: str, error: BaseException) -> None:
         """Remember an error that asking again does not mend. The lock is held."""

@@ -25,12 +25,15 @@ from chronik_store.search import coverage
 from chronik_store.search.coverage import Range
 from chronik_store.search.engine import IndexBuilder, IndexHits, IndexSearch, Order, ordered
 from chronik_store.search.query_tree import Node
-from chronik_store.search.scratch import disk, empty_directory, remove_tree
+from chronik_store.search.scratch import Room, disk, empty_directory, remove_tree
 from chronik_store.threads import Threads
 
 PART_TEXT_BYTES: Final = 32 << 20
 """Bytes of values after which a part takes no further batch: what bounds its merges."""
 
+_RECORD_BYTES: Final = 32  # of a record's own in an index, besides its text: offset, time, scores
+_COMMIT_BYTES: Final = 64 << 10  # at most, of what each commit writes besides the records' own
+_WHAT: Final = "the tail index"
 _LOOK_EVERY: Final = 256  # records between two looks at the clock: some 10 ms
 
 
@@ -46,7 +49,13 @@ class _Part:
     search: IndexSearch | None = None
     text_bytes: int = 0
     uncommitted_bytes: int = 0
+    weight_committed: int = 0
     paths: tuple[tuple[str, ...], bool] = field(default=((), False))
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of its files, once all that was taken is committed."""
+        return self.text_bytes + (self.taken - self.start) * _RECORD_BYTES
 
 
 class TailIndex:
@@ -54,7 +63,8 @@ class TailIndex:
 
     directory: scratch on real disk, or None to index in memory. heap_bytes: Tantivy's budget while
     feeding. commit_bytes: of values between two commits. text_bytes_max: of values in all parts;
-    a feed beyond it stops, and what was not fed is missing from answers, as after a deadline.
+    a feed beyond it stops, and what was not fed is missing from answers, as after a deadline. So
+    does a feed that would take what `scratch.Room` keeps for the log: reserve_bytes.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class TailIndex:
         heap_bytes: int = 15_000_000,
         commit_bytes: int = 16 << 20,
         text_bytes_max: int = 1 << 30,
+        reserve_bytes: int = 0,
     ) -> None:
         self._clock = clock
         self._fs = fs
@@ -74,6 +85,7 @@ class TailIndex:
         self._heap = heap_bytes
         self._commit_bytes = commit_bytes
         self._text_max = text_bytes_max
+        self._room = Room(fs, reserve_bytes)
         self._lock = threads.condition()
         self._parts: tuple[_Part, ...] = ()
         self._active: _Part | None = None
@@ -219,6 +231,8 @@ class TailIndex:
             held += self._active.text_bytes if self._active else 0
             if held >= self._text_max or self._late(deadline):
                 return low
+            if not self._has_room(batch):
+                return low
             part = self._part_at(low)
             try:
                 for count, offset in enumerate(part.builder.add(batch, low, high), 1):
@@ -239,6 +253,17 @@ class TailIndex:
             if part.taken < high:
                 return part.taken
         return end
+
+    def _has_room(self, batch: StoredBatch) -> bool:
+        """For the next commit of the active part with this batch, and for its merges, which write
+        once more what is there.
+        """
+        if self._directory is None:
+            return True
+        weight = len(batch.value_data) + batch.record_count * _RECORD_BYTES
+        if self._active is not None:
+            weight += self._active.weight
+        return self._room.left(self._directory) >= 2 * weight + _COMMIT_BYTES
 
     def _part_at(self, offset: int) -> _Part:
         """The part that goes on at `offset`, made the active one; a new one if there is none."""
@@ -270,6 +295,8 @@ class TailIndex:
     def _commit(self, part: _Part) -> None:
         """Let searches see what was taken."""
         try:
+            if part.directory is not None:  # others may have taken the room meanwhile
+                self._room.need(part.directory, part.weight - part.weight_committed, _WHAT)
             part.builder.commit()
             search = part.builder.search()
         except BaseException:
@@ -278,6 +305,7 @@ class TailIndex:
         paths = part.builder.paths.listed()
         with self._lock:
             part.search, part.paths, part.uncommitted_bytes = search, paths, 0
+            part.weight_committed = part.weight
             part.stop = part.taken
             if part not in self._parts and part.stop > part.start:
                 parts = (*self._parts, part)

@@ -72,6 +72,7 @@ class World:
         self.term = 0
         self.checked = 0
         self.index_directory: Callable[[], str] | None = None
+        self.disk_of_indexes = PosixFileSystem()
         self.commit_lag = 0
 
     def open(self, **steps: int) -> Process:
@@ -208,7 +209,7 @@ class Process:
             time=SteadyTime(world.clock),
             prepare_bucket=self._prepare,
             open_object=self._open_object,
-            index_fs=PosixFileSystem(),
+            index_fs=world.disk_of_indexes,
             index_directory=world.index_directory,
         )
         self.pipeline = Pipeline(self.tiering)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chronik_store.format.checksum import content_hash
+from chronik_store.fs.base import DiskUsage
+from chronik_store.fs.posix import PosixFileSystem
 
 
 @pytest.fixture(name="make")
@@ -119,6 +122,62 @@ def test_a_failing_index_stalls_neither_publish_nor_prune(
     assert "RuntimeError: the engine fell over" in report.errors[0]
     assert report.published == 1
     assert world.wal_offsets() == set()
+
+
+class Short(PosixFileSystem):
+    """The disk of the indexes: `free` is asked for the free bytes, with the number of the look."""
+
+    def __init__(self, free: Callable[[int], int]) -> None:
+        super().__init__()
+        self.free = free
+        self.looks = 0
+
+    def usage(self, path: str) -> DiskUsage:
+        Path(path).stat()
+        self.looks += 1
+        return DiskUsage(10**9, self.free(self.looks))
+
+
+RESERVE = 100_000
+
+
+def with_disk(make: Any, disk: Short) -> tuple[Any, Any]:
+    world = make(disk_reserve_bytes=RESERVE)
+    world.disk_of_indexes = disk
+    return world, world.open()
+
+
+def test_a_build_leaves_alone_what_is_kept_for_the_log(make: Any) -> None:
+    disk = Short(lambda _: RESERVE + 2 * 2500)  # a segment takes some more
+    world, process = with_disk(make, disk)
+    process.append(5)
+    first, second = process.run(), process.run()
+    assert "no room for the search index of segments/t/0/0" in first.errors[0]
+    assert first.errors == second.errors  # in the same words: it is logged once
+    assert (first.published, first.indexed, bundles(world)) == (1, 0, [])
+    assert not Path(world.index_directory()).exists()
+
+    disk.free = lambda _: RESERVE + 2 * 5000
+    process.drain()
+    assert len(listed(process)) == 1
+
+
+def test_a_build_that_takes_more_than_it_seemed_to_is_given_up(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import chronik_store.pipeline.index as index_room
+
+    monkeypatch.setattr(index_room, "READ_BYTES", 1)  # a look at each batch
+    disk = Short(lambda look: RESERVE + (100_000 if look < 5 else 40_000))
+    world, process = with_disk(make, disk)
+    process.append(5)
+    assert "no room for the search index of" in process.run().errors[0]
+    assert disk.looks == 5
+    assert [name for _, _, files in os.walk(world.index_directory()) for name in files] == []
+
+    disk.free = lambda _: 10**6
+    process.drain()
+    assert len(listed(process)) == 1
 
 
 def test_a_bundle_of_another_engine_is_built_anew_and_the_old_one_collected(

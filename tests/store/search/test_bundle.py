@@ -44,12 +44,22 @@ def reader(data: bytes) -> Callable[[int, int], bytes]:
     return lambda start, length: data[start : start + length]
 
 
+def admitted(_size_bytes: int) -> None:
+    """There is always room."""
+
+
 def opened(
     fs: PosixFileSystem, data: bytes, info: BundleInfo, directory: Path, base: int = BASE
 ) -> IndexSearch:
     end = base + info.document_count
     return open_bundle(
-        reader(data), info, fs=fs, directory=f"{directory}/o", base_offset=base, end_offset=end
+        reader(data),
+        info,
+        fs=fs,
+        directory=f"{directory}/o",
+        base_offset=base,
+        end_offset=end,
+        admit=admitted,
     )
 
 
@@ -189,7 +199,13 @@ def test_an_index_of_other_offsets_is_not_taken(fs: PosixFileSystem, tmp_path: P
     short = dataclasses.replace(built.info, document_count=2)
     with pytest.raises(CorruptionError):
         open_bundle(
-            reader(data), short, fs=fs, directory=f"{tmp_path}/o", base_offset=1000, end_offset=1003
+            reader(data),
+            short,
+            fs=fs,
+            directory=f"{tmp_path}/o",
+            base_offset=1000,
+            end_offset=1003,
+            admit=admitted,
         )
 
 
@@ -205,7 +221,13 @@ def test_another_engine_counts_as_not_indexed_and_nothing_is_read(
     assert not is_readable(info)
     with pytest.raises(UnreadableIndexError, match="counts as not indexed"):
         open_bundle(
-            never, info, fs=fs, directory=f"{tmp_path}/o", base_offset=1000, end_offset=1003
+            never,
+            info,
+            fs=fs,
+            directory=f"{tmp_path}/o",
+            base_offset=1000,
+            end_offset=1003,
+            admit=admitted,
         )
 
 
@@ -247,8 +269,41 @@ def test_what_reading_raises_comes_out(fs: PosixFileSystem, tmp_path: Path) -> N
 
     with pytest.raises(UnavailableError, match="bucket is down"):
         open_bundle(
-            down, built.info, fs=fs, directory=f"{tmp_path}/o", base_offset=1000, end_offset=1003
+            down,
+            built.info,
+            fs=fs,
+            directory=f"{tmp_path}/o",
+            base_offset=1000,
+            end_offset=1003,
+            admit=admitted,
         )
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_it_takes_is_said_before_anything_is_written(
+    fs: PosixFileSystem, tmp_path: Path
+) -> None:
+    built, asked = build(fs, tmp_path), []
+
+    def admit(size_bytes: int) -> None:
+        asked.append((size_bytes, os.listdir(tmp_path / "o")))
+        raise DiskFullError("no room")
+
+    data = Path(built.path).read_bytes()
+    opened(fs, data, built.info, tmp_path)
+    size_bytes = sum(each.stat().st_size for each in (tmp_path / "o").iterdir())
+    with pytest.raises(DiskFullError):
+        open_bundle(
+            reader(data),
+            built.info,
+            fs=fs,
+            directory=f"{tmp_path}/o",
+            base_offset=1000,
+            end_offset=1003,
+            admit=admit,
+        )
+
+    assert [(size_bytes, [])] == asked
     assert not (tmp_path / "o").exists()
 
 

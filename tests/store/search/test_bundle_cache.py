@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from chronik_store.errors import CorruptionError, LogClosedError, UnavailableError
+from chronik_store.errors import (
+    CorruptionError,
+    DiskFullError,
+    LogClosedError,
+    UnavailableError,
+)
 from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.model import Record
 from chronik_store.search.bundle import build_bundle
@@ -18,6 +23,7 @@ from chronik_store.search.engine import UnreadableIndexError
 from chronik_store.search.query import check_query
 from chronik_store.threads import SystemThreads
 from tests.store.search import reference
+from tests.store.search.small_disk import SmallDisk
 
 
 class Bucket:
@@ -214,3 +220,61 @@ def test_an_unreadable_bundle_is_never_fetched(
             total(cache, other)
 
     assert [] == bucket.fetched
+
+
+RESERVE = 10_000
+
+
+def unpacked_bytes(fs: PosixFileSystem, tmp_path: Path, ref: BundleRef) -> int:
+    cache = BundleCache(fs, lambda: f"{tmp_path}/other", SystemThreads())
+    total(cache, ref)
+    size_bytes = cache.open_bytes
+    cache.close()
+    return size_bytes
+
+
+def test_what_is_kept_for_the_log_is_not_taken(tmp_path: Path, bucket: Bucket) -> None:
+    ref = bucket.ref(0)
+    need = unpacked_bytes(bucket.fs, tmp_path, ref)
+    disk = SmallDisk(tmp_path / "cache", RESERVE + need - 1)
+    cache = make(disk, tmp_path, reserve_bytes=RESERVE)
+    for _ in range(3):
+        with pytest.raises(DiskFullError, match="bundle-0 beside the 10000 bytes"):
+            total(cache, ref)
+    assert 0 == disk.used_bytes == cache.open_bytes
+
+    disk.size_bytes += 1  # it is not held against the bundle
+    assert 3 == total(cache, ref)
+
+
+def test_bundles_that_nobody_uses_make_room(tmp_path: Path, bucket: Bucket) -> None:
+    refs = [bucket.ref(base) for base in (0, 10, 20)]
+    need = max(unpacked_bytes(bucket.fs, tmp_path, ref) for ref in refs)
+    disk = SmallDisk(tmp_path / "cache", RESERVE + need * 2)
+    cache = make(disk, tmp_path, reserve_bytes=RESERVE)
+    with cache.lease(refs[0]):
+        assert [3, 3] == [total(cache, ref) for ref in refs[1:]]
+        assert 3 == total(cache, refs[0])
+
+    assert ["bundle-0", "bundle-10", "bundle-20"] == bucket.fetched[3:]
+    assert need * 2 >= disk.used_bytes
+
+
+def test_two_that_are_unpacked_at_once_do_not_count_on_the_same_room(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    first, second = bucket.ref(0), bucket.ref(10)
+    need = [unpacked_bytes(bucket.fs, tmp_path, ref) for ref in (first, second)]
+    disk = SmallDisk(tmp_path / "cache", RESERVE + sum(need) - 1)
+    cache = make(disk, tmp_path, reserve_bytes=RESERVE)
+    refused = []
+
+    def meanwhile(_path: str) -> None:
+        disk.on_create = lambda _path: None
+        with pytest.raises(DiskFullError) as error:
+            total(cache, second)
+        refused.append(error)
+
+    disk.on_create = meanwhile
+    assert 3 == total(cache, first)
+    assert 1 == len(refused)

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chronik_store.clock import SystemClock
-from chronik_store.errors import CorruptionError, LogClosedError, UnavailableError
+from chronik_store.errors import (
+    CorruptionError,
+    DiskFullError,
+    LogClosedError,
+    UnavailableError,
+)
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.model import Record
@@ -25,6 +30,7 @@ from chronik_store.search.tail import TailIndex
 from chronik_store.threads import SystemThreads
 from tests.store.search import reference
 from tests.store.search.reference import Clause
+from tests.store.search.small_disk import SmallDisk
 
 EVERYTHING = 2**63 - 1
 
@@ -198,6 +204,49 @@ def test_a_full_tail_stops_and_goes_on_after_a_drop(fs: PosixFileSystem, tmp_pat
 
     assert 6 == index.feed(batches[1:])
     assert [3, 4, 5] == offsets(index, "disk")
+
+
+def test_a_tail_stops_before_it_takes_what_is_kept_for_the_log(tmp_path: Path) -> None:
+    disk = SmallDisk(tmp_path / "tail", 50_000)
+    index = make(disk, tmp_path, reserve_bytes=50_000)
+    batches = reference.batches_of(log_of(9))
+    assert 0 == index.feed(batches)
+    assert () == index.covered()
+    assert 0 == disk.used_bytes
+
+    disk.size_bytes = 50_000 + 2 * 3 * (len(b"word0 disk") + 32) + (64 << 10)
+    assert 3 == index.feed(batches)  # for the next ones there is none
+    assert 3 == index.feed(batches)
+    assert [0, 1, 2] == offsets(index, "disk")
+
+    disk.size_bytes = 1_000_000
+    assert 9 == index.feed(batches)
+    assert list(range(9)) == offsets(index, "disk")
+
+
+def test_room_that_others_took_before_the_commit_costs_the_part(tmp_path: Path) -> None:
+    disk = SmallDisk(tmp_path / "tail", 1_000_000)
+    index = make(disk, tmp_path, reserve_bytes=50_000)
+    batches = reference.batches_of(log_of(9))
+    assert 3 == index.feed(batches[:1])
+
+    def shrinking() -> Iterator[StoredBatch]:
+        yield from batches[1:]
+        disk.size_bytes = disk.used_bytes + 50_000 + 6 * len(b"word0 disk")
+
+    with pytest.raises(DiskFullError, match="no room for the tail index"):
+        index.feed(shrinking())
+    assert () == index.covered()
+    assert [] == os.listdir(tmp_path / "tail")
+
+    disk.size_bytes = 1_000_000
+    assert 9 == index.feed(batches)
+
+
+def test_an_index_in_memory_asks_no_disk(tmp_path: Path) -> None:
+    index = make(SmallDisk(tmp_path, 0), reserve_bytes=50_000)
+
+    assert 9 == index.feed(reference.batches_of(log_of(9)))
 
 
 def test_dropping_removes_whole_parts_and_their_files(
