@@ -50,9 +50,12 @@ class ConsensusDoor:
             self._ask(command, term), loop
         )
         try:
-            return answer.result().index
+            return self._outcome(answer).index
         except NotLeaderError as error:
             raise StaleTermError(str(error)) from error
+
+    def _outcome(self, answer: concurrent.futures.Future[Proposed]) -> Proposed:
+        return answer.result()
 
     async def _ask(self, command: Command, term: int | None) -> Proposed:
         return await self._consensus.propose([command], term=term)

@@ -1,4 +1,4 @@
-"""What becomes of a message between two nodes.
+"""What becomes of a message between two nodes, and of a call to the bucket.
 
 Place: under `world`, which draws from it. Promise: plain values, which a test may change at any
 time. Invariant: delays are in seconds of the virtual loop.
@@ -17,6 +17,9 @@ class Network:
     """loss, repeat, late: the chance of each, for one message. delays: one of these, always.
 
     disk_delays: what a group of frames takes to its disk. cut: (from, to), a partition.
+    bucket_delays: a call's way to the bucket, or back; bucket_loss: the chance that it is lost, or
+    the reply to a change; of changes that are lost, `late` take effect all the same, later.
+    bucket_cut: nodes that do not reach it.
     drop(from, to, message): whether a test takes this one away.
     """
 
@@ -26,4 +29,7 @@ class Network:
     delays: tuple[float, ...] = (0.001,)
     disk_delays: tuple[float, ...] = (0.001,)
     cut: set[tuple[str, str]] = field(default_factory=set)
+    bucket_delays: tuple[float, ...] = (0.001,)
+    bucket_loss: float = 0.0
+    bucket_cut: set[str] = field(default_factory=set)
     drop: Callable[[str, str, Message], bool] | None = None

@@ -16,6 +16,7 @@ from chronik_server.raft.leader import LeaderRole
 from chronik_server.raft.messages import Message
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft.raftos_consensus import RaftosConsensus
+from chronik_server.testing.tiering import NodeTiering
 from chronik_server.testing.virtual_loop import VirtualLoop
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError
@@ -107,7 +108,13 @@ class Node:
         self.consensus = cast("RaftosConsensus", made)
         self.group: RaftGroup = self.consensus.raft
         self.consensus.on_role(lambda role, term: world.judge.role_taken(self, role, term))
-        self.consensus.on_commit(lambda index: world.judge.commit_shown(self, index))
+        self.consensus.on_commit(self._committed)
+        self.tiering = NodeTiering(self) if world.is_tiered else None
+
+    def _committed(self, index: int) -> None:
+        self.world.judge.commit_shown(self, index)
+        if self.tiering is not None:
+            self.world.witness.committed(self)
 
     # --- what the product asks for ---------------------------------------------------------------
 

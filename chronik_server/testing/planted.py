@@ -1,7 +1,7 @@
-"""Known bugs of the Raft roles, to put back for a while: what finds none of them proves nothing.
+"""Known bugs of roles and pipeline, to put back a while: what finds none of them proves nothing.
 
 Place: in the server's kit; `chronik simulate --cluster --planted` and tests/server/raft use it.
-Promise: within `planted(name, BUGS)` the roles have that one bug, after it they have not.
+Promise: within `planted(name, BUGS)` the product has that one bug, after it it has not.
 Invariant: no switch in the product itself: a bug is a function put in the place of a good one.
 """
 
@@ -20,7 +20,7 @@ from chronik_server.raft.leader import LeaderRole
 from chronik_server.raft.received import Received
 from chronik_server.raft.replication import Replication
 from chronik_store.replica import Replica
-from chronik_store.testing.planted import Plant, bugs_of
+from chronik_store.testing.planted import Plant, bugs_of, tiering_bugs
 
 _Put = Callable[[Any, str, Any], None]
 
@@ -191,5 +191,21 @@ def trust_at_once(put: _Put) -> None:
     put(LeaderRole, "trusted_index", lambda self, _peer: self.commit_index)
 
 
-BUGS: dict[str, Plant] = bugs_of(sys.modules[__name__])
+TIERING = (
+    "prune-before-published",
+    "prune-past-coverage",
+    "overwrite-the-manifest",
+    "upload-under-a-new-key",
+    "put-before-intent",
+    "list-before-the-put",
+    "retain-past-tiered",
+    "collect-before-published",
+    "never-collect",
+)
+"""Bugs of the store's pipeline that a cluster's stories must find, too."""
+
+BUGS: dict[str, Plant] = {
+    **bugs_of(sys.modules[__name__]),
+    **{name: bugs_of(tiering_bugs)[name] for name in TIERING},
+}
 """Name -> bug; its docstring says what it is."""

@@ -11,6 +11,7 @@ Sizes 2 to 5; in one of five stories members come as learners, become voters, an
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
@@ -19,8 +20,8 @@ from chronik_server.raft.consensus import Proposed, resolving
 from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
 from chronik_server.testing.network import Network
 from chronik_server.testing.node import Node
-from chronik_server.testing.tiering import add_segment, prune
 from chronik_server.testing.world import World
+from chronik_store.config import LogConfig
 from chronik_store.errors import (
     BackpressureError,
     ConfigError,
@@ -30,6 +31,7 @@ from chronik_store.errors import (
 )
 from chronik_store.format.control import Members, Seal
 from chronik_store.format.record_batch import RecordBatch
+from chronik_store.model import PipelineReport
 from chronik_store.testing.cluster_log import batch
 from chronik_store.testing.crash import CrashMode
 
@@ -42,9 +44,13 @@ HOSTILE: Final[dict[str, Any]] = {
     "late": 0.1,
     "delays": (0.001, 0.002, 0.005, 0.01, 0.03),
     "disk_delays": (0.001, 0.002, 0.005, 0.03, 0.1),
+    "bucket_delays": (0.001, 0.005, 0.02, 0.1),
+    "bucket_loss": 0.03,
 }
 SKEWS: Final = (-7200.0, -5000.0, -1.0, 0.0, 30.0, 5000.0)
 CLIENTS: Final = 4
+REST_SKEW_SECONDS: Final = 50_000.0
+RUNS_MAX: Final = 100
 
 
 class ClusterStory:
@@ -60,6 +66,8 @@ class ClusterStory:
             file_bytes=16 << 10,
             tail_bytes=4 << 10,
             skew={"n1": 5000.0, "n2": -5000.0},
+            config=_config(random.Random(f"{seed}/config")),
+            is_tiered=True,
         )
         if self.changes:
             for name in ("n4", "n5"):
@@ -102,8 +110,45 @@ class ClusterStory:
         except AssertionError as error:
             world.judge.violate(f"liveness: {error}")
         world.check_logs()
+        self.rest()
         for what in world.loop.errors:
             world.judge.violate(what)
+
+    def rest(self) -> None:
+        """All is tiered, published and collected. Stamps in the log are wrong by hours: the clocks
+        of new lives are ahead of all of them.
+        """
+        world = self.world
+        for name in world.names:
+            world.kill(name)
+            world.skew[name] = REST_SKEW_SECONDS
+            world.boot(name)
+        try:
+            leader = world.elect()
+            world.commit(b"at rest")
+            for _ in range(RUNS_MAX):
+                report = self._run_on_all(leader)
+                assert report.errors == (), report.errors
+                manifest = leader.core.manifest
+                if report.idle and not (manifest.garbage or manifest.intents or manifest.sealed):
+                    break
+                world.run(0.2)
+            else:
+                raise AssertionError(f"the pipeline does not come to rest: {leader.core.status()}")
+            world.witness.check_rest(leader)
+        except AssertionError as error:
+            world.judge.violate(f"liveness: {error}")
+        world.check_logs()
+
+    def _run_on_all(self, leader: Node) -> PipelineReport:
+        """One pass on each member; the leader's report."""
+        runs = [node.tiering for node in self.world.members() if node.tiering is not None]
+        for run in runs:
+            run.start_run()
+        self.world.until(lambda: not any(run.blocking.is_busy for run in runs))
+        assert leader.tiering is not None
+        assert leader.tiering.report is not None
+        return leader.tiering.report
 
     def _is_on(self) -> bool:
         return self.world.loop.time() < self._end
@@ -161,23 +206,21 @@ class ClusterStory:
                 world.judge.read(node, seen, highest)
 
     async def tierer(self) -> None:
-        """Seals, lists segments and prunes, so that laggards need snapshots."""
+        """Seals, and has pipelines run: of whoever leads mostly, and of others, who prune."""
         world, rng = self.world, self.world.rng
         while self._is_on():
-            await asyncio.sleep(rng.uniform(0.1, 0.6))
-            leader = world.leader()
-            if leader is not None:
-                manifest = leader.core.manifest
-                seal = Seal(manifest.open_first_index, "admin", 0)
-                command = add_segment(leader) if manifest.sealed else seal
+            await asyncio.sleep(rng.uniform(0.05, 0.3))
+            leader = self._some_leader()
+            if leader is not None and rng.random() < 0.3:
+                seal = Seal(leader.core.manifest.open_first_index, "admin", 0)
                 with world.mortal(leader), suppress(*REFUSALS):
-                    await asyncio.wait_for(leader.consensus.propose([command]), 1)
-            node = world.nodes[rng.choice(world.names)]
-            if node.is_up:
-                with world.mortal(node), suppress(LogPoisonedError, UnavailableError):
-                    before = node.replica.first_index
-                    prune(node)
-                    world.events["prunes"] += node.replica.first_index > before
+                    await asyncio.wait_for(leader.consensus.propose([seal]), 1)
+            node = leader if leader is not None and rng.random() < 0.7 else self._any_node()
+            if node.is_up and node.failure is None and node.tiering is not None:
+                node.tiering.start_run()
+
+    def _any_node(self) -> Node:
+        return self.world.nodes[self.world.rng.choice(self.world.names)]
 
     async def changer(self) -> None:
         """Members come as learners, become voters, and go."""
@@ -240,9 +283,13 @@ class ClusterStory:
         elif dice < 0.83:
             world.events["clock jumps"] += 1
             world.skew[name] = rng.choice(SKEWS)
+        elif dice < 0.87:
+            world.events["bucket outages"] += 1
+            world.network.bucket_cut = {name} if rng.random() < 0.5 else set(world.names)
         else:
             world.note("world", "no partition any more")
             world.heal()
+            world.network.bucket_cut = set()
 
     def _loses_power(self, name: str) -> None:
         self.world.events["power losses"] += self.world.nodes[name].is_up
@@ -298,6 +345,20 @@ class ClusterStory:
             self._refused.add(name)
             world.events["opens: refused"] += 1
             world.note(name, "will not start")
+
+
+def _config(rng: random.Random) -> LogConfig:
+    """Small segments; and what a bucket is used for differs from story to story."""
+    return LogConfig(
+        segment_bytes=rng.choice((1500, 4000)),
+        segment_age_seconds=rng.choice((0.5, 3.0)),
+        indexing_enabled=False,
+        garbage_seconds=rng.choice((0.0, 0.5)),
+        retention_bytes=rng.choice((None, None, 6000)),
+        upload=rng.choice(("leader", "leader", "all")),
+        disk_reserve_bytes=0,
+        disk_throttle_bytes=0,
+    )
 
 
 async def _together(parts: list[Coroutine[Any, Any, None]]) -> None:

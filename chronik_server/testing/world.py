@@ -23,10 +23,13 @@ from chronik_server.raft.messages import InstallSnapshot, Message, decode, encod
 from chronik_server.raft.settings import RaftSettings
 from chronik_server.testing.judge import Judge
 from chronik_server.testing.network import Network
-from chronik_server.testing.node import Mortal, Node
+from chronik_server.testing.node import Mortal, Node, SeededClock
+from chronik_server.testing.tiering import NodeTiering
 from chronik_server.testing.virtual_loop import VirtualLoop
+from chronik_server.testing.witness import Witness
 from chronik_store.config import LogConfig
 from chronik_store.format.control import Members
+from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.testing.cluster_log import batch
 from chronik_store.testing.crash import CrashError, CrashMode
 from chronik_store.testing.disk_faults import fail_next
@@ -63,6 +66,7 @@ class World:
         file_bytes: int = 1 << 20,
         tail_bytes: int = 1 << 20,
         skew: dict[str, float] | None = None,
+        is_tiered: bool = False,
     ) -> None:
         if isinstance(names, int):
             names = [f"n{n + 1}" for n in range(names)]
@@ -81,6 +85,11 @@ class World:
             self.new_disk(name)
         self.nodes: dict[str, Node] = {}
         self.judge = Judge(self.nodes, self.loop.time)
+        self.is_tiered = is_tiered
+        """Nodes have a pipeline towards `bucket`, and `witness` looks at it."""
+        self.bucket = MemoryObjectStore(clock=SeededClock(self.loop, {}, "bucket"))
+        self.witness = Witness(self.bucket, self.judge, self.nodes)
+        self._tierings: list[NodeTiering] = []
         self.events: Counter[str] = Counter()
         """What has befallen it, by kind."""
         self.log: list[tuple[str, str, Message]] = []
@@ -124,6 +133,8 @@ class World:
         """Start a node. FutureVersionError: damage says so, nothing was changed, it stays down."""
         node = Node(self, name)
         self.nodes[name] = node
+        if node.tiering is not None:
+            self._tierings.append(node.tiering)
         self._flips.pop(name, None)
         if name in self._empty:  # as the server does it with a log that is gone from one disk
             self._empty.discard(name)
@@ -181,6 +192,8 @@ class World:
         """End everything."""
         for node in self.nodes.values():
             self.crash(node.name)
+        for tiering in self._tierings:
+            tiering.blocking.end()
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.run_until_complete(asyncio.sleep(0))

@@ -134,6 +134,8 @@ def _repertoire(is_cluster: bool) -> Repertoire:
     """What is to be played. UsageError when it cannot; ConfigError: raftos is missing."""
     if not __debug__:
         raise click.UsageError("simulate checks by assertions, which python -O leaves out")
+    if importlib.util.find_spec("greenlet") is None:
+        raise click.UsageError('simulate needs greenlet: pip install "chronik[testing]"')
     if is_cluster:
         from chronik_store.cli import main
 
@@ -141,8 +143,6 @@ def _repertoire(is_cluster: bool) -> Repertoire:
             raise click.UsageError("--cluster plays the server's code, which is not here")
         found: Repertoire = main.cluster_worlds()
         return found
-    if importlib.util.find_spec("greenlet") is None:
-        raise click.UsageError('simulate needs greenlet: pip install "chronik[testing]"')
     from chronik_store.testing.worlds.repertoire import store_worlds
 
     return store_worlds()

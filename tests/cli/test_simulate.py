@@ -132,15 +132,16 @@ def test_it_says_what_to_install_and_why_it_will_not_run_without_assertions(star
         "u.find_spec = lambda n, *a: None if n == 'greenlet' else f(n, *a); "
         "from chronik_server.cli import main; main()"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", script, "simulate"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert 2 == ran.returncode
-    assert 'simulate needs greenlet: pip install "chronik[testing]"' in ran.stderr
+    for worlds in ([], ["--cluster"]):
+        ran = subprocess.run(
+            [sys.executable, "-c", script, "simulate", *worlds],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert 2 == ran.returncode
+        assert 'simulate needs greenlet: pip install "chronik[testing]"' in ran.stderr
 
     ran = subprocess.run(
         [sys.executable, "-O", "-m", "chronik_server", "simulate"],

@@ -93,6 +93,15 @@ IN_STORIES = {
     "vote-for-any-log": 0,
     "commit-what-was-not-compared": 13,
     "no-noop": 0,
+    "prune-before-published": 0,
+    "prune-past-coverage": 1,
+    "overwrite-the-manifest": 2,
+    "upload-under-a-new-key": 3,
+    "put-before-intent": 0,
+    "list-before-the-put": 0,
+    "retain-past-tiered": 4,
+    "collect-before-published": 3,
+    "never-collect": 3,
 }
 """Bug to the first seed that found it when this was written, so that the search is short."""
 
