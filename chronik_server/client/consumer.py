@@ -104,6 +104,7 @@ class PartitionLane:
         self.rest: Iterator[StoredRecord] = iter(())  # of the piece that is being handed out
         self.end = offset  # of that piece
         self.left = False  # somebody has called seek
+        self.failed: ChronikError | None = None  # why nothing more is fetched
 
     @property
     def handed_out(self) -> int:
@@ -136,7 +137,9 @@ class AsyncConsumer:
     """Made by `AsyncClient.consumer`; iterate it. `async with` stops its fetching. For one task.
 
     Iterating raises what a fetch met and could not repeat: OffsetOutOfRangeError where retention
-    overtook it, CorruptionError, UnavailableError after `retry_seconds`.
+    overtook it, CorruptionError, UnavailableError after `retry_seconds`. That partition goes on
+    after a `seek`. An answer that was damaged on its way is CorruptionError as well; whoever
+    iterates again gets its records from the node once more.
 
     start: "earliest", "latest", an offset of every partition, or {partition: offset}; since_us: a
     time instead; cursor: the name of a durable position instead. follow: wait for more at the end.
@@ -168,7 +171,6 @@ class AsyncConsumer:
         self._wait_ms = int(wait_seconds * 1000)
         self._lanes: dict[int, PartitionLane] = {}
         self._arrived = asyncio.Event()
-        self._failed: ChronikError | None = None
         self._committed: dict[int, int] = {}
 
     # --- where to begin --------------------------------------------------------------------------
@@ -224,8 +226,7 @@ class AsyncConsumer:
                     await lane.room.wait()
                 await self._fetch(lane)
         except ChronikError as error:
-            if self._failed is None:
-                self._failed = error
+            lane.failed = error
         finally:
             self._arrived.set()
 
@@ -246,6 +247,9 @@ class AsyncConsumer:
             lane.offset = response.message.next_offset
             # A turn later: the next question is on its way then.
             asyncio.get_running_loop().call_soon(self._arrived.set)
+        elif not question.wait_ms:
+            # This node knows of less than the one that said where the end is.
+            await asyncio.sleep(self._router.options.backoff_seconds_max)
 
     # --- handing out -----------------------------------------------------------------------------
 
@@ -277,13 +281,18 @@ class AsyncConsumer:
         while True:
             self._arrived.clear()
             for lane in list(self._lanes.values()):
-                taken = lane.next()
+                try:
+                    taken = lane.next()
+                except CorruptionError:
+                    await self.seek(lane.partition, lane.handed_out)
+                    raise
                 if taken is not None:
                     # To the end of the row: one that is always ready does not starve others.
                     self._lanes[lane.partition] = self._lanes.pop(lane.partition)
                     return taken
-            if self._failed is not None:
-                raise self._failed
+            for lane in self._lanes.values():
+                if lane.failed is not None:
+                    raise lane.failed
             if all(lane.at_end and not lane.ready for lane in self._lanes.values()):
                 return None
             await self._arrived.wait()

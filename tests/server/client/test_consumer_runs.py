@@ -8,8 +8,10 @@ import dataclasses
 import pytest
 
 from chronik_server.client import Client
-from chronik_server.client.fetching import records_of
-from chronik_store.errors import CorruptionError
+from chronik_server.client import consumer as consumer_module
+from chronik_server.client.fetching import batches_of, records_of
+from chronik_server.protocol.data import Fetch
+from chronik_store.errors import CorruptionError, OffsetOutOfRangeError
 from chronik_store.format.batch_layout import (
     BATCH_HEADER_BYTES,
     column_lengths,
@@ -20,6 +22,12 @@ from chronik_store.format.batch_layout import (
 from chronik_store.format.entry import encode_entry_header
 from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, connected, run, serving
+
+
+async def take_all(consumer, found):
+    """Add (partition, offset) of every record to `found`, also when it raises."""
+    async for item in consumer:
+        found.append((item.partition, item.record.offset))
 
 
 async def filled(client, partitions, count):
@@ -210,3 +218,98 @@ def test_an_answer_that_ends_elsewhere_than_it_says_is_refused(tmp_path):
                         pass
 
     run(main())
+
+
+def test_what_was_damaged_on_its_way_is_fetched_again_and_never_passed_over(tmp_path, monkeypatch):
+    opened = []
+
+    def flipping(payload, offset):
+        opened.append(offset)
+        if len(opened) == 3:
+            damaged = bytearray(payload)
+            damaged[len(damaged) // 2] ^= 1
+            payload = bytes(damaged)
+        return batches_of(payload, offset)
+
+    monkeypatch.setattr(consumer_module, "batches_of", flipping)
+
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 400)
+            found = []
+            async with await client.consumer("events", fetch_bytes=1000, cursor="job") as consumer:
+                with pytest.raises(CorruptionError):
+                    await take_all(consumer, found)
+                place = len(found)
+                assert {0: place} == consumer.positions()
+                await consumer.commit()
+                assert place == await client.cursor_offset("events", "job")
+                await take_all(consumer, found)
+                await consumer.commit()
+            return (
+                place,
+                [offset for _, offset in found],
+                await client.cursor_offset("events", "job"),
+            )
+
+    place, found, cursor = run(main())
+
+    assert 0 < place < 400
+    assert list(range(400)) == found
+    assert 400 == cursor
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_whom_retention_overtook_goes_on_where_it_seeks_to(tmp_path, partitions):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, partitions, 100)
+            await client.seal("events")
+            await client.append("events", b"later")
+            await client.drop_before("events", 50)
+            found = []
+            async with await client.consumer("events", start=0) as consumer:
+                with pytest.raises(OffsetOutOfRangeError) as caught:
+                    await take_all(consumer, found)
+                await consumer.seek(0, caught.value.first_offset)
+                await take_all(consumer, found)
+            return found
+
+    found = run(main())
+
+    assert list(range(50, 101)) == [offset for number, offset in found if number == 0]
+    assert list(range(100)) * (partitions - 1) == [o for number, o in found if number == 1]
+
+
+def test_a_node_that_ends_before_the_others_is_not_asked_without_a_pause(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (server, client):
+            await filled(client, 1, 50)
+            handler, behind = server.handlers.by_message[Fetch], 50
+            asked = 0
+
+            async def knowing_less(message, payload):
+                nonlocal asked
+                asked += 1
+                answer, entries = await handler(message, payload)
+                if message.offset >= behind:
+                    answer = dataclasses.replace(answer, next_offset=message.offset)
+                    entries = []
+                return answer, entries
+
+            server.handlers.by_message[Fetch] = knowing_less
+            await client.append("events", [b"not known there yet"] * 50)
+            async with await client.consumer("events", fetch_bytes=1000) as consumer:
+                found = [(await consumer.take_run()) for _ in range(1)]
+                while found[-1].records[-1].offset < 49:
+                    found.append(await consumer.take_run())
+                before = asked
+                await asyncio.sleep(0.4)
+                during, behind = asked - before, 100
+                rest = [record.offset async for run in consumer.runs() for record in run.records]
+            return during, rest
+
+    during, rest = run(main())
+
+    assert during <= 3
+    assert list(range(50, 100)) == rest
