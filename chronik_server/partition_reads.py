@@ -68,17 +68,19 @@ class PartitionReads:
         )
         return found, buffers
 
-    async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
+    async def offsets(
+        self, timestamp_us: int | None, *, staleness_ms: int | None = None
+    ) -> OffsetsFound:
         """The plot line, and the first offset at or after a time."""
         offset = None
         if timestamp_us is not None:
             offset = await self.log.offset_for_timestamp(timestamp_us)
-        return OffsetsFound(self.log.watermarks, offset)
+        return OffsetsFound(self.log.watermarks, offset, staleness_ms)
 
-    async def cursor(self, name: str) -> CursorPlace:
+    async def cursor(self, name: str, *, staleness_ms: int | None = None) -> CursorPlace:
         """Where a named reader stands."""
         committed = self.log.cursor(name).committed_offset
-        return CursorPlace(committed, self.log.watermarks.start)
+        return CursorPlace(committed, self.log.watermarks.start, staleness_ms)
 
     def check_committed(self, offset: int) -> None:
         """OffsetOutOfRangeError past the committed end."""

@@ -226,11 +226,8 @@ class RaftPartition:
                 await self.consensus.read_barrier()
             except ChronikError as error:
                 raise self.translated(error) from error
-        stale = None if self.consensus.is_ready else self._staleness_seconds()
         try:
-            return await self._reads.fetch(
-                offset, options, staleness_ms=None if stale is None else round(stale * 1000)
-            )
+            return await self._reads.fetch(offset, options, staleness_ms=self._staleness_ms())
         except OffsetOutOfRangeError as error:
             if offset < error.end_offset or self.consensus.is_ready:
                 raise
@@ -242,11 +239,16 @@ class RaftPartition:
 
     async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
         """See `PartitionBackend`."""
-        return await self._reads.offsets(timestamp_us)
+        return await self._reads.offsets(timestamp_us, staleness_ms=self._staleness_ms())
 
     async def cursor(self, name: str) -> CursorPlace:
         """See `PartitionBackend`."""
-        return await self._reads.cursor(name)
+        return await self._reads.cursor(name, staleness_ms=self._staleness_ms())
+
+    def _staleness_ms(self) -> int | None:
+        """How long ago this node heard its leader; None: it leads, and knows what is committed."""
+        seconds = None if self.consensus.is_ready else self._staleness_seconds()
+        return None if seconds is None else round(seconds * 1000)
 
     async def search(self, query: str, options: dict[str, Any]) -> SearchResult:
         """Search this partition alone."""

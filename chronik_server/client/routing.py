@@ -2,7 +2,8 @@
 
 Place: under the faces of the client, over `channel`. Promise: a call that may be repeated is
 repeated, with growing pauses, until it is granted, refused for good, or `retry_seconds` are over;
-a node that is not the leader says who is, and is believed once. Invariant: one channel per
+a node that is not the leader says who is, and is believed once. What was asked of a leader and
+answered by another node counts only when no node names a leader. Invariant: one channel per
 address; what is remembered of leaders is a hint.
 """
 
@@ -16,7 +17,7 @@ from typing import Any, Final
 from chronik_server.addresses import Address, parse_address
 from chronik_server.client.channel import Channel
 from chronik_server.client.options import ClientOptions
-from chronik_server.errors import ConnectionLostError, NotLeaderError
+from chronik_server.errors import ConnectionLostError, NotLeaderError, UnknownOutcomeError
 from chronik_server.protocol.events import Response
 from chronik_server.protocol.topics import DescribeTopic, TopicDescription
 from chronik_server.turn import Turn
@@ -28,6 +29,8 @@ logger = logging.getLogger("chronik_server.client")
 
 HINTS_IN_A_ROW: Final = 3
 """So many nodes in a row may name another leader before the client pauses."""
+LOOK_SECONDS: Final = 1.0
+"""A node that has not said by then who leads names nobody."""
 Lane = tuple[str, int]
 """(topic, partition)"""
 METADATA: Final[Lane] = ("", 0)
@@ -147,7 +150,7 @@ class Router:
         if address is None:
             address = await self._find_leader(lane)
         if address is None:
-            return await self.any_channel()  # it says NotLeader, or whom to ask
+            return await self.any_channel()  # it names the leader, or its answer is looked at
         try:
             return await self.channel(address)
         except ConnectionLostError:
@@ -165,6 +168,42 @@ class Router:
         if address is None:
             self._note_leaderless(channel.address)
         return address
+
+    async def _look_again(self, lane: Lane, stale: Address) -> Address | None:
+        """`stale` has answered and does not lead (any more). Whom some node names, another one if
+        there is one; None: nobody names anybody.
+        """
+        if self._leaders.get(lane) == stale:
+            del self._leaders[lane]
+        nodes = dict.fromkeys((*self._servers, *self._leaders.values(), stale))
+        asked = [asyncio.create_task(self._leader_according_to(node, lane)) for node in nodes]
+        named: Address | None = None
+        try:
+            for answer in asyncio.as_completed(asked, timeout=LOOK_SECONDS):
+                named = await answer or named
+                if named is not None and named != stale:
+                    break
+        except TimeoutError:
+            logger.debug("not all nodes say who leads %s/%d", *lane)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        if named is not None:
+            self._leaders[lane] = named
+        return named
+
+    async def _leader_according_to(self, node: Address, lane: Lane) -> Address | None:
+        try:
+            channel = await self.channel(node)
+            found: TopicDescription = (await channel.ask(DescribeTopic(lane[0]))).message
+        except ChronikError as error:
+            logger.debug("%s does not say who leads %s/%d: %s", node, *lane, error)
+            return None
+        for place in found.partitions:
+            if place.partition == lane[1] and place.address is not None:
+                return parse_address(place.address)
+        return None
 
     def _note_leaderless(self, address: Address) -> None:
         """This node cannot say whom to ask. Once that is said of all, all are asked again."""
@@ -217,7 +256,9 @@ class Router:
         repeatable: bool = True,
         timeout_seconds: float | None = None,
     ) -> Response:
-        """Ask the leader of a partition, wherever it moves."""
+        """Ask the leader of a partition, wherever it moves. Another node's answer is returned when
+        no node names a leader, or the named one does not come to lead within `retry_seconds`.
+        """
         return await self._ask(
             lane, message, payload,
             repeatable=repeatable, leader=True, timeout_seconds=timeout_seconds,
@@ -234,16 +275,25 @@ class Router:
         timeout_seconds: float | None = None,
     ) -> Response:
         backoff = Backoff(self.options, self.entropy)
-        hints = 0
+        hints, looked = 0, False
         while True:
             channel: Channel | None = None
             try:
-                named = leader or lane in self._leaders
-                channel = await (self.leader_channel(lane) if named else self.any_channel())
-                return await channel.ask(message, payload, timeout_seconds=timeout_seconds)
+                known = leader or lane in self._leaders
+                channel = await (self.leader_channel(lane) if known else self.any_channel())
+                answer = await channel.ask(message, payload, timeout_seconds=timeout_seconds)
+                if not leader or getattr(answer.message, "staleness_ms", None) is None:
+                    return answer
+                named = await self._look_again(lane, channel.address)
+                if named is None or (looked and backoff.is_over):
+                    return answer
+                if looked or named == channel.address:
+                    await backoff.wait()
+                looked = True
             except ChronikError as error:
                 asked = channel is not None
-                if not error.retriable or (asked and not repeatable and may_have_happened(error)):
+                again = error.retriable or (repeatable and isinstance(error, UnknownOutcomeError))
+                if not again or (asked and not repeatable and may_have_happened(error)):
                     raise
                 if channel is not None and isinstance(error, NotLeaderError) and not error.address:
                     self._note_leaderless(channel.address)

@@ -101,10 +101,13 @@ class Offsets:
 
 @dataclass(frozen=True, slots=True)
 class OffsetsFound:
-    """`watermarks`: the plot line. `offset`: of the time asked for, None when there is none."""
+    """`watermarks`: the plot line. `offset`: of the time asked for, None when there is none.
+    `staleness_ms`: as in `Fetched`.
+    """
 
     watermarks: Watermarks
     offset: int | None = None
+    staleness_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,11 @@ class GetCursor:
 
 @dataclass(frozen=True, slots=True)
 class CursorPlace:
-    """Its offset, None if it was never committed; and the log's start."""
+    """Its offset, None if it was never committed; the log's start; `staleness_ms` of `Fetched`."""
 
     offset: int | None
     start_offset: int
+    staleness_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +301,19 @@ FETCHED: Final = Codec(
     },
 )
 OFFSETS: Final = Codec(Offsets, {**_WHERE, "timestamp_us": Optional(INT64)})
-OFFSETS_FOUND: Final = Codec(OffsetsFound, {"watermarks": WATERMARKS, "offset": Optional(UINT63)})
+OFFSETS_FOUND: Final = Codec(
+    OffsetsFound,
+    {
+        "watermarks": WATERMARKS,
+        "offset": Optional(UINT63),
+        "staleness_ms": Optional(UINT63),
+    },
+)
 GET_CURSOR: Final = Codec(GetCursor, {**_WHERE, "name": NAME})
-CURSOR_PLACE: Final = Codec(CursorPlace, {"offset": Optional(UINT63), "start_offset": UINT63})
+CURSOR_PLACE: Final = Codec(
+    CursorPlace,
+    {"offset": Optional(UINT63), "start_offset": UINT63, "staleness_ms": Optional(UINT63)},
+)
 COMMIT_CURSOR: Final = Codec(
     CommitCursor, {**_WHERE, "name": NAME, "next_offset": UINT63, "reset": BOOLEAN}
 )

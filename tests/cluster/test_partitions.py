@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from chronik_server.client import ClientOptions
+from chronik_server.client import Client, ClientOptions
 from chronik_server.errors import ConnectionLostError, NotLeaderError, UnknownOutcomeError
 from chronik_server.protocol.cluster import Status
-from chronik_server.protocol.data import Fetch, Produce
+from chronik_server.protocol.data import Fetch, GetCursor, Offsets, Produce
 from chronik_store.format.record_batch import RecordBatch
 from tests.cluster.messages import (
     CATCH_UP_SECONDS,
@@ -81,8 +81,13 @@ def test_a_leader_that_is_cut_off_acknowledges_nothing_and_the_others_go_on(
 ):
     leader = leader_of(cluster, "events", 0)
     stray = [body(number) for number in range(900_000_000, 900_000_100)]
-    with Load(cluster, "events", PARTITIONS) as load:
+    everybody = ",".join(node.address for node in cluster.nodes)
+    with (
+        Load(cluster, "events", PARTITIONS) as load,
+        Client(everybody, options=ClientOptions(retry_seconds=20.0)) as knows_it,
+    ):
         load.wait_for(300)
+        assert knows_it.watermarks("events").committed
         network.isolate(leader.id, ids(cluster.others(leader)), how)
         cut_at = time.monotonic()
         for number in range(4):  # at once, while it still believes that it leads, and later
@@ -95,6 +100,11 @@ def test_a_leader_that_is_cut_off_acknowledges_nothing_and_the_others_go_on(
         stale = ask_node(leader, Fetch("events", 0, 0))
         assert 0 < stale.committed_offset <= known
         assert stale.staleness_ms >= 1000 * (time.monotonic() - cut_at) - 2500
+        for question in (Offsets("events", 0), GetCursor("events", 0, "job")):
+            assert ask_node(leader, question).staleness_ms >= stale.staleness_ms - 2500
+        # Who took it for the leader, and can reach it, asks those that lead.
+        assert knows_it.watermarks("events").committed >= known
+        assert knows_it.read("events", known - 1).records
         network.heal()
         load.wait_for(300)
         caught_up = lambda: ask_node(leader, Fetch("events", 0, 0)).committed_offset >= known  # noqa: E731

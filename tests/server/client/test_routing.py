@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient
-from chronik_server.errors import NotLeaderError
+from chronik_server.errors import NotLeaderError, UnknownOutcomeError
 from chronik_server.protocol import data, topics
-from tests.server.serving import QUICK, run, serving
+from chronik_server.server import Server
+from tests.server.serving import QUICK, connected, run, serving
 
 
 def test_a_node_that_knows_of_no_leader_is_not_asked_for_ever(tmp_path: Path) -> None:
@@ -41,3 +47,121 @@ def test_a_node_that_knows_of_no_leader_is_not_asked_for_ever(tmp_path: Path) ->
             assert len(asked) < 6
 
     run(main())
+
+
+READS = (data.Fetch, data.Offsets, data.GetCursor)
+
+
+def naming(server: Server, leader: str | None) -> None:
+    """This node says that `leader` leads every partition."""
+
+    async def describes(message: topics.DescribeTopic, *_: object) -> object:
+        place = topics.PartitionPlace(0, None if leader is None else "2", leader, 3, ("1", "2"))
+        return topics.TopicDescription(message.topic, "0" * 32, (place,)), b""
+
+    server.handlers.by_message[topics.DescribeTopic] = describes  # type: ignore[assignment]
+
+
+def following(server: Server, kind: type, times: int = 1 << 30) -> list[int]:
+    """This node answers as one that does not lead, so many times; how often it was asked."""
+    answers, asked = server.handlers.by_message[kind], []
+
+    async def stale(*arguments: Any) -> Any:
+        asked.append(1)
+        message, payload = await answers(*arguments)
+        if len(asked) <= times:
+            message = dataclasses.replace(message, staleness_ms=5000)
+        return message, payload
+
+    server.handlers.by_message[kind] = stale
+    return asked
+
+
+@pytest.mark.parametrize("kind", READS, ids=lambda kind: kind.__name__)
+def test_the_answer_of_a_leader_that_was_cut_off_is_not_taken_for_the_leaders(
+    tmp_path: Path, kind: type
+) -> None:
+    async def main() -> None:
+        async with (
+            serving(tmp_path / "off") as (cut_off, first),
+            serving(tmp_path / "on") as (leader, second),
+        ):
+            for address, value in ((first, b"old"), (second, b"new")):
+                async with AsyncClient(address, options=QUICK) as client:
+                    await client.create_topic("events")
+                    await client.append("events", value)
+                    if value == b"new":
+                        await client.append("events", b"newer")
+                        await client.commit_cursor("events", "job", 2)
+            following(cut_off, kind)
+            naming(cut_off, None)
+            naming(leader, second)
+            async with AsyncClient(f"{first},{second}", options=QUICK) as client:
+                client.router._leaders["events", 0] = parse_address(first)
+                if kind is data.Fetch:
+                    found = await client.read("events", 0)
+                    assert [b"new", b"newer"] == [record.value for record in found]
+                elif kind is data.Offsets:
+                    assert 2 == (await client.watermarks("events")).committed
+                else:
+                    assert 2 == await client.cursor_offset("events", "job")
+                assert parse_address(second) == client.router._leaders["events", 0]
+
+    run(main())
+
+
+def test_when_no_node_names_a_leader_what_a_node_knows_is_taken(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b"x")
+            naming(server, None)
+            client.router._servers.append(Address("127.0.0.1", 1))  # it is away
+            client.router.forget("events")
+            asked = {kind: following(server, kind) for kind in READS}
+            assert [b"x"] == [record.value for record in await client.read("events", 0)]
+            assert 1 == (await client.watermarks("events")).committed
+            assert await client.cursor_offset("events", "job") is None
+            assert [1, 1, 1] == [len(times) for times in asked.values()]
+
+    run(main())
+
+
+def test_a_leader_that_does_not_know_yet_what_is_committed_is_asked_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b"x")
+            naming(server, str(client.router._servers[0]))
+            asked = following(server, data.Offsets, times=2)
+            assert 1 == (await client.watermarks("events")).committed
+            assert 3 == len(asked)
+
+    run(main())
+
+
+def test_an_unknown_outcome_is_asked_again_where_that_does_no_harm(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b"x")
+            for kind in (data.Fetch, data.CommitCursor, data.Produce):
+                once_unknown(server, kind)
+            assert 1 == len(await client.read("events", 0, consistency="linearizable"))
+            await client.commit_cursor("events", "job", 1)
+            with pytest.raises(UnknownOutcomeError):
+                await client.append("events", b"y", expected_offset=1)
+
+    run(main())
+
+
+def once_unknown(server: Server, kind: type) -> None:
+    handler = server.handlers.by_message[kind]
+
+    async def unknown(*_: object) -> Any:
+        server.handlers.by_message[kind] = handler
+        raise UnknownOutcomeError("this node led no more before it was confirmed")
+
+    server.handlers.by_message[kind] = unknown
+    if kind is data.Produce:
+        server.handlers.append = lambda *_: False  # type: ignore[method-assign]

@@ -59,6 +59,9 @@ SAMPLES: tuple[Sample, ...] = (
     _answered("fetched", 7, data.Fetched(42, 0, 42, "wal_tail", 85, 12), ENTRY),
     _asked("offsets", 8, Verb.OFFSETS, data.Offsets("events", 1, 1_700_000_000_000_000)),
     _answered("offsets_found", 8, data.OffsetsFound(LINE, 40)),
+    _answered("offsets_found_by_a_follower", 8, data.OffsetsFound(LINE, None, 12)),
+    _asked("get_cursor", 12, Verb.GET_CURSOR, data.GetCursor("events", 1, "billing")),
+    _answered("cursor_place", 12, data.CursorPlace(42, 0, 12)),
     _asked("commit_cursor", 9, Verb.COMMIT_CURSOR, data.CommitCursor("events", 1, "billing", 42)),
     _asked("search", 10, Verb.SEARCH, data.Search("events", "disk AND full", limit=2)),
     _answered(
