@@ -21,6 +21,7 @@ from chronik_server.metadata import Metadata
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.peers import PeerLinks
 from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport
+from chronik_server.shared_bucket import SharedBucket
 from chronik_server.steward import Steward
 from chronik_store.errors import ChronikError
 
@@ -52,6 +53,7 @@ class Control:
         changes: GroupChanges,
         steward: Steward,
         spread: LeaderSpread,
+        bucket: SharedBucket,
         options: ClientOptions,
         on_removed: Callable[[], None],
     ) -> None:
@@ -65,6 +67,7 @@ class Control:
         self._changes = changes
         self._steward = steward
         self._spread = spread
+        self._bucket = bucket
         self._options = options
         self._on_removed = on_removed
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,6 +83,7 @@ class Control:
             (self._follow_wish, TICK_SECONDS),
             (self._govern, TICK_SECONDS),
             (self._announce, ANNOUNCE_SECONDS),
+            (self._bucket.tick, TICK_SECONDS),
         ):
             self._tasks.append(asyncio.create_task(_again(duty, seconds)))
 

@@ -61,7 +61,9 @@ class Membership:
         cluster_id, node_id, _, _ = self._identity
         leader = self._group.part.consensus.leader
         nodes = tuple(sorted(found, key=lambda node: node.node_id))
-        return ClusterDescription(cluster_id, node_id, nodes, leader)
+        bucket = self._state.bucket
+        digest, url = ("", "") if bucket is None else (bucket.digest, bucket.url)
+        return ClusterDescription(cluster_id, node_id, nodes, leader, bucket=digest, bucket_url=url)
 
     async def add(self, node_id: str, address: str) -> None:
         """Let a node join under an id that nobody had; or tell where a known one is now."""

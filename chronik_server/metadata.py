@@ -23,6 +23,7 @@ from typing import Any
 from chronik_server.metadata_commands import (
     AdmitNode,
     BindNode,
+    ClaimBucket,
     Command,
     DropTopic,
     ForgetTopic,
@@ -95,6 +96,8 @@ class Metadata:
         """Live ones by name."""
         self.deleting: dict[str, Topic] = {}
         """By id."""
+        self.bucket: ClaimBucket | None = None
+        """The one bucket; None until its founder's claim is committed."""
         self._names: dict[str, str] = {}  # topic id -> name, of live topics
         self._how: dict[type, Callable[[Any, int], None]] = {
             AdmitNode: self._admit,
@@ -107,6 +110,7 @@ class Metadata:
             ForgetTopic: self._forget,
             PlacePartition: self._place,
             SettlePartition: self._settle,
+            ClaimBucket: self._claim,
         }
 
     def apply(self, command: Command | None, offset: int) -> None:
@@ -166,6 +170,10 @@ class Metadata:
         node = self.nodes.get(command.node_id)
         if node is not None and node.state == "leaving" and not self.has_data(node.node_id):
             self.nodes[node.node_id] = replace(node, state="removed")
+
+    def _claim(self, command: ClaimBucket, _offset: int) -> None:
+        if self.bucket is None:
+            self.bucket = command
 
     # --- topics ----------------------------------------------------------------------------------
 

@@ -118,6 +118,17 @@ class SettlePartition:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimBucket:
+    """The bucket of the cluster, for life. Refused: it has one.
+
+    digest: of the STORE object in it. url: what the node that claimed it calls it.
+    """
+
+    digest: str
+    url: str
+
+
 Command = (
     AdmitNode
     | BindNode
@@ -129,9 +140,11 @@ Command = (
     | ForgetTopic
     | PlacePartition
     | SettlePartition
+    | ClaimBucket
 )
 
 STATES = ("member", "joining", "leaving", "removed")
+URL = Text(1 << 12)
 _NODES = TupleOf(NAME, NODES_MAX)
 _SHAPES: Mapping[str, Optioned[Any]] = {
     "admit_node": Optioned(
@@ -159,6 +172,7 @@ _SHAPES: Mapping[str, Optioned[Any]] = {
     "settle_partition": Optioned(
         SettlePartition, {"topic_id": ID, "partition": PARTITION, "version": UINT63}
     ),
+    "claim_bucket": Optioned(ClaimBucket, {"digest": NAME, "url": URL}),
 }
 _KIND = {shape.build: kind for kind, shape in _SHAPES.items()}
 

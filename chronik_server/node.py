@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,16 +29,17 @@ from chronik_store.aio import AsyncLogStore
 from chronik_store.config import LogConfig
 from chronik_store.conversion import is_founder
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError
+from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.format.checksum import content_hash
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
-from chronik_store.replicated import node_uuid, open_as_node, owner_of
+from chronik_store.replicated import check_bucket, node_uuid, open_as_node, owner_of
 
 if TYPE_CHECKING:
     from chronik_server.raft_backend import RaftBackend
 
 T = TypeVar("T")
+logger = logging.getLogger("chronik_server.node")
 OnFatal = Callable[[BaseException], None]
 
 
@@ -106,6 +108,12 @@ async def _join(
         )
     if own is not None and own.state in {"leaving", "removed"}:
         raise ConfigError(f"node id {config.node_id} is used up: choose another")
+    if found.bucket:
+        look = functools.partial(check_bucket, log_config, found.bucket, found.bucket_url, env=env)
+        try:
+            await _run(look)
+        except UnavailableError as error:
+            logger.warning("%s; it is looked at again before anything is uploaded", error)
     return await _node(
         config, log_config, on_fatal, env,
         cluster_id=found.cluster_id, hints=addresses_in(found), first=(),

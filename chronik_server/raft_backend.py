@@ -38,6 +38,7 @@ from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.protocol.topics import CreateTopic, TopicDescription
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
+from chronik_server.shared_bucket import SharedBucket
 from chronik_server.steward import Steward
 from chronik_server.turn import Turn
 from chronik_store import replicated
@@ -168,6 +169,7 @@ class RaftBackend:
                 hand_over=self._hand_over_to,
                 now=now,
             ),
+            bucket=SharedBucket(self._group, self._store, on_fatal=self._on_fatal),
             options=dataclasses.replace(self._options, retry_seconds=5.0),
             on_removed=self._removed,
         )

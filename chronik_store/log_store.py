@@ -165,6 +165,7 @@ class LogStore:
                 owner=directory.owner,
                 # A bucket in the directory itself is on this disk already.
                 cache_directory=None if read_only or directory.url is None else f"{absolute}/cache",
+                is_shared=store_id is not None,
             )
             if not read_only:
                 bucket.check_identity_if_reachable()

@@ -26,9 +26,11 @@ from chronik_store.format.store_file import TopicEntry, decode_store_identity
 from chronik_store.log_core import LogCore
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.layout import tombstone_key
+from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
 from chronik_store.replica_values import Snapshot
 from chronik_store.segment.reader import load_footer
+from chronik_store.store_bucket import check_claim
 from chronik_store.topic_deletion import delete_published
 
 NODE_NAME = "NODE"
@@ -77,6 +79,27 @@ def owner_of(path: str | os.PathLike[str], env: Environment) -> str | None:
         finally:
             file.close()
     return decode_store_identity(data, path=name).owner
+
+
+def claim_bucket(store: LogStore) -> tuple[str, str]:
+    """For the node that founds the cluster: (digest of the STORE object, the bucket's URL)."""
+    return store._bucket.claim(), store._bucket.store.url
+
+
+def agree_on_bucket(store: LogStore, digest: str, url: str) -> None:
+    """Let uploads begin, if the bucket is the cluster's. IdentityMismatchError if it is another;
+    UnavailableError when it does not answer. Repeatable.
+    """
+    store._bucket.agree(digest, url)
+
+
+def check_bucket(config: LogConfig, digest: str, url: str, *, env: Environment) -> None:
+    """The same, for a node that is to be: nothing is made, and nothing is kept."""
+    store = open_object_store(config.object_store, env=env, s3=config.s3, read_only=True)
+    try:
+        check_claim(store, digest, url)
+    finally:
+        store.close()
 
 
 def keep_forever(store: LogStore, topic: str) -> None:

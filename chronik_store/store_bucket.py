@@ -4,6 +4,10 @@ Place: below `log_store`, above `objectstore`. Promise: nothing is put under a p
 to another store, or into a bucket that does not honour create-only puts (api: Identity); a bucket
 that cannot be reached does not stop the log from opening or appending. Invariant: the STORE object
 exists only after the proof, so finding our own id there is the record of it.
+
+Nodes of a cluster share a store id, so an id alone does not tell their bucket from another one that
+a node of theirs has claimed: they agree on the digest of the one STORE object, and nothing is put
+before that was found (`claim`, `agree`).
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import logging
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import FORMAT_VERSION
 from chronik_store.environment import Environment
-from chronik_store.errors import IdentityMismatchError, UnavailableError
+from chronik_store.errors import ChronikError, IdentityMismatchError, UnavailableError
+from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import SegmentInfo
 from chronik_store.format.store_file import StoreIdentity, decode_store_identity
 from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore, PutOutcome
@@ -37,6 +42,7 @@ class StoreBucket:
         store_id: str | None,
         owner: str,
         cache_directory: str | None,
+        is_shared: bool = False,
     ) -> None:
         self.store = store
         self._env = env
@@ -44,6 +50,9 @@ class StoreBucket:
         self._store_id = store_id
         self._owner = owner
         self._prepared = False
+        self._is_shared = is_shared
+        """With the other nodes of a cluster, which has to say which bucket is its own."""
+        self._waits_for = "the cluster has not said yet which bucket is its own"
         self.cache = BlockCache(
             threads=env.threads,
             fs=env.fs,
@@ -76,7 +85,7 @@ class StoreBucket:
     def check_identity_if_reachable(self) -> None:
         """At open: a foreign prefix is refused; in an outage the pipeline asks again later."""
         try:
-            self._prepared = self.check_identity()
+            self._prepared = self.check_identity() and not self._is_shared
         except UnavailableError as error:
             logger.warning("the bucket cannot be used now, appends go on: %s", error)
 
@@ -87,6 +96,40 @@ class StoreBucket:
         """
         if self._prepared:
             return
+        if self._is_shared:  # `agree` has not prepared it
+            raise UnavailableError(f"nothing is uploaded yet: {self._waits_for}")
+        self._prove_and_claim()
+        self._prepared = True
+
+    def claim(self) -> str:
+        """For the node that founds the cluster: what its STORE object is, made if there is none.
+
+        Errors: as `prepare`.
+        """
+        try:
+            self._prove_and_claim()
+            digest = claim_in(self.store)
+        except ChronikError as error:
+            self._waits_for = str(error)
+            raise
+        if digest is None:
+            raise UnavailableError(f"the STORE object of {self.store.url} has gone; ask again")
+        return digest
+
+    def agree(self, digest: str, url: str) -> None:
+        """The cluster's bucket is the one whose STORE object has this digest: is it ours?
+
+        url: what the node that claimed it calls it. IdentityMismatchError when it is another;
+        UnavailableError when it cannot be asked: nothing is put until it was.
+        """
+        try:
+            check_claim(self.store, digest, url)
+        except ChronikError as error:
+            self._waits_for = str(error)
+            raise
+        self._prepared = True
+
+    def _prove_and_claim(self) -> None:
         if not self.check_identity():
             report = prove_create_only(
                 self.store,
@@ -99,7 +142,6 @@ class StoreBucket:
             elif not report.safe:
                 logger.warning("%s is not safe: %s", self.store.url, report.problems)
             self._claim()
-        self._prepared = True
 
     def _claim(self) -> None:
         assert self._store_id is not None
@@ -117,3 +159,23 @@ class StoreBucket:
         """Release cache and connections."""
         self.cache.close()
         self.store.close()
+
+
+def claim_in(store: ObjectStore) -> str | None:
+    """What tells one claim of a bucket from every other; None for a bucket without one."""
+    try:
+        return content_hash(store.get(STORE_KEY))
+    except ObjectNotFoundError:
+        return None
+
+
+def check_claim(store: ObjectStore, digest: str, url: str) -> None:
+    """IdentityMismatchError unless it holds the cluster's STORE object. See `StoreBucket.agree`."""
+    found = claim_in(store)
+    if found != digest:
+        what = "has no STORE object" if found is None else "holds another store's STORE object"
+        raise IdentityMismatchError(
+            f"{store.url} is not the bucket of this cluster: it {what}. The cluster's is {url}, as "
+            "the node calls it that claimed it: a node that was never a member starts with an "
+            "empty directory and that bucket; if it is this one, see that it is mounted"
+        )

@@ -118,7 +118,8 @@ class NodeInfo:
 class ClusterDescription:
     """The nodes, and who leads the metadata group as far as the answering node knows.
 
-    alone: a server of its own, in no cluster.
+    alone: a server of its own, in no cluster. bucket: digest of the STORE object in the cluster's
+    bucket, "" while none is claimed. bucket_url: what the node that claimed it calls it.
     """
 
     cluster_id: str
@@ -126,6 +127,8 @@ class ClusterDescription:
     nodes: tuple[NodeInfo, ...]
     leader: str | None = None
     alone: bool = False
+    bucket: str = ""
+    bucket_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,8 @@ CLUSTER_DESCRIPTION: Final = Codec(
         "nodes": TupleOf(NODE, NODES_MAX),
         "leader": Optional(NAME),
         "alone": BOOLEAN,
+        "bucket": NAME,
+        "bucket_url": _LONG,
     },
 )
 ADD_NODE: Final = Codec(AddNode, {"node_id": NAME, "address": NAME})

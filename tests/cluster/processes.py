@@ -71,6 +71,7 @@ class Node:
         self.address = f"127.0.0.1:{self.front_port}"
         """Where clients and nodes find it: through the network of the test, if there is one."""
         self.health = f"127.0.0.1:{free_port()}"
+        self.bucket_url = cluster.bucket.url
         self.environ = {}
         """Beside the cluster's."""
         self.launcher = ("-m", "chronik_server")
@@ -91,7 +92,7 @@ class Node:
         """Start it; `wait_until_ready` comes after."""
         assert not self.is_running, f"{self} runs already"
         arguments = [sys.executable, *self.launcher, "-d", str(self.directory)]
-        arguments += ["--object-store", self._cluster.bucket.url, "serve", "--node-id", self.id]
+        arguments += ["--object-store", self.bucket_url, "serve", "--node-id", self.id]
         arguments += ["--listen", f"127.0.0.1:{self.port}", "--advertise", self.address]
         arguments += ["--health", self.health]
         if self.knows_peers:

@@ -21,7 +21,7 @@ from tests.cluster.messages import (
     produce,
     read_node,
 )
-from tests.cluster.processes import eventually
+from tests.cluster.processes import Node, eventually
 from tests.cluster.tiering import create
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -213,3 +213,21 @@ def test_a_log_of_its_own_becomes_a_cluster_with_all_that_it_has(start_cluster, 
         lambda: holders(cluster, "events", 0) == {"1", "2", "3"}, MOVE_SECONDS, "three copies"
     )
     assert_every_node_has(cluster, "events", acknowledged)
+
+
+def test_a_node_with_another_bucket_is_refused_and_the_others_go_on(
+    start_cluster, bucket, tmp_path
+):
+    cluster = start_cluster(bucket)
+    create(cluster, "events", 1)
+    stray = Node(cluster, "4", entrance=cluster.nodes[0])
+    stray.bucket_url = f"file://{tmp_path}/other"
+    stray.start()
+    try:
+        assert stray.wait_until_ended() == 3
+        assert "not the bucket of this cluster" in stray.tail()
+        assert not stray.directory.exists()
+    finally:
+        stray.end()
+    assert "4" not in states(cluster.nodes[0])
+    produce(cluster, "events", 100)

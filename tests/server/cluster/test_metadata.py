@@ -9,6 +9,7 @@ from chronik_server.metadata import Metadata
 from chronik_server.metadata_commands import (
     AdmitNode,
     BindNode,
+    ClaimBucket,
     Command,
     DropTopic,
     ForgetTopic,
@@ -35,6 +36,7 @@ ALL: tuple[Command, ...] = (
     ForgetTopic(A),
     PlacePartition(A, 1, ("1", "2")),
     SettlePartition(A, 1, 5),
+    ClaimBucket("d" * 32, "file:///b"),
 )
 
 
@@ -157,3 +159,9 @@ def test_the_same_wish_is_no_change() -> None:
     state = fold(TOPIC, PlacePartition(A, 0, ("2", "1")), PlacePartition(B, 0, ("1",)))
 
     assert TOPIC.placement[0] == state.topics["events"].places[0].replicas
+
+
+def test_a_cluster_has_one_bucket_for_life() -> None:
+    state = fold(ClaimBucket("d" * 32, "file:///b"), ClaimBucket("e" * 32, "file:///other"))
+
+    assert state.bucket == ClaimBucket("d" * 32, "file:///b")
