@@ -21,6 +21,7 @@ from chronik_server.protocol.cluster import StatusFound
 from chronik_server.protocol.data import Consistency
 from chronik_store.batching import Appendable
 from chronik_store.cli.session import Lanes, Session, lanes_of
+from chronik_store.cli.terminal import say
 from chronik_store.errors import (
     BackpressureError,
     ConfigError,
@@ -44,6 +45,8 @@ RETRY_SECONDS = 10.0
 """A person waits: shorter than a program's client."""
 FOLLOW_SECONDS = 1.0
 SCAN_RECORDS = 10_000
+NEVER_SECONDS = 1e9
+"""A node that has not heard a leader in this life says so much."""
 
 
 def _needs_directory(name: str) -> ConfigError:
@@ -282,8 +285,29 @@ class RemoteSession(Session):
     @contextmanager
     def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:
         """One partition of a topic, or all of them."""
-        with self._store() as store:
-            yield lanes_of(store, topic, partition)
+        with remote_client(self) as client:
+            store = cast("LogStore", RemoteStore(client, self.consistency))
+            lanes = lanes_of(store, topic, partition)
+            if self.consistency == "committed":
+                for number, _ in lanes:
+                    _say_if_stale(client, topic, number)
+            yield lanes
+
+
+def _say_if_stale(client: Client, topic: str, partition: int) -> None:
+    """What one node knows is shown while no majority is there, but never as if it were all."""
+    if client.describe_topic(topic).partitions[partition].leader is not None:
+        return
+    seconds = client.staleness_seconds(topic, partition=partition)
+    if seconds is None:
+        return
+    heard = f"it heard a leader {seconds:.0f} s ago" if seconds < NEVER_SECONDS else (
+        "it has heard no leader since it started"
+    )  # fmt: skip
+    say(
+        f"chronik: nobody leads {topic}/{partition} (too few of its nodes are up?): what follows "
+        f"is what one node knows to be committed; {heard}, so newer records may be missing"
+    )
 
 
 def _options() -> ClientOptions:

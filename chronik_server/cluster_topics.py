@@ -86,7 +86,14 @@ class ClusterTopics:
                 return self.described(known)
         if not request.exist_ok:
             raise TopicExistsError(
-                f"topic {request.topic!r} exists with {known.partitions} partitions",
+                f"topic {request.topic!r} exists with {_partitions(known.partitions)}",
+                topic=request.topic,
+            )
+        if known.partitions < request.partitions:
+            raise TopicExistsError(
+                f"topic {request.topic!r} exists with {_partitions(known.partitions)}, not "
+                f"{request.partitions}: in a cluster a topic keeps the number that it was created "
+                "with",
                 topic=request.topic,
             )
         return self.described(known)
@@ -149,10 +156,15 @@ class ClusterTopics:
 
     def leader_of(self, topic: Topic, partition: int) -> tuple[str | None, int]:
         """(node, term), from the group if it runs here, else from what nodes say they lead."""
-        part = self._hosting.partitions.get((topic.name, partition))
-        if part is not None and part.consensus.leader is not None:
-            return part.consensus.leader, part.consensus.term
-        claim = self._raft.liveness.claimant(group_of(topic.topic_id, partition))
+        part, liveness = self._hosting.partitions.get((topic.name, partition)), self._raft.liveness
+        leader = None if part is None else part.consensus.leader
+        # A learner never elects, so it would name one that is dead for ever.
+        is_heard = leader is not None and (
+            leader == self._raft.node_id or not liveness.is_silent(leader)
+        )
+        if part is not None and is_heard:
+            return leader, part.consensus.term
+        claim = liveness.claimant(group_of(topic.topic_id, partition))
         return (None, 0) if claim is None else claim
 
     async def partition(self, name: str, number: int) -> RaftPartition:
@@ -222,3 +234,7 @@ class ClusterTopics:
         leader, _ = self.leader_of(topic, number)
         nodes = [node for node in topic.places[number].replicas if node != leader]
         return nodes if leader is None else [leader, *nodes]
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition" + ("" if count == 1 else "s")

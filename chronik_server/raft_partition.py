@@ -278,7 +278,10 @@ class RaftPartition:
         """Names the leader, if it is known."""
         leader = self.consensus.leader
         return NotLeaderError(
-            f"{self._topic}/{self._number} is led by {leader or 'nobody that this node knows of'}",
+            f"{self} is led by {leader}"
+            if leader
+            else f"{self} is led by nobody that this node "
+            "knows of: it is being elected, or too many of its nodes are down for a majority",
             node_id=leader,
             address=None if leader is None else self._address_of(leader),
         )

@@ -59,7 +59,10 @@ def _notes(core: LogCore) -> tuple[str, ...]:
     if not core.config.pipeline_enabled:
         notes.append("the pipeline runs on demand only: sealing and uploading stand still")
     if core.manifest.fenced is not None:
-        notes.append(f"fenced: {core.manifest.fenced.reason}; tiering has ended here")
+        fenced = core.manifest.fenced
+        notes.append(
+            f"fenced: {fenced.reason}, for log {fenced.successor_log_id}; tiering has ended here"
+        )
     return tuple(notes)
 
 

@@ -83,8 +83,9 @@ class AsyncClient:
     ) -> TopicDescription:
         """Create a topic; committed by a quorum when it returns. TopicExistsError if it is there.
 
-        exist_ok: accept that. replicas: how many nodes keep each partition. ConfigError for a name
-        that cannot stand in a path, or numbers that the cluster cannot keep.
+        exist_ok: accept that; partitions that are asked for and missing are added by a server of
+        its own, and TopicExistsError in a cluster. replicas: how many nodes keep each partition.
+        ConfigError for a name that cannot stand in a path, or numbers that the cluster cannot keep.
         """
         message = CreateTopic(name, partitions, exist_ok, replicas)
         answer = await self.router.ask_any(message, repeatable=exist_ok)
@@ -271,6 +272,13 @@ class AsyncClient:
         """The plot line of a partition, at its leader. TopicNotFoundError."""
         found = await self._offsets(topic, partition, None)
         return found.watermarks
+
+    async def staleness_seconds(self, topic: str, *, partition: int = 0) -> float | None:
+        """None: its leader answers. Else nobody is known to lead it, and this long ago the node
+        that answers heard who did: it may know less than was acknowledged.
+        """
+        found = await self._offsets(topic, partition, None)
+        return None if found.staleness_ms is None else found.staleness_ms / 1000
 
     async def offset_for_timestamp(
         self, topic: str, time: dt.datetime | int, *, partition: int = 0

@@ -137,6 +137,7 @@ class Client:
     append = _twin(AsyncClient.append)
     read = _twin(AsyncClient.read)
     watermarks = _twin(AsyncClient.watermarks)
+    staleness_seconds = _twin(AsyncClient.staleness_seconds)
     offset_for_timestamp = _twin(AsyncClient.offset_for_timestamp)
     search = _twin(AsyncClient.search)
     cursor_offset = _twin(AsyncClient.cursor_offset)

@@ -195,13 +195,23 @@ class NodeLiveness:
         return peer.heard_at
 
     def claimant(self, group_id: str) -> tuple[str, int] | None:
-        """(node, term) of the newest claim to a group, as other nodes' current tables say."""
+        """(node, term) of the newest claim to a group, as other nodes' current tables say; the
+        table of a node that has fallen silent, or was never connected, is not current.
+        """
         claims = [
             (peer.claims[group_id], name)
             for name, peer in self._peers.items()
-            if group_id in peer.claims
+            if group_id in peer.claims and not self._is_silent(peer)
         ]
         return max(claims)[::-1] if claims else None
+
+    def is_silent(self, peer: str) -> bool:
+        """That node has not been heard for longer than a leader's silence is borne."""
+        found = self._peers.get(peer)
+        return found is None or self._is_silent(found)
+
+    def _is_silent(self, peer: _Peer) -> bool:
+        return self._loop.time() - peer.heard_at > self._patience_seconds
 
     def lost_at(self, peer: str | None) -> float:
         """When the connection to that node was lost; inf while there is one, or never was."""

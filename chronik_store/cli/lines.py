@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def parser_of(
     if jsonl:
         return _located(lambda line: _json_record(line.data, key_field, time_field))
     if key_separator:
-        separator = key_separator.encode()
+        separator = os.fsencode(key_separator)  # as it was typed: it may be no UTF-8
         return lambda line: _keyed(line.data, separator)
     return lambda line: line.data
 

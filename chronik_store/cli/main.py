@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -82,7 +83,7 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> int:
         try:
             result = super().invoke(ctx)
-            if isinstance(ctx.obj, Session):
+            if isinstance(ctx.obj, Session) and "output" in vars(ctx.obj):  # made at first use
                 ctx.obj.output.flush()
         except ChronikError as error:
             return _failed(error, as_json=isinstance(ctx.obj, Session) and ctx.obj.as_json)
@@ -205,6 +206,7 @@ def _session(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, sys.argv's by default; returns the exit code."""
     _on_signals()
+    _fill_closed_streams()
     try:
         code = chronik.main(
             None if arguments is None else list(arguments),
@@ -223,6 +225,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         say(f"chronik: error: the output cannot be written: {error.strerror}")
         return exits.UNAVAILABLE
     return code if isinstance(code, int) else exits.DONE
+
+
+def _fill_closed_streams() -> None:
+    """Of `chronik ... >&-`: lest the next file that is opened, a log's perhaps, becomes stdout."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the process)
 
 
 def _on_signals() -> None:

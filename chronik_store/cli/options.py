@@ -6,12 +6,23 @@ Place: between click and the verbs. Promise: `chronik --json consume x` and `chr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from chronik_store.cli.session import Session
+
+
+class FiniteRange(click.FloatRange):
+    """A float in a range; nan lies in every range, as far as click can tell."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if math.isnan(float(number := super().convert(value, param, ctx))):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 

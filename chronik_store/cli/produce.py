@@ -154,6 +154,14 @@ def command(
 def say_what_is_left(session: Session, log: PartitionLog) -> None:
     """Closing waits for the pipeline's run under way, which may be that of a whole segment."""
     config, marks = session.config(), log.watermarks
+    if not session.has_copies and (status := log.status()).fenced:
+        note = next((note for note in status.notes if note.startswith("fenced")), "fenced")
+        say(
+            f"chronik: warning: {status.topic}/{status.partition} is {note}: what is written here "
+            "stays in this directory and reaches no bucket; write to the directory that was "
+            "restored from it"
+        )
+        return
     there = marks.indexed if config.indexing_enabled else marks.tiered
     if config.pipeline_enabled and there < marks.sealed:
         say(
@@ -205,7 +213,7 @@ def _lines_of(name: str, limit_bytes: int) -> Iterator[tuple[list[Line], int]]:
     """(lines, bytes) of a file as they arrive: what one read call returned, cut at newlines."""
     number = 0
     rest = bytearray()
-    descriptor = sys.stdin.fileno() if name == "-" else os.open(name, os.O_RDONLY)
+    descriptor = _stdin() if name == "-" else os.open(name, os.O_RDONLY)
     try:
         while chunk := os.read(descriptor, READ_BYTES):
             rest += chunk
@@ -230,11 +238,18 @@ def _lines_of(name: str, limit_bytes: int) -> Iterator[tuple[list[Line], int]]:
             os.close(descriptor)
 
 
+def _stdin() -> int:
+    """Its descriptor. ConfigError when the caller has closed it."""
+    if sys.stdin is None:
+        raise ConfigError("there is no standard input (it is closed): name a file")
+    return sys.stdin.fileno()
+
+
 def _size_of(files: tuple[str, ...]) -> int | None:
     """All bytes to come, if they are known."""
     total = 0
     for name in files or ("-",):
-        status = os.fstat(sys.stdin.fileno()) if name == "-" else os.stat(name)
+        status = os.fstat(_stdin()) if name == "-" else os.stat(name)
         if not stat.S_ISREG(status.st_mode):
             return None
         total += status.st_size

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chronik_store.cli import exits
-from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.options import FiniteRange, pass_session, verb
 from chronik_store.cli.rendering import duration_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import progress, say
@@ -65,7 +65,7 @@ _LOGGERS = ("chronik_store", "chronik_server")
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="M",
     help="As many as can be played in this time.",
 )

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from chronik_store.cli import exits
-from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.options import FiniteRange, pass_session, verb
 from chronik_store.cli.plot import PARTS, bar_of
 from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Session
@@ -34,7 +34,7 @@ BAR_CELLS = 48
 @click.option("-w", "--watch", is_flag=True, help="Draw it anew every second.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

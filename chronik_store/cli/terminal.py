@@ -69,6 +69,8 @@ class Output:
     """stdout, in large pieces. `flush` returns when the bytes have left this process."""
 
     def __init__(self, *, as_json: bool) -> None:
+        if sys.stdout is None:
+            raise UnavailableError("the output cannot be written: standard output is closed")
         self.as_json = as_json
         self.terminal = is_terminal(sys.stdout)
         self.colour = colour_wanted(sys.stdout)

@@ -55,7 +55,7 @@ def list_(session: Session) -> None:
     default=1,
     show_default=True,
     metavar="N",
-    help="How many; it stays so.",
+    help="How many; --exist-ok adds to them later, except in a cluster.",
 )
 @click.option(
     "--replicas",
@@ -63,7 +63,11 @@ def list_(session: Session) -> None:
     metavar="N",
     help="In a cluster: copies of each partition.  [default: 3, or as many as there are nodes]",
 )
-@click.option("--exist-ok", is_flag=True, help="No error if it is there already.")
+@click.option(
+    "--exist-ok",
+    is_flag=True,
+    help="No error if it is there; partitions that it lacks are added (a cluster refuses that).",
+)
 @pass_session
 def create(
     session: Session, topic: str, partitions: int, replicas: int | None, exist_ok: bool
@@ -79,14 +83,15 @@ def create(
             if exist_ok:  # it is there, with another number of partitions
                 raise
             raise TopicExistsError(
-                f"topic {topic!r} exists; --exist-ok takes it as it is", topic=topic
+                f"topic {topic!r} exists; --exist-ok accepts that", topic=topic
             ) from error
     if session.as_json:
         session.output.json(
             {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}
         )
     else:
-        say(f"topic {info.name}, {info.partitions} partition(s), id {info.topic_id}")
+        count = f"{info.partitions} partition" + ("" if info.partitions == 1 else "s")
+        say(f"topic {info.name}, {count}, id {info.topic_id}")
 
 
 @subverb(command, "describe", "chronik topic describe events")

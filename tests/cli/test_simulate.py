@@ -164,3 +164,8 @@ def test_ctrl_c_ends_it_behind_the_world_that_is_played(started):
     assert 130 == process.returncode
     assert b"violations             0" in out
     assert b"chronik: interrupted; worlds played: " in err
+
+
+def test_minutes_that_are_no_number_are_refused(chronik):
+    ran = chronik("simulate", "--minutes", "nan")
+    assert (ran.code, "not a number" in ran.err) == (2, True), ran.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,11 @@ import chronik_store
 from chronik_store.cli.bench import Bench
 from chronik_store.cli.main import VERBS
 from chronik_store.cli.produce import say_what_is_left
+from chronik_store.log_store import LogStore
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.partition_log import PartitionLog
+
+QUIET = chronik_store.LogConfig(pipeline_enabled=False)
 
 
 def test_what_is_produced_is_consumed_byte_for_byte(chronik, tmp_path):
@@ -246,7 +250,10 @@ def test_produce_says_what_is_still_on_its_way_to_the_bucket(
     config = chronik_store.LogConfig(**settings)
     marks = SimpleNamespace(sealed=700, tiered=tiered, indexed=indexed)
 
-    say_what_is_left(SimpleNamespace(config=lambda: config), SimpleNamespace(watermarks=marks))
+    say_what_is_left(
+        SimpleNamespace(config=lambda: config, has_copies=False),
+        SimpleNamespace(watermarks=marks, status=lambda: SimpleNamespace(fenced=False)),
+    )
 
     shown = capfd.readouterr().err
     assert told in shown if told else not shown
@@ -318,3 +325,34 @@ def test_a_search_that_left_something_out_does_not_say_that_nothing_matched(chro
     assert 3 == ran.code
     assert "not searched: offsets 0 to 1" in ran.err
     assert "nothing matched in what was searched" in ran.err
+
+
+def test_produce_into_a_fenced_directory_says_that_nothing_reaches_the_bucket(chronik, tmp_path):
+    bucket = f"file://{tmp_path}/bucket"
+    with LogStore.open("old", object_store=bucket, config=QUIET) as store:
+        store.create_topic("t")
+        store.partition("t").append([b"x"])
+        store.partition("t").seal()
+        store.run_pipeline_once()
+    assert chronik("restore", bucket, "new", "--yes").code == 0
+    with LogStore.open("old", config=QUIET) as store:
+        store.partition("t").append([b"y"])
+        store.partition("t").seal()
+        store.run_pipeline_once()
+        assert store.partition("t").status().fenced
+    with LogStore.open("new", config=QUIET) as store:
+        successor = store.partition("t").status().log_id
+    Path("line").write_bytes(b"z\n")
+
+    ran = chronik("-d", "old", "produce", "t", "line")
+
+    assert ran.code == 0
+    assert successor in ran.err
+    assert "reaches no bucket" in ran.err
+    assert "on their way" not in ran.err
+
+
+def test_a_separator_may_be_any_byte(chronik):
+    Path("lines").write_bytes(b"a\xffb\n")
+    assert chronik("produce", "t", "--key-sep", os.fsdecode(b"\xff"), "lines").code == 0
+    assert chronik("consume", "t", "--format", r"%k %v\n").out == "a b\n"

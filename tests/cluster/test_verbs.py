@@ -102,3 +102,29 @@ def test_leaders_are_listed_and_handed_over(start_cluster, bucket):
     assert code == 0, err
     assert shell("leader", "list")[0] == 0
     assert shell("leader", "list", "nothing")[0] == 2
+
+
+def test_what_is_committed_is_read_from_the_node_that_is_left(start_cluster, bucket, tmp_path):
+    cluster = start_cluster(bucket)
+    shell = Shell(cluster)
+    create(cluster, "events", 1)
+    produce(cluster, "events", 300)
+    leader = leader_of(cluster, "events", 0)
+    left = cluster.others(leader)[0]
+    whole = shell("consume", "events")
+    assert whole[0] == 0
+    assert whole[2] == ""
+    for node in cluster.others(left):
+        node.kill()
+
+    code, out, err = shell("consume", "events")
+    assert (code, out) == (0, whole[1]), err
+    assert "nobody leads events/0" in err
+    assert "newer records may be missing" in err
+    code, _, err = shell("export", "events", "--to", str(tmp_path / "x.jsonl"))
+    assert (code, "300 records" in err, "nobody leads" in err) == (0, True, True), err
+    eventually(
+        lambda: shell.json("leader", "list", "events")[0]["leader"] is None, 10, "nobody leads"
+    )
+    code, _, err = shell("consume", "events", "--linearizable")
+    assert (code, "too many of its nodes are down" in err) == (3, True), err

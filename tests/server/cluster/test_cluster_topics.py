@@ -1,0 +1,78 @@
+"""Topics of a cluster: what a second `create` means, and who is said to lead."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from typing import Any
+
+import pytest
+
+from chronik_server.cluster_topics import ClusterTopics
+from chronik_server.hosting import group_of
+from chronik_server.metadata import Metadata
+from chronik_server.metadata_commands import AdmitNode, MakeTopic
+from chronik_server.protocol.topics import CreateTopic
+from chronik_server.raft.liveness import NodeLiveness
+from chronik_server.raft.messages import Beat
+from chronik_store.clock import SystemEntropy
+from chronik_store.errors import TopicExistsError
+
+A, LOG = "aa" * 16, "cc" * 16
+
+
+class Time:
+    """A loop that only tells the time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def topics(liveness: object = None, **parts: Any) -> ClusterTopics:
+    """On node "1", which leads the metadata; `events` has two partitions."""
+    state = Metadata()
+    state.apply(AdmitNode("1", "h:1", "member"), 0)
+    state.apply(MakeTopic("events", A, (LOG, LOG), 1, (("1",), ("2",))), 1)
+    leads = types.SimpleNamespace(consensus=types.SimpleNamespace(is_ready=True))
+    group: Any = types.SimpleNamespace(part=leads, is_current=True, state=state)
+    hosting: Any = types.SimpleNamespace(partitions=parts.get("hosted", {}))
+    raft: Any = types.SimpleNamespace(node_id="1", liveness=liveness)
+    return ClusterTopics(
+        group, hosting, raft, entropy=SystemEntropy(), address_of=lambda node: f"h:{node}",
+        is_connected=lambda _node: True, options=None,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_topic_that_has_enough_partitions_is_accepted(partitions: int) -> None:
+    liveness = types.SimpleNamespace(claimant=lambda _group: None)
+    request = CreateTopic("events", partitions, exist_ok=True)
+    assert len(asyncio.run(topics(liveness).create(request)).partitions) == 2
+
+
+@pytest.mark.parametrize(("partitions", "exist_ok"), [(3, True), (2, False)])
+def test_one_with_fewer_is_refused_by_name(partitions: int, exist_ok: bool) -> None:
+    with pytest.raises(TopicExistsError, match="exists with 2 partitions"):
+        asyncio.run(topics().create(CreateTopic("events", partitions, exist_ok=exist_ok)))
+
+
+def test_a_node_that_has_fallen_silent_is_no_leader_any_more() -> None:
+    clock: Any = Time()
+    liveness = NodeLiveness(
+        loop=clock, boot_id="f0" * 16, beat_seconds=0.1, patience_seconds=1.5,
+        send=lambda _peer, _message: None, on_up=lambda _peer: None, on_down=lambda _peer: None,
+    )  # fmt: skip
+    claims = tuple((group_of(A, number), 7) for number in range(2))
+    liveness.on_beat("2", Beat("f1" * 16, 1, 1, 0, claims))
+    learner = types.SimpleNamespace(consensus=types.SimpleNamespace(leader="2", term=7))
+    found = topics(liveness, hosted={("events", 0): learner})
+
+    def leaders() -> list[str | None]:
+        return [place.leader for place in found.described(found.topic("events")).partitions]
+
+    assert leaders() == ["2", "2"]
+    clock.now += 1.6
+    assert leaders() == [None, None]
