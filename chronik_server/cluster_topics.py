@@ -9,7 +9,7 @@ only, or by a node that has applied everything it knows of.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chronik_server import metadata_commands as commands
@@ -51,6 +51,7 @@ class ClusterTopics:
         address_of: Callable[[str], str | None],
         is_connected: Callable[[str], bool],
         options: ClientOptions,
+        name_is_free: Callable[[str], Awaitable[None]],
     ) -> None:
         self._group = group
         self._hosting = hosting
@@ -59,6 +60,7 @@ class ClusterTopics:
         self._address_of = address_of
         self._is_connected = is_connected
         self._options = options
+        self._name_is_free = name_is_free
 
     # --- create, delete --------------------------------------------------------------------------
 
@@ -75,10 +77,12 @@ class ClusterTopics:
         if request.topic == METADATA_TOPIC:
             raise ConfigError(f"{METADATA_TOPIC} is the cluster's own")
         self._must_lead()
+        await self._name_is_free(request.topic)
         known = self._group.state.topics.get(request.topic)
         if known is None:
             command = self._command(request)
             await self._group.command(command)
+            await self._name_is_free(request.topic)  # one more may have come and gone meanwhile
             known = self._group.state.topics.get(request.topic)
             if known is None:
                 raise UnavailableError(f"topic {request.topic!r} was deleted at once; ask again")
@@ -156,7 +160,7 @@ class ClusterTopics:
 
     def leader_of(self, topic: Topic, partition: int) -> tuple[str | None, int]:
         """(node, term), from the group if it runs here, else from what nodes say they lead."""
-        part, liveness = self._hosting.partitions.get((topic.name, partition)), self._raft.liveness
+        part, liveness = self._hosting.running(topic, partition), self._raft.liveness
         leader = None if part is None else part.consensus.leader
         # A learner never elects, so it would name one that is dead for ever.
         is_heard = leader is not None and (
@@ -169,10 +173,10 @@ class ClusterTopics:
 
     async def partition(self, name: str, number: int) -> RaftPartition:
         """Of this node; NotLeaderError names who leads one that is elsewhere."""
-        found = self._hosting.partitions.get((name, number))
+        topic = self.topic(name)
+        found = self._hosting.running(topic, number)
         if found is not None:
             return found
-        topic = self.topic(name)
         if not 0 <= number < topic.partitions:
             raise TopicNotFoundError(
                 f"topic {name!r} has partitions 0 to {topic.partitions - 1}, not {number}",
@@ -211,7 +215,7 @@ class ClusterTopics:
     async def _search(
         self, topic: Topic, number: int, query: str, options: dict[str, Any]
     ) -> SearchResult:
-        part = self._hosting.partitions.get((topic.name, number))
+        part = self._hosting.running(topic, number)
         if part is not None or self._raft.node_id in topic.places[number].holders:
             part = await self.partition(topic.name, number)
             return await part.search(query, options)

@@ -71,6 +71,8 @@ class Control:
         self._options = options
         self._on_removed = on_removed
         self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()
+        self._known_ended: frozenset[str] = frozenset()
 
     @property
     def _state(self) -> Metadata:
@@ -86,6 +88,7 @@ class Control:
             (self._bucket.tick, TICK_SECONDS),
         ):
             self._tasks.append(asyncio.create_task(_again(duty, seconds)))
+        self._tasks.append(asyncio.create_task(_again(self._tell_stopped, 0.0)))
 
     async def stop(self) -> None:
         """No more duties."""
@@ -93,6 +96,14 @@ class Control:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._steward.stop()
+
+    def folded(self, state: Metadata) -> None:
+        """The metadata says something new: what is deleted ends now."""
+        self._hosting.close_stale(state)
+        ended = frozenset(state.deleting)
+        if not ended <= self._known_ended:
+            self._ended.set()
+        self._known_ended = ended
 
     async def follow(self, state: Metadata) -> None:
         """After each change of the metadata, by the task that applies it."""
@@ -141,7 +152,21 @@ class Control:
         cleared = self._hosting.cleared(self._state)
         if not settled and not cleared:
             return
-        report = NodeReport(settled, cleared[:REPORTED_MAX])
+        self._report(NodeReport(settled, cleared[:REPORTED_MAX]))
+
+    async def _tell_stopped(self) -> None:
+        """At once when a topic is deleted: its name is free when enough nodes have said it."""
+        try:
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._ended.wait()
+        except TimeoutError:
+            pass  # told again: the report may have been lost
+        self._ended.clear()
+        stopped = await self._hosting.stopped(self._state)
+        if stopped:
+            self._report(NodeReport(stopped=stopped[:REPORTED_MAX]))
+
+    def _report(self, report: NodeReport) -> None:
         leader = self._group.part.consensus.leader
         if leader == self._node_id:
             self._steward.take(leader, report)

@@ -13,7 +13,7 @@ from typing import Any
 from chronik_server.backend import Backend, FetchOptions, PartitionBackend
 from chronik_server.protocol import cluster, data, greeting, topics
 from chronik_store.clock import Clock
-from chronik_store.errors import ConfigError, CorruptionError, RecordTooLargeError
+from chronik_store.errors import ChronikError, ConfigError, CorruptionError, RecordTooLargeError
 from chronik_store.format.batch_layout import verify_checksum
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
@@ -62,7 +62,11 @@ class Handlers:
 
     async def _produce(self, request: data.Produce, payload: Buffer) -> Answer:
         batch = self.admitted(payload)
-        partition = await self._partition(request.topic, request.partition)
+        try:
+            partition = await self._partition(request.topic, request.partition)
+        except ChronikError as error:
+            error.durability = "not_durable"  # nobody has seen the batch but this handler
+            raise
         result = await partition.produce(batch, request.acks, request.expected_offset)
         return data.Produced(*result), _NOTHING
 

@@ -7,7 +7,8 @@ without this node (protocol 6, 12). Invariant: no log is made and none is remove
 metadata that is older than the newest one on which that was done: after a restart the fold begins
 anew, and an old one would remove the copy of a voter, or let one that has gone vote from an empty
 log. A log that is made for a group that is older than this copy starts suspect: it has no vote
-until it has caught up (protocol 9).
+until it has caught up (protocol 9). A group runs in no fold that is older than one that this node
+has told others of: what it said is stopped stays stopped, over a restart, too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ logger = logging.getLogger("chronik_server.cluster")
 
 FOLDED_NAME = "FOLDED"
 """File of a data directory: up to which metadata record logs were made and removed."""
+TOLD_NAME = "TOLD"
+"""File of a data directory: the metadata record up to which it told others what has ended here."""
 NEVER_SECONDS = 1e9
+SETTLE_SECONDS = 5.0
 
 
 class Hosting:
@@ -62,15 +66,29 @@ class Hosting:
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
         self._folded = -1  # read at the first reconciliation
+        self._told = -1  # the same
+        self._ended: frozenset[str] = frozenset()
+        """Deleted topics of which the file says that their end was seen."""
         self._begun: set[Lane] = set()
         """Partitions that this process has noted and not made yet."""
+        self._jobs: set[asyncio.Future[Any]] = set()
         self._making = ""
         """Id of the topic of which a partition is being made here."""
         self._seen = -1
         """The fold that everything here agrees with."""
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await self._loop.run_in_executor(None, functools.partial(function, *arguments))
+        job = self._loop.run_in_executor(None, functools.partial(function, *arguments))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return await asyncio.shield(job)
+
+    async def settle(self) -> None:
+        """See what is being done on the disk through, if it does not take long: whoever waited for
+        it may have been cancelled, and its thread works on logs that are about to be closed.
+        """
+        if self._jobs:
+            await asyncio.wait(tuple(self._jobs), timeout=SETTLE_SECONDS)
 
     # --- the metadata's own group ----------------------------------------------------------------
 
@@ -90,13 +108,11 @@ class Hosting:
         """
         if self._folded < 0:
             self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
-        if state.offset == self._seen:
+        if state.offset == self._seen or state.offset < await self._told_of():
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
         offset, fine, before = state.offset, True, self._folded
-        for lane in list(self.partitions):
-            if self._place_here(state, lane) is None:
-                self._close(lane)
+        self.close_stale(state)
         for topic in list(state.deleting.values()):
             fine &= await self._try(self._delete, topic)
         if state.offset >= self._folded:
@@ -115,6 +131,43 @@ class Hosting:
             logger.warning("%s", error)
             return False
         return True
+
+    def running(self, topic: Topic, partition: int) -> RaftPartition | None:
+        """The partition of this topic, and not of a namesake, if its group runs here."""
+        lane = (topic.name, partition)
+        return self.partitions.get(lane) if self._topic_ids.get(lane) == topic.topic_id else None
+
+    def close_stale(self, state: Metadata) -> None:
+        """Groups that may not run here any more take no part from here on: at once, whatever the
+        reconciliation waits for.
+        """
+        for lane in list(self.partitions):
+            if self._place_here(state, lane) is None:
+                self._close(lane)
+
+    async def stopped(self, state: Metadata) -> tuple[str, ...]:
+        """Topics that are being deleted, that this node held, and whose groups never run here
+        again: it remembers, durably, that it has seen their end. Called by one task.
+        """
+        offset = state.offset
+        found = tuple(
+            topic.topic_id
+            for topic in state.deleting.values()
+            if self._raft.node_id in topic.holders
+            and topic.topic_id not in self._topic_ids.values()
+        )
+        if found and any(topic_id not in self._ended for topic_id in found):
+            if offset > await self._told_of():
+                await self._run(replicated.remember, self._store, TOLD_NAME, offset)
+                self._told = offset
+            self._ended = frozenset(found)
+        return found
+
+    async def _told_of(self) -> int:
+        if self._told < 0:
+            found = await self._run(replicated.remembered, self._store, TOLD_NAME)
+            self._told = max(self._told, found)
+        return self._told
 
     def _place_here(self, state: Metadata, lane: Lane) -> Place | None:
         """The place of a group that runs here and may go on."""
@@ -182,6 +235,8 @@ class Hosting:
             self._begun.discard(lane)
             self.partitions[lane] = part
             self._topic_ids[lane] = topic.topic_id
+            if self._place_here(state, lane) is None:
+                self._close(lane)  # the fold went on while it was made
         finally:
             self._making = ""
 
@@ -218,6 +273,8 @@ class Hosting:
     async def _open(self, topic: Topic, partition: int, *, make_suspect: bool) -> RaftPartition:
         log = await self._run(self._store.partition, topic.name, partition)
         core = replicated.core_of(log)
+        if core.identity.topic_id != topic.topic_id:
+            raise UnavailableError(f"an older topic {topic.name!r} has not left this node yet")
         replica = core.replica
         assert replica is not None, "logs of a node have a Raft side"
         if make_suspect and not replica.last_index and not replica.hard_state[0]:

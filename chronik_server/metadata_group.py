@@ -28,14 +28,20 @@ APPLIED_SECONDS = 10.0
 class MetadataGroup:
     """See the module. Belongs to the event loop.
 
-    reconcile: makes what runs here what `state` says; called after each change, and now and then.
+    folded: takes notice of a change before anybody is told of it. reconcile: makes what runs here
+    what `state` says; called after each change, and now and then.
     """
 
     def __init__(
-        self, part: RaftPartition, *, reconcile: Callable[[Metadata], Awaitable[None]]
+        self,
+        part: RaftPartition,
+        *,
+        folded: Callable[[Metadata], None],
+        reconcile: Callable[[Metadata], Awaitable[None]],
     ) -> None:
         self.part = part
         self.state = Metadata()
+        self._folded = folded
         self._reconcile = reconcile
         self._moved = asyncio.Event()
         self._applied = asyncio.Condition()
@@ -66,6 +72,7 @@ class MetadataGroup:
         while self.state.offset < log.watermarks.committed:
             for record in await log.read(self.state.offset):
                 self.state.apply(commands.decode(record.value), record.offset)
+            self._folded(self.state)
             self._changed.set()
         async with self._applied:
             self._applied.notify_all()

@@ -125,7 +125,7 @@ class RaftBackend:
         own_address = dict(self._config.peers).get(node_id) or _reachable(parse_address(address))
         if part.core.replica is not None and part.core.replica.members is None:
             await self._look_around(own_address)
-        self._group = MetadataGroup(part, reconcile=self._reconcile)
+        self._group = MetadataGroup(part, folded=self._folded, reconcile=self._reconcile)
         now = self._loop.time
         self._steward = Steward(
             self._group,
@@ -152,6 +152,7 @@ class RaftBackend:
             address_of=self._address_of,
             is_connected=is_connected,
             options=self._options,
+            name_is_free=self._steward.name_is_free,
         )
         self._control = Control(
             node_id=node_id,
@@ -193,6 +194,9 @@ class RaftBackend:
         if join and not self._hints:
             self._hints.update(addresses_in(await describe(self._config)))
 
+    def _folded(self, state: Metadata) -> None:
+        self._control.folded(state)
+
     async def _reconcile(self, state: Metadata) -> None:
         await self._control.follow(state)
 
@@ -210,6 +214,7 @@ class RaftBackend:
             await self._control.stop()
             await self._group.stop()
             await self._hand_over(self._group.part)
+            await self._hosting.settle()
         await self._giving_way.stop()
         self._raft.stop()
         await self._peers.close()
@@ -247,7 +252,8 @@ class RaftBackend:
 
     def known_partition(self, topic: str, partition: int) -> RaftPartition | None:
         """See `Backend`."""
-        return self._hosting.partitions.get((topic, partition))
+        known = self._group.state.topics.get(topic)
+        return None if known is None else self._hosting.running(known, partition)
 
     async def partition(self, topic: str, partition: int) -> RaftPartition:
         """See `Backend`."""

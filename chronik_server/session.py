@@ -141,11 +141,10 @@ class Session(asyncio.BufferedProtocol):
             if event.verb is Verb.HELLO:
                 self._greet(event)
             elif self._server.stopping:
-                self._send(
-                    Failure(
-                        event.request_id, UnavailableError("this node is stopping; ask another")
-                    )
+                error = UnavailableError(
+                    "this node is stopping; ask another", durability="not_durable"
                 )
+                self._send(Failure(event.request_id, error))
             else:
                 self._run(event)
         elif isinstance(event, Told):

@@ -26,7 +26,7 @@ from chronik_server.metadata_group import MetadataGroup
 from chronik_server.placement import is_reached, metadata_wish, next_wish
 from chronik_server.protocol.cluster import NodeReport
 from chronik_server.protocol.greeting import PeerIdentity
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.control import Members
 
 logger = logging.getLogger("chronik_server.steward")
@@ -34,6 +34,8 @@ logger = logging.getLogger("chronik_server.steward")
 STEPS_MAX = 100
 """Placements in one tick: a large cluster is rearranged without a burst."""
 STOP_SECONDS = 2.0
+FREE_SECONDS = 10.0
+"""How long the name of a deleted topic is waited for."""
 FAREWELL_SECONDS = 10.0
 """How long a removed node that is still there may take to hear of it and end."""
 
@@ -70,6 +72,8 @@ class Steward:
         self._now = now
         self._settled: dict[tuple[str, int], int] = {}
         self._cleared: dict[str, set[str]] = {}
+        self._stopped: dict[str, set[str]] = {}
+        self._news = asyncio.Event()
         self._removed_at: dict[str, float] = {}
         self._placed: tuple[int, frozenset[str]] | None = None
         """The fold, and the nodes that were there, at which nothing was left to be placed."""
@@ -92,6 +96,41 @@ class Steward:
             self._settled[each.topic_id, each.partition] = each.version
         for topic_id in report.cleared:
             self._cleared.setdefault(topic_id, set()).add(sender)
+        for topic_id in report.stopped:
+            self._stopped.setdefault(topic_id, set()).add(sender)
+        self._news.set()
+
+    async def name_is_free(self, name: str) -> None:
+        """Return when no deleted topic of this name can acknowledge anything any more: nodes that
+        have not heard of its end would take what is meant for the next one. UnavailableError.
+        """
+        missing: set[str] = set()
+        try:
+            async with asyncio.timeout(FREE_SECONDS):
+                while missing := self._may_acknowledge(name):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"an older topic {name!r} was deleted, and may still be served by nodes that have "
+                f"not heard of it: bring {', '.join(sorted(missing))} back, or remove them; ask "
+                "again"
+            ) from error
+
+    def _may_acknowledge(self, name: str) -> set[str]:
+        """Nodes that can, together, as far as is known, commit to a deleted topic of this name."""
+        state = self._state
+        for topic in state.deleting.values():
+            if topic.name != name:
+                continue
+            stopped = self._stopped.get(topic.topic_id, set()) | set(state.nodes_in("removed"))
+            for place in topic.places:
+                running = set(place.holders) - stopped
+                # Who votes now is known only of a group that nobody ever wished to change.
+                known = place.version == topic.made_at
+                if running and not (known and 2 * len(running) <= len(place.replicas)):
+                    return running
+        return set()
 
     async def tick(self) -> None:
         """Every duty once, if this node leads the metadata and has applied all of it."""
@@ -99,6 +138,7 @@ class Steward:
         if not consensus.is_ready:
             self._settled.clear()
             self._cleared.clear()
+            self._stopped.clear()
             return
         if not self._group.is_current:
             return
@@ -195,6 +235,8 @@ class Steward:
                 sweep.result()
                 await self._group.command(commands.ForgetTopic(topic.topic_id))
                 self._cleared.pop(topic.topic_id, None)
+                self._stopped.pop(topic.topic_id, None)
+                self._news.set()
                 logger.info("topic %s (%s) is gone", topic.name, topic.topic_id)
 
     # --- the metadata's own group ----------------------------------------------------------------

@@ -168,11 +168,13 @@ class Settled:
 class NodeReport:
     """What a node tells the one that leads the metadata, again and again until it is recorded.
 
-    cleared: topics that are being deleted and of which this node has nothing left.
+    cleared: topics that are being deleted and of which this node has nothing left. stopped: those
+    of whose groups none will ever run there again.
     """
 
     settled: tuple[Settled, ...] = ()
     cleared: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
 
 
 class NamedOffsets:
@@ -296,5 +298,6 @@ NODE_REPORT: Final = Codec(
     {
         "settled": TupleOf(SETTLED, REPORTED_MAX),
         "cleared": TupleOf(ID, REPORTED_MAX),
+        "stopped": TupleOf(ID, REPORTED_MAX),
     },
 )

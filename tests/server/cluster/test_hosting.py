@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from chronik_server.hosting import FOLDED_NAME, Hosting, group_of
+import pytest
+
+from chronik_server.hosting import FOLDED_NAME, TOLD_NAME, Hosting, group_of
 from chronik_server.metadata import METADATA_TOPIC, Metadata
 from chronik_server.metadata_commands import (
     Command,
@@ -21,6 +24,7 @@ from chronik_server.raft.node import RaftNode
 from chronik_store import LogConfig
 from chronik_store.aio import AsyncLogStore
 from chronik_store.environment import Environment
+from chronik_store.errors import UnavailableError
 from chronik_store.log_store import LogStore
 from chronik_store.replicated import has_partition, open_as_node, remembered
 
@@ -233,6 +237,65 @@ def test_6_a_namesake_waits_until_the_old_topic_has_left_and_takes_nothing_over(
     on_node(tmp_path, act)
 
 
+def test_6_a_namesake_never_begins_in_the_log_of_the_topic_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namesake = MakeTopic("events", B, ("11" * 16,), 1, (("1",),))
+
+    def away(*_: object) -> None:
+        raise UnavailableError("not now")
+
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        state = fold(EVENTS, DropTopic(A), namesake)
+        with monkeypatch.context() as patch:
+            patch.setattr("chronik_store.replicated.delete_topic_here", away)
+            await here.hosting.reconcile(state)
+        assert (False, False) == (here.runs(A, 0), here.runs(B, 0))
+        assert here.hosting.running(state.topics["events"], 0) is None
+        await here.hosting.reconcile(state)
+        assert here.runs(B, 0)
+
+    on_node(tmp_path, act)
+
+
+def test_6_a_partition_is_found_by_its_topics_id(tmp_path: Path) -> None:
+    namesake = MakeTopic("events", B, ("11" * 16,), 1, (("1",),))
+
+    async def act(here: Here) -> None:
+        old, new = fold(EVENTS), fold(EVENTS, DropTopic(A), namesake)
+        await here.hosting.reconcile(old)
+        assert here.hosting.running(old.topics["events"], 0) is not None
+        assert here.hosting.running(old.topics["events"], 1) is None
+        assert here.hosting.running(new.topics["events"], 0) is None
+        here.hosting.close_stale(old)
+        assert here.runs(A, 0)
+        here.hosting.close_stale(new)
+        assert not here.runs(A, 0)
+
+    on_node(tmp_path, act)
+
+
+def test_6_what_a_node_said_is_stopped_stays_stopped_over_a_restart(tmp_path: Path) -> None:
+    """A fold that begins anew may have the topic once more, and others count on its end."""
+    dropped = (EVENTS, DropTopic(A))
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert () == await here.hosting.stopped(fold(*dropped))  # it runs
+        here.hosting.close_stale(fold(*dropped))
+        assert (A,) == await here.hosting.stopped(fold(*dropped))
+        assert 2 == remembered(here.store, TOLD_NAME)
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert (False, True) == (here.runs(A, 0), here.holds("events", 0))
+        await here.hosting.reconcile(fold(*dropped))
+        assert not here.holds("events", 0)
+
+    on_node(tmp_path, first, second)
+
+
 def test_6_what_metadata_does_not_name_is_never_removed(tmp_path: Path) -> None:
     async def first(here: Here) -> None:
         await here.hosting.reconcile(fold(EVENTS))
@@ -245,6 +308,31 @@ def test_6_what_metadata_does_not_name_is_never_removed(tmp_path: Path) -> None:
         assert not here.runs(A, 0)
 
     on_node(tmp_path, first, second)
+
+
+def test_what_a_thread_still_does_is_waited_for_though_its_task_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It removes the files of a log that the end of this process would write to."""
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(*_: object) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        ended.set()
+
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        monkeypatch.setattr("chronik_store.replicated.delete_topic_here", slowly)
+        task = asyncio.ensure_future(here.hosting.reconcile(fold(EVENTS, DropTopic(A))))
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await here.hosting.settle()
+        assert ended.is_set()
+
+    on_node(tmp_path, act)
 
 
 def test_the_newest_fold_that_was_acted_on_is_kept(tmp_path: Path) -> None:
