@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -124,6 +125,8 @@ class LocalBackend:
         self.turn = Turn(asyncio.get_running_loop())
         self._address = ""
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
+        self._deleting: Counter[str] = Counter()
+        self._deletions = 0
 
     async def start(self, address: str) -> None:
         """See `Backend`."""
@@ -142,9 +145,18 @@ class LocalBackend:
 
     async def delete_topic(self, topic: str) -> None:
         """See `Backend`."""
+        self._deleting[topic] += 1
+        self._forget(topic)
+        try:
+            await self._store.delete_topic(topic)
+        finally:
+            self._deleting[topic] -= 1
+            self._forget(topic)
+
+    def _forget(self, topic: str) -> None:
+        self._deletions += 1
         for key in [key for key in self._partitions if key[0] == topic]:
             del self._partitions[key]
-        await self._store.delete_topic(topic)
 
     async def topics(self) -> tuple[TopicInfo, ...]:
         """See `Backend`."""
@@ -178,10 +190,12 @@ class LocalBackend:
         """See `Backend`."""
         found = self._partitions.get((topic, partition))
         if found is None:
+            before = self._deletions
             log = await self._store.partition(topic, partition)
-            found = self._partitions.setdefault(
-                (topic, partition), LocalPartition(self, log, topic, partition)
-            )
+            found = LocalPartition(self, log, topic, partition)
+            if before == self._deletions and not self._deleting[topic]:
+                found = self._partitions.setdefault((topic, partition), found)
+            # Else it may be a log that is closed by now: it is not kept for the next topic.
         return found
 
     async def search(self, request: Search) -> SearchResult:

@@ -3,8 +3,8 @@
 Place: a `PartitionBackend` over one log and its consensus. Promise: an append is acknowledged only
 when it is committed (acks "quorum"), or durable at the leader (acks "leader"); reads show
 committed records only, from any node, with how stale they may be; only a leader whose term has
-committed says that an offset is past the end (protocol 4). Invariant: records enter through
-`Consensus.propose`, commands through its door.
+committed says that an offset is past the end (protocol 4). Invariant: records and
+commands enter through `Consensus`, on the event loop: only the pipeline's threads have a door.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 from chronik_server.backend import FetchOptions
 from chronik_server.errors import NotLeaderError, UnknownOutcomeError
+from chronik_server.partition_commands import PartitionCommands
 from chronik_server.partition_reads import PartitionReads
 from chronik_server.protocol.cluster import GroupRole, PartitionRole
 from chronik_server.protocol.data import Acks, CursorPlace, Fetched, OffsetsFound
 from chronik_server.raft import errors as raft
 from chronik_server.raft.consensus import Consensus, Proposed, Role
 from chronik_store.aio import AsyncPartitionLog
-from chronik_store.control_path import StaleTermError
 from chronik_store.errors import (
     BackpressureError,
     ChronikError,
@@ -68,6 +68,7 @@ class RaftPartition:
         self._topic = topic
         self._number = number
         self._reads = PartitionReads(log)
+        self._commands = PartitionCommands(log, core, consensus)
         self._address_of = address_of
         self._staleness_seconds = staleness_seconds
         self._order = asyncio.Lock()
@@ -189,31 +190,26 @@ class RaftPartition:
         """See `PartitionBackend`."""
         self._must_lead()
         self._reads.check_committed(next_offset)
-        await self._commanded(self.log.cursor(name).commit(next_offset, reset=reset))
+        await self._commanded(self._commands.commit_cursor(name, next_offset, reset=reset))
 
     async def delete_cursor(self, name: str) -> bool:
         """See `PartitionBackend`."""
         self._must_lead()
-        cursor = self.log.cursor(name)
-        existed = cursor.committed_offset is not None
-        await self._commanded(cursor.delete())
-        return existed
+        return await self._commanded(self._commands.delete_cursor(name))
 
     async def seal(self) -> int:
         """See `PartitionBackend`."""
         self._must_lead()
-        return await self._commanded(self.log.seal())
+        return await self._commanded(self._commands.seal())
 
     async def drop_before(self, offset: int) -> None:
         """See `PartitionBackend`."""
         self._must_lead()
-        await self._commanded(self.log.drop_before(offset))
+        await self._commanded(self._commands.drop_before(offset))
 
     async def _commanded(self, call: Awaitable[T]) -> T:
         try:
             return await call
-        except StaleTermError as error:
-            raise self.not_leader() from error
         except ChronikError as error:
             raise self.translated(error) from error
 

@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from chronik_server.raft.consensus import Payload, Proposed
-from chronik_server.raft.errors import NotLeaderError
+from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
 from chronik_store.control_path import StaleTermError
 from chronik_store.format.control import Command
+
+ANSWER_SECONDS = 30.0
+"""A thread waits no longer: others have work for it, of groups that can commit."""
 
 
 class Proposer(Protocol):
@@ -58,4 +61,11 @@ class ConsensusDoor:
         return answer.result()
 
     async def _ask(self, command: Command, term: int | None) -> Proposed:
-        return await self._consensus.propose([command], term=term)
+        proposed = self._consensus.propose([command], term=term)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await proposed
+        except TimeoutError as error:
+            raise OutcomeUnknownError(
+                f"no quorum has it after {ANSWER_SECONDS:g} s; it may be committed yet"
+            ) from error

@@ -1,0 +1,112 @@
+"""Commands of a partition wait on the event loop, and for a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chronik_server import partition_commands
+from chronik_server.client import AsyncClient
+from chronik_server.errors import UnknownOutcomeError
+from chronik_server.raft.door import ConsensusDoor
+from chronik_server.raft.errors import OutcomeUnknownError
+from chronik_store.aio.offloop import POOL_THREADS
+from chronik_store.errors import OffsetConflictError, OffsetOutOfRangeError
+from chronik_store.format.control import Noop
+from tests.server.cluster.nodes import clustered
+from tests.server.serving import QUICK, run
+
+
+def test_commands_do_what_they_say_and_refuse_what_cannot_be_meant(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            await client.append("x", [b"a", b"b", b"c"])
+            part = node.backend.known_partition("x", 0)
+            await part.commit_cursor("c", 2, reset=False)
+            await part.commit_cursor("c", 2, reset=False)
+            with pytest.raises(OffsetConflictError):
+                await part.commit_cursor("c", 1, reset=False)
+            with pytest.raises(OffsetOutOfRangeError):
+                await part.commit_cursor("c", 4, reset=True)
+            await part.commit_cursor("c", 1, reset=True)
+            assert part.log.cursor("c").committed_offset == 1
+            assert (True, False) == (await part.delete_cursor("c"), await part.delete_cursor("c"))
+            assert 3 == await part.seal() == await part.seal()
+            with pytest.raises(OffsetOutOfRangeError):
+                await part.drop_before(4)
+            await part.drop_before(2)
+            await part.drop_before(1)
+            assert (await client.watermarks("x")).start == 2
+
+    run(main())
+
+
+def test_7_commands_that_cannot_commit_stop_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            for topic in ("x", "y"):
+                await client.create_topic(topic)
+                await client.append(topic, [b"a"] * 3)
+            loop = asyncio.get_running_loop()
+            part = node.backend.known_partition("x", 0)
+            proposed: list[Any] = []
+
+            def never(payloads: Any, **_: Any) -> asyncio.Future[Any]:
+                proposed.append(payloads)
+                return loop.create_future()
+
+            monkeypatch.setattr(part.consensus, "propose", never)
+            stuck = [
+                asyncio.create_task(part.commit_cursor(f"c{number}", 1, reset=False))
+                for number in range(POOL_THREADS + 1)
+            ]
+            while len(proposed) < len(stuck):  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0)
+            found = await asyncio.wait_for(
+                node.backend.checks(), 5
+            )  # it needs a thread of the pool
+            assert ["", "", ""] == [each.fault for each in found]
+            for task in stuck:
+                task.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
+
+            monkeypatch.setattr(partition_commands, "COMMAND_SECONDS", 0.01)
+            with pytest.raises(UnknownOutcomeError):
+                await part.seal()
+
+    run(main())
+
+
+def test_7_the_door_of_the_pipelines_threads_waits_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chronik_server.raft.door.ANSWER_SECONDS", 0.01)
+
+    class Silent:
+        term, is_ready = 1, True
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self.loop = loop
+
+        def propose(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+            return self.loop.create_future()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        door = ConsensusDoor(Silent(loop))
+        with pytest.raises(OutcomeUnknownError):
+            await loop.run_in_executor(None, lambda: door.propose(Noop(), term=1))
+
+    run(main())
