@@ -38,11 +38,16 @@ def topics(liveness: object = None, **parts: Any) -> ClusterTopics:
     state.apply(MakeTopic("events", A, (LOG, LOG), 1, (("1",), ("2",))), 1)
     leads = types.SimpleNamespace(consensus=types.SimpleNamespace(is_ready=True))
     group: Any = types.SimpleNamespace(part=leads, is_current=True, state=state)
-    hosting: Any = types.SimpleNamespace(partitions=parts.get("hosted", {}))
+    hosted = parts.get("hosted", {})
+    hosting: Any = types.SimpleNamespace(running=lambda topic, part: hosted.get((topic.name, part)))
+
+    async def is_free(_name: str) -> None:
+        pass
+
     raft: Any = types.SimpleNamespace(node_id="1", liveness=liveness)
     return ClusterTopics(
         group, hosting, raft, entropy=SystemEntropy(), address_of=lambda node: f"h:{node}",
-        is_connected=lambda _node: True, options=None,  # type: ignore[arg-type]
+        is_connected=lambda _node: True, name_is_free=is_free, options=None,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
