@@ -16,6 +16,8 @@ How it goes on after a failure (protocol 3):
     may be asked again               wait, then send everything unanswered again, in order
     refused for good                 that batch fails; those behind it were not taken either (their
                                      sequences do not follow): new epoch, from sequence 0
+    refused as too large             the same, with its records one by one in its place, if whoever
+                                     submitted it can make them
     the log has forgotten us         the same, if this batch was never sent before; else its
                                      outcome is unknown, and is said to be
 """
@@ -31,21 +33,35 @@ from chronik_server.client.routing import HINTS_IN_A_ROW, Backoff, Lane, Router
 from chronik_server.errors import InternalError, UnknownOutcomeError
 from chronik_server.protocol.data import Acks, Produce, Produced
 from chronik_server.protocol.events import Response
-from chronik_store.errors import ChronikError, LogClosedError, ProducerSequenceError
+from chronik_store.errors import (
+    ChronikError,
+    LogClosedError,
+    ProducerSequenceError,
+    RecordTooLargeError,
+)
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult
 
 WINDOW = 5
+Sent = tuple[RecordBatch, asyncio.Future[AppendResult]]
+Parts = Callable[[], list[Sent]]
 
 
 class Outgoing:
-    """A batch on its way. `uncertain`: an attempt of it may have been stored."""
+    """A batch on its way. `uncertain`: an attempt of it may have been stored. parts: makes the same
+    records in smaller batches.
+    """
 
-    __slots__ = ("answer", "batch", "channel", "future", "sequence", "stamped", "uncertain")
+    __slots__ = (
+        "answer", "batch", "channel", "future", "parts", "sequence", "stamped", "uncertain",
+    )  # fmt: skip
 
-    def __init__(self, batch: RecordBatch, future: asyncio.Future[AppendResult]) -> None:
+    def __init__(
+        self, batch: RecordBatch, future: asyncio.Future[AppendResult], parts: Parts | None = None
+    ) -> None:
         self.batch = batch
         self.future = future
+        self.parts = parts
         self.sequence = 0
         self.stamped: RecordBatch = batch
         self.uncertain = False
@@ -79,15 +95,21 @@ class OutgoingLane:
         """Another batch would have to wait."""
         return len(self._flight) + len(self._queue) >= WINDOW
 
-    def submit(self, batch: RecordBatch) -> asyncio.Future[AppendResult]:
-        """Queue a batch; the future gets where it is. Cancelling it never takes it back."""
+    def submit(
+        self, batch: RecordBatch, parts: Parts | None = None
+    ) -> asyncio.Future[AppendResult]:
+        """Queue a batch; the future gets where it is. Cancelling it never takes it back.
+
+        parts: asked for once if the batch is refused as too large, and sent in its place; then the
+        batch's own future gets no place, once each of theirs is done.
+        """
         future: asyncio.Future[AppendResult] = self._loop.create_future()
         if self._closed:
             future.set_exception(
                 LogClosedError("this producer is closed", durability="not_durable")
             )
             return future
-        outgoing = Outgoing(batch, future)
+        outgoing = Outgoing(batch, future, parts)
         self.queued_bytes += batch.nbytes
         if not self._post_now(outgoing):
             self._queue.append(outgoing)
@@ -268,23 +290,40 @@ class OutgoingLane:
         if not self._flight:
             self._fail(self._queue.popleft(), error)
             return True
-        if not forgotten or head.uncertain:
+        if isinstance(error, RecordTooLargeError) and head.parts is not None:
+            self._take_apart(self._flight.popleft(), head.parts())
+        elif not forgotten or head.uncertain:
             self._fail(self._flight.popleft(), error)
         if forgotten or not head.uncertain or not again:
             self._new_epoch(error)
         return True
 
     def _new_epoch(self, error: ChronikError) -> None:
-        """Those behind a batch that was not taken were not taken either: number them anew."""
+        """Those behind a batch that was not taken were not taken either: they are numbered anew, as
+        they are sent.
+        """
         self._epoch += 1
         self._next_sequence = 0
         rest, self._flight = self._flight, deque()
+        certain = [outgoing for outgoing in rest if not outgoing.uncertain]
+        self._queue.extendleft(reversed(certain))
         for outgoing in rest:
             if outgoing.uncertain:
                 self._fail(outgoing, error)
-            else:
-                self._stamp(outgoing)
-                self._flight.append(outgoing)
+
+    def _take_apart(self, whole: Outgoing, parts: list[Sent]) -> None:
+        """In front of everything behind it: the records keep their order."""
+        for batch, future in reversed(parts):
+            self._flight.appendleft(Outgoing(batch, future))
+            self.queued_bytes += batch.nbytes
+        self._release(whole)
+
+        def done(_: object) -> None:
+            if not whole.future.done():
+                whole.future.set_result(AppendResult(-1, -1))
+
+        all_of_them = asyncio.gather(*(future for _, future in parts), return_exceptions=True)
+        all_of_them.add_done_callback(done)
 
     def _stamp(self, outgoing: Outgoing) -> None:
         outgoing.sequence = self._next_sequence

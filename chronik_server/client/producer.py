@@ -2,17 +2,18 @@
 
 Place: a face of the client, over `outgoing`. Promise: a record's future gets its place when a
 quorum has it on disk (or what `acks` says); failed attempts are repeated without storing anything
-twice. Invariant: not more than `buffer_bytes` wait here; records of one partition keep the order
-in which they were given.
+twice; what is wrong with one record is not the others' error. Invariant: not more than
+`buffer_bytes` wait here; records of one partition keep the order in which they were given.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from chronik_server.client.outgoing import OutgoingLane, outcome
+from chronik_server.client.outgoing import OutgoingLane, Sent, outcome
 from chronik_server.client.partitioning import partition_of
 from chronik_server.client.routing import Router
 from chronik_server.protocol.data import Acks
@@ -163,20 +164,42 @@ class AsyncProducer:
         gathering.timer.cancel()
         self._turn += 1
         self._gathered_bytes -= gathering.size_bytes
-        futures = gathering.futures
+        records, futures = gathering.records, gathering.futures
+        lane = self._lane(number)
         try:
-            batch = RecordBatch.from_records(
-                gathering.records,
-                now_us=self._router.clock.time_us(),
-                compression=self._compression,
-            )
-        except (TypeError, ValueError) as error:
-            for future in futures:
+            batch = self._batch(records)
+        except (TypeError, ValueError):
+            # What is wrong with one is none of the others' business.
+            for alone, future in self._one_by_one(records, futures):
+                _tell(number, lane.submit(alone), [future])
+            self._room.set()  # a record that nobody can send takes none of it any more
+            return
+
+        def parts() -> list[Sent]:
+            found = []
+            for alone, future in self._one_by_one(records, futures):
+                found.append((alone, self._loop.create_future()))
+                _tell(number, found[-1][1], [future])
+            return found
+
+        _tell(number, lane.submit(batch, parts if len(records) > 1 else None), futures)
+
+    def _batch(self, records: list[Record]) -> RecordBatch:
+        now_us = self._router.clock.time_us()
+        return RecordBatch.from_records(records, now_us=now_us, compression=self._compression)
+
+    def _one_by_one(
+        self, records: list[Record], futures: list[asyncio.Future[Placed]]
+    ) -> Iterator[tuple[RecordBatch, asyncio.Future[Placed]]]:
+        """A batch for each record; who can have none is told why."""
+        for record, future in zip(records, futures, strict=True):
+            try:
+                batch = self._batch([record])
+            except (TypeError, ValueError) as error:
                 if not future.done():
                     future.set_exception(error)
-            return
-        sent = self._lane(number).submit(batch)
-        sent.add_done_callback(lambda done: _hand_out(number, done, futures))
+            else:
+                yield batch, future
 
     def _lane(self, number: int) -> OutgoingLane:
         lane = self._lanes.get(number)
@@ -210,6 +233,13 @@ class AsyncProducer:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _tell(
+    partition: int, sent: asyncio.Future[AppendResult], futures: list[asyncio.Future[Placed]]
+) -> None:
+    """Once the batch has its outcome."""
+    sent.add_done_callback(lambda done: _hand_out(partition, done, futures))
 
 
 def _hand_out(
