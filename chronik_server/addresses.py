@@ -47,6 +47,10 @@ def parse_address(text: str, *, what: str = "an address") -> Address:
     port = port or str(DEFAULT_PORT)
     if bad or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"{what} {text!r}: write HOST:PORT, or [IPV6]:PORT")
+    try:
+        host.encode("idna")  # as whoever connects will
+    except UnicodeError as error:
+        raise ConfigError(f"{what} {text!r}: {host!r} is no name of a host: {error}") from error
     return Address(host, int(port))
 
 

@@ -69,7 +69,9 @@ class ClusterTopics:
         if not meta.consensus.is_ready:
             raise meta.not_leader()
         if not self._group.is_current or not self._group.state.nodes:
-            raise UnavailableError("the cluster's topics are not known here yet; ask again")
+            raise UnavailableError(
+                "the cluster's topics are not known here yet; ask again", durability="not_durable"
+            )
 
     async def create(self, request: CreateTopic) -> TopicDescription:
         """See `Backend`."""
@@ -137,7 +139,9 @@ class ClusterTopics:
             if not meta.consensus.is_ready:
                 raise meta.not_leader()  # it may just have been created: its leader knows
             if not self._group.is_current:
-                raise UnavailableError("this node is still reading the cluster's topics")
+                raise UnavailableError(
+                    "this node is still reading the cluster's topics", durability="not_durable"
+                )
             known = ", ".join(sorted(self._group.state.topics)[:20]) or "none"
             raise TopicNotFoundError(f"no topic {name!r} here (topics: {known})", topic=name)
         return topic
@@ -184,7 +188,9 @@ class ClusterTopics:
             )
         place = topic.places[number]
         if self._raft.node_id in place.holders:
-            raise UnavailableError(f"{name}/{number} is being opened here; ask again")
+            raise UnavailableError(
+                f"{name}/{number} is being opened here; ask again", durability="not_durable"
+            )
         leader, _ = self.leader_of(topic, number)
         raise NotLeaderError(
             f"{name}/{number} is on other nodes ({', '.join(place.replicas)}), led by "

@@ -127,7 +127,9 @@ class Membership:
         if to is None and able:
             to = max(able, key=lambda peer: (able[peer], peer))
         if to is None:
-            raise UnavailableError("no other voter is connected and up to date")
+            raise UnavailableError(
+                "no other voter is connected and up to date", durability="not_durable"
+            )
         if to in status.voters and to not in able:
             raise UnavailableError(
                 f"node {to} is away, too far behind to lead, or its disk is full; ask again later"

@@ -20,8 +20,8 @@ from chronik_server.client.options import ClientOptions, parse_servers
 from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.overlapping import Overlapping
 from chronik_server.client.producer import AsyncProducer
-from chronik_server.client.routing import ANY, Lane, Router
-from chronik_server.errors import ConnectionLostError, UnknownOutcomeError
+from chronik_server.client.routing import ANY, Lane, Router, may_have_happened
+from chronik_server.errors import UnknownOutcomeError
 from chronik_server.protocol import cluster, data
 from chronik_server.protocol.greeting import Ping, Pong
 from chronik_server.protocol.topics import (
@@ -35,7 +35,7 @@ from chronik_server.protocol.topics import (
 from chronik_store.batching import Appendable, Batching
 from chronik_store.clock import Clock, Entropy, SystemClock, SystemEntropy
 from chronik_store.config import LogConfig
-from chronik_store.errors import ConfigError
+from chronik_store.errors import ChronikError, ConfigError
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
 from chronik_store.model import (
     AppendResult,
@@ -84,8 +84,10 @@ class AsyncClient:
         """Create a topic; committed by a quorum when it returns. TopicExistsError if it is there.
 
         exist_ok: accept that; partitions that are asked for and missing are added by a server of
-        its own, and TopicExistsError in a cluster. replicas: how many nodes keep each partition.
-        ConfigError for a name that cannot stand in a path, or numbers that the cluster cannot keep.
+        its own, and TopicExistsError in a cluster. Without it nothing is asked again that may have
+        been done: ConnectionLostError or UnavailableError then. replicas: how many nodes keep each
+        partition. ConfigError for a name that cannot stand in a path, or numbers that the cluster
+        cannot keep.
         """
         message = CreateTopic(name, partitions, exist_ok, replicas)
         answer = await self.router.ask_any(message, repeatable=exist_ok)
@@ -159,10 +161,12 @@ class AsyncClient:
         message = data.Produce(lane[0], lane[1], acks, expected_offset)
         try:
             answer = await self.router.ask_leader(lane, message, batch.buffer, repeatable=False)
-        except ConnectionLostError as error:
+        except ChronikError as error:
+            if not error.retriable or not may_have_happened(error):
+                raise
             raise UnknownOutcomeError(
-                f"the answer to a compare-and-append at {expected_offset} was lost; read "
-                "the end of the log to see what became of it"
+                f"what became of a compare-and-append at {expected_offset} is not known ({error}); "
+                "read the end of the log to see"
             ) from error
         found: data.Produced = answer.message
         return AppendResult(found.base_offset, found.end_offset, found.duplicate)
@@ -324,7 +328,8 @@ class AsyncClient:
             None if deadline_seconds is None else int(deadline_seconds * 1000),
             require_complete,
         )
-        answer = await self.router.ask_any(question)
+        seconds = self.router.options.request_seconds + (deadline_seconds or 0.0)
+        answer = await self.router.ask_any(question, timeout_seconds=seconds)
         return _search_result(topic, answer.message, answer.payload)
 
     # --- cursors ---------------------------------------------------------------------------------
@@ -406,9 +411,9 @@ class AsyncClient:
         """
         message = cluster.TransferLeader(topic, partition, to)
         if topic:
-            await self.router.ask_leader((topic, partition), message, repeatable=False)
+            await self.router.ask_leader((topic, partition), message, repeatable=to is not None)
         else:  # it has no description to look its leader up in
-            await self.router.ask_any(message, repeatable=False)
+            await self.router.ask_any(message, repeatable=to is not None)
 
     async def ping(self) -> int:
         """Some node's wall clock, microseconds since 1970 UTC."""

@@ -91,7 +91,8 @@ class Channel(asyncio.BufferedProtocol):
                     address.port,
                     ssl=context,
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:
+            # ValueError: no name of a host, as far as the resolver is concerned.
             reason = str(error) or f"no answer within {options.connect_seconds:g} s"
             raise ConnectionLostError(f"cannot connect to {address}: {reason}") from error
         hello = Hello((VERSION,), SOFTWARE, options.token, peer)

@@ -317,8 +317,10 @@ class Router:
 
 
 def may_have_happened(error: ChronikError) -> bool:
-    """The request may have been carried out although it failed."""
-    return error.durability != "not_durable" and isinstance(error, ConnectionLostError)
+    """The request that was asked may have been carried out although it failed: the node hung up,
+    stopped, or gave up waiting for its effect. Who has certainly done nothing says so.
+    """
+    return error.durability != "not_durable"
 
 
 def _failed(task: asyncio.Task[Channel]) -> bool:

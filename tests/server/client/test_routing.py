@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from chronik_server.client import AsyncClient
 from chronik_server.errors import NotLeaderError, UnknownOutcomeError
 from chronik_server.protocol import data, topics
 from chronik_server.server import Server
+from chronik_store.errors import ChronikError, UnavailableError
 from tests.server.serving import QUICK, connected, run, serving
 
 
@@ -145,12 +147,91 @@ def test_an_unknown_outcome_is_asked_again_where_that_does_no_harm(tmp_path: Pat
         async with connected(tmp_path) as (server, client):
             await client.create_topic("events")
             await client.append("events", b"x")
+            server.handlers.append = lambda *_: False  # type: ignore[method-assign]
             for kind in (data.Fetch, data.CommitCursor, data.Produce):
                 once_unknown(server, kind)
             assert 1 == len(await client.read("events", 0, consistency="linearizable"))
             await client.commit_cursor("events", "job", 1)
             with pytest.raises(UnknownOutcomeError):
                 await client.append("events", b"y", expected_offset=1)
+
+    run(main())
+
+
+def carried_out(server: Server, kind: type, error: ChronikError) -> list[int]:
+    """The first request of a kind is carried out, and then fails with `error`; how many came."""
+    handler, asked = server.handlers.by_message[kind], []
+
+    async def failing(*arguments: Any) -> Any:
+        asked.append(1)
+        answer = await handler(*arguments)
+        if len(asked) == 1:
+            raise error
+        return answer
+
+    server.handlers.by_message[kind] = failing
+    return asked
+
+
+def test_a_topic_that_may_have_been_made_is_not_asked_for_again(tmp_path: Path) -> None:
+    """It would be told that its own topic exists."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            done = UnavailableError("it is committed, and not in force here after 10 s")
+            asked = carried_out(server, topics.CreateTopic, done)
+            with pytest.raises(UnavailableError, match="committed"):
+                await client.create_topic("events")
+            assert [1] == asked
+            asked = carried_out(server, topics.DeleteTopic, done)
+            with pytest.raises(UnavailableError, match="committed"):
+                await client.delete_topic("events")
+            assert [1] == asked
+            asked = carried_out(server, topics.CreateTopic, done)
+            await client.create_topic("events", exist_ok=True)
+            assert [1, 1] == asked
+            server.handlers.append = lambda *_: False  # type: ignore[method-assign]
+            asked = carried_out(server, data.Produce, UnavailableError("this node is stopping"))
+            with pytest.raises(UnknownOutcomeError):
+                await client.append("events", b"x", expected_offset=0)
+            assert 1 == (await client.watermarks("events")).committed
+
+    run(main())
+
+
+def test_what_was_certainly_not_done_is_asked_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            create, asked = server.handlers.by_message[topics.CreateTopic], []
+
+            async def not_yet(*arguments: Any) -> Any:
+                asked.append(1)
+                if len(asked) == 1:
+                    raise UnavailableError("not known here yet", durability="not_durable")
+                return await create(*arguments)
+
+            server.handlers.by_message[topics.CreateTopic] = not_yet
+            await client.create_topic("events")
+            assert [1, 1] == asked
+
+    run(main())
+
+
+def test_a_search_has_its_deadline_to_answer(tmp_path: Path) -> None:
+    """The connection does not count as lost before that."""
+    options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=0.0)
+
+    async def main() -> None:
+        async with connected(tmp_path, options=options) as (server, client):
+            await client.create_topic("events")
+            search = server.handlers.by_message[data.Search]
+
+            async def thorough(*arguments: Any) -> Any:
+                await asyncio.sleep(0.6)
+                return await search(*arguments)
+
+            server.handlers.by_message[data.Search] = thorough
+            assert 0 == (await client.search("events", "nothing", deadline_seconds=15.0)).total
 
     run(main())
 
@@ -163,5 +244,3 @@ def once_unknown(server: Server, kind: type) -> None:
         raise UnknownOutcomeError("this node led no more before it was confirmed")
 
     server.handlers.by_message[kind] = unknown
-    if kind is data.Produce:
-        server.handlers.append = lambda *_: False  # type: ignore[method-assign]

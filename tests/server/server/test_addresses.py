@@ -1,0 +1,44 @@
+"""HOST:PORT as people write it, and what cannot be meant."""
+
+import asyncio
+
+import pytest
+
+from chronik_server.addresses import Address, parse_address
+from chronik_server.client import ClientOptions
+from chronik_server.client.channel import Channel
+from chronik_server.client.options import parse_servers
+from chronik_server.errors import ConnectionLostError
+from chronik_store.errors import ConfigError
+
+LONG = "a" * 64 + ".example"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("localhost", ("localhost", 7411)),
+        ("b\u00fccher.example:1", ("b\u00fccher.example", 1)),
+        ("a" * 63 + ".example:1", ("a" * 63 + ".example", 1)),
+        ("[::1]:7000", ("::1", 7000)),
+        ("[fe80::1%eth0]", ("fe80::1%eth0", 7411)),
+        ("10.0.0.1:65535", ("10.0.0.1", 65535)),
+    ],
+)
+def test_an_address_is_read_as_it_is_meant(text: str, address: tuple[str, int]) -> None:
+    assert address == parse_address(text)
+    assert address == parse_address(str(parse_address(text)))
+
+
+@pytest.mark.parametrize("host", [LONG, "a..example", "\ue000.example"])
+def test_a_name_that_no_resolver_takes_is_refused_where_it_is_typed(host: str) -> None:
+    with pytest.raises(ConfigError, match="no name of a host"):
+        parse_address(f"{host}:7411")
+    with pytest.raises(ConfigError):
+        parse_servers(f"127.0.0.1:1,{host}:7411")
+
+
+@pytest.mark.parametrize("host", [LONG, "a\0b"])
+def test_to_connect_to_such_a_name_is_a_typed_error(host: str) -> None:
+    with pytest.raises(ConnectionLostError, match="cannot connect"):
+        asyncio.run(Channel.open(Address(host, 7411), ClientOptions(connect_seconds=5.0)))
