@@ -25,6 +25,16 @@ def test_nothing_that_was_acknowledged_is_lost_in_a_hostile_world(seed: int) -> 
     assert [] == world.violations, f"replay: chronik simulate --cluster --seed {seed}"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(4))
+def test_many_more_seeds(block: int) -> None:
+    first = int(os.environ.get("CHRONIK_SEED", "0")) * 1000
+    for seed in range(first, first + 100)[block::4]:
+        world = ClusterStory(seed).run()
+        assert [] == world.violations, f"replay: chronik simulate --cluster --seed {seed}"
+
+
 def test_equal_seeds_run_equally() -> None:
     first, second = (ClusterStory(3, seconds=4).run() for _ in range(2))
 

@@ -44,8 +44,9 @@ def outcome(disk: SimulatedDisk, open_wal: Opens) -> tuple[Any, ...] | None:
 
 
 FLIPS = [
-    pytest.param(False, 0xFF, 1, id="killed-inverted"),
+    pytest.param(False, 0xFF, 3, id="killed-inverted"),
     pytest.param(True, 0x80, 3, id="closed-bit7"),
+    pytest.param(False, 0xFF, 1, id="killed-inverted-each", marks=pytest.mark.slow),
     pytest.param(False, 0x01, 1, id="killed-bit0", marks=pytest.mark.slow),
     pytest.param(True, 0xFF, 1, id="closed-inverted", marks=pytest.mark.slow),
 ]
