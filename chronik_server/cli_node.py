@@ -138,7 +138,7 @@ def convert(session: Session, node_id: str) -> None:
 
     check_node_id(node_id)
     cluster_id = convert_directory(
-        session.directory,
+        session.own_directory(),
         node_id,
         own_topic=METADATA_TOPIC,
         config=session.config(),

@@ -258,7 +258,13 @@ class RemoteSession(Session):
 
     server: str = ""
     consistency: Consistency = "committed"
+    is_remote = True
     has_copies = True
+
+    @property
+    def place(self) -> str:
+        """See `Session`."""
+        return self.server
 
     def confirm_reads(self) -> None:
         """Have a quorum confirm each read."""

@@ -73,7 +73,7 @@ def config_of(session: Session, options: dict[str, Any]) -> ServerConfig:
         return None if options[name] is None else parse_address(options[name], what=f"--{name}")
 
     return ServerConfig.from_env(
-        data_dir=session.directory,
+        data_dir=session.own_directory(),
         listen=address("listen"),
         advertise=address("advertise"),
         health_listen=address("health"),

@@ -54,7 +54,7 @@ def open_bucket(
     check_topic_name(topic)
     check_partition(partition)
     check_config(config)
-    store = open_object_store(url, env=env, s3=config.s3, read_only=True)
+    store = open_object_store(url, env=env, s3=config.s3, read_only=True, must_exist=True)
     bucket = StoreBucket(env, config, store, store_id=None, owner="reader", cache_directory=None)
     try:
         view = BucketView(env, store, topic, partition)

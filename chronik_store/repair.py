@@ -122,8 +122,9 @@ def _plan(
 ) -> tuple[PartitionRepair, ...]:
     if directory.foreign_owner is not None:
         raise ReadOnlyError(
-            f"{directory.path} belongs to {directory.foreign_owner}: a cluster repairs its logs "
-            "itself; remove the node's directory and let it rejoin"
+            f"{directory.path} belongs to {directory.foreign_owner}: a cluster's node repairs its "
+            "logs itself. Start it: it sets damaged files aside and catches up from the others; "
+            "keep its directory, for without it the node's id is of no more use"
         )
     store = open_object_store(
         directory.url,

@@ -13,7 +13,7 @@ import click
 from chronik_store.cli import exits
 from chronik_store.cli.options import partition_option, pass_session, verb
 from chronik_store.cli.rendering import duration_text, size_text
-from chronik_store.cli.session import Lanes, Session, lanes_of
+from chronik_store.cli.session import Lanes, Session
 from chronik_store.cli.terminal import Output, progress
 from chronik_store.model import Finding, VerifyReport
 
@@ -41,10 +41,9 @@ def command(
         with session.reading_lanes(topic, partition) as lanes:
             reports = _verify(session, topic, lanes, bucket=bucket, deep=deep)
     else:
-        with session.reading_store() as store:
-            for info in store.topics():
-                lanes = lanes_of(store, info.name, partition)
-                reports += _verify(session, info.name, lanes, bucket=bucket, deep=deep)
+        with session.every_lane(partition) as topics:
+            for name, lanes in topics:
+                reports += _verify(session, name, lanes, bucket=bucket, deep=deep)
     worst = {finding.severity for report in reports for finding in report.findings}
     if "corruption" in worst:
         return exits.CORRUPTION

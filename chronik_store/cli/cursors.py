@@ -5,6 +5,8 @@ Place: a verb group. Promise: `list` opens read-only; `set` moves a cursor back 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from chronik_store.cli import exits
@@ -12,6 +14,8 @@ from chronik_store.cli.moments import first_offset
 from chronik_store.cli.options import partition_option, pass_session, subverb, topic_argument
 from chronik_store.cli.session import Session, lanes_of
 from chronik_store.cli.terminal import say
+from chronik_store.errors import TopicNotFoundError
+from chronik_store.model import LogStatus
 
 
 @click.group("cursor")
@@ -25,10 +29,11 @@ def command() -> None:
 def list_(session: Session, topic: str | None) -> int:
     """Each cursor, where it stands, and how many records it is behind."""
     rows = []
-    with session.reading_store() as store:
-        for part in store.status().partitions:
-            if topic not in {None, part.topic}:
-                continue
+    names, parts = _found(session)
+    if topic is not None and topic not in names:
+        raise TopicNotFoundError(f"no topic {topic!r} in {session.place}", topic=topic)
+    for part in parts:
+        if topic in {None, part.topic}:
             for name, offset in sorted(part.cursors.items()):
                 behind = max(0, part.watermarks.committed - offset)
                 if session.as_json:
@@ -40,6 +45,16 @@ def list_(session: Session, topic: str | None) -> int:
     if not session.as_json and rows:
         session.output.table(("TOPIC", "PARTITION", "CURSOR", "OFFSET", "BEHIND"), rows)
     return exits.DONE if rows else exits.NOTHING
+
+
+def _found(session: Session) -> tuple[set[str], Sequence[LogStatus]]:
+    """The topics, and their partitions as far as they are known here."""
+    if session.in_bucket:
+        with session.every_lane() as topics:
+            parts = [log.status() for _, lanes in topics for _, log in lanes]
+        return {part.topic for part in parts}, parts
+    with session.reading_store() as store:
+        return {info.name for info in store.topics()}, store.status().partitions
 
 
 @subverb(

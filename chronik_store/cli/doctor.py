@@ -109,7 +109,7 @@ def _sync_seconds(descriptor: int, at: int) -> float:
 
 def _bucket(session: Session, url: str) -> dict[str, Any]:
     env = Environment()
-    store = open_object_store(url, env=env, s3=session.config().s3)
+    store = open_object_store(url, env=env, s3=session.config().s3, must_exist=True)
     try:
         report = prove_create_only(store, threads=env.threads, clock=env.clock, entropy=env.entropy)
     finally:

@@ -21,6 +21,7 @@ import click
 
 import chronik_store
 from chronik_store.cli import exits
+from chronik_store.cli.options import BOTH_NAMED
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import abandon_stdout, say
 from chronik_store.errors import ChronikError
@@ -123,7 +124,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     envvar="CHRONIK_DATA_DIR",
     show_default=True,
     show_envvar=True,
-    help="The data directory; verbs that read a topic also take a bucket's URL.",
+    help="The data directory; verbs that read topics also take a bucket's URL.",
 )
 @click.option(
     "-s",
@@ -189,7 +190,7 @@ def _session(
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
     if said == {"data_dir", "server"}:
-        raise click.UsageError("-d and -s exclude each other")
+        raise click.UsageError(BOTH_NAMED)
     is_local = ctx.invoked_subcommand in LOCAL_VERBS
     if is_local and "server" in said:
         raise click.UsageError(
@@ -200,7 +201,9 @@ def _session(
         return Session(directory=data_dir, object_store=object_store, as_json=as_json)
     if remote_session is None:
         raise click.UsageError('-s needs the extra `server`: pip install "chronik[server]"')
-    return remote_session(server, as_json)
+    session = remote_session(server, as_json)
+    session.object_store = object_store  # refused by the verb, unless a -d behind it is meant
+    return session
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -35,11 +35,35 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return callback
 
 
-def _common() -> list[click.Parameter]:
+def _set_directory(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    """As before the verb: a directory that is named beats a server of the environment."""
+    session = ctx.obj
+    if value is None or not isinstance(session, Session):
+        return
+    if not session.is_remote:
+        session.directory = value
+        return
+    if ctx.find_root().get_parameter_source("server") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError(BOTH_NAMED)
+    local = Session(directory=value, object_store=session.object_store, as_json=session.as_json)
+    each: click.Context | None = ctx
+    while each is not None:
+        each.obj, each = local, each.parent
+
+
+BOTH_NAMED = "-d and -s exclude each other"
+BUCKET_VERBS = {
+    "consume", "search", "status", "export", "verify", "doctor", "topic list", "cursor list",
+}  # fmt: skip
+"""They read from a bucket alone, too."""
+
+
+def _common(verb: str) -> list[click.Parameter]:
+    bucket = ", or a bucket's URL, to read from it" if verb in BUCKET_VERBS else ""
     return [
         click.Option(
-            ["-d", "--data-dir"], metavar="DIR", expose_value=False, callback=_set("directory"),
-            help="The data directory (or a bucket's URL, to read from it).",
+            ["-d", "--data-dir"], metavar="DIR", expose_value=False, callback=_set_directory,
+            help=f"The data directory{bucket}.",
         ),
         click.Option(
             ["--object-store"], metavar="URL", expose_value=False, callback=_set("object_store"),
@@ -55,18 +79,29 @@ def _common() -> list[click.Parameter]:
 class Verb(click.Command):
     """A command that also takes the root's options, and shows examples."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, examples: Sequence[str] = (), full_name: str = "", **kwargs: Any
+    ) -> None:
         if examples:
             kwargs["epilog"] = "\n".join(["\b", "Examples:", *("  " + line for line in examples)])
         super().__init__(*args, **kwargs)
-        self.params.extend(_common())
+        self.params.extend(_common(full_name))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        session = ctx.find_object(Session)
+        if session is not None and session.is_remote and session.object_store is not None:
+            raise click.UsageError(
+                "--object-store belongs to a data directory; a server has its own: name a "
+                "directory with -d"
+            )
+        return super().invoke(ctx)
 
 
 def verb(name: str, *examples: str) -> Callable[[F], Verb]:
     """Declare a verb: its name, and lines that can be pasted into a shell."""
 
     def decorate(function: F) -> Verb:
-        return click.command(name, cls=Verb, examples=examples)(function)
+        return click.command(name, cls=Verb, examples=examples, full_name=name)(function)
 
     return decorate
 
@@ -75,7 +110,8 @@ def subverb(group: click.Group, name: str, *examples: str) -> Callable[[F], clic
     """The same for a verb of a group: `chronik topic list`."""
 
     def decorate(function: F) -> click.Command:
-        return group.command(name, cls=Verb, examples=examples)(function)
+        full_name = f"{group.name} {name}"
+        return group.command(name, cls=Verb, examples=examples, full_name=full_name)(function)
 
     return decorate
 

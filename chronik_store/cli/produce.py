@@ -131,7 +131,7 @@ def command(
         key_field=key_field, time_field=time_field,
     )  # fmt: skip
     tally = Tally()
-    with session.writing_store() as store:
+    with session.writing_store(make=True) as store:
         if all(info.name != topic for info in store.topics()):
             store.create_topic(topic, partitions=partition + 1)
             say(f"created topic {topic}")

@@ -55,8 +55,11 @@ def command(
             raise click.UsageError(
                 "it fences whoever writes there, and nobody is to ask: say --yes"
             )
+        cut = "" if until is None and until_offset is None else (
+            " What came later is left out for good: no later restore brings it back."
+        )  # fmt: skip
         click.confirm(
-            f"Take {bucket} over? A store that still writes there will upload nothing more.",
+            f"Take {bucket} over? A store that still writes there will upload nothing more.{cut}",
             abort=True, err=True,
         )  # fmt: skip
     until_us = None if until is None else moment_us(until, session.now_us)

@@ -18,8 +18,12 @@ from chronik_store.bucket_log import open_bucket
 from chronik_store.cli.terminal import Output
 from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
+from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
+from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, TopicNotFoundError
+from chronik_store.lineage import lineage_of, survey
 from chronik_store.log_store import LogStore
+from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
 
 Lanes = list[tuple[int, PartitionLog]]
@@ -34,6 +38,8 @@ class Session:
     object_store: str | None = None
     as_json: bool = False
     clock: Clock = field(default_factory=SystemClock)
+    is_remote: ClassVar[bool] = False
+    """A server is asked, not a directory or a bucket."""
     has_copies: ClassVar[bool] = False
     """Whether topics are replicated where this run looks."""
 
@@ -46,6 +52,11 @@ class Session:
     def in_bucket(self) -> bool:
         """The place given is a URL: read from the bucket alone."""
         return "://" in self.directory
+
+    @property
+    def place(self) -> str:
+        """Where this run looks, for messages."""
+        return self.directory
 
     def confirm_reads(self) -> None:
         """Have a quorum confirm each read. ConfigError: a directory has no leader that might be
@@ -67,30 +78,73 @@ class Session:
     @contextmanager
     def reading_store(self, **changes: Any) -> Iterator[LogStore]:
         """The store, read-only."""
-        if self.in_bucket:
-            raise ConfigError(
-                f"this verb needs a data directory, not {self.directory}; give one with -d"
-            )
-        if not Path(self.directory).is_dir():
-            raise ConfigError(
-                f"no data directory {self.directory!r} here: give one with -d or "
-                "CHRONIK_DATA_DIR, or make one with `chronik topic create NAME`"
-            )
+        self._must_be_there(self.own_directory())
         # A reader runs no pipeline; said here so that no environment variable starts one.
         config = self.config(pipeline_enabled=False, **changes)
         with LogStore.open(self.directory, config=config, read_only=True) as store:
             yield store
 
     @contextmanager
-    def writing_store(self, **changes: Any) -> Iterator[LogStore]:
-        """The store, for writing; DirectoryLockedError when another writer has it."""
-        if self.in_bucket:
-            raise ConfigError(
-                f"{self.directory} is a bucket: only reading works there; `chronik restore` makes "
-                "a data directory of it"
-            )
+    def writing_store(self, *, make: bool = False, **changes: Any) -> Iterator[LogStore]:
+        """The store, for writing; DirectoryLockedError when another writer has it.
+
+        make: a directory that is not there yet is made; else ConfigError: its name is mistyped.
+        """
+        directory = self.own_directory()
+        if not make:
+            self._must_be_there(directory)
         with LogStore.open(self.directory, config=self.config(**changes)) as store:
             yield store
+
+    def own_directory(self) -> str:
+        """The data directory. ConfigError when a bucket was named."""
+        if self.in_bucket:
+            raise ConfigError(
+                f"this verb needs a data directory, and {self.directory} is a bucket: give one "
+                "with -d (`chronik restore` makes one of a bucket)"
+            )
+        return self.directory
+
+    @staticmethod
+    def _must_be_there(directory: str) -> None:
+        if not any((Path(directory) / name).exists() for name in (STORE_NAME, TOPICS_NAME)):
+            what = "is no data directory" if Path(directory).is_dir() else "is not there"
+            raise ConfigError(
+                f"no data directory: {directory!r} {what}; give one with -d or CHRONIK_DATA_DIR, "
+                "or make one with `chronik topic create NAME`"
+            )
+
+    def bucket_topics(self) -> dict[str, int]:
+        """Of the bucket that was named: topics, and how many partitions of each are there."""
+        config = self.config()
+        store = open_object_store(
+            self.directory, env=Environment(), s3=config.s3, read_only=True, must_exist=True
+        )
+        try:
+            found, topics = survey(store), dict[str, int]()
+            for topic, partition in found.partitions:
+                if lineage_of(store, topic, partition, found.deleted).head is not None:
+                    topics[topic] = max(topics.get(topic, 0), partition + 1)
+            return topics
+        finally:
+            store.close()
+
+    @contextmanager
+    def every_lane(self, partition: int | None = None) -> Iterator[Iterator[tuple[str, Lanes]]]:
+        """Of every topic its partitions, or this one, for reading, each opened when it is come to:
+        (topic, lanes), by name.
+        """
+        with ExitStack() as stack:
+            if self.in_bucket:
+                yield (
+                    (topic, stack.enter_context(self.reading_lanes(topic, partition)))
+                    for topic in sorted(self.bucket_topics())
+                )
+            else:
+                store = stack.enter_context(self.reading_store())
+                yield (
+                    (info.name, lanes_of(store, info.name, partition)) for info in store.topics()
+                )
 
     @contextmanager
     def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:

@@ -7,6 +7,8 @@ says so here (`last_error`, notes), and nothing printed holds a secret.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -15,7 +17,7 @@ from chronik_store.cli import exits
 from chronik_store.cli.options import FiniteRange, pass_session, verb
 from chronik_store.cli.plot import PARTS, bar_of
 from chronik_store.cli.rendering import size_text
-from chronik_store.cli.session import Session
+from chronik_store.cli.session import Lanes, Session
 from chronik_store.cli.terminal import Output, say
 from chronik_store.errors import TopicNotFoundError
 from chronik_store.model import LogStatus, StoreStatus
@@ -64,11 +66,15 @@ def command(session: Session, topic: str | None, watch: bool, interval: float) -
 
 
 def _bucket_status(session: Session, topic: str | None) -> int:
-    if topic is None:
-        raise click.UsageError("from a bucket, name the topic")
-    with session.reading_lanes(topic, None) as lanes:
-        for _, log in lanes:
-            _show_partition(session.output, log.status())
+    with ExitStack() as stack:
+        found: Iterable[tuple[str, Lanes]]
+        if topic is None:
+            found = stack.enter_context(session.every_lane())
+        else:
+            found = [(topic, stack.enter_context(session.reading_lanes(topic, None)))]
+        for _, lanes in found:
+            for _, log in lanes:
+                _show_partition(session.output, log.status())
     return exits.DONE
 
 

@@ -6,6 +6,7 @@ Place: a verb group. Promise: `delete` asks first on a terminal, and without one
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -25,24 +26,45 @@ def command() -> None:
 @subverb(command, "list", "chronik topic list", "chronik topic list --json")
 @pass_session
 def list_(session: Session) -> None:
-    """The topics of the data directory, with their size."""
-    with session.reading_store() as store:
-        topics = store.topics()
-        status: dict[str, list[LogStatus]] = {topic.name: [] for topic in topics}
-        for part in store.status().partitions:
-            status.setdefault(part.topic, []).append(part)
+    """The topics, with their size."""
     rows = []
-    for topic in topics:
-        records = sum(p.watermarks.committed - p.watermarks.start for p in status[topic.name])
-        size_bytes = sum(p.wal_bytes + p.segment_bytes for p in status[topic.name])
+    for topic in _bucket_topics(session) if session.in_bucket else _topics(session):
         if session.as_json:
-            session.output.json(
-                {"topic": topic.name, "topic_id": topic.topic_id, "partitions": topic.partitions,
-                 "records": records, "bytes": size_bytes}
-            )  # fmt: skip
-        rows.append((topic.name, str(topic.partitions), str(records), size_text(size_bytes)))
+            session.output.json(topic)
+        size = size_text(topic["bytes"])
+        rows.append((topic["topic"], str(topic["partitions"]), str(topic["records"]), size))
     if not session.as_json:
         session.output.table(("TOPIC", "PARTITIONS", "RECORDS", "SIZE"), rows)
+
+
+def _topics(session: Session) -> list[dict[str, Any]]:
+    with session.reading_store() as store:
+        topics = store.topics()
+        parts = store.status().partitions
+    return [
+        _summary(
+            topic.name, topic.topic_id, topic.partitions,
+            [part for part in parts if part.topic == topic.name],
+        )
+        for topic in topics
+    ]  # fmt: skip
+
+
+def _bucket_topics(session: Session) -> list[dict[str, Any]]:
+    with session.every_lane() as topics:
+        status = [(name, [log.status() for _, log in lanes]) for name, lanes in topics]
+    return [_summary(name, parts[0].topic_id, len(parts), parts) for name, parts in status]
+
+
+def _summary(name: str, topic_id: str, partitions: int, parts: list[LogStatus]) -> dict[str, Any]:
+    lines = [part.watermarks for part in parts]
+    return {
+        "topic": name,
+        "topic_id": topic_id,
+        "partitions": partitions,
+        "records": sum(line.committed - line.start for line in lines),
+        "bytes": sum(part.wal_bytes + part.segment_bytes for part in parts),
+    }
 
 
 @subverb(
@@ -76,7 +98,7 @@ def create(
     if replicas is not None and not session.has_copies:
         raise ConfigError("--replicas is for topics of a cluster: name a node with -s HOST:PORT")
     copies = {} if replicas is None else {"replicas": replicas}
-    with session.writing_store() as store:
+    with session.writing_store(make=True) as store:
         try:
             info = store.create_topic(topic, partitions=partitions, exist_ok=exist_ok, **copies)
         except TopicExistsError as error:

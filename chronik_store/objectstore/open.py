@@ -18,7 +18,7 @@ import re
 from chronik_store.config import S3Options
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError
-from chronik_store.objectstore.base import ObjectStore
+from chronik_store.objectstore.base import ObjectStore, ObjectStoreRefusedError
 from chronik_store.objectstore.layout import check_key
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.objectstore.memory import MemoryObjectStore
@@ -39,16 +39,19 @@ def open_object_store(
     s3: S3Options | None = None,
     default_path: str | None = None,
     read_only: bool = False,
+    must_exist: bool = False,
     retry: RetryPolicy | None = None,
 ) -> ObjectStore:
     """The object store behind `url`, or the directory `default_path` if there is none.
+
+    must_exist: a local directory that is not there is an error, as a bucket is; nothing is made.
 
     Stores behind a network come wrapped in the one retry policy; local ones do not, since a disk
     that fails once is not asked again.
 
     Raises:
         ConfigError: the URL cannot be used, or its scheme's extra is not installed.
-        UnavailableError: the local directory cannot be made.
+        UnavailableError: the local directory cannot be made, or is not there (`must_exist`).
     """
     if url is None:
         if default_path is None:
@@ -61,6 +64,11 @@ def open_object_store(
         raise ConfigError(f"object store {_shown(url)} is not a URL; use one of {SCHEMES}")
     scheme, rest = match["scheme"], match["rest"]
     if scheme == "file":
+        if must_exist and rest.startswith("/") and not env.fs.exists(rest):
+            raise ObjectStoreRefusedError(
+                f"there is no bucket {url}: the directory does not exist (a typing error, or "
+                "something that is not mounted)"
+            )
         return _local(rest, env, read_only=read_only)
     bucket, prefix = _split(scheme, rest)
     if scheme == "memory":

@@ -89,7 +89,8 @@ def restore(
 
     Every topic and partition of the bucket is restored. until_offset: each partition ends there at
     the latest. until_us: entries with an index timestamp after it (microseconds since 1970 UTC)
-    are left out; what is cut off stays in the bucket. The old owner, should it still run, stops
+    are left out; what is cut off stays in the bucket as objects that nothing reads any more: the
+    new log is what every later restore goes on from. The old owner, should it still run, stops
     tiering and keeps what it has; it must not be used any more.
 
     Repeatable: run it again with the same arguments after a crash or an outage.
@@ -103,8 +104,10 @@ def restore(
     absolute = absolute_path(path)
     if until_offset is not None and until_offset < 0:
         raise ConfigError(f"until_offset is {until_offset}; it must not be negative")
-    store = open_object_store(url, env=env, s3=config.s3)
+    store = open_object_store(url, env=env, s3=config.s3, must_exist=True)
     try:
+        if not env.fs.exists(absolute):
+            _bucket_identity(store)  # lest a mistyped bucket leaves an empty directory
         directory = DataDirectory.claim(env, absolute)
         try:
             job = _Job(env, config, store, directory, progress or _silent)
@@ -119,6 +122,16 @@ def restore(
 
 def _silent(_what: str, _done: int, _of: int) -> None:
     """Nobody watches."""
+
+
+def _bucket_identity(store: ObjectStore) -> StoreIdentity:
+    try:
+        data = store.get(STORE_KEY)
+    except ObjectNotFoundError as error:
+        raise ConfigError(
+            f"{store.url} holds no Chronik store (no {STORE_KEY} object): check bucket and prefix"
+        ) from error
+    return decode_store_identity(data, path=f"{store.url}/{STORE_KEY}")
 
 
 class _Job:
@@ -197,7 +210,7 @@ class _Job:
             return plan
         if fs.exists(f"{path}/{STORE_NAME}") or self._has_topics():
             raise ConfigError(f"{path} is a data directory already: restore into an empty one")
-        identity = self._bucket_identity()
+        identity = _bucket_identity(self._store)
         plan = RestorePlan(
             url,
             identity.store_id,
@@ -221,16 +234,6 @@ class _Job:
             return bool(decode_topic_catalog(file.read_at(0, file.size()), path=path).topics)
         finally:
             file.close()
-
-    def _bucket_identity(self) -> StoreIdentity:
-        try:
-            data = self._store.get(STORE_KEY)
-        except ObjectNotFoundError as error:
-            raise ConfigError(
-                f"{self._store.url} holds no Chronik store (no {STORE_KEY} object): check bucket "
-                "and prefix"
-            ) from error
-        return decode_store_identity(data, path=f"{self._store.url}/{STORE_KEY}")
 
     def _planned(self, found: Survey) -> tuple[PlannedLog, ...]:
         """Every partition up to the greatest that has a manifest; the gaps become empty logs."""

@@ -108,6 +108,7 @@ def test_a_lost_search_bundle_is_built_anew(chronik, events):
 
 
 def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):
+    (tmp_path / "bucket").mkdir()
     ran = chronik("doctor", f"file://{tmp_path}/bucket", "--json")
 
     assert (0, True) == (ran.code, ran.objects[0]["bucket"]["safe"])

@@ -291,8 +291,14 @@ def test_a_directory_that_is_in_use_is_left_alone() -> None:
 
 def test_a_prefix_without_a_store_is_refused() -> None:
     disk = SimulatedDisk()
+    env = env_of(disk)
+    with pytest.raises(UnavailableError, match="there is no bucket file:///nothing"):
+        restore("file:///nothing", "/new", config=CONFIG, env=env)
+    assert not env.fs.exists("/nothing")
+    env.fs.make_directories("/nothing")
     with pytest.raises(ConfigError, match="holds no Chronik store"):
-        restore("file:///nothing", "/new", config=CONFIG, env=env_of(disk))
+        restore("file:///nothing", "/new", config=CONFIG, env=env)
+    assert not env.fs.exists("/new")
 
 
 def test_a_deleted_topic_does_not_come_back() -> None:

@@ -1,0 +1,156 @@
+"""Where a run looks: directories, buckets and servers that are named, mistyped or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import chronik_store
+from chronik_server.cli import VERBS as SERVER_VERBS
+from chronik_server.cli_remote import session as remote
+from chronik_store.cli import main
+from chronik_store.log_store import LogStore
+
+QUIET = chronik_store.LogConfig(pipeline_enabled=False)
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The command line with the server's verbs and -s; nobody listens at NOWHERE."""
+    monkeypatch.setattr(main, "remote_session", remote)
+    monkeypatch.setattr(main, "LOCAL_VERBS", {*main.LOCAL_VERBS, "serve", "cluster"})
+    for verb, module in SERVER_VERBS.items():
+        monkeypatch.setitem(main.VERBS, verb, module)
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """Topics `a`, with two partitions and a cursor, and `b`, published; `c` is not."""
+    url = f"file://{tmp_path}/bucket"
+    with LogStore.open("data", object_store=url, config=QUIET) as store:
+        for name, partitions in (("a", 2), ("b", 1), ("c", 1)):
+            store.create_topic(name, partitions=partitions)
+            for number in range(partitions):
+                if name != "c":
+                    log = store.partition(name, number)
+                    log.append([b"one", b"two"])
+                    log.cursor("mine").commit(1)
+                    log.seal()
+        store.run_pipeline_once()
+    return url
+
+
+# --- a directory behind the verb ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_directory_that_is_named_beats_a_server_of_the_environment(
+    chronik, served, bucket, monkeypatch, behind
+):
+    monkeypatch.setenv("CHRONIK_SERVER", NOWHERE)
+    verb, where = ["consume", "b", "--json"], ["-d", "data"]
+
+    ran = chronik(*verb, *where) if behind else chronik(*where, *verb)
+
+    assert (ran.code, len(ran.objects)) == (0, 2), ran.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-s", NOWHERE, "-d", "data", "consume", "b"),
+        ("-s", NOWHERE, "consume", "b", "-d", "data"),
+        ("-s", NOWHERE, "--object-store", "file:///x", "consume", "b"),
+        ("-s", NOWHERE, "consume", "b", "--object-store", "file:///x"),
+    ],
+)
+def test_what_a_server_excludes_is_refused_wherever_it_stands(chronik, served, bucket, words):
+    ran = chronik(*words)
+    assert (ran.code, "Traceback" in ran.err) == (2, False), ran.err
+    assert "exclude each other" in ran.err or "belongs to a data directory" in ran.err
+
+
+# --- names that are mistyped ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("topic", "delete", "a", "--yes"),
+        ("cursor", "set", "a", "c", "0"),
+        ("cursor", "delete", "a", "c"),
+        ("consume", "a", "--cursor", "c"),
+        ("rebuild-index",),
+        ("consume", "a"),
+        ("status",),
+    ],
+)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_verb_that_looks_or_deletes_makes_no_store(chronik, tmp_path, words, is_there):
+    if is_there:
+        Path("mistyped").mkdir()
+    ran = chronik("-d", "mistyped", *words)
+
+    assert (ran.code, "no data directory" in ran.err) == (2, True), ran.err
+    assert [str(path) for path in Path("mistyped").glob("*")] == []
+    assert Path("mistyped").exists() == is_there
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("restore", "URL", "new", "--yes"),
+        ("doctor", "URL"),
+        ("-d", "URL", "consume", "a"),
+        ("-d", "URL", "topic", "list"),
+        ("-d", "URL", "status"),
+    ],
+)
+def test_a_bucket_that_is_not_there_is_not_made(chronik, tmp_path, words):
+    url = f"file://{tmp_path}/mistyped"
+    ran = chronik(*(url if word == "URL" else word for word in words))
+
+    assert (ran.code, f"there is no bucket {url}" in ran.err) == (3, True), ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == []
+
+
+def test_a_restore_of_what_is_no_bucket_leaves_no_directory(chronik, tmp_path):
+    Path("other").mkdir()
+    ran = chronik("restore", f"file://{tmp_path}/other", "new", "--yes")
+
+    assert (ran.code, "holds no Chronik store" in ran.err) == (2, True), ran.err
+    assert not Path("new").exists()
+
+
+def test_a_bucket_is_not_served(chronik, served, tmp_path):
+    ran = chronik("-d", f"file://{tmp_path}/bucket", "serve")
+
+    assert (ran.code, "is a bucket" in ran.err) == (2, True), ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what a bucket holds --------------------------------------------------------------------------
+
+
+def test_a_bucket_lists_its_topics(chronik, bucket):
+    found = chronik("-d", bucket, "topic", "list", "--json").objects
+    assert [(each["topic"], each["partitions"], each["records"]) for each in found] == [
+        ("a", 2, 4), ("b", 1, 2),
+    ]  # fmt: skip
+
+
+def test_a_bucket_has_a_status_a_verdict_and_cursors_without_a_topic(chronik, bucket):
+    parts = chronik("-d", bucket, "status", "--json").objects
+    assert [(part["topic"], part["partition"]) for part in parts] == [("a", 0), ("a", 1), ("b", 0)]
+    ran = chronik("-d", bucket, "verify", "--json")
+    assert [report["partition"] for report in ran.objects] == ["a/0", "a/1", "b/0"], ran.err
+    cursors = chronik("-d", bucket, "cursor", "list", "b", "--json").objects
+    assert [(each["cursor"], each["offset"]) for each in cursors] == [("mine", 1)]
+
+
+def test_cursors_of_a_topic_that_is_not_there_are_a_mistake(chronik, bucket):
+    ran = chronik("cursor", "list", "nosuch")
+    assert (ran.code, "no topic 'nosuch' in data" in ran.err) == (2, True), ran.err
+    assert chronik("cursor", "list", "c").code == 1
