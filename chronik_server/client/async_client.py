@@ -11,11 +11,11 @@ import datetime as dt
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 
 from chronik_server.addresses import Address
 from chronik_server.client.consumer import AsyncConsumer, Start
-from chronik_server.client.fetching import records_of
+from chronik_server.client.fetching import records_of, search_result_of
 from chronik_server.client.options import ClientOptions, parse_servers
 from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.overlapping import Overlapping
@@ -36,12 +36,11 @@ from chronik_store.batching import Appendable, Batching
 from chronik_store.clock import Clock, Entropy, SystemClock, SystemEntropy
 from chronik_store.config import LogConfig
 from chronik_store.errors import ChronikError, ConfigError
-from chronik_store.format.record_batch import RecordBatch, StoredBatch
+from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import (
     AppendResult,
     FetchResult,
     PipelineReport,
-    SearchHit,
     SearchResult,
     TopicInfo,
     Watermarks,
@@ -330,7 +329,7 @@ class AsyncClient:
         )
         seconds = self.router.options.request_seconds + (deadline_seconds or 0.0)
         answer = await self.router.ask_any(question, timeout_seconds=seconds)
-        return _search_result(topic, answer.message, answer.payload)
+        return search_result_of(topic, answer.message, answer.payload)
 
     # --- cursors ---------------------------------------------------------------------------------
 
@@ -441,21 +440,3 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def _search_result(topic: str, found: data.Searched, payload: Any) -> SearchResult:
-    records = StoredBatch(payload, 0, 0).records() if found.hits else []
-    hits = []
-    for hit, record in zip(found.hits, records, strict=True):
-        placed = type(record)(
-            record.value, record.key, record.timestamp_us, record.headers, hit.offset
-        )
-        hits.append(SearchHit(placed, hit.offset, hit.score, topic, hit.partition))
-    return SearchResult(
-        hits=tuple(hits),
-        total=found.total,
-        total_is_exact=found.total_is_exact,
-        coverage=found.coverage,
-        unknown_paths=found.unknown_paths,
-        elapsed_seconds=found.elapsed_us / 1_000_000,
-    )

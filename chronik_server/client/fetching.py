@@ -1,21 +1,23 @@
-"""From the payload of a fetch to records.
+"""From the payload of a fetch, or of a search, to records.
 
-Place: under the client's `read` and its consumer. Promise: every entry and every byte of its batch
-is verified against the checksums that its producer and its leader made. Invariant: records come
-contiguous from the offset asked for; a gap is CorruptionError, never skipped.
+Place: under the client's `read` and `search` and its consumer. Promise: every entry and every byte
+of its batch is verified against the checksums that its producer and its leader made. Invariant:
+records of a fetch come contiguous from the offset asked for; a gap is CorruptionError, never
+skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
+from chronik_server.protocol import data
 from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.entry import iter_entries
 from chronik_store.format.record_batch import StoredBatch
-from chronik_store.model import StoredRecord
+from chronik_store.model import SearchHit, SearchResult, StoredRecord
 
 PIECE_BYTES: Final = 128 << 10
 """Batches smaller than this are handed out together."""
@@ -64,3 +66,22 @@ def pieces(batches: Iterable[StoredBatch], offset: int, stop: int) -> Iterator[l
             records, size = [], 0
     if records:
         yield records
+
+
+def search_result_of(topic: str, found: data.Searched, payload: Any) -> SearchResult:
+    """What was found, its records out of the payload."""
+    records = StoredBatch(payload, 0, 0).records() if found.hits else []
+    hits = []
+    for hit, record in zip(found.hits, records, strict=True):
+        placed = type(record)(
+            record.value, record.key, record.timestamp_us, record.headers, hit.offset
+        )
+        hits.append(SearchHit(placed, hit.offset, hit.score, topic, hit.partition))
+    return SearchResult(
+        hits=tuple(hits),
+        total=found.total,
+        total_is_exact=found.total_is_exact,
+        coverage=found.coverage,
+        unknown_paths=found.unknown_paths,
+        elapsed_seconds=found.elapsed_us / 1_000_000,
+    )

@@ -10,7 +10,13 @@ import pytest
 
 from chronik_store import LogConfig, LogStore
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, ConfigError, CorruptionError, FencedError
+from chronik_store.errors import (
+    ChronikError,
+    ConfigError,
+    CorruptionError,
+    FencedError,
+    UnavailableError,
+)
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import Record
 from chronik_store.objectstore.layout import parse_manifest_key
