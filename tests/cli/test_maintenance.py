@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
-from chronik_store.cli import doctor
+import pytest
+
+from chronik_store.cli import doctor, rebuilding
 from chronik_store.clock import SystemClock
+from chronik_store.model import PipelineReport
 from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
 
@@ -105,6 +109,49 @@ def test_a_lost_search_bundle_is_built_anew(chronik, events):
     assert ["10"] == chronik("search", "events", "full", "-c").lines
     assert 0 == chronik("rebuild-index", "--json").objects[0]["rebuilt"]
     assert 1 == chronik("rebuild-index", "events", "--all", "--json").objects[0]["rebuilt"]
+
+
+def test_where_indexing_is_off_a_rebuild_is_refused(chronik, events, monkeypatch):
+    monkeypatch.setenv("CHRONIK_WAL_INDEXING_ENABLED", "false")
+    ran = chronik("rebuild-index", "--all")
+
+    assert 2 == ran.code
+    assert "indexing is off" in ran.err
+
+
+def test_a_rebuild_in_a_fenced_directory_ends_and_says_why(chronik, events, tmp_path):
+    assert 0 == chronik("restore", f"file://{tmp_path}/data/object_store", "again", "--yes").code
+    for _ in range(2):  # it is fenced in the first, and was before the second
+        ran = chronik("rebuild-index", "--all")
+
+        assert 3 == ran.code
+        assert "0 of 1 rebuilt" in ran.err
+    assert "fenced: " in ran.err
+
+
+@pytest.mark.parametrize("indexed", [[1], [2, 1, 3]])
+def test_a_rebuild_runs_the_pipeline_until_it_rests(indexed, capfd):
+    """Three are wanted; retention takes two of them, or segments without an index come first."""
+
+    class Log:
+        runs = 0
+
+        def run_pipeline_once(self):
+            self.runs += 1
+            return PipelineReport(indexed=dict(enumerate(indexed, 1)).get(self.runs, 0))
+
+        def status(self):
+            return SimpleNamespace(fenced=False, last_error=None, notes=())
+
+    class Store:
+        def rebuild_indexes(self, *_, **__):
+            return 3
+
+    log = Log()
+    built = rebuilding._rebuild(Store(), "events", 0, log, everything=True)
+
+    assert (len(indexed) + 1, min(3, sum(indexed))) == (log.runs, built)
+    assert ("1 of 3 rebuilt" in capfd.readouterr().err) == (built < 3)
 
 
 def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):
