@@ -178,7 +178,7 @@ class PartitionLog:
         return self.watermarks.sealed
 
     def run_pipeline_once(self) -> PipelineReport:
-        """Seal what is due, upload, index, publish, prune, retain, collect: one bounded step.
+        """Seal what is due, upload, publish, prune, retain, collect, index: one bounded step.
 
         Errors of the bucket are in the report, not raised; nothing is skipped over.
         """

@@ -1,4 +1,4 @@
-"""The pipeline: seal > upload > index > publish > prune > retain > collect.
+"""The pipeline: seal > upload > publish > prune > retain > collect > index.
 
 Place: the only writer-side code that knows several rooms (WAL, segments, bucket, search). Promise:
 `Pipeline.run_once(partition)` does a bounded amount of each stage's work; every stage plans afresh
@@ -10,12 +10,14 @@ Invariant: the manifest changes by committed entries only, so a run that died in
 changed nothing that the log does not know. Order of effects, for each object: named in the log
 (INTENT), put and verified, listed (ADD_SEGMENT, ADD_INDEX), published, and only then may a local
 copy go; off the list (DROP_PREFIX, a replaced bundle), published, and only then may the object go.
+An index takes seconds to build, so it comes last and nothing waits for it; what was indexed is
+published in the same run, and the local copies that waited for it go.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from chronik_store.errors import ChronikError, FencedError, LogClosedError
 from chronik_store.manifest.state import OpenSegment
@@ -42,12 +44,14 @@ _log = logging.getLogger("chronik_store.pipeline")
 STAGES: tuple[tuple[str, Callable[[Turn], None]], ...] = (
     ("seal", seal.seal),
     ("upload", upload.upload),
-    ("index", index.index),
     ("publish", publish.publish),
     ("prune", prune.prune),
     ("retain", retain.retain),
     ("collect", collect.collect),
+    ("index", index.index),
 )
+BEHIND_INDEX = ("publish", "prune")
+"""The stages that follow once more where something was indexed."""
 
 
 class Pipeline:
@@ -119,7 +123,7 @@ def _run_stages(turn: Turn) -> tuple[str, ...]:
         return ()
     errors: list[str] = []
     partition = turn.partition
-    for name, stage in STAGES:
+    for name, stage in _planned(turn):
         try:
             stage(turn)
         except SteppedDownError:
@@ -143,6 +147,12 @@ def _run_stages(turn: Turn) -> tuple[str, ...]:
             partition.note_error(name, None)
             turn.lane.reported.pop(name, None)
     return tuple(errors)
+
+
+def _planned(turn: Turn) -> Iterator[tuple[str, Callable[[Turn], None]]]:
+    yield from STAGES
+    if turn.done["indexed"]:
+        yield from (each for each in STAGES if each[0] in BEHIND_INDEX)
 
 
 def _describe(turn: Turn, stage: str, error: Exception) -> str:

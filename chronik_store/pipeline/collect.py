@@ -1,6 +1,6 @@
 """Collect: delete the objects that the log no longer names as alive.
 
-Place: last stage. Promise: an object is deleted only when a committed *and published* entry made
+Place: after retain. Promise: an object is deleted only when a committed *and published* entry made
 it garbage and `garbage_seconds` have passed, so that readers of an older manifest had time; then
 COLLECTED takes it off the list. A crash between the two deletes it again, which is no error.
 Invariant: nothing that the manifest lists as a segment, a bundle or an intent is ever deleted,

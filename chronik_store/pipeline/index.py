@@ -1,6 +1,7 @@
 """Index: give each listed segment its search bundle.
 
-Place: after upload. Promise: segments are indexed oldest first; a segment whose bundle this
+Place: last stage, since a build takes seconds for each hundred megabytes and no other stage waits
+for it. Promise: segments are indexed oldest first; a segment whose bundle this
 engine cannot read counts as not indexed and gets a new one; a failure stalls indexing there and
 nothing else. Invariant: bundles are not reproducible, so the first committed ADD_INDEX wins and
 every bundle key is in the log before its object can exist (INTENT): the loser is named garbage.

@@ -1,9 +1,9 @@
 """Publish: put the manifest into the bucket, as the next number of its folder (protocol 5).
 
-Place: after upload and index. Promise: what a committed PUBLISHED covers can be found from the
-bucket alone; local copies and garbage wait for it. Invariant: numbers are dense, created only if
-absent, read back before PUBLISHED is proposed; only committed state goes in, so `folded_to` is
-the index of the last change in it.
+Place: after upload, and once more after index. Promise: what a committed PUBLISHED covers can be
+found from the bucket alone; local copies and garbage wait for it. Invariant: numbers are dense,
+created only if absent, read back before PUBLISHED is proposed; only committed state goes in, so
+`folded_to` is the index of the last change in it.
 
     put n = last PUBLISHED + 1 -> created: read back, still the newest? -> PUBLISHED(n)
                                -> exists:  a former state of ours       -> PUBLISHED(n) for *it*

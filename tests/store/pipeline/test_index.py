@@ -49,6 +49,30 @@ def test_a_segment_is_indexed_in_the_run_that_uploads_it(make: Any) -> None:
     assert [name for _, _, files in os.walk(world.index_directory()) for name in files] == []
 
 
+def test_nothing_waits_for_a_build_and_what_it_built_is_published_in_the_same_run(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import chronik_store.pipeline.index as index_room
+
+    world = make()
+    process = world.open()
+    process.append(5)
+    meanwhile = []
+    build = index_room.build_bundle
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        manifest = process.manifest
+        meanwhile.append((manifest.published_number, world.wal_offsets()))
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(index_room, "build_bundle", watched)
+    report = process.run()
+    assert meanwhile == [(1, set())]
+    assert (report.indexed, report.published, report.errors) == (1, 2, ())
+    assert process.manifest.generation <= process.manifest.published_folded_to
+    assert process.run().idle
+
+
 def test_switched_off_it_stands_still_and_holds_nothing_up(make: Any) -> None:
     """Protocol 7, S4."""
     world = make(indexing_enabled=False)

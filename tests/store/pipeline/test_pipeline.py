@@ -16,15 +16,15 @@ def with_stage(monkeypatch: pytest.MonkeyPatch, name: str, stage: Any) -> None:
     monkeypatch.setattr(room, "STAGES", stages)
 
 
-def test_the_stages_run_in_the_order_of_the_plot_line() -> None:
+def test_an_index_comes_last_since_it_takes_longest() -> None:
     assert [name for name, _ in room.STAGES] == [
         "seal",
         "upload",
-        "index",
         "publish",
         "prune",
         "retain",
         "collect",
+        "index",
     ]
 
 
