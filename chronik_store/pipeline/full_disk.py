@@ -41,6 +41,7 @@ def upload_from_memory(
         )
         turn.intend(info.key, sealed.first_index)
         turn.check()
+        turn.lane.put.add(info.key)
         return info, put_verified(turn.tiering.store, info.key, memory.content)
 
 

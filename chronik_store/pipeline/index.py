@@ -85,6 +85,7 @@ def _index_one(turn: Turn, segment: SegmentInfo) -> None:
             clock_us=turn.now_us(),
         )
     )
+    turn.lane.put.discard(key)
     _forget_bundle(turn)
     # Not listed: another bundle won, or retention took the segment. Either way it is garbage now.
     for each in turn.manifest.segments:

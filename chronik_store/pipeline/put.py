@@ -48,6 +48,7 @@ def put_file(
                 raise CorruptionError(f"{path}: its bytes changed since it was written", path=path)
             with turn.tiering.budget.take(file.size()), file.map() as body:
                 (check or turn.check)()
+                turn.lane.put.add(key)
                 return put_verified(turn.tiering.store, key, body)
         finally:
             file.close()

@@ -1,9 +1,9 @@
 """One run of the pipeline over one partition: what a stage may see and do.
 
 Place: handed to each stage. Promise: a put, a delete and a proposal happen only while this log
-leads in the term that the run began in (protocol 8); the bucket's folder was found to be this
-log's own before anything is put there (protocol 11). Invariant: `Lane` holds hints only: losing
-it (a restart) costs work done twice, never a decision made wrongly.
+leads in the term that the run began in (protocol 8), but for what `Lane.put` names; the bucket's
+folder was found to be this log's own before anything is put there (protocol 11). Invariant: `Lane`
+holds hints only: losing it (a restart) costs work done twice, never a decision made wrongly.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Lane:
     """Keys of bundles that somebody asked to have built anew."""
     offered: str | None = None
     """With upload "all": the key of the segment that this follower has put last."""
+    put: set[str] = field(default_factory=set)
+    """Objects that this process has put, or may have, and that no entry of its own has listed."""
     indexed_generation: int = -1
     """The manifest generation in which every segment had a bundle that this engine reads."""
     reported: dict[str, str] = field(default_factory=dict)

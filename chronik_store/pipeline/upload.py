@@ -62,6 +62,7 @@ def _upload_next(turn: Turn, sealed: SealedRange) -> None:
     turn.done["uploaded" if outcome == "created" else "adopted"] += 1
     turn.done["uploaded_bytes"] += info.size_bytes if outcome == "created" else 0
     turn.propose(AddSegment(segment=info))
+    turn.lane.put.discard(info.key)
     if sealed in turn.manifest.sealed:
         raise NotNextError(
             f"segment {info.key} is in the bucket but was not accepted as the next one; the "

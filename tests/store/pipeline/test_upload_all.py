@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chronik_store.errors import ConfigError, UnavailableError
+from chronik_store.format.control import DropPrefix
 
 
 def announced(kit: Any, **config: Any) -> Any:
@@ -68,6 +69,60 @@ def test_a_follower_puts_a_segment_once(kit: Any) -> None:
         follower.run()
 
     assert 1 == sum(verb == "put" for verb, _ in follower.bucket.calls)
+
+
+def successor(kit: Any, world: Any) -> Any:
+    """Another leads now, while the process before it goes on."""
+    world.term += 1
+    return kit.Process(world, kit.Steps())
+
+
+@pytest.mark.parametrize("who", ["a follower", "a deposed leader"])
+def test_a_put_that_comes_when_all_is_collected_is_taken_back(kit: Any, who: str) -> None:
+    """A process is stopped (SIGSTOP, a paused machine) between its last look and its put."""
+    world = announced(kit, upload="all" if who == "a follower" else "leader")
+    late = world.open()
+    if who == "a follower":
+        late.leads = None
+    leader = successor(kit, world)
+    put = late.bucket.put_if_absent
+
+    def stopped(key: str, data: Any) -> Any:
+        late.bucket.put_if_absent = put
+        leader.drain()
+        command = DropPrefix(offset=5, reason="test", clock_us=world.clock.time_us())
+        leader.propose(command, term=world.term)
+        leader.drain()
+        world.clock.advance(101)
+        leader.drain()
+        assert world.object_keys("segments/") == []
+        late.leads = None
+        late.state = world.folded()  # the other leader's entries arrive
+        outcome = put(key, data)
+        assert world.object_keys("segments/") == [key]
+        return outcome
+
+    late.bucket.put_if_absent = stopped
+    report = late.run()
+    assert (1, ()) == (report.collected_objects, report.errors)
+    assert world.object_keys("segments/") == []
+    assert late.run().idle
+
+
+def test_what_the_log_still_names_is_not_taken_back(kit: Any) -> None:
+    world = announced(kit, upload="all")
+    follower = follower_of(world)
+    follower.run()
+    leader = successor(kit, world)
+    leader.drain()
+    follower.state = world.folded()
+    follower.run()
+    assert world.ranges_in_bucket() == [(0, 5)]
+
+    leader.propose(DropPrefix(offset=5, reason="test", clock_us=0), term=world.term)
+    follower.state = world.folded()
+    follower.run()
+    assert world.ranges_in_bucket() == [(0, 5)]  # garbage by now, and the leader's to collect
 
 
 def test_another_policy_is_refused(kit: Any) -> None:
