@@ -15,13 +15,15 @@ assertion, over a coverage that is derived anew. Files go front to back, so what
 hole. When only a checkpoint is missing, the WAL is rotated to make one.
 
 Local segment files go by (1) and (3), the oldest first, when they are indexed (or will not be),
-beyond the `local_segment_bytes` newest; a nearly full disk lifts the latter two.
+beyond the `local_segment_bytes` newest; a nearly full disk lifts the latter two. Half-written ones
+go at once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -30,6 +32,7 @@ from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.objectstore.layout import parse_segment_key, segments_prefix
 from chronik_store.pipeline.contract import WalFile
 from chronik_store.pipeline.turn import Turn
+from chronik_store.segment.sealer import is_unfinished
 
 _log = logging.getLogger("chronik_store.pipeline")
 
@@ -175,8 +178,13 @@ def _prune_local(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
     by_base = {each.base_offset: each for each in covered.segments}
     pressed = _disk_is_short(turn)
     kept_bytes = 0
+    names = _names(turn)
+    # Upload runs in this thread and is not under way: a crash left these. The range may have gone
+    # from memory or from another leader since, and then nobody would write over them.
+    for name in filter(is_unfinished, names):
+        _remove(turn, f"{turn.local.directory}/{name}")
     keep_bytes = 0 if pressed else turn.tiering.config.local_segment_bytes
-    for name, base_offset, end_offset, size_bytes in reversed(_local_files(turn, manifest)):
+    for name, base_offset, end_offset, size_bytes in reversed(_local_files(turn, manifest, names)):
         segment = by_base.get(base_offset)
         if end_offset > manifest.start_offset:
             waits = turn.tiering.config.indexing_enabled and not pressed
@@ -193,21 +201,32 @@ def _prune_local(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
         turn.done["pruned_bytes"] += size_bytes
 
 
-def _local_files(turn: Turn, manifest: Manifest) -> list[tuple[str, int, int, int]]:
+def _names(turn: Turn) -> list[str]:
+    """All that is in the directory of the local segment files."""
+    try:
+        return turn.tiering.env.fs.list(turn.local.directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UnavailableError(f"{turn.local.directory}: cannot be listed: {error}") from error
+
+
+def _local_files(
+    turn: Turn, manifest: Manifest, names: Sequence[str]
+) -> list[tuple[str, int, int, int]]:
     """(name, base, end, bytes) of the local segment files, by base offset."""
     fs = turn.tiering.env.fs
     prefix = segments_prefix(manifest.topic, manifest.partition)
     found = []
     try:
-        for name in fs.list(turn.local.directory):
+        for name in names:
             run = parse_segment_key(prefix + name)
             if run is not None:
-                size_bytes = fs.stat(f"{turn.local.directory}/{name}").size_bytes
-                found.append((name, run.base_offset, run.end_offset, size_bytes))
-    except FileNotFoundError:
-        return found
+                with suppress(FileNotFoundError):  # gone already
+                    size_bytes = fs.stat(f"{turn.local.directory}/{name}").size_bytes
+                    found.append((name, run.base_offset, run.end_offset, size_bytes))
     except OSError as error:
-        raise UnavailableError(f"{turn.local.directory}: cannot be listed: {error}") from error
+        raise UnavailableError(f"{turn.local.directory}: cannot be looked at: {error}") from error
     return found
 
 

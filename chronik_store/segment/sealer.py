@@ -26,6 +26,7 @@ from chronik_store.segment.sparse import FooterBuilder
 WRITE_BYTES = 1 << 20
 """Entries are gathered to at least this much before a write."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNFINISHED = ".tmp"
 
 NameSegment = Callable[[int, int, int, str], str]
 """(base_offset, end_offset, term, content_hash) -> object key."""
@@ -56,7 +57,7 @@ def write_segment(
     Errors: CorruptionError (entries damaged, missing or out of order), DiskFullError,
     UnavailableError, and what `entries` raises; after any of them nothing new is visible.
     """
-    temporary = f"{directory}/sealing-{sealed.base_offset:020}.tmp"
+    temporary = f"{directory}/sealing-{sealed.base_offset:020}{_UNFINISHED}"
     try:
         with suppress(FileNotFoundError):
             fs.remove(temporary)
@@ -73,6 +74,11 @@ def write_segment(
     except OSError as error:
         raise _translated(error, temporary) from error
     return info
+
+
+def is_unfinished(name: str) -> bool:
+    """A file of `write_segment` that is no segment yet: being written, or left by a crash."""
+    return name.startswith("sealing-") and name.endswith(_UNFINISHED)
 
 
 class _Writer:

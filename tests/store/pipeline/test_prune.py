@@ -132,6 +132,21 @@ def test_local_segments_wait_for_their_index(kit: Any, monkeypatch: pytest.Monke
     assert local_files(world) == []
 
 
+@pytest.mark.parametrize("leads", [True, False])
+def test_what_a_crash_left_of_a_segment_goes_although_nobody_writes_it_again(
+    kit: Any, leads: bool
+) -> None:
+    world, _ = tiered(kit)  # the range went from memory, or from another leader
+    process = world.open()
+    process.leads = process.leads if leads else None
+    world.disk.make_directories("/data/segments/t/0")
+    world.disk.create("/data/segments/t/0/sealing-00000000000000000000.tmp").close()
+    assert "sealing-00000000000000000000.tmp" in local_files(world)
+
+    assert process.run().errors == ()
+    assert local_files(world) == []
+
+
 def test_a_dropped_prefix_leaves_the_disk_once_the_drop_is_published(kit: Any) -> None:
     """Protocol 7, S3; known bug 13."""
     world = kit.World()
