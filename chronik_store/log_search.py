@@ -18,9 +18,11 @@ from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_view import LogView
 from chronik_store.model import Position, SearchResult, StoredRecord
+from chronik_store.objectstore.patience import patience
 from chronik_store.read_chain import ReadChain
 from chronik_store.search.bundle_cache import BundleCache
 from chronik_store.search.query import check_query
+from chronik_store.search.query_tree import CheckedQuery
 from chronik_store.search.searcher import BundleRef, SearchOptions, SearchPlan, execute, unindexed
 from chronik_store.search.tail import TailIndex
 from chronik_store.search_scratch import SearchScratch
@@ -86,7 +88,7 @@ class LogSearch:
     ) -> SearchResult:
         """See `PartitionLog.search`."""
         checked = check_query(query)
-        deadline = self._config.search_deadline_seconds
+        clock, deadline = self._env.clock, self._config.search_deadline_seconds
         options = SearchOptions(
             since_us=since_us,
             until_us=until_us,
@@ -97,9 +99,15 @@ class LogSearch:
             deadline_seconds=deadline if deadline_seconds is None else deadline_seconds,
             require_complete=require_complete,
         )
+        seconds = options.deadline_seconds
+        # In an outage each request would be tried for longer than most searches have.
+        with patience(None if seconds is None else clock.monotonic() + seconds):
+            return execute(self._plan(checked, options))
+
+    def _plan(self, checked: CheckedQuery, options: SearchOptions) -> SearchPlan:
         committed = self._view.refresh()
         manifest = self._view.manifest
-        plan = SearchPlan(
+        return SearchPlan(
             query=checked,
             options=options,
             bundles=self._bundle_refs(manifest),
@@ -113,7 +121,6 @@ class LogSearch:
             topic=manifest.topic,
             partition=manifest.partition,
         )
-        return execute(plan)
 
     def feed_tail(self, deadline_seconds: float) -> None:
         """Index what was committed since, if this log has been searched before (protocol 19).

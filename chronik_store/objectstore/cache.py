@@ -24,6 +24,7 @@ from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.disk_blocks import DiskBlocks
 from chronik_store.objectstore.flights import Flight, runs
 from chronik_store.objectstore.lru import ByteBoundedLru
+from chronik_store.objectstore.patience import patient_until
 from chronik_store.objectstore.streams import SequentialReads
 from chronik_store.threads import ThreadHandle, Threads
 
@@ -288,6 +289,7 @@ class BlockCache:
                 # The claims behind it will not be fetched: nobody may wait for them for ever.
                 for rest in own[position + 1 :]:
                     rest.error = error
+                    rest.background |= flight.background
                     self._land(source.key, rest)
                 raise
 
@@ -298,6 +300,8 @@ class BlockCache:
             fetched = self._bring(source, flight)
         except BaseException as error:
             flight.error = error
+            # Whoever else waits for it may have more time than this thread: they ask again.
+            flight.background |= patient_until() is not None
             raise
         finally:
             self._land(source.key, flight)

@@ -2,7 +2,8 @@
 
 Place: below `cache`. Promise: a flight ends once, with blocks or with an error, and whoever waits
 for it gets exactly that. Invariant: an error of a fetch that somebody asked for reaches all who
-wait; one of a fetch ahead of need reaches nobody (who needs the blocks asks again).
+wait; one of a fetch ahead of need, or of a caller in a hurry, reaches nobody else (who needs the
+blocks asks again).
 """
 
 from __future__ import annotations

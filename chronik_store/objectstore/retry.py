@@ -2,10 +2,11 @@
 
 Place: wraps any `base.ObjectStore`; below it nothing retries (botocore and s3fs are told not
 to, since stacked retries multiply: 25 requests and 37 s for one put were measured). Promise: a
-retriable failure is tried again with exponential back-off and jitter until a total deadline, and
-the last error is raised then. Invariant: the outcome of a create is never guessed: once an
-attempt may have had its effect, a later EXISTS is returned as such (the caller compares, see
-`verified`), and an error says "unknown" even if the last attempt alone was certainly not done.
+retriable failure is tried again with exponential back-off and jitter until a total deadline, or
+that of whoever asks (`patience`), and the last error is raised then. Invariant: the outcome of a
+create is never guessed: once an attempt may have had its effect, a later EXISTS is returned as such
+(the caller compares, see `verified`), and an error says "unknown" even if the last attempt alone
+was certainly not done.
 
 Not tenacity or stamina: both read the clock themselves, and here time is injected.
 """
@@ -20,6 +21,7 @@ from typing import TypeVar
 from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import UnavailableError
 from chronik_store.objectstore.base import Buffer, ObjectInfo, ObjectStore, PutOutcome
+from chronik_store.objectstore.patience import patient_until
 
 _log = logging.getLogger("chronik_store.objectstore")
 _Result = TypeVar("_Result")
@@ -96,12 +98,15 @@ class RetryingObjectStore:
                 may_be_done = may_be_done or error.durability == "unknown"
                 # Half fixed, half random: rivals spread, and no wait is nearly zero.
                 pause = self._entropy.uniform(wait_seconds / 2, wait_seconds)
-                elapsed = self._clock.monotonic() - started
+                now = self._clock.monotonic()
+                elapsed = now - started
                 if error.retriable:
                     self._note_failure(error, elapsed)
                 else:
                     self._note_answer()
                 is_late = attempts > 1 and elapsed + pause > policy.deadline_seconds
+                until = patient_until()
+                is_late = is_late or (until is not None and now + pause > until)
                 if is_late or not error.retriable:
                     if may_be_done and error.durability == "not_durable":
                         error.durability = "unknown"

@@ -9,6 +9,7 @@ from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.cache import BlockCache
 from chronik_store.objectstore.memory import MemoryObjectStore
+from chronik_store.objectstore.patience import patience
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
 from chronik_store.testing.object_store_kit import together
 from chronik_store.threads import SystemThreads
@@ -254,6 +255,26 @@ def test_a_failed_get_wakes_all_who_wait_with_the_error(make_cache, store):
     assert [type(result) for result in results] == [UnavailableError] * 5
     assert len({id(result) for result in results}) == 5
     assert source.read_range(100, 1000) == BODY[100:1100]
+
+
+def test_who_waits_for_somebody_in_a_hurry_asks_again(make_cache, store):
+    cache = make_cache()
+    source, gate = opened(cache, store), Gate(store)
+    store.add(Fault("unavailable", "range"))
+
+    def hurried():
+        with patience(0.0):
+            return source.read_range(100, 1000)
+
+    first, failed = start(1, hurried)
+    assert gate.arrived.acquire(timeout=10)
+    others, results = start(2, lambda: source.read_range(100, 1000))
+    wait_for(lambda: cache.stats().waits == 2)
+    gate.opened.set()
+    for thread in (*first, *others):
+        thread.join(10)
+    assert [type(result) for result in failed] == [UnavailableError]
+    assert results == [BODY[100:1100]] * 2
 
 
 def test_of_several_gaps_a_failed_one_leaves_nobody_waiting(make_cache, store):

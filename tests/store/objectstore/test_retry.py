@@ -3,6 +3,7 @@ import pytest
 from chronik_store.errors import AccessDeniedError, UnavailableError
 from chronik_store.objectstore.base import ObjectNotFoundError, PutOutcome
 from chronik_store.objectstore.memory import MemoryObjectStore
+from chronik_store.objectstore.patience import patience, patient_until
 from chronik_store.objectstore.retry import RetryingObjectStore, RetryPolicy
 from chronik_store.objectstore.verified import put_verified
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
@@ -68,6 +69,30 @@ def test_no_attempt_starts_after_the_deadline(store, faulty, clock):
     assert clock.sleeps == [1, 2, 4]  # another 4 would end at 11
     assert len(faulty.calls) == 4
     assert caught.value.retriable
+
+
+def test_who_has_less_time_is_told_sooner(store, faulty, clock):
+    faulty.add(Fault("unavailable", times=None))
+    with patience(4.0), pytest.raises(UnavailableError):
+        store.get("k")
+    assert clock.sleeps == [1, 2]  # another 4 would end at 7
+
+    with patience(clock.now), pytest.raises(UnavailableError):
+        store.get("k")
+    assert clock.sleeps == [1, 2]
+    assert len(faulty.calls) == 4
+
+
+def test_an_inner_deadline_gives_no_more_time_and_ends_with_its_context():
+    with patience(4.0):
+        with patience(9.0):
+            assert patient_until() == 4.0
+        with patience(2.0):
+            assert patient_until() == 2.0
+        with patience(None):
+            assert patient_until() == 4.0
+        assert patient_until() == 4.0
+    assert patient_until() is None
 
 
 def test_slow_attempts_count_towards_the_deadline(store, faulty):
