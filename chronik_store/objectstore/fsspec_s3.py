@@ -77,7 +77,9 @@ class S3ObjectStore:
         self._options = options
         self._loop = asyncio.new_event_loop()
         self._files = _file_system(options, self._loop)
+        self._lock = threads.lock()
         self._closed = False
+        """Guarded by `_lock`: what is handed to the loop is handed over before the loop ends."""
         self._thread = threads.spawn(self._run_loop, name=f"chronik-s3-{bucket}")
 
     @property
@@ -142,9 +144,10 @@ class S3ObjectStore:
 
     def close(self) -> None:
         """Close the connections and end the thread. Calls under way fail as unavailable."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(self._options.connect_timeout_seconds)
 
@@ -289,20 +292,18 @@ class S3ObjectStore:
         patience_seconds: float | None = None,
     ) -> _Result:
         """Run a request on the loop; what it raises leaves as ours."""
-        if self._closed:
-            request.close()
-            raise ObjectStoreRefusedError(f"{self.url}: the store is closed")
         limit = (
             None
             if patience_seconds is None and verb == "get"
             else (patience_seconds or self._patience_seconds(0))
         )
-        future = asyncio.run_coroutine_threadsafe(_bounded(request, limit), self._loop)
+        future = self._schedule(request, limit)
         try:
             return future.result()
         except (_AlreadyExistsError, UnavailableError):
             raise
         except concurrent.futures.CancelledError as error:
+            request.close()  # it may not have begun
             raise UnavailableError(
                 f"{self.url}: {verb} {key!r}: the store was closed meanwhile",
                 durability="unknown" if verb in {"put", "delete"} else None,
@@ -316,6 +317,17 @@ class S3ObjectStore:
             future.cancel()  # an interrupt of the waiting thread ends the request too
             del future  # it holds the error, whose frames hold it
 
+    def _schedule(
+        self, request: Coroutine[Any, Any, _Result], limit_seconds: float | None
+    ) -> concurrent.futures.Future[_Result]:
+        bounded = _bounded(request, limit_seconds)
+        with self._lock:
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(bounded, self._loop)
+        bounded.close()
+        request.close()
+        raise ObjectStoreRefusedError(f"{self.url}: the store is closed")
+
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
@@ -325,12 +337,10 @@ class S3ObjectStore:
             self._loop.close()
 
     async def _shut_down(self) -> None:
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        await _end_the_others()
         if self._files._s3 is not None:  # noqa: SLF001 - s3fs has no public close for its client
             await self._files._s3.close()  # noqa: SLF001
+        await _end_the_others()  # nobody may wait for what will never run again
         await asyncio.get_running_loop().shutdown_default_executor()
 
 
@@ -346,6 +356,14 @@ class _Part:
     def __init__(self, data: bytes, *, is_whole: bool) -> None:
         self.data = data
         self.is_whole = is_whole
+
+
+async def _end_the_others() -> None:
+    """Cancel all other tasks of this loop, and wait for their end."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 async def _bounded(request: Coroutine[Any, Any, _Result], limit_seconds: float | None) -> _Result:
