@@ -43,6 +43,7 @@ def follow(
             break
         with lock:
             current = found.file = open_file(opening, found.replay)
+            found.position = current.origin
         following = newer[place + 1] if place + 1 < len(newer) else None
         good = _replay(env, current, following, found, lock, current.origin)
     with lock:

@@ -38,11 +38,12 @@ class Pruner:
         self._quarantine = quarantine
         self._doomed: list[LogFile] = []
         self._working = False
+        self._refused = False
 
     @property
     def waiting(self) -> bool:
-        """Files are doomed and still there."""
-        return bool(self._doomed)
+        """Files are doomed and still there, and the disk has not refused the last one."""
+        return bool(self._doomed) and not self._refused
 
     def doom_locked(self, files: list[LogFile]) -> None:
         """These go, after those doomed before. The lock must be held."""
@@ -66,6 +67,7 @@ class Pruner:
             finally:
                 with self._lock:
                     self._working = False
+                    self._refused = not gone
                     if gone:
                         self._doomed.pop(0)
 

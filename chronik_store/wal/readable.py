@@ -8,11 +8,17 @@ are always in the memory tail, so a file is read only where it is synced.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, OffsetOutOfRangeError, UnavailableError
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    OffsetOutOfRangeError,
+    UnavailableError,
+)
 from chronik_store.format.entry import Entry, EntryHeader
 from chronik_store.format.manifest_file import LogBase
 from chronik_store.model import Position, RecoveryReport
@@ -26,6 +32,8 @@ from chronik_store.wal.recovery import Recovered
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalFileInfo, WalIdentity
 from chronik_store.wal.tail import MemoryTail
+
+logger = logging.getLogger("chronik_store.wal")
 
 
 class ReadableWal:
@@ -51,6 +59,7 @@ class ReadableWal:
         self.log_id = identity.log_id if replay.checkpoint is None else replay.checkpoint.log_id
         self._env = env
         self._identity = identity
+        self._refresh_broken: BaseException | None = None
         self._services = services
         self._recovered = recovered
         self._table = replay.table
@@ -63,14 +72,24 @@ class ReadableWal:
         True if there was something. The replayer is called with the lock held.
 
         One call at a time. CorruptionError when new damage shows (once: what is good stays
-        readable); UnavailableError.
+        readable); UnavailableError, also for good once a call was interrupted amid a frame.
         """
+        if self._refresh_broken is not None:
+            raise UnavailableError(
+                f"looking for more in {self.directory} was interrupted "
+                f"({self._refresh_broken!r}): open it again to see more"
+            )
         found = self._recovered
         damaged = found.suspect
         try:
             news = follow(self._env, self.directory, self._identity, found, self.lock)
         except OSError as error:
             raise UnavailableError(f"{self.directory} cannot be read: {error}") from error
+        except ChronikError:
+            raise
+        except BaseException as error:  # Ctrl-C: where the next look would go on is not known
+            self._refresh_broken = error
+            raise
         replay = found.replay
         with self.lock:
             self._tail.restart(replay.table.last_index + 1)
@@ -195,8 +214,13 @@ class ReadableWal:
             for file in files:
                 file.readers -= 1
             work = self._pruner.waiting
-        if work:
+        if not work:
+            return
+        try:
             self._pruner.work()
+        except UnavailableError as error:
+            # Whoever reads has what it read; the next `remove_files` asks the disk again.
+            logger.warning("%s; it goes with the next files that are pruned", error)
 
     def files(self) -> tuple[WalFileInfo, ...]:
         """All files, oldest first; the last one is being written (or staged, not yet made)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chronik_store.errors import CorruptionError, ReadOnlyError
+from chronik_store.errors import CorruptionError, ReadOnlyError, UnavailableError
 from chronik_store.format.frame import FRAME_MAGIC
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.wal import follow
@@ -218,3 +218,53 @@ def test_an_empty_directory_can_be_followed(disk: SimulatedDisk, open_wal: Opens
 
     assert reader.wal.refresh()
     assert payloads(reader) == {1: b"first"}
+
+
+def test_a_new_file_that_cannot_be_opened_is_looked_at_again(
+    pair: tuple[Any, Any], disk: SimulatedDisk
+) -> None:
+    writer, reader = pair
+    writer.append(b"second")
+    writer.wal.rotate()
+    writer.append(b"third")
+    writer.append(b"fourth")
+    new = writer.wal.files()[-1].path
+    opened = []
+
+    def refuse(_number: int, operation: str, path: str) -> None:
+        if operation == "open" and path == new:
+            opened.append(path)
+            if len(opened) == 2:  # its checkpoint was read, its frames are not
+                raise OSError(5, "broken")
+
+    reader.env.fs.hook = refuse
+    with pytest.raises(UnavailableError):
+        reader.wal.refresh()
+
+    assert reader.wal.refresh()
+    assert reader.wal.recovery.verdict == "clean"
+    assert payloads(reader) == payloads(writer) | reader.live()
+
+
+def test_an_interrupted_look_is_no_damage(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = pair
+    for number in range(3):
+        writer.append(b"%d" % number)
+    seen: list[int] = []
+
+    def on_entry(header: Any, payload: Any) -> None:
+        seen.append(header.index)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reader.copy, "on_entry", on_entry)
+    with pytest.raises(KeyboardInterrupt):
+        reader.wal.refresh()
+    monkeypatch.undo()
+
+    with pytest.raises(UnavailableError, match="open it again"):
+        reader.wal.refresh()
+    assert reader.wal.recovery.verdict == "clean"
+    assert reader.wal.read(1, 1, 100)[0].payload == b"first"

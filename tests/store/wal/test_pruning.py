@@ -112,3 +112,28 @@ def test_a_disk_that_refuses_is_asked_again(owner: Any, disk: SimulatedDisk) -> 
     owner.wal.remove_files(files[1].seq)
 
     assert names(disk)[0] == files[2].path
+
+
+def test_a_file_that_cannot_go_costs_no_reader_its_entries(
+    owner: Any, disk: SimulatedDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = owner.wal.files()
+    last = files[-1].last_index
+    owner.wal.shrink_tail(0)
+    refusals = []
+
+    def refuse(_number: int, operation: str, path: str) -> None:
+        if operation == "remove":
+            refusals.append(path)
+            raise OSError(errno.EIO, "refused")
+
+    disk.hook = refuse
+    with owner.wal.pin(1):
+        assert owner.wal.remove_files(files[1].seq)[0] == 2
+    assert owner.wal.read(last, last, 1)[0].header.index == last
+
+    assert refusals == [files[0].path]  # a reader does not ask again
+    assert "refused" in caplog.text
+    disk.hook = None
+    owner.wal.remove_files(files[1].seq)
+    assert names(disk)[0] == files[2].path
