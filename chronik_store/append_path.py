@@ -1,10 +1,10 @@
 """The append path of an embedded log: admit, stage, lead the group, acknowledge.
 
 Place: beside `log_core`, whose lock and state it works on; the hot path of the library. Promise:
-one batch is staged whole or not at all; an append returns only after its entry is durable and
-committed; a retried batch of an idempotent producer shares the outcome of its original. Invariant:
-no Python object per record; everything that needs the disk or the clock is done before the lock
-is taken.
+one batch is staged whole or not at all, or the log has ended before anybody builds on the half of
+it; an append returns only after its entry is durable and committed; a retried batch of an
+idempotent producer shares the outcome of its original. Invariant: no Python object per record;
+everything that needs the disk or the clock is done before the lock is taken.
 
 With one appender there is no hand-off: the caller's own thread writes and syncs its group.
 """
@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 
 from chronik_store.append_outcome import PendingAppend, Sink
 from chronik_store.arguments import check_offset
-from chronik_store.errors import BackpressureError, ChronikError, OffsetConflictError
+from chronik_store.errors import (
+    BackpressureError,
+    ChronikError,
+    LogPoisonedError,
+    OffsetConflictError,
+)
 from chronik_store.format.control import Seal
 from chronik_store.format.entry import EntryKind, new_entry_header
 from chronik_store.format.record_batch import RecordBatch
@@ -45,15 +50,13 @@ class AppendPath:
         self._admit(batch)
         wal = self._wal
         if wal.pending_bytes > self._queue_bytes_max:
-            wal.lead(wal.last_seq)
+            self._wait_for_room()
         now_us = self._core.env.clock.time_us()
         try:
             with self._lock:
                 index, seq, place = self._stage_locked(batch, expected_offset, now_us)
-        except Exception:
-            raise  # before anything was staged
-        except BaseException as error:  # Ctrl-C
-            wal.give_up(error)
+        except BaseException as error:
+            wal.unwind(error)
             raise
         wal.lead(seq)
         assert index < self._core.committed.index, "an embedded log commits what is durable"
@@ -64,33 +67,46 @@ class AppendPath:
     ) -> None:
         """Stage one batch; its outcome is delivered to `sink`. BackpressureError when full."""
         self._admit(batch)
-        if self._wal.pending_bytes > self._queue_bytes_max:
+        wal = self._wal
+        if wal.pending_bytes > self._queue_bytes_max and wal.poisoned is None:
             raise BackpressureError(
-                f"{self._wal.pending_bytes} bytes wait for the disk (queue_bytes_max is "
+                f"{wal.pending_bytes} bytes wait for the disk (queue_bytes_max is "
                 f"{self._queue_bytes_max}); append again after some have been acknowledged"
             )
         now_us = self._core.env.clock.time_us()
         try:
             with self._lock:
                 index, _, place = self._stage_locked(batch, expected_offset, now_us)
-                pending = PendingAppend(index, place, sink, token)
-                self._join_locked(pending)
-        except Exception:
-            raise  # before anything was staged
-        except BaseException as error:  # Ctrl-C
-            self._wal.give_up(error)
+                try:
+                    pending = PendingAppend(index, place, sink, token)
+                    waits = self._join_locked(pending)
+                except BaseException as error:
+                    wal.spoil_locked(error)
+                    raise
+        except BaseException as error:
+            wal.unwind(error)
             raise
-        if pending.result is None:
-            self._core.committer.notify(self._wal)
+        if waits:  # not by its result: another thread may have resolved it since
+            self._core.request_commit()
         else:
             sink.deliver([pending])
 
-    def _join_locked(self, pending: PendingAppend) -> None:
-        """Wait with the others for `committed`, unless it has been there before."""
+    def _wait_for_room(self) -> None:
+        """Return when what waits for the disk now is there. Nothing of this append is staged."""
+        wal = self._wal
+        try:
+            wal.lead(wal.last_seq)
+        except LogPoisonedError as error:
+            error.durability = "not_durable"
+            raise
+
+    def _join_locked(self, pending: PendingAppend) -> bool:
+        """Wait with the others for `committed`; False: it has been there before."""
         core, index, place = self._core, pending.index, pending.place
         if index < core.committed.index:
             pending.result = place
-        elif place.duplicate:
+            return False
+        if place.duplicate:
             # Waiters stand in index order; a duplicate joins behind those of its original.
             position = len(core.waiters)
             while position and core.waiters[position - 1].index > index:
@@ -98,6 +114,7 @@ class AppendPath:
             core.waiters.insert(position, pending)
         else:
             core.waiters.append(pending)
+        return True
 
     def _admit(self, batch: RecordBatch) -> None:
         """What must be known before the lock is taken: room on the disk, a file.
@@ -147,11 +164,15 @@ class AppendPath:
         encoded, header = new_entry_header(
             RECORDS, state.term, index, base_offset, count, timestamp_us, payload
         )
-        seq = wal.stage_entry(encoded, header, payload)
-        state.note_records(header, batch, now_us)
-        core.known_commit = max(core.known_commit, index)
-        if state.open_bytes >= self._segment_bytes and not state.seal_waits:
-            # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
-            seal = Seal(state.manifest.open_first_index, "size", now_us)
-            core.control.stage_locked(seal)
-        return index, seq, AppendResult(base_offset, base_offset + count)
+        try:
+            seq = wal.stage_entry(encoded, header, payload)
+            state.note_records(header, batch, now_us)
+            core.known_commit = max(core.known_commit, index)
+            if state.open_bytes >= self._segment_bytes and not state.seal_waits:
+                # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
+                seal = Seal(state.manifest.open_first_index, "size", now_us)
+                core.control.stage_locked(seal)
+            return index, seq, AppendResult(base_offset, base_offset + count)
+        except BaseException as error:  # MemoryError, Ctrl-C: no longer whole, and not undone
+            wal.spoil_locked(error)
+            raise

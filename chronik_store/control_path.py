@@ -51,11 +51,12 @@ class ControlPath:
         """
         if self._led:
             return
-        self._led = True
-        state = self._core.state
-        state.on_hard_state(state.term + 1, LOCAL_OWNER)
-        self._core.wal.stage_hard_state(state.term, LOCAL_OWNER)
-        self.stage_locked(Noop())
+        state, wal = self._core.state, self._core.wal
+        with wal.whole_locked():
+            self._led = True
+            state.on_hard_state(state.term + 1, LOCAL_OWNER)
+            wal.stage_hard_state(state.term, LOCAL_OWNER)
+            self.stage_locked(Noop())
 
     def leader_term(self) -> int | None:
         """The term in which this log may seal, upload and publish now; None: it may not."""
@@ -86,10 +87,8 @@ class ControlPath:
                         f"term {term} has passed; this log is in {self._core.state.term}"
                     )
                 index, seq = self.stage_locked(command)
-        except Exception:
-            raise
-        except BaseException as error:  # Ctrl-C
-            self._core.wal.give_up(error)
+        except BaseException as error:
+            self._core.wal.unwind(error)
             raise
         self._core.wal.lead(seq)
         return index
@@ -109,10 +108,11 @@ class ControlPath:
             state.last_timestamp_us,
             payload,
         )
-        seq = wal.stage_entry(encoded, header, payload)
-        state.note_command(header, command)
-        self._core.known_commit = max(self._core.known_commit, index)
-        if isinstance(command, Seal):
-            # A file that ends with a segment can go when that segment is safe (protocol 1).
-            seq = wal.stage_rotation()
+        with wal.whole_locked():
+            seq = wal.stage_entry(encoded, header, payload)
+            state.note_command(header, command)
+            self._core.known_commit = max(self._core.known_commit, index)
+            if isinstance(command, Seal):
+                # A file that ends with a segment can go when that segment is safe (protocol 1).
+                seq = wal.stage_rotation()
         return index, seq

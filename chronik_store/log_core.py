@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from chronik_store import fork_guard
-from chronik_store.append_outcome import PendingAppend, deliver
+from chronik_store.append_outcome import Outbox, PendingAppend
 from chronik_store.append_path import AppendPath
 from chronik_store.batching import Batching
 from chronik_store.commit.committer import Committer
-from chronik_store.commit_watch import CommitWatch
+from chronik_store.commit_watch import CommitWatch, SharedLook
 from chronik_store.config import LogConfig
 from chronik_store.control_path import ControlPath
 from chronik_store.disk_guard import DiskGuard
@@ -36,7 +36,6 @@ from chronik_store.errors import (
 )
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.control import Command, Members
-from chronik_store.format.entry import EntryKind
 from chronik_store.format.manifest_file import Manifest, SealedRange
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
@@ -49,12 +48,6 @@ if TYPE_CHECKING:
     from chronik_store.replica import Replica
 
 logger = logging.getLogger("chronik_store.log")
-
-RECORDS = int(EntryKind.RECORDS)
-
-
-POLL_SECONDS = 0.05
-"""How often a reader beside a writer looks for more."""
 
 
 class LogCore:
@@ -97,10 +90,11 @@ class LogCore:
         self.known_commit = 0
         self._committed = Position(wal.base.index + 1, wal.base.offset)
         self.watch = CommitWatch(env.threads, env.clock)
+        self._beside = SharedLook(env.threads, env.clock, self._look)
         self.batching = Batching(config, env.clock)
         self._begun = env.threads.condition()
         self.waiters: deque[PendingAppend] = deque()
-        self._resolved: list[PendingAppend] = []
+        self._outbox = Outbox(wal.lock)
         self.closed = False
         self._starting = False
         self.started = False
@@ -144,15 +138,14 @@ class LogCore:
                     return
                 mine = self._starting = True
             self.wal.start(self.checkpoint())
-            with self._lock:
+            with self._lock, self.wal.whole_locked():
                 if self.identity.owner == LOCAL_OWNER:
                     self.known_commit = self.wal.last_index
                 self.started = True
                 self._advance_locked()
-        except Exception:
-            raise
-        except BaseException as error:  # Ctrl-C
-            self.wal.give_up(error)
+        except BaseException as error:
+            if mine:
+                self.wal.unwind(error)
             raise
         finally:
             if mine:
@@ -172,7 +165,7 @@ class LogCore:
 
     def advance_commit(self, index: int) -> None:
         """A quorum holds entries up to `index`: in force as soon as they are durable here."""
-        with self._lock:
+        with self.wal.changing():
             if index > self.known_commit:
                 self.known_commit = index
                 self._advance_locked()
@@ -189,26 +182,24 @@ class LogCore:
 
     def request_commit(self) -> None:
         """Have the committer's threads write what is staged."""
-        self.committer.notify(self.wal)
+        try:
+            self.committer.notify(self.wal)
+        except BaseException as error:
+            # It is staged, and perhaps nobody writes it: whoever waits must not wait for ever.
+            self.wal.give_up(error)
+            raise
 
     def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
         """Block until `offset` is committed or the time is up; True if it is committed."""
         if self.read_only:
-            return self._poll_offset(offset, timeout_seconds)
+            self._beside.wait(
+                lambda: self.refresh().offset > offset or self.closed, timeout_seconds
+            )
+            return self._committed.offset > offset
         self.watch.wait(
             lambda: self._committed.offset > offset or self.closed or self.wal.poisoned is not None,
             timeout_seconds,
         )
-        return self._committed.offset > offset
-
-    def _poll_offset(self, offset: int, timeout_seconds: float) -> bool:
-        """The writer is another process: nobody wakes us."""
-        deadline = self.env.clock.monotonic() + timeout_seconds
-        while self.refresh().offset <= offset and not self.closed:
-            left = deadline - self.env.clock.monotonic()
-            if left <= 0:
-                break
-            self.env.clock.sleep(min(left, POLL_SECONDS))
         return self._committed.offset > offset
 
     # --- commit ----------------------------------------------------------------------------------
@@ -227,13 +218,17 @@ class LogCore:
             return
         if limit < position.index:
             position = wal.position_after(limit - 1)
-        self.state.commit(limit - 1)
-        self._committed = position
         waiters = self.waiters
-        while waiters and waiters[0].index < limit:
-            pending = waiters.popleft()
-            pending.result = pending.place
-            self._resolved.append(pending)
+        try:
+            self.state.commit(limit - 1)
+            self._committed = position
+            while waiters and (pending := waiters[0]).index < limit:
+                pending.result = pending.place
+                self._outbox.resolved.append(pending)
+                waiters.popleft()
+        except BaseException as error:  # folded by half
+            wal.spoil_locked(error)
+            raise
 
     def _on_synced(self) -> None:
         """A group is on disk (called by whoever led it, without the lock, one at a time). The
@@ -252,34 +247,38 @@ class LogCore:
             self._seen_sealed = sealed
             if sealed:
                 self._on_sealed(self)
-        if self._resolved:
-            with self._lock:
-                resolved, self._resolved = self._resolved, []
-            deliver(resolved)
+        if self._outbox.resolved:
+            self._outbox.deliver()
         self.watch.tell()
 
     def _on_failed(self, error: BaseException) -> None:
-        """A write or sync failed: nothing more is acknowledged until the log is reopened."""
+        """The WAL has ended: nothing more is acknowledged until the log is reopened. What had its
+        result before keeps it.
+        """
         logger.error(
             "log %s/%s is poisoned: %r", self.identity.topic, self.identity.partition, error
         )
         self.last_error = f"poisoned: {error!r}"
         with self._lock:
-            failed = list(self.waiters)
+            for pending in self.waiters:
+                if pending.result is None:
+                    pending.error = self.poisoned_error()
+            self._outbox.resolved += self.waiters
             self.waiters.clear()
-            for pending in failed:
-                pending.error = self.poisoned_error()
-        deliver(failed)
-        self.watch.tell()
-        if self.replica is not None:
-            self.replica.on_failed(error)
+        try:
+            self._outbox.deliver()
+        finally:
+            self.watch.tell()
+            if self.replica is not None:
+                self.replica.on_failed(error)
 
     def poisoned_error(self, durability: Durability = "unknown") -> LogPoisonedError:
-        """What an append gets once a write or sync has failed: in flight then, or made later."""
+        """What an append gets once the WAL has ended: in flight then, or made later."""
         cause = self.wal.poisoned
         return LogPoisonedError(
-            f"a write or sync of {self.paths.wal} failed ({cause!r}); what was in flight may or "
-            "may not be on disk: close the log and open it again, then read its end",
+            f"a write or sync of {self.paths.wal} failed or was interrupted ({cause!r}); what was "
+            "in flight may or may not be on disk: close the log and open it again, then read its "
+            "end",
             cause=cause,
             durability=durability,
         )
@@ -359,15 +358,21 @@ class LogCore:
 
     def refresh(self) -> Position:
         """Read-only: replay what the writer elsewhere has written since. Returns `committed`."""
-        if self.read_only and self.wal.refresh():
-            self.show_committed()
+        if self.read_only:
+            self._beside.look()
         return self._committed
+
+    def _look(self) -> None:
+        try:
+            self.wal.refresh()
+        finally:
+            self.show_committed()
 
     def swear(self) -> None:
         """After a pause: write a mark over the last group, so that read-only followers see it
         without waiting for the next append, and give up the descriptor.
         """
-        with self._lock:
+        with self.wal.changing():
             if self.closed or not self.started or self.wal.poisoned is not None:
                 return
             seq = self._sworn_seq = self.wal.stage_mark()

@@ -12,14 +12,12 @@ A reply to a peer may leave only after the tickets of the frames that it speaks 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from chronik_store.errors import (
-    CorruptionError,
     FencedError,
     IdentityMismatchError,
     OffsetConflictError,
@@ -36,8 +34,9 @@ from chronik_store.format.entry import (
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import Position
+from chronik_store.replica_matching import check_offsets, find_conflict, skip_known
 from chronik_store.replica_tickets import TicketQueue
-from chronik_store.replica_values import Appended, Arrived, Conflict, Snapshot, Staged, arrive
+from chronik_store.replica_values import Appended, Conflict, Snapshot, Staged, arrive
 
 if TYPE_CHECKING:
     from chronik_store.log_core import LogCore
@@ -173,54 +172,26 @@ class Replica:
         """
         arrived = [arrive(entry, prev_index + 1 + n) for n, entry in enumerate(entries)]
         now_us = self._core.env.clock.time_us()
-        with self._lock:
-            conflict = self._conflict_locked(prev_index, prev_term)
-            if conflict is not None:
-                return Appended(self._wal.last_seq, prev_index, conflict)
-            fresh = self._skip_known_locked(arrived)
-            if fresh:
-                self._check_offsets_locked(fresh)
-                if fresh[0].header.index <= self._wal.last_index:
-                    self._truncate_locked(fresh[0].header.index)
-            for header, payload, content in fresh:
-                self._stage_locked(pack_header(header), header, payload, content, now_us)
-            ticket = self._wal.last_seq
+        try:
+            with self._lock:
+                committed = self._core.committed.index - 1
+                conflict = find_conflict(self._wal, committed, prev_index, prev_term)
+                if conflict is not None:
+                    return Appended(self._wal.last_seq, prev_index, conflict)
+                fresh = skip_known(self._wal, arrived)
+                if fresh:
+                    check_offsets(self._wal, fresh)
+                    if fresh[0].header.index <= self._wal.last_index:
+                        self._truncate_locked(fresh[0].header.index)
+                for header, payload, content in fresh:
+                    self._stage_locked(pack_header(header), header, payload, content, now_us)
+                ticket = self._wal.last_seq
+        except BaseException as error:
+            self._wal.unwind(error)
+            raise
         if fresh and commit:
             self._core.request_commit()
         return Appended(ticket, prev_index + len(entries), None)
-
-    def _conflict_locked(self, prev_index: int, prev_term: int) -> Conflict | None:
-        wal = self._wal
-        if prev_index > wal.last_index:
-            return Conflict(wal.last_index + 1, None)
-        if prev_index < wal.base.index:
-            return None  # behind the snapshot everything is committed, hence equal
-        own = wal.term(prev_index)
-        if own == prev_term:
-            return None
-        # Terms only grow along the log: the first entry of `own` is found by halving.
-        floor = max(wal.base.index, self._core.committed.index - 1) + 1
-        first = bisect_left(range(floor, prev_index + 1), own, key=wal.term)
-        return Conflict(min(floor + first, prev_index), own)
-
-    def _skip_known_locked(self, entries: Sequence[Arrived]) -> Sequence[Arrived]:
-        wal = self._wal
-        for position, entry in enumerate(entries):
-            index = entry.header.index
-            if index <= wal.base.index:
-                continue
-            if index > wal.last_index or wal.term(index) != entry.header.term:
-                return entries[position:]
-        return ()
-
-    def _check_offsets_locked(self, entries: Sequence[Arrived]) -> None:
-        offset = self._wal.position_after(entries[0].header.index - 1).offset
-        for header, _, _ in entries:
-            if header.base_offset != offset:
-                raise CorruptionError(
-                    f"entry {header.index} says offset {header.base_offset}, {offset} follows here"
-                )
-            offset = header.end_offset
 
     def _stage_locked(
         self,
@@ -230,13 +201,18 @@ class Replica:
         content: RecordBatch | Command,
         now_us: int,
     ) -> None:
-        self._wal.stage_entry(encoded, header, payload)
-        if isinstance(content, RecordBatch):
-            self._core.state.note_records(header, content, now_us)
-            return
-        self._core.state.note_command(header, content)
-        if isinstance(content, Seal):
-            self._wal.stage_rotation()  # a file that ends with a segment can go with it
+        wal, state = self._wal, self._core.state
+        wal.stage_entry(encoded, header, payload)
+        try:
+            if isinstance(content, RecordBatch):
+                state.note_records(header, content, now_us)
+                return
+            state.note_command(header, content)
+            if isinstance(content, Seal):
+                wal.stage_rotation()  # a file that ends with a segment can go with it
+        except BaseException as error:
+            wal.spoil_locked(error)
+            raise
 
     def propose(
         self,
@@ -255,38 +231,56 @@ class Replica:
         LogClosedError as `Wal.stage_entry`. Nothing was staged then.
         """
         now_us = self._core.env.clock.time_us()
+        try:
+            with self._lock:
+                staged = self._propose_locked(term, payloads, expected_offset, now_us)
+        except BaseException as error:
+            self._wal.unwind(error)
+            raise
+        if commit and not staged.duplicate:
+            self._core.request_commit()
+        return staged
+
+    def _propose_locked(
+        self,
+        term: int,
+        payloads: Sequence[RecordBatch | Command],
+        expected_offset: int | None,
+        now_us: int,
+    ) -> Staged:
         state, wal = self._core.state, self._wal
-        with self._lock:
-            assert term == state.term, f"proposing for term {term} in term {state.term}"
-            for payload in payloads:
-                if isinstance(payload, RecordBatch):
-                    original = self._admit_locked(payload, alone=len(payloads) == 1)
-                    if original is not None:
-                        return Staged(
-                            wal.last_seq,
-                            original.index,
-                            original.base_offset,
-                            original.end_offset,
-                            duplicate=True,
-                        )
-            base_offset = wal.end_offset
-            if expected_offset is not None and expected_offset != base_offset:
-                raise OffsetConflictError(
-                    f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
-                    "read what was appended in between, then decide again",
-                    expected_offset=expected_offset,
-                    end_offset=base_offset,
-                )
+        assert term == state.term, f"proposing for term {term} in term {state.term}"
+        for payload in payloads:
+            if isinstance(payload, RecordBatch):
+                original = self._admit_locked(payload, alone=len(payloads) == 1)
+                if original is not None:
+                    return Staged(
+                        wal.last_seq,
+                        original.index,
+                        original.base_offset,
+                        original.end_offset,
+                        duplicate=True,
+                    )
+        base_offset, before = wal.end_offset, wal.last_seq
+        if expected_offset is not None and expected_offset != base_offset:
+            raise OffsetConflictError(
+                f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
+                "read what was appended in between, then decide again",
+                expected_offset=expected_offset,
+                end_offset=base_offset,
+            )
+        try:
             for payload in payloads:
                 self._stage_own_locked(payload, now_us)
             staged = Staged(wal.last_seq, wal.last_index, base_offset, wal.end_offset)
             if state.open_bytes >= self._core.config.segment_bytes and not state.seal_waits:
                 # Here and not in the pipeline, which may sit in an upload: sizes stay bounded.
-                self._stage_own_locked(
-                    Seal(state.manifest.open_first_index, "size", now_us), now_us
-                )
-        if commit:
-            self._core.request_commit()
+                seal = Seal(state.manifest.open_first_index, "size", now_us)
+                self._stage_own_locked(seal, now_us)
+        except BaseException as error:
+            if wal.last_seq != before:  # some of them are staged, which is to be none
+                wal.spoil_locked(error)
+            raise
         return staged
 
     def request_commit(self) -> None:
@@ -326,7 +320,7 @@ class Replica:
 
     def truncate_suffix(self, index: int) -> int:
         """Remove entries at or above `index`, none of which may be committed. Returns a ticket."""
-        with self._lock:
+        with self._wal.changing():
             if index <= self._wal.last_index:
                 self._truncate_locked(index)
             ticket = self._wal.last_seq
@@ -337,21 +331,22 @@ class Replica:
         committed = self._core.committed.index - 1
         assert index > committed, f"truncating {index}, committed is {committed}"
         self._wal.stage_truncate(index)
-        self._core.state.on_truncate(index)
+        with self._wal.whole_locked():
+            self._core.state.on_truncate(index)
 
     def save_hard_state(self, term: int, vote: str) -> int:
         """Term and vote, one record. Returns a ticket; nothing that shows them may leave before."""
-        with self._lock:
+        with self._wal.changing():
             state = self._core.state
             assert term >= state.term, f"term goes back from {state.term} to {term}"
-            state.on_hard_state(term, vote)
             ticket = self._wal.stage_hard_state(term, vote)
+            state.on_hard_state(term, vote)
         self._core.request_commit()
         return ticket
 
     def set_suspect(self, flag: bool) -> int:
         """Set or clear suspicion, durably. Returns a ticket."""
-        with self._lock:
+        with self._wal.changing():
             ticket = self._wal.stage_suspect(flag)
         self._core.request_commit()
         return ticket
@@ -422,7 +417,7 @@ class Replica:
             raise IdentityMismatchError(
                 f"a snapshot of log {snapshot.manifest.log_id} came to {core.identity.log_id}"
             )
-        with self._lock:
+        with self._wal.changing():
             if base.index < core.committed.index:
                 return self._wal.last_seq  # we are past it: nothing to install
             held = self._wal.base.index <= base.index <= self._wal.last_index
@@ -432,9 +427,10 @@ class Replica:
                 _, replaced = self._wal.stage_snapshot(checkpoint)
                 assert replaced, f"a snapshot at {base.index} found its entry in the log"
                 state = core.state
-                state.on_truncate(0)
-                state.on_checkpoint(replace(checkpoint, term=state.term, vote=state.vote))
-                core.jump_locked(Position(base.index + 1, base.offset))
+                with self._wal.whole_locked():
+                    state.on_truncate(0)
+                    state.on_checkpoint(replace(checkpoint, term=state.term, vote=state.vote))
+                    core.jump_locked(Position(base.index + 1, base.offset))
             ticket = self._wal.last_seq
         if held:
             core.advance_commit(base.index)

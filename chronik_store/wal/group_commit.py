@@ -6,7 +6,9 @@ appender alone never waits for another thread); the others wait, each on an even
 are woken by the group that carried their frames. Invariant: one leader, so one group in flight;
 the lead never gets lost: who gives it up while frames are pending hands it to a waiter or tells
 the committer. A failed write or sync poisons the WAL for good: it is never tried again, since the
-kernel has marked the pages clean and a second sync would prove nothing.
+kernel has marked the pages clean and a second sync would prove nothing. So does an exception that
+leaves staging half done. Whoever waits stays known to `poison` until its event is set, so that an
+interrupted leader takes nobody's wake-up with it.
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ class GroupCommit:
         self.sworn_seq = staging.last_seq
         self.previous_end: tuple[int, int, int] | None = None
         self.poisoned: BaseException | None = None
+        self._told = False
         self._threads = threads
         self._lock = lock
         self._group_bytes = group_bytes
@@ -117,11 +120,13 @@ class GroupCommit:
             if leads:
                 while self.synced_seq < seq:
                     self._run_or_poison(seq)
-        except Exception:
+        except LogPoisonedError:
             raise
         except BaseException as error:
             if leads:  # Ctrl-C between two groups: whoever waits must not wait for this thread.
                 self.poison(error)
+            elif waiter is not None:
+                self._leave(waiter)
             raise
 
     def commit_group(self) -> bool:
@@ -137,11 +142,7 @@ class GroupCommit:
 
     def _follow(self, waiter: _Waiter) -> bool:
         """Wait for the group in flight. True: the lead has come to this thread."""
-        try:
-            waiter.event.wait()
-        except BaseException:
-            self._leave(waiter)
-            raise
+        waiter.event.wait()
         if not waiter.leads and self.synced_seq < waiter.seq:
             raise self.poisoned_error()
         return waiter.leads
@@ -149,9 +150,9 @@ class GroupCommit:
     def _leave(self, waiter: _Waiter) -> None:
         """A waiter was interrupted; if the lead had come to it, it must go on to another."""
         with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
             if not waiter.leads:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
                 return
             heir = self._pass_lead_locked(0)
             orphaned = heir is None and self.staging.pending and self.poisoned is None
@@ -164,14 +165,14 @@ class GroupCommit:
         """Give the lead to the first waiter whose frames are still pending, or to nobody.
 
         Kept by the caller as long as its own `kept_for_seq` is pending. Nobody takes the lead of a
-        poisoned WAL. The lock must be held.
+        poisoned WAL. The heir stays among the waiters until its frames are synced. The lock must
+        be held.
         """
         if self.synced_seq < kept_for_seq:
             return None
         if self.staging.pending and self.poisoned is None:
             for waiter in self._waiters:
-                if waiter.seq > self.synced_seq:
-                    self._waiters.remove(waiter)
+                if waiter.seq > self.synced_seq and not waiter.leads:
                     waiter.leads = True
                     return waiter
         self._leading = False
@@ -185,8 +186,6 @@ class GroupCommit:
         """
         try:
             return self._run_group(own_seq)
-        except LogPoisonedError:
-            raise
         except OSError as error:
             self.poison(error)
             raise self.poisoned_error() from error
@@ -224,47 +223,54 @@ class GroupCommit:
     def _settle(self, group: Group, marks: Marks, end: int, own_seq: int) -> bool:
         """The group is on disk: move the limits, pass the lead on, tell everybody."""
         active = self._active
-        with self._lock:
-            if self.poisoned is not None:
-                # The filler met an error meanwhile, which may have been this group's.
-                self._leading = False
-                raise self.poisoned_error()
-            if group.new_file is None:
-                fill = active.settle_locked()
-                self.sworn_seq = marks.synced_seq
-            else:
-                fill = active.adopt_locked(group.new_file.file, end)
-                self.sworn_seq = group.new_file.seq
-            self.synced_seq = seq = group.last_seq
-            if self.durable.synced(seq):
-                self._owner.on_durable()
-            heir = self._pass_lead_locked(own_seq)
-            # One thread at a time delivers; who comes meanwhile leaves it to that one.
-            deliver = not self._delivering
+        heir: _Waiter | None = None
+        woken: list[_Waiter] | tuple[()] = ()
+        try:
+            with self._lock:
+                if self.poisoned is not None:
+                    # The filler met an error meanwhile, which may have been this group's.
+                    self._leading = False
+                    raise self.poisoned_error()
+                if group.new_file is None:
+                    fill = active.settle_locked()
+                    self.sworn_seq = marks.synced_seq
+                else:
+                    fill = active.adopt_locked(group.new_file.file, end)
+                    self.sworn_seq = group.new_file.seq
+                self.synced_seq = seq = group.last_seq
+                if self.durable.synced(seq):
+                    self._owner.on_durable()
+                heir = self._pass_lead_locked(own_seq)
+                # One thread at a time delivers; who comes meanwhile leaves it to that one.
+                deliver = not self._delivering
+                if deliver:
+                    self._delivering = True
+                else:
+                    self._deliver_again = True
+                more = heir is None and not self._leading and self.staging.pending
+                if self._waiters:
+                    woken = [waiter for waiter in self._waiters if waiter.seq <= seq]
+                    self._waiters = [waiter for waiter in self._waiters if waiter.seq > seq]
+            if heir is not None:
+                heir.event.set()
+            if fill:
+                self._ask_for_zeros()
             if deliver:
-                self._delivering = True
-            else:
-                self._deliver_again = True
-            more = heir is None and not self._leading and self.staging.pending
-            woken = self._satisfied_locked() if self._waiters else ()
-        if heir is not None:
-            heir.event.set()
-        if fill:
-            self._services.filler.notify(active)
-        if deliver:
-            self._deliver()
-        for waiter in woken:
-            waiter.event.set()
+                self._deliver()
+        finally:
+            for waiter in woken:
+                waiter.event.set()
         self._owner.after_group()
         if more and own_seq:
             self._services.committer.notify(self)
         return more
 
-    def _satisfied_locked(self) -> list[_Waiter]:
-        done = [waiter for waiter in self._waiters if waiter.seq <= self.synced_seq]
-        if done:
-            self._waiters = [w for w in self._waiters if w.seq > self.synced_seq]
-        return done
+    def _ask_for_zeros(self) -> None:
+        """Notify the filler. The group is durable without it, whatever it meets."""
+        try:
+            self._services.filler.notify(self._active)
+        except Exception:
+            logger.exception("no zeros are written ahead in %s", self._directory)
 
     def _deliver(self) -> None:
         """Call `on_synced`, in order, until no group has come meanwhile; by one thread, so that the
@@ -277,6 +283,10 @@ class GroupCommit:
             except Exception:
                 # The group is durable whatever the owner makes of it; the others must go on.
                 logger.exception("the owner of %s failed in on_synced", self._directory)
+            except BaseException:
+                with self._lock:
+                    self._delivering = False
+                raise
             with self._lock:
                 again, self._deliver_again = self._deliver_again, False
                 self._delivering = again
@@ -311,24 +321,40 @@ class GroupCommit:
 
     # --- failure ---------------------------------------------------------------------------------
 
+    def spoil_locked(self, cause: BaseException) -> None:
+        """A change stopped half-way: from here on nothing is staged or written, so that nothing is
+        acknowledged on top of it. The caller lets `poison` tell, once the lock is free.
+        """
+        if self.poisoned is None:
+            self.poisoned = cause
+
     def poison(self, cause: BaseException) -> None:
         """End this WAL: nothing more is written, whoever waits learns it. The first cause stays."""
         with self._lock:
             self._leading = False
-            if self.poisoned is not None:
+            if self.poisoned is None:
+                self.poisoned = cause
+            cause = self.poisoned
+            if self._told:
                 return
-            self.poisoned = cause
-            waiters, self._waiters = self._waiters, []
-        logger.error("WAL %s: a write or sync failed: %r", self._directory, cause)
-        for waiter in waiters:
-            waiter.event.set()
-        self._owner.on_failed(cause)
+            self._told = True
+        try:
+            for waiter in self._waiters:
+                waiter.event.set()
+            what = "a write or sync failed" if isinstance(cause, OSError) else "interrupted"
+            logger.error("WAL %s: %s: %r", self._directory, what, cause)
+        finally:
+            try:
+                self._owner.on_failed(cause)
+            except Exception:
+                logger.exception("the owner of %s failed in on_failed", self._directory)
 
     def poisoned_error(self, durability: Durability = "unknown") -> LogPoisonedError:
         """What callers get from a poisoned WAL."""
         return LogPoisonedError(
-            f"a write or sync in {self._directory} failed ({self.poisoned!r}); what was in flight "
-            "may or may not be on disk: close the log and open it again, then look at its end",
+            f"a write or sync in {self._directory} failed or was interrupted ({self.poisoned!r}); "
+            "what was in flight may or may not be on disk: close the log and open it again, then "
+            "look at its end",
             cause=self.poisoned,
             durability=durability,
         )

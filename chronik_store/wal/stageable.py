@@ -3,12 +3,14 @@
 Place: in `wal`, over `readable`, under `wal.Wal`, which commits what is staged. Promise: staging
 moves memory only, so it never blocks; what it returns is the seq to lead for. A truncation is in
 force at once, and `durable` with it. Invariant: the caller holds the lock; an entry follows the
-last one in index and offset; nothing committed is ever truncated.
+last one in index and offset; nothing committed is ever truncated; a change is made whole, or the
+WAL has ended before anybody else gets the lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from chronik_store.environment import Environment
 from chronik_store.errors import LogClosedError, ReadOnlyError
@@ -94,8 +96,14 @@ class StageableWal(ReadableWal):
         """
         self._check_stageable()
         size = frame_bytes(len(header_bytes) + len(payload))
-        self._make_room(size)
-        return self._put_entry(header_bytes, header, payload, size)
+        try:
+            self._make_room(size)
+            return self._put_entry(header_bytes, header, payload, size)
+        except ValueError:
+            raise  # It does not follow: the table has refused it before anything was changed.
+        except BaseException as error:
+            self.spoil_locked(error)
+            raise
 
     def stage_hard_state(self, term: int, vote: str) -> int:
         """Record term and vote ("": none)."""
@@ -127,19 +135,21 @@ class StageableWal(ReadableWal):
             raise AssertionError(f"truncation to {index}, but {self.commit_mark} is committed")
         if index > table.last_index:
             return self._staging.last_seq
-        table.truncate(index)
-        self._tail.truncate(index)
-        self._durable.truncate(table.position_after(index - 1))
-        if index <= self._staging.file_base_index:
-            return self._stage_file(None)
-        return self._put(_TRUNCATE, encode_truncate(index))
+        with self.whole_locked():
+            table.truncate(index)
+            self._tail.truncate(index)
+            self._durable.truncate(table.position_after(index - 1))
+            if index <= self._staging.file_base_index:
+                return self._stage_file(None)
+            return self._put(_TRUNCATE, encode_truncate(index))
 
     def stage_rotation(self, checkpoint: Checkpoint | None = None) -> int:
         """The next frame opens a new file, with this checkpoint's folded values (None: the owner
         is asked when it is written). The file is there when the seq is synced.
         """
         self._check_stageable()
-        return self._stage_file(checkpoint)
+        with self.whole_locked():
+            return self._stage_file(checkpoint)
 
     def stage_snapshot(self, checkpoint: Checkpoint) -> tuple[int, bool]:
         """Install a snapshot that stands for `checkpoint.base` (protocol 1, 2): (seq, replaced).
@@ -151,18 +161,20 @@ class StageableWal(ReadableWal):
         self._check_stageable()
         base, table = checkpoint.base, self._table
         if base.index <= self.commit_mark:
-            return self._stage_file(None), False
+            return self.stage_rotation(), False
         if base.index <= table.last_index and table.term(base.index) == base.term:
-            return self._stage_file(checkpoint), False
-        if self._staging.lacks_folds:
-            # Files staged before it are of the old log; what the owner folds is soon the new one's.
-            self._staging.give_folds(self.checkpoint_source())
-        floor = table.position_after(max(self.commit_mark, table.base.index))
-        table.reset(base)
-        self._tail.restart(base.index + 1)
-        self._durable.restart(floor)
-        seq = self._stage_file(checkpoint)
-        self._durable.stage(seq, base.index + 1, base.offset)
+            return self.stage_rotation(checkpoint), False
+        with self.whole_locked():
+            if self._staging.lacks_folds:
+                # Files staged before it are of the old log; what the owner folds is soon the new
+                # one's.
+                self._staging.give_folds(self.checkpoint_source())
+            floor = table.position_after(max(self.commit_mark, table.base.index))
+            table.reset(base)
+            self._tail.restart(base.index + 1)
+            self._durable.restart(floor)
+            seq = self._stage_file(checkpoint)
+            self._durable.stage(seq, base.index + 1, base.offset)
         return seq, True
 
     def _put_entry(
@@ -178,8 +190,9 @@ class StageableWal(ReadableWal):
     def _put(self, kind: int, payload: bytes) -> int:
         self._check_stageable()
         size = frame_bytes(len(payload))
-        self._make_room(size)
-        return self._staging.add(kind, b"", payload, size)
+        with self.whole_locked():
+            self._make_room(size)
+            return self._staging.add(kind, b"", payload, size)
 
     def _make_room(self, size_bytes: int) -> None:
         """Rotate if the current file is full; one larger frame still fits into an empty one."""
@@ -195,10 +208,43 @@ class StageableWal(ReadableWal):
         table.files.append(file)
         return seq
 
-    def give_up(self, cause: BaseException) -> None:
-        """End this WAL: its owner was interrupted (Ctrl-C) where it may have staged by half, and
-        what is in memory no longer fits what would be written. The lock must be free.
+    # --- half-way --------------------------------------------------------------------------------
+
+    def spoil_locked(self, cause: BaseException) -> None:
+        """A change of this log's memory stopped half-way: it no longer fits what would be written,
+        so nothing more is staged or written. `unwind`, with the lock free, tells those who wait.
         """
+        self._commit.spoil_locked(cause)
+
+    @contextmanager
+    def whole_locked(self) -> Iterator[None]:
+        """What changes in here is changed whole, or the WAL is spoiled."""
+        try:
+            yield
+        except BaseException as error:
+            self.spoil_locked(error)
+            raise
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """The lock for a caller that stages, with what `unwind` asks for."""
+        try:
+            with self.lock:
+                yield
+        except BaseException as error:
+            self.unwind(error)
+            raise
+
+    def unwind(self, error: BaseException) -> None:
+        """An exception left a caller that stages, and the lock is free again. Those who wait are
+        told if the WAL has ended, which it also has if this is no `Exception`: Ctrl-C may have
+        fallen between staging and leading.
+        """
+        if self._commit.poisoned is not None or not isinstance(error, Exception):
+            self._commit.poison(error)
+
+    def give_up(self, cause: BaseException) -> None:
+        """End this WAL: what is staged will find nobody to write it. The lock must be free."""
         self._commit.poison(cause)
 
     def _check_stageable(self) -> None:

@@ -5,7 +5,7 @@ is on disk and comes back after any crash, in order; `durable` is the end of the
 live entries that are. Invariant: the owner's lock guards every watermark and is never held over
 I/O; staging only moves memory, so it never blocks; exactly one thread writes at a time.
 
-    with wal.lock:                       # any thread
+    with wal.changing():                 # the lock; any thread
         seq = wal.stage_entry(...)       # gets its index, offset, seq and place in the file
     wal.lead(seq)                        # writes and syncs for everybody who waits, or waits
 
@@ -124,28 +124,36 @@ class Wal(StageableWal):
             fs.sync_directory(self.directory)
         except OSError as error:
             raise UnavailableError(f"{self.directory} cannot be prepared: {error}") from error
-        with self.lock:
-            self.log_id = checkpoint.log_id
-            staging = self._staging
-            if checkpoint.term > staging.hard_state[0]:
-                staging.hard_state = (checkpoint.term, checkpoint.vote)
-            staging.suspect = staging.suspect or checkpoint.suspect
-            table.truncate(copy_from)
-            self._tail.restart(table.last_index + 1)
-            self._durable.begin(table.position_after(table.last_index))
-            self._started = True
-            seq = self._stage_file(checkpoint)
-            for entry in entries:
-                size = frame_bytes(entry.header.entry_bytes)
-                header_bytes = pack_header(entry.header)
-                seq = self._put_entry(header_bytes, entry.header, entry.payload, size)
-            staging.bound_seq = seq
-        self._commit.lead(seq)
-        if unproved is not None:
-            self._drop(unproved)
-        copied = sum(entry.header.entry_bytes for entry in entries)
-        self.recovery = self._recovered.report(copied)
+        try:
+            with self.lock, self.whole_locked():
+                seq = self._stage_start(checkpoint, copy_from, entries)
+            self._commit.lead(seq)
+            if unproved is not None:
+                self._drop(unproved)
+            copied = sum(entry.header.entry_bytes for entry in entries)
+            self.recovery = self._recovered.report(copied)
+        except BaseException as error:
+            self.give_up(error)  # It cannot be started again from here.
+            raise
         replay.checkpoint = None  # Its manifest may be large, and the owner has folded it.
+
+    def _stage_start(self, checkpoint: Checkpoint, copy_from: int, entries: list[Entry]) -> int:
+        """The first file of this open, with copies of `entries`; the lock is held."""
+        staging, table = self._staging, self._table
+        self.log_id = checkpoint.log_id
+        if checkpoint.term > staging.hard_state[0]:
+            staging.hard_state = (checkpoint.term, checkpoint.vote)
+        staging.suspect = staging.suspect or checkpoint.suspect
+        table.truncate(copy_from)
+        self._tail.restart(table.last_index + 1)
+        self._durable.begin(table.position_after(table.last_index))
+        self._started = True
+        seq = self._stage_file(checkpoint)
+        for entry in entries:
+            size = frame_bytes(entry.header.entry_bytes)
+            seq = self._put_entry(pack_header(entry.header), entry.header, entry.payload, size)
+        staging.bound_seq = seq
+        return seq
 
     def _drop(self, file: LogFile) -> None:
         """A file that is wholly in the new one goes at once, so that idle logs that are opened
@@ -164,7 +172,7 @@ class Wal(StageableWal):
     def lead(self, seq: int) -> None:
         """Block until everything up to `seq` is on disk; write it if nobody else is writing.
 
-        LogPoisonedError: a write or sync failed, and nobody can know.
+        LogPoisonedError: a write or sync failed or was interrupted, and nobody can know.
         """
         self._commit.lead(seq)
 
@@ -180,13 +188,13 @@ class Wal(StageableWal):
 
     def rotate(self, checkpoint: Checkpoint | None = None) -> None:
         """Start a new file now; durable on return. Raises as `lead` does."""
-        with self.lock:
+        with self.changing():
             seq = self.stage_rotation(checkpoint)
         self.lead(seq)
 
     def install_snapshot(self, checkpoint: Checkpoint) -> bool:
         """`stage_snapshot`, durable on return; True: it replaced the log."""
-        with self.lock:
+        with self.changing():
             seq, replaced = self.stage_snapshot(checkpoint)
         self.lead(seq)
         return replaced
@@ -252,10 +260,11 @@ class Wal(StageableWal):
 
     def _swear(self) -> None:
         """Leave nothing for the next open to copy."""
-        with self.lock:
+        with self.changing():
             if self._staging.last_content_seq <= self._commit.sworn_seq:
                 return
-            seq = self._staging.add(_MARK, b"", b"", frame_bytes(0))
+            with self.whole_locked():
+                seq = self._staging.add(_MARK, b"", b"", frame_bytes(0))
         self._commit.lead(seq)
 
     def _size_locked(self, file: LogFile) -> int:

@@ -8,6 +8,8 @@ import pytest
 
 import chronik_store as chronik
 from chronik_store.aio import appends
+from chronik_store.commit.committer import Committer
+from chronik_store.wal.active_file import ActiveFile
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -159,3 +161,50 @@ def test_a_full_queue_keeps_the_order(tmp_path):
         return [int(record.value.rstrip(b"\0")) async for record in log.scan(1)]
 
     assert list(range(300)) == with_log(tmp_path, main, CONFIG.replace(queue_bytes_max=2048))
+
+
+def test_a_full_queue_of_a_log_that_has_ended_is_no_reason_to_wait(tmp_path, monkeypatch):
+    config = CONFIG.replace(queue_bytes_max=4096)
+
+    async def main():
+        log = await chronik.aio.AsyncPartitionLog.open(tmp_path / "d", topic="t", config=config)
+        await log.append(b"first")
+        monkeypatch.setattr(Committer, "notify", lambda *_: None)
+        tasks = [asyncio.create_task(log.append(b"x" * 2000)) for _ in range(20)]
+        for _ in range(3):  # turns of the loop: gathered, staged, refused
+            await asyncio.sleep(0)
+        assert log._appends._full
+        log._log._core.wal.give_up(OSError(5, "broken"))
+        async with asyncio.timeout(10):
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            await log.drain()
+        with pytest.raises(chronik.LogPoisonedError) as later:
+            log._log.append_nowait(b"later")
+        await log.close()
+        return [error.durability for error in found], later.value.durability
+
+    found, later = asyncio.run(main())
+    assert {"unknown", "not_durable"} == set(found)
+    assert "not_durable" == later
+
+
+def test_an_append_that_waited_for_room_and_was_never_staged_says_so(tmp_path, monkeypatch):
+    config = CONFIG.replace(queue_bytes_max=4096)
+    log = chronik.PartitionLog.open(tmp_path / "d", topic="t", config=config)
+    log.append(b"first")
+    monkeypatch.setattr(Committer, "notify", lambda *_: None)
+    queued = log.append_nowait(b"x" * 8000)
+
+    def broken(*_):
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr(ActiveFile, "write", broken)
+    end = log.watermarks.end
+
+    with pytest.raises(chronik.LogPoisonedError) as caught:
+        log.append(b"second")
+
+    assert "not_durable" == caught.value.durability
+    assert "unknown" == queued.exception(0).durability
+    assert end == log.watermarks.end
+    log.close()

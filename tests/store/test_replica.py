@@ -8,8 +8,10 @@ from chronik_store.errors import (
     CorruptionError,
     LogPoisonedError,
 )
-from chronik_store.format.control import Members
+from chronik_store.format.control import Members, Seal
 from chronik_store.format.entry import Entry
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.manifest.state import FoldedState
 from chronik_store.replica import Conflict, Replica
 from chronik_store.testing.cluster_log import (
     control_entry,
@@ -19,6 +21,8 @@ from chronik_store.testing.cluster_log import (
 )
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal.staging import Staging
+from chronik_store.wal.tail import MemoryTail
 
 
 @pytest.fixture
@@ -228,7 +232,7 @@ def test_a_failed_sync_tells_the_engine_once_and_acknowledges_nothing(disk):
 
     assert ([], 1, 0) == (done, len(errors), replica.durable_index)
     with pytest.raises(LogPoisonedError):
-        replica.append_entries(1, 1, run_of([1], first=2, offset=1))
+        replica.append_entries(1, 1, run_of([1, 1], first=2, offset=1))
 
 
 def test_suspicion_is_durable(disk):
@@ -271,3 +275,58 @@ def test_members_are_those_of_the_last_entry_and_a_truncation_brings_back_the_on
     replica.truncate_suffix(2)
 
     assert (1, old) == replica.members
+
+
+# --- half-way -------------------------------------------------------------------------------------
+
+
+def out_of_memory(*_args):
+    raise MemoryError("injected")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Staging, "add"), (FoldedState, "note_records"), (MemoryTail, "append")],
+)
+def test_entries_that_stop_half_way_end_the_log(disk, monkeypatch, owner, name):
+    core, replica, committer = stepped(disk)
+    told = []
+    replica.on_poisoned = told.append
+    replica.append_entries(0, 0, run_of([1]))
+    committer.flush()
+    monkeypatch.setattr(owner, name, out_of_memory)
+
+    with pytest.raises(MemoryError):
+        replica.append_entries(1, 1, run_of([1], first=2, offset=1))
+    monkeypatch.undo()
+
+    assert isinstance(core.wal.poisoned, MemoryError)
+    assert [core.wal.poisoned] == told
+    with pytest.raises(LogPoisonedError):
+        replica.append_entries(1, 1, run_of([1, 1], first=2, offset=1))
+
+
+def test_a_proposal_of_which_a_part_was_staged_ends_the_log(disk, monkeypatch):
+    core, replica, committer = stepped(disk)
+    replica.save_hard_state(1, "a")
+    committer.flush()
+    monkeypatch.setattr(Seal, "encode", out_of_memory)
+
+    with pytest.raises(MemoryError):
+        replica.propose(1, [Seal(1, "admin", 1)])
+    assert core.wal.poisoned is None
+    with pytest.raises(MemoryError):
+        replica.propose(1, [RecordBatch.build([b"x"]), Seal(1, "admin", 1)])
+
+    assert isinstance(core.wal.poisoned, MemoryError)
+
+
+def test_a_vote_that_is_not_staged_is_not_shown(disk):
+    core, replica, _ = stepped(disk)
+    replica.save_hard_state(1, "a")
+    core.wal.give_up(OSError(5, "broken"))
+
+    with pytest.raises(LogPoisonedError):
+        replica.save_hard_state(2, "b")
+
+    assert (1, "a") == replica.hard_state

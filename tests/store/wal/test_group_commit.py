@@ -266,3 +266,92 @@ class TestInterrupted:
 
         assert len(errors) == 1
         assert owner.wal.durable.index == 7
+
+
+def test_an_interrupted_leader_takes_nobodys_wake_up_with_it(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk, settings={"group_bytes": 3000})
+    wal, gate, interrupted = owner.wal, Gate("sync_data"), []
+
+    def lead() -> None:
+        """Two groups: the first frame alone, then the second one and the follower's."""
+        with wal.lock:
+            owner.stage_locked(b"a" * 2000)
+            seq = owner.stage_locked(b"b" * 2000)
+        try:
+            wal.lead(seq)
+        except KeyboardInterrupt:
+            interrupted.append(wal.durable.index)
+
+    def on_synced() -> None:
+        if wal.synced_seq == wal.last_seq:
+            raise KeyboardInterrupt
+
+    disk.hook = gate
+    leader = start(lead)
+    assert gate.arrived.wait(5)
+    wal.on_synced = on_synced
+    follower = start(lambda: owner.append(b"follower"))
+    while not wal._commit._waiters:
+        pass
+    gate.open()
+    join(leader + follower)
+
+    assert interrupted == [4]
+    assert isinstance(wal.poisoned, KeyboardInterrupt)
+
+
+def test_an_interrupted_heir_passes_the_lead_on(
+    disk: SimulatedDisk, open_wal: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = open_wal(disk)
+    wal, gate, interrupted = owner.wal, Gate("sync_data"), []
+
+    def follow(waiter: Any) -> bool:
+        """Ctrl-C in the moment in which the lead has come to this thread."""
+        monkeypatch.undo()
+        waiter.event.wait()
+        assert waiter.leads
+        raise KeyboardInterrupt
+
+    def heir() -> None:
+        try:
+            owner.append(b"heir")
+        except KeyboardInterrupt:
+            interrupted.append(wal.poisoned)
+
+    disk.hook = gate
+    leader = start(lambda: owner.append(b"leader"))
+    assert gate.arrived.wait(5)
+    monkeypatch.setattr(wal._commit, "_follow", follow)
+    first = start(heir)
+    while len(wal._commit._waiters) < 1:
+        pass
+    second = start(lambda: owner.append(b"second"))
+    while len(wal._commit._waiters) < 2:
+        pass
+    gate.open()
+    join(leader + first + second)
+
+    assert interrupted == [None]
+    assert wal.durable.index == 4
+
+
+def test_a_filler_that_cannot_be_told_costs_no_acknowledgement(
+    disk: SimulatedDisk, open_wal: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = open_wal(disk, settings={"fill_bytes_min": 4096, "fill_bytes_max": 8192})
+
+    def refuse(_target: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(owner.services.filler, "notify", refuse)
+    synced: list[int] = []
+    owner.wal.on_synced = lambda: synced.append(owner.wal.durable.index)
+
+    owner.append(b"x")
+    owner.append(b"y")
+
+    assert synced == [2, 3]
+    assert owner.wal.poisoned is None
