@@ -47,7 +47,8 @@ class AppendPath:
         """Append one batch and return when it is durable and committed. Blocks while the queue
         is full. Errors: see `PartitionLog.append`.
         """
-        self._admit(batch)
+        self._core.guard.admit(len(batch.buffer))
+        self._begin()
         wal = self._wal
         if wal.pending_bytes > self._queue_bytes_max:
             self._wait_for_room()
@@ -65,8 +66,17 @@ class AppendPath:
     def append_nowait(
         self, batch: RecordBatch, expected_offset: int | None, sink: Sink, token: object
     ) -> None:
-        """Stage one batch; its outcome is delivered to `sink`. BackpressureError when full."""
-        self._admit(batch)
+        """Stage one batch; its outcome is delivered to `sink`. BackpressureError when full; may
+        sleep where the disk is nearly so.
+        """
+        self._core.guard.admit(len(batch.buffer))
+        self.enqueue(batch, expected_offset, sink, token)
+
+    def enqueue(
+        self, batch: RecordBatch, expected_offset: int | None, sink: Sink, token: object
+    ) -> None:
+        """As `append_nowait`, for an event loop, which has asked the disk guard itself."""
+        self._begin()
         wal = self._wal
         if wal.pending_bytes > self._queue_bytes_max and wal.poisoned is None:
             raise BackpressureError(
@@ -116,13 +126,12 @@ class AppendPath:
             core.waiters.append(pending)
         return True
 
-    def _admit(self, batch: RecordBatch) -> None:
-        """What must be known before the lock is taken: room on the disk, a file.
+    def _begin(self) -> None:
+        """What must be there before the lock is taken: a file.
 
         Nothing is staged yet: whatever fails here, this batch is not on disk.
         """
         core = self._core
-        core.guard.admit(len(batch.buffer))
         if not core.started and not core.read_only:
             try:
                 core.check_open()

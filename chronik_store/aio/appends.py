@@ -5,7 +5,8 @@ loop are staged together, in the order of the calls, and their outcomes wake the
 group; so what a record costs is a future and two list items, not a batch, an entry and a lock.
 Invariant: each append stays whole: its records lie side by side in one batch, which is stored
 whole or not at all. What asks for a batch of its own (an expected offset, a RecordBatch, times,
-headers, large records) gets it, behind what was queued before.
+headers, large records) gets it, behind what was queued before. The loop never sleeps: where the
+disk is nearly full, what is gathered waits for its pause as it does for room.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class LoopAppends:
         self._bytes = 0
         self._turn_ends = False
         self._full = False
+        self._pausing = False
+        self._rested = False
         self._room = asyncio.Event()
         self._outcomes: deque[list[PendingAppend]] = deque()
         self._armed = False
@@ -96,10 +99,14 @@ class LoopAppends:
             end = core.committed.offset
             future.set_result(AppendResult(end, end))
             return future
+        rested = False
         while True:
             await self.drain()
+            if not rested and self._pause(len(batch.buffer)):
+                rested = True
+                continue
             try:
-                core.appends.append_nowait(batch, expected_offset, self, [(future, len(batch))])
+                core.appends.enqueue(batch, expected_offset, self, [(future, len(batch))])
                 return future
             except BackpressureError:
                 self._wait_for_room()
@@ -148,13 +155,17 @@ class LoopAppends:
         try:
             batch = self._core.batching.batch(self._records)
             assert batch is not None
-            self._core.appends.append_nowait(batch, None, self, self._shares)
+            if not self._rested and self._pause(len(batch.buffer)):
+                self._rested = True
+                return
+            self._core.appends.enqueue(batch, None, self, self._shares)
         except BackpressureError:
             self._wait_for_room()
             return
         except Exception as error:  # noqa: BLE001 (each of those who wait gets it)
             _fail(self._shares, error)
         self._records, self._shares, self._bytes = [], [], 0
+        self._rested = False
 
     def _wait_for_room(self) -> None:
         """What fills the queue may be others' appends, so look again without being told."""
@@ -162,8 +173,22 @@ class LoopAppends:
         self._room.clear()
         self._loop.call_later(LOOK_AGAIN_SECONDS, self._look_again)
 
+    def _pause(self, size_bytes: int) -> bool:
+        """True: the disk is nearly full, and nothing is staged for a moment. DiskFullError."""
+        seconds = self._core.guard.pause_seconds(size_bytes)
+        if not seconds:
+            return False
+        self._full = self._pausing = True
+        self._room.clear()
+        self._loop.call_later(seconds, self._end_pause)
+        return True
+
+    def _end_pause(self) -> None:
+        self._pausing = False
+        self._look_again()
+
     def _look_again(self) -> None:
-        if self._full:
+        if self._full and not self._pausing:
             self._full = False
             self._flush()
             if not self._full:
@@ -180,6 +205,9 @@ class LoopAppends:
                 self._loop.call_soon_threadsafe(self._resolve)
             except RuntimeError:
                 self._outcomes.clear()  # the loop is closed: nobody waits any more
+            except BaseException:
+                self._armed = False  # the next delivery wakes the loop for this one, too
+                raise
 
     def _resolve(self) -> None:
         # Disarm first: an outcome that arrives from here on arms the next wake-up.

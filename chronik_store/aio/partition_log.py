@@ -158,7 +158,9 @@ class AsyncPartitionLog:
         return await self._pool.run(log.read_entries, offset, max_bytes=max_bytes)
 
     async def wait_offset(self, offset: int, wait_seconds: float) -> None:
-        """Return when a record at `offset` is committed, or the time is up."""
+        """Return when a record at `offset` is committed, the time is up, or nothing comes any
+        more: the log is closed, or has ended.
+        """
         log = self._log
         if log._core is None or log._core.read_only:
             await self._pool.run(log._view.wait_offset, offset, wait_seconds)
@@ -168,9 +170,9 @@ class AsyncPartitionLog:
             moved = self._moved = asyncio.Event()
             core.watch.add_listener(functools.partial(_wake, loop, moved))
         deadline = loop.time() + wait_seconds
-        while core.committed.offset <= offset and (left := deadline - loop.time()) > 0:
+        while (left := deadline - loop.time()) > 0:
             self._moved.clear()
-            if core.committed.offset > offset:
+            if core.committed.offset > offset or core.closed or core.wal.poisoned is not None:
                 return
             try:
                 async with asyncio.timeout(left):

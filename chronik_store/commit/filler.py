@@ -34,7 +34,9 @@ class Filler:
         self._rounds = Rounds(threads, workers, "chronik-fill")
 
     def notify(self, target: FillTarget) -> None:
-        """Have one chunk filled soon. Cheap, never blocks on the disk."""
+        """Have one chunk filled soon. Cheap, never blocks on the disk: where no thread can be had,
+        nothing is filled, and the next group asks again.
+        """
         self._rounds.notify(target.fill)
 
     def close(self) -> None:

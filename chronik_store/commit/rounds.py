@@ -2,15 +2,17 @@
 
 Place: the engine under `committer` and `filler`. Promise: after `notify(step)` the step runs at
 least once, beginning later than the call; a step never runs in two workers at a time; a step that
-returns True goes to the back of the queue, so that busy ones take turns. Invariant: workers are
-started when first needed and wait without a timer; the condition is never held over a step.
+returns True goes to the back of the queue, so that busy ones take turns; where no thread can be
+started, those that run take over its steps, and where none runs, the caller is handed them.
+Invariant: workers are started when first needed and wait without a timer; the condition is never
+held over a step.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from chronik_store.threads import ThreadHandle, Threads
 
@@ -36,27 +38,59 @@ class Rounds:
         self._idle = 0
         self._started: list[ThreadHandle] = []
         self._starting = 0
+        self._short_of_threads = False
         self._closed = False
 
-    def notify(self, step: Step) -> None:
-        """Have `step` run; cheap when it is queued already. Ignored after `close`."""
+    def notify(self, step: Step) -> Sequence[Step]:
+        """Have `step` run; cheap when it is queued already. Ignored after `close`.
+
+        Returns what nobody will run, since no thread can be started and none is there: the
+        caller's to run or to drop. It is out of the queue.
+        """
         with self._ready:
-            if self._closed or step in self._queued:
-                return
+            if self._closed or (step in self._queued and self._starting):
+                return ()
             if step in self._running:
                 self._again.add(step)
-                return
-            self._queue.append(step)
-            self._queued.add(step)
+                return ()
+            if step not in self._queued:
+                self._queue.append(step)
+                self._queued.add(step)
             if self._idle >= len(self._queue) or self._starting == self._workers:
                 self._ready.notify()
-                return
+                return ()
             self._starting += 1
             number = self._starting
-        # A thread is started without the condition: starting one is a seam of its own.
-        worker = self._threads.spawn(self._serve, name=f"{self._name}-{number}")
+        return self._start(number)
+
+    def _start(self, number: int) -> Sequence[Step]:
+        """Start a worker, without the condition: starting one is a seam of its own."""
+        try:
+            worker = self._threads.spawn(self._serve, name=f"{self._name}-{number}")
+        except BaseException as error:
+            orphans = self._take_orphans()
+            if not isinstance(error, Exception):
+                raise
+            if not self._short_of_threads:
+                self._short_of_threads = True  # said once, not with each group
+                logger.warning("no thread %s-%d can be started: %s", self._name, number, error)
+            return orphans
+        self._short_of_threads = False
         with self._ready:
             self._started.append(worker)
+        return ()
+
+    def _take_orphans(self) -> Sequence[Step]:
+        """A worker was not started: the queue, if no other one serves it or is being started."""
+        with self._ready:
+            self._starting -= 1
+            if self._starting:
+                self._ready.notify()
+                return ()
+            orphans = tuple(self._queue)
+            self._queue.clear()
+            self._queued.clear()
+            return orphans
 
     def close(self) -> None:
         """Run what is queued, then end the workers and wait for them. Idempotent.

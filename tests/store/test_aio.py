@@ -136,3 +136,26 @@ def test_a_store_of_many_partitions(tmp_path):
             assert 2 == len((await store.status()).partitions)
 
     run(main())
+
+
+def test_a_waiting_read_ends_with_the_log(tmp_path):
+    async def main(end):
+        log = await opened(tmp_path / "d")
+        await log.append(b"first")
+        reading = asyncio.create_task(log.read(log.watermarks.end, wait_seconds=60))
+        await asyncio.sleep(0)
+        assert log._moved is not None
+        async with asyncio.timeout(20):
+            await end(log)
+            found = (await asyncio.gather(reading, return_exceptions=True))[0]
+        await log.close()
+        return found
+
+    async def closed(log):
+        await log.close()
+
+    async def poisoned(log):
+        log._log._core.wal.give_up(OSError(5, "broken"))
+
+    assert isinstance(run(main(closed)), chronik.LogClosedError)
+    assert () == run(main(poisoned)).records

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 import chronik_store as chronik
+from chronik_store import disk_guard
 from chronik_store.aio import appends
+from chronik_store.clock import SystemClock
 from chronik_store.commit.committer import Committer
 from chronik_store.wal.active_file import ActiveFile
 
@@ -208,3 +211,51 @@ def test_an_append_that_waited_for_room_and_was_never_staged_says_so(tmp_path, m
     assert "unknown" == queued.exception(0).durability
     assert end == log.watermarks.end
     log.close()
+
+
+def test_a_disk_that_is_nearly_full_never_puts_the_loop_to_sleep(tmp_path, monkeypatch):
+    config = CONFIG.replace(disk_reserve_bytes=0, disk_throttle_bytes=1 << 60)
+    loops, slept, pauses = threading.get_ident(), [], []
+
+    class Watched(SystemClock):
+        def sleep(self, seconds):
+            slept.append(threading.get_ident() == loops)
+
+    async def main():
+        log = await chronik.aio.AsyncPartitionLog.open(tmp_path / "d", topic="t", config=config)
+        await log.append(b"first")
+        guard, loop = log._log._core.guard, asyncio.get_running_loop()
+        monkeypatch.setattr(guard, "_clock", Watched())
+        call_later = loop.call_later
+
+        def noted(seconds, *call):
+            if seconds == disk_guard.THROTTLE_SECONDS:
+                pauses.append(log.watermarks.end)
+            return call_later(0, *call)
+
+        monkeypatch.setattr(loop, "call_later", noted)
+        own = chronik.RecordBatch.build([b"own"])
+        for _ in range(3):
+            places = await asyncio.gather(log.append(b"a"), log.append(own), log.append(b"b"))
+        await log.close()
+        return places
+
+    places = asyncio.run(main())
+    assert [(7, 8, False), (8, 9, False), (9, 10, False)] == places
+    assert True not in slept
+    assert len(pauses) >= 9  # one for each batch, and nothing was staged before it was over
+
+
+def test_a_full_disk_is_told_to_each_task(tmp_path, monkeypatch):
+    async def main():
+        log = await chronik.aio.AsyncPartitionLog.open(tmp_path / "d", topic="t", config=CONFIG)
+        await log.append(b"first")
+        monkeypatch.setattr(log._log._core.guard, "has_room", lambda _size: False)
+        own = chronik.RecordBatch.build([b"own"])
+        found = await asyncio.gather(
+            log.append(b"a"), log.append(b"b"), log.append(own), return_exceptions=True
+        )
+        await log.close()
+        return found
+
+    assert [chronik.DiskFullError] * 3 == [type(error) for error in asyncio.run(main())]

@@ -13,6 +13,7 @@ from chronik_store.append_outcome import FUTURES, Outbox, PendingAppend
 from chronik_store.commit.committer import Committer
 from chronik_store.errors import LogPoisonedError
 from chronik_store.model import AppendResult
+from chronik_store.threads import SystemThreads
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -118,4 +119,42 @@ def test_an_append_that_another_thread_resolves_at_once_is_delivered_once(
     core.appends.append_nowait(batch, None, sink, "token")
 
     assert sink.seen == ["token"]
+    log.close()
+
+
+def test_an_append_is_answered_where_no_thread_can_be_started(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as log:
+        log.append(b"0")
+
+        def refuse(*_args: Any, **_kwargs: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(SystemThreads, "spawn", refuse)
+        assert log.append_nowait(b"1").result(0) == (1, 2, False)
+        monkeypatch.undo()
+        assert log.append_nowait(b"2").result(10) == (2, 3, False)
+
+
+def test_an_append_whose_committer_fails_altogether_has_an_outcome(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG)
+    log.append(b"0")
+    core, sink = log._core, Raises(ValueError(), times=0)
+    assert core is not None
+    batch = core.batching.batch([b"1"])
+    assert batch is not None
+
+    def refuse(*_args: Any) -> None:
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(Committer, "notify", refuse)
+    with pytest.raises(MemoryError):
+        core.appends.append_nowait(batch, None, sink, "token")
+
+    assert sink.seen == ["token"]
+    with pytest.raises(LogPoisonedError):
+        log.append(b"2")
     log.close()

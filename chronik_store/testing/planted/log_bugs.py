@@ -205,11 +205,11 @@ def answer_a_retry_at_once(put: _Put) -> None:
     """A retried batch is acknowledged although its original is not committed yet."""
     join = AppendPath._join_locked
 
-    def answer(self: Any, pending: Any) -> None:
+    def answer(self: Any, pending: Any) -> bool:
         if pending.place.duplicate:
             pending.result = pending.place
-        else:
-            join(self, pending)
+            return False
+        return join(self, pending)
 
     put(AppendPath, "_join_locked", answer)
 
@@ -238,8 +238,9 @@ def unknown_outcome_is_not_done(put: _Put) -> None:
 def acknowledge_what_is_staged(put: _Put) -> None:
     """`append_nowait` is answered when its batch is in memory."""
 
-    def answer(_self: Any, pending: Any) -> None:
+    def answer(_self: Any, pending: Any) -> bool:
         pending.result = pending.place
+        return False
 
     put(AppendPath, "_join_locked", answer)
 

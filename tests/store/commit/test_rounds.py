@@ -156,3 +156,101 @@ def test_close_runs_what_is_queued_and_then_ends_the_threads() -> None:
     assert threading.active_count() == before
     committer.notify(target)
     committer.close()
+
+
+class Scarce:
+    """Threads that cannot be started while `left` is 0."""
+
+    lock = staticmethod(threading.Lock)
+    condition = staticmethod(threading.Condition)
+    event = staticmethod(threading.Event)
+
+    def __init__(self, left: int = 0) -> None:
+        self.left = left
+
+    def spawn(self, target: Callable[[], None], *, name: str) -> threading.Thread:
+        if not self.left:
+            raise RuntimeError("can't start new thread")
+        self.left -= 1
+        return SystemThreads.spawn(target, name=name)
+
+
+class Groups:
+    """A target with some groups pending."""
+
+    def __init__(self, pending: int) -> None:
+        self.pending = pending
+        self.threads: list[threading.Thread] = []
+
+    def commit_group(self) -> bool:
+        self.threads.append(threading.current_thread())
+        self.pending -= 1
+        return self.pending > 0
+
+
+def test_where_no_thread_can_be_had_the_caller_commits_and_later_a_thread_does() -> None:
+    threads, target = Scarce(), Groups(3)
+    committer = Committer(threads, 2)
+
+    committer.notify(target)
+    assert target.pending == 0
+    threads.left = 1
+    target.pending = 1
+    committer.notify(target)
+    committer.close()
+
+    assert target.pending == 0
+    assert [threading.current_thread()] * 3 == target.threads[:3]
+    assert threading.current_thread() not in target.threads[3:]
+
+
+def test_a_running_worker_takes_over_from_one_that_cannot_be_started() -> None:
+    scarce = Rounds(Scarce(1), 4, "scarce")
+    gate, arrived, done = threading.Event(), threading.Event(), threading.Event()
+
+    def blocks() -> bool:
+        arrived.set()
+        gate.wait(10)
+        return False
+
+    def quick() -> bool:
+        done.set()
+        return False
+
+    assert scarce.notify(blocks) == ()
+    assert arrived.wait(5)
+    assert scarce.notify(quick) == ()
+    assert not done.is_set()
+    gate.set()
+
+    assert done.wait(5)
+    scarce.close()
+
+
+def test_a_step_that_nobody_runs_is_the_callers_and_may_be_asked_for_again() -> None:
+    threads, done = Scarce(), threading.Event()
+    scarce = Rounds(threads, 1, "scarce")
+
+    def step() -> bool:
+        done.set()
+        return False
+
+    assert scarce.notify(step) == (step,)
+    assert not done.is_set()
+    threads.left = 1
+    assert scarce.notify(step) == ()
+
+    assert done.wait(5)
+    scarce.close()
+
+
+def test_a_group_that_fails_in_the_callers_thread_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def commit_group(self) -> bool:
+            raise MemoryError("injected")
+
+    Committer(Scarce(), 1).notify(Broken())
+
+    assert "injected" in caplog.text
