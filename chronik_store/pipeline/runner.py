@@ -6,7 +6,9 @@ once when poked; what fails is logged and tried again next time; `close` returns
 has ended. Invariant: the loop does not decide anything; all of that is in the stages.
 
 A partition that made progress without an error is run again before the loop sleeps, one run at a
-time in turn with the others, so that a backlog drains at full speed and starves nobody.
+time in turn with the others, so that a backlog drains at full speed. It starves nobody: when the
+interval has passed or somebody pokes, a new round begins at once, with every partition that is
+open then.
 """
 
 from __future__ import annotations
@@ -73,10 +75,19 @@ class PipelineRunner:
             self._thread.join()
 
     def _loop(self) -> None:
-        while self._pause():
-            busy = self._open_now()
-            while busy:
-                busy = [each for each in busy if self._run(each)]
+        busy = False
+        while self._begin_round(at_once=busy):
+            busy = self._round()
+
+    def _round(self) -> bool:
+        """Every partition once, then those that are busy, until the next round is due or wanted.
+        True: some are busy still.
+        """
+        due = self._env.clock.monotonic() + self._interval_seconds
+        busy = [each for each in self._open_now() if self._run(each)]
+        while busy and not self._poked and self._env.clock.monotonic() < due:
+            busy = [each for each in busy if self._run(each)]
+        return bool(busy)
 
     def _open_now(self) -> list[Partition]:
         try:
@@ -87,12 +98,12 @@ class PipelineRunner:
             _log.exception("the pipeline waits: the partitions cannot be listed")
         return []
 
-    def _pause(self) -> bool:
-        """Sleep until the next round is due or wanted; False when closed."""
+    def _begin_round(self, *, at_once: bool) -> bool:
+        """Sleep until the next round is due or wanted, if not `at_once`; False when closed."""
         factor = self._env.entropy.uniform(1 - JITTER, 1 + JITTER)
         deadline = self._env.clock.monotonic() + self._interval_seconds * factor
         with self._wake:
-            while not self._closed and not self._poked:
+            while not (self._closed or self._poked or at_once):
                 remaining = deadline - self._env.clock.monotonic()
                 if remaining <= 0 or not self._wake.wait(remaining):
                     break

@@ -124,3 +124,74 @@ def test_the_loop_survives_a_list_of_partitions_that_cannot_be_made(error: Excep
     assert calls.idle.wait(5)
     runner.close()
     assert calls.seen == ["a"]
+
+
+class Busy:
+    """Partition "busy" always has more to do; others are told when they have been run."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.ran: dict[str, threading.Event] = {name: threading.Event() for name in "abc"}
+        self.on_run: Any = lambda: None
+
+    def __call__(self, each: Any) -> PipelineReport:
+        name = each.identity.topic
+        self.runs.append(name)
+        if name == "busy":
+            self.on_run()
+            return PipelineReport(uploaded=1)
+        self.ran[name].set()
+        return PipelineReport()
+
+
+def test_one_busy_partition_does_not_keep_the_interval_from_the_others() -> None:
+    busy = Busy()
+    partitions = [partition("busy"), partition("a")]
+    runner = PipelineRunner(Environment(), busy, lambda: list(partitions), 0.01)
+    runner.start()
+    assert busy.ran["a"].wait(5)
+    busy.ran["a"].clear()
+    assert busy.ran["a"].wait(5)
+    partitions.append(partition("b"))  # a new topic is seen, too
+    assert busy.ran["b"].wait(5)
+    runner.close()
+
+
+def test_a_poke_is_heard_while_a_partition_is_busy() -> None:
+    """What was sealed elsewhere does not wait for the backlog to drain."""
+    busy = Busy()
+    partitions = [partition("busy")]
+    begun = threading.Event()
+    busy.on_run = begun.set
+    runner = PipelineRunner(Environment(), busy, lambda: list(partitions), 3600.0)
+    runner.start()
+    runner.poke()
+    assert begun.wait(5)
+    partitions.append(partition("a"))
+    runner.poke()
+    assert busy.ran["a"].wait(5)
+    partitions.remove(partitions[0])  # deleted: it is not run in the next round
+    runner.poke()
+    busy.ran["a"].clear()
+    assert busy.ran["a"].wait(5)
+    runner.close()
+
+
+def test_what_is_busy_still_is_run_on_without_a_pause() -> None:
+    """Each run takes longer than the interval."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    busy = Busy()
+    often = threading.Event()
+
+    def take_long() -> None:
+        clock.now += 5000.0
+        if len(busy.runs) > 3:
+            often.set()
+
+    busy.on_run = take_long
+    env = Environment(clock=clock)
+    runner = PipelineRunner(env, busy, lambda: [partition("busy")], 3600.0)
+    runner.start()
+    runner.poke()
+    assert often.wait(5)
+    runner.close()
