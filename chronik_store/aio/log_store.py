@@ -23,7 +23,7 @@ class AsyncLogStore:
     def __init__(self, store: LogStore) -> None:
         self._store = store
         self._pool = Pool()
-        self._faces: dict[int, AsyncPartitionLog] = {}
+        self._faces: dict[tuple[str, int], AsyncPartitionLog] = {}
 
     @classmethod
     def open(
@@ -36,12 +36,12 @@ class AsyncLogStore:
     ) -> Opening[AsyncLogStore]:
         """As `LogStore.open`; await it or use `async with`."""
 
-        def opener() -> AsyncLogStore:
-            return cls(
-                LogStore.open(path, object_store=object_store, config=config, read_only=read_only)
+        def opener() -> LogStore:
+            return LogStore.open(
+                path, object_store=object_store, config=config, read_only=read_only
             )
 
-        return Opening(opener, AsyncLogStore.close)
+        return Opening(opener, cls, cls.close)
 
     async def create_topic(
         self, name: str, *, partitions: int = 1, exist_ok: bool = False
@@ -54,6 +54,7 @@ class AsyncLogStore:
     async def delete_topic(self, name: str) -> None:
         """As `LogStore.delete_topic`."""
         await self._pool.run(self._store.delete_topic, name)
+        self._drop_closed()
 
     async def topics(self) -> tuple[TopicInfo, ...]:
         """As `LogStore.topics`."""
@@ -62,7 +63,17 @@ class AsyncLogStore:
     async def partition(self, topic: str, partition: int = 0) -> AsyncPartitionLog:
         """As `LogStore.partition`: the same face every time for the same log."""
         log = await self._pool.run(self._store.partition, topic, partition)
-        return self._faces.setdefault(id(log), AsyncPartitionLog(log, self._pool))
+        face = self._faces.get((topic, partition))
+        if face is None or face._log is not log:
+            self._drop_closed()
+            face = self._faces[topic, partition] = AsyncPartitionLog(log, self._pool)
+        return face
+
+    def _drop_closed(self) -> None:
+        """Logs that were closed under us, by a deletion: a face would keep them for ever."""
+        for key, face in list(self._faces.items()):
+            if face._log._core is not None and face._log._core.closed:
+                del self._faces[key]
 
     async def search(self, topic: str, query: str, **options: Any) -> SearchResult:
         """As `LogStore.search`."""
@@ -78,7 +89,7 @@ class AsyncLogStore:
 
     async def close(self) -> None:
         """As `LogStore.close`."""
-        for face in self._faces.values():
+        for face in list(self._faces.values()):
             await face.drain()
         if self._pool.alive:
             await self._pool.run(self._store.close)

@@ -9,27 +9,47 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-from collections.abc import Callable, Generator
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from chronik_store import fork_guard
 from chronik_store.errors import LogClosedError
 
+logger = logging.getLogger("chronik_store.aio")
+
 T = TypeVar("T")
+C = TypeVar("C", bound="Closeable")
 POOL_THREADS = 8
 
 
-class Opening(Generic[T]):
-    """What `open` returns: await it, or use it in `async with`."""
+class Closeable(Protocol):
+    """What is behind a face."""
 
-    def __init__(self, opener: Callable[[], T], close: Callable[[T], Any]) -> None:
-        self._opener = opener
+    def close(self) -> None: ...
+
+
+class Opening(Generic[T]):
+    """What `open` returns: await it, or use it in `async with`.
+
+    opener: opens what the face is for, in a thread. Whoever is cancelled before it is open never
+    gets it: then that thread closes it again. (Who else would? A directory would stay locked.)
+    """
+
+    def __init__(
+        self,
+        opener: Callable[[], C],
+        face: Callable[[C], T],
+        close: Callable[[T], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._open = functools.partial(_open_face, opener, face)
         self._close = close
         self._opened: T | None = None
 
     async def _run(self) -> T:
-        self._opened = await asyncio.get_running_loop().run_in_executor(None, self._opener)
+        self._opened = await self._open()
         return self._opened
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -46,6 +66,55 @@ class Opening(Generic[T]):
     ) -> None:
         if self._opened is not None:
             await self._close(self._opened)
+
+
+async def _open_face(opener: Callable[[], C], face: Callable[[C], T]) -> T:
+    handover = _Handover(opener)
+    loop = asyncio.get_running_loop()
+    try:
+        # Shielded: cancelling must not lose what the thread hands over.
+        opened = await asyncio.shield(loop.run_in_executor(None, handover.open))
+    except asyncio.CancelledError:
+        left = handover.give_up()
+        if left is not None:
+            loop.run_in_executor(None, left.close)
+        raise
+    assert opened is not None, "nobody gave up"
+    return face(opened)
+
+
+class _Handover(Generic[C]):
+    """One thread opens, another waits for it or gives up: who is left with what was opened?"""
+
+    def __init__(self, opener: Callable[[], C]) -> None:
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._opened: C | None = None
+        self._given_up = threading.Event()
+
+    def open(self) -> C | None:
+        """Open it; closed again, and None, if nobody waits for it any more."""
+        if self._given_up.is_set():
+            return None
+        try:
+            opened = self._opener()
+        except Exception as error:
+            if not self._given_up.is_set():
+                raise
+            logger.info("what nobody waits for any more could not be opened: %s", error)
+            return None
+        with self._lock:
+            if not self._given_up.is_set():
+                self._opened = opened
+                return opened
+        opened.close()
+        return None
+
+    def give_up(self) -> C | None:
+        """Nobody waits any more. What is open already is the caller's to close."""
+        with self._lock:
+            self._given_up.set()
+            return self._opened
 
 
 class Pool:

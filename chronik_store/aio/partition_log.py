@@ -67,19 +67,17 @@ class AsyncPartitionLog:
     ) -> Opening[AsyncPartitionLog]:
         """As `PartitionLog.open`; await it or use `async with`."""
 
-        def opener() -> AsyncPartitionLog:
-            return cls(
-                PartitionLog.open(
-                    path,
-                    topic=topic,
-                    partition=partition,
-                    object_store=object_store,
-                    config=config,
-                    read_only=read_only,
-                )
+        def opener() -> PartitionLog:
+            return PartitionLog.open(
+                path,
+                topic=topic,
+                partition=partition,
+                object_store=object_store,
+                config=config,
+                read_only=read_only,
             )
 
-        return Opening(opener, AsyncPartitionLog.close)
+        return Opening(opener, cls, cls.close)
 
     async def append(
         self, records: Appendable, *, expected_offset: int | None = None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
+import weakref
 
 import pytest
 
@@ -159,3 +162,121 @@ def test_a_waiting_read_ends_with_the_log(tmp_path):
 
     assert isinstance(run(main(closed)), chronik.LogClosedError)
     assert () == run(main(poisoned)).records
+
+
+class SlowOpening:
+    """`LogStore.open` that waits until it is let, before or after it has opened."""
+
+    def __init__(self, monkeypatch, *, after):
+        self.arrived, self.go, self.done = threading.Event(), threading.Event(), threading.Event()
+        inner = chronik.LogStore.open
+
+        def slow(*args, **options):
+            opened = inner(*args, **options) if after else None
+            self.arrived.set()
+            assert self.go.wait(30)
+            opened = opened or inner(*args, **options)
+            close = opened.close
+
+            def closed():
+                close()
+                self.done.set()
+
+            opened.close = closed
+            return opened
+
+        monkeypatch.setattr(chronik.LogStore, "open", slow)
+
+    async def arrives(self):
+        assert await asyncio.to_thread(self.arrived.wait, 30)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("many", [False, True])
+def test_an_open_that_is_cancelled_leaves_the_directory_to_others(
+    tmp_path, monkeypatch, after, many
+):
+    path = tmp_path / "d"
+
+    async def entered():
+        if many:
+            await chronik.aio.AsyncLogStore.open(path, config=CONFIG)
+        else:
+            async with opened(path):
+                raise AssertionError("cancelled before")
+
+    async def main():
+        with monkeypatch.context() as patch:
+            slow = SlowOpening(patch, after=after)
+            task = asyncio.create_task(entered())
+            await slow.arrives()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            slow.go.set()
+            assert await asyncio.to_thread(slow.done.wait, 30)
+        async with opened(path) as log:
+            await log.append(b"a")
+
+    run(main())
+
+
+def test_an_open_that_is_cancelled_as_its_loop_ends_leaves_the_directory_to_others(
+    tmp_path, monkeypatch
+):
+    """`asyncio.run` cancels what is left, waits for its threads, and is gone."""
+
+    async def main():
+        slow = SlowOpening(monkeypatch, after=True)
+        slow.go.set()
+        asyncio.create_task(opened(tmp_path / "d")._run())  # noqa: RUF006 (left alone on purpose)
+        await slow.arrives()
+
+    run(main())
+    monkeypatch.undo()
+    chronik.LogStore.open(tmp_path / "d").close()
+
+
+def test_an_open_that_fails_after_it_was_cancelled_says_so_in_the_log(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="chronik_store.aio")
+    arrived, go = threading.Event(), threading.Event()
+
+    def fails(*_args, **_options):
+        arrived.set()
+        assert go.wait(30)
+        raise chronik.UnavailableError("no disk")
+
+    monkeypatch.setattr(chronik.LogStore, "open", fails)
+
+    async def main():
+        task = asyncio.create_task(opened(tmp_path / "d")._run())
+        await asyncio.to_thread(arrived.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go.set()
+
+    run(main())
+    assert ["no disk" in each.getMessage() for each in caplog.records] == [True]
+
+
+def test_the_log_of_a_deleted_topic_is_not_kept(tmp_path):
+    async def main():
+        async with chronik.aio.AsyncLogStore.open(tmp_path / "d", config=CONFIG) as store:
+            await store.create_topic("kept")
+            kept = await store.partition("kept")
+            for _ in range(3):
+                await store.create_topic("t")
+                log = await store.partition("t")
+                assert log is await store.partition("t")
+                assert (0, 1, False) == await log.append(b"a")
+                gone = weakref.ref(log)
+                await store.delete_topic("t")
+                del log
+                gc.collect()
+                assert gone() is None
+            assert kept is await store.partition("kept")
+
+    run(main())
