@@ -14,7 +14,7 @@ from chronik_store.config import LogConfig, check_config
 from chronik_store.environment import Environment
 from chronik_store.errors import LogClosedError, TopicNotFoundError
 from chronik_store.format.manifest_file import Manifest, ManifestObject
-from chronik_store.lineage import lineage_of
+from chronik_store.lineage import live_lineage_of
 from chronik_store.log_search import LogSearch
 from chronik_store.log_view import watermarks_of
 from chronik_store.model import (
@@ -116,7 +116,7 @@ class BucketView:
         self._number, self._object = self._newest()
 
     def _newest(self) -> tuple[int, ManifestObject]:
-        head = lineage_of(self._store, self._topic, self._partition).head
+        head = live_lineage_of(self._store, self._topic, self._partition).head
         if head is None:
             raise TopicNotFoundError(
                 f"{self._store.url} holds no manifest of {self._topic}/{self._partition}: check "

@@ -13,6 +13,7 @@ error. Invariant: a manifest number is read as published or not at all.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from chronik_store.errors import CorruptionError
@@ -25,6 +26,7 @@ from chronik_store.objectstore.layout import (
     manifest_prefix,
     parse_manifest_key,
     parse_tombstone_key,
+    tombstone_key,
 )
 
 PAGE = 1000
@@ -83,10 +85,30 @@ def lineage_of(
 
     CorruptionError when several are in force and none names another: two stores wrote there.
     """
-    newest = _read_newest(store, topic, partition)
+    return _lineage(store, topic, partition, _read_newest(store, topic, partition), deleted)
+
+
+def live_lineage_of(store: ObjectStore, topic: str, partition: int) -> Lineage:
+    """As `lineage_of`; which of the topic's ids are deleted is asked of the bucket, which is one
+    HEAD for each id. What a deletion was too late for, or left half done, names nothing.
+    """
+    every = _read_newest(store, topic, partition)
+    topic_ids = {head.object.manifest.topic_id for head in every.values()}
+    # The tombstone is put before a manifest is deleted: asked for after these were read.
+    deleted = {each for each in topic_ids if store.head(tombstone_key(topic, each)) is not None}
+    return _lineage(store, topic, partition, every, deleted)
+
+
+def _lineage(
+    store: ObjectStore,
+    topic: str,
+    partition: int,
+    every: Mapping[str, Head],
+    deleted: Collection[str],
+) -> Lineage:
     newest = {
         log_id: head
-        for log_id, head in newest.items()
+        for log_id, head in every.items()
         if head.object.manifest.topic_id not in deleted
     }
     ends = [_end(head) for head in newest.values() if _is_end(head, newest)]

@@ -28,7 +28,7 @@ from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.fs.base import FileSystem
-from chronik_store.lineage import lineage_of
+from chronik_store.lineage import live_lineage_of
 from chronik_store.log_identity import LOCAL_OWNER, LogPaths
 from chronik_store.log_store import LogStore
 from chronik_store.manifest.state import FoldedState
@@ -174,7 +174,7 @@ class _Patient:
             # The topic is listed, so its WAL existed: lost, not new. Its log id went with it.
             found.verdict = "suspect"
             found.findings.append(f"{self._paths.wal} has no WAL file, though the topic is listed")
-            head = lineage_of(self._store, self._topic.name, self._partition).head
+            head = live_lineage_of(self._store, self._topic.name, self._partition).head
             return self._repair(
                 "restore", found, 0, head.object.manifest.next.offset if head else 0
             )
@@ -228,7 +228,7 @@ class _Patient:
 
     def _bucket_end(self, manifest: Manifest) -> tuple[int, int]:
         """(number, end offset) of the newest manifest that this log published, as far as known."""
-        head = lineage_of(self._store, manifest.topic, manifest.partition).newest.get(
+        head = live_lineage_of(self._store, manifest.topic, manifest.partition).newest.get(
             manifest.log_id
         )
         return (0, 0) if head is None else (head.number, head.object.manifest.next.offset)
