@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from contextvars import ContextVar
 
 from chronik_store.errors import ChronikError, FencedError, LogClosedError
 from chronik_store.manifest.state import OpenSegment
@@ -53,6 +54,9 @@ STAGES: tuple[tuple[str, Callable[[Turn], None]], ...] = (
 BEHIND_INDEX = ("publish", "prune")
 """The stages that follow once more where something was indexed."""
 
+_OWN_RUNS: ContextVar[tuple[Lane, ...]] = ContextVar("pipeline_own_runs", default=())
+"""The lanes of the runs that the calling thread is in."""
+
 
 class Pipeline:
     """The pipeline of a store. Thread-safe; one run at a time for each partition."""
@@ -61,6 +65,7 @@ class Pipeline:
         self._tiering = tiering
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._changed = tiering.env.threads.condition()
+        self._abandoned = False
 
     def run_once(self, partition: Partition) -> PipelineReport:
         """One bounded pass over all stages; waits for a pass of the same partition to end first.
@@ -69,10 +74,14 @@ class Pipeline:
         """
         started = self._tiering.env.clock.monotonic()
         lane = self._enter(partition)
+        if lane is None:
+            return PipelineReport()
+        own_runs = _OWN_RUNS.set((*_OWN_RUNS.get(), lane))
         try:
             turn = Turn(partition, self._tiering, lane)
             errors = _run_stages(turn)
         finally:
+            _OWN_RUNS.reset(own_runs)
             self._leave(lane)
         elapsed = self._tiering.env.clock.monotonic() - started
         return PipelineReport(**turn.done, errors=errors, elapsed_seconds=elapsed)
@@ -87,30 +96,52 @@ class Pipeline:
         return seal.seal_now(turn, partition.open_segment(), "admin")
 
     def rebuild_indexes(self, partition: Partition, keys: Collection[str] | None = None) -> int:
-        """Have the next runs build bundles anew: those with these keys, or all. How many."""
+        """Have the next runs build bundles anew: those with these keys, or all. How many.
+
+        LogClosedError when there will be no runs.
+        """
         bundles = (segment.bundle for segment in partition.manifest.segments)
         wanted = {each.key for each in bundles if each is not None}
         if keys is not None:
             wanted &= set(keys)
         lane = self._enter(partition)
+        if lane is None:
+            raise LogClosedError("this log is closed; open it again")
         lane.rebuild |= wanted
         lane.indexed_generation = -1
         self._leave(lane)
         return len(wanted)
 
     def forget(self, partition: Partition) -> None:
-        """The partition is closed: drop what was remembered of it."""
-        with self._changed:
-            self._lanes.pop(_name(partition), None)
+        """The partition is closed: wait for its run under way, drop what was remembered of it.
 
-    def _enter(self, partition: Partition) -> Lane:
+        When this returns nothing more is done for it, here or in the bucket: whoever deletes it
+        finds every object that there will ever be. A run does not wait for itself.
+        """
+        name = _name(partition)
         with self._changed:
-            while True:
+            while (lane := self._lanes.get(name)) is not None and lane.busy:
+                if self._abandoned or any(each is lane for each in _OWN_RUNS.get()):
+                    break
+                self._changed.wait()
+            self._lanes.pop(name, None)
+
+    def abandon(self) -> None:
+        """Nobody waits for runs any more: each ends where it next looks at its log."""
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
+
+    def _enter(self, partition: Partition) -> Lane | None:
+        """The partition's lane, for this run alone; None: it is closed, so there is none."""
+        with self._changed:
+            while not partition.closed:
                 lane = self._lanes.setdefault(_name(partition), Lane())
                 if not lane.busy:
                     lane.busy = True
                     return lane
                 self._changed.wait()
+        return None
 
     def _leave(self, lane: Lane) -> None:
         with self._changed:
@@ -124,6 +155,8 @@ def _run_stages(turn: Turn) -> tuple[str, ...]:
     errors: list[str] = []
     partition = turn.partition
     for name, stage in _planned(turn):
+        if partition.closed:
+            break
         try:
             stage(turn)
         except SteppedDownError:

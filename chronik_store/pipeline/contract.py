@@ -108,6 +108,11 @@ class Partition(Protocol):
 
     @property
     def members(self) -> Members | None: ...
+    @property
+    def closed(self) -> bool:
+        """For good: another log of this partition may have its files and its folder by now."""
+        ...
+
     def leader_term(self) -> int | None:
         """The term in which this log may tier now; None: not leader, read-only, closed."""
         ...

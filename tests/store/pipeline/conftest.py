@@ -200,6 +200,7 @@ class Process:
         self.leads: int | None = world.term
         self.errors: dict[str, BaseException | None] = {}
         self.prepared = 0
+        self.closed = False
         self._noop = False
         self.tiering = Tiering(
             env=self.env,

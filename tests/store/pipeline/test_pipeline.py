@@ -181,3 +181,83 @@ def test_leadership_that_swings_back_and_forth_uploads_each_range_once(kit: Any)
     assert len(ranges) == len(set(ranges))
     assert ranges[0][0] == 0
     assert ranges[-1][1] == len(world.acked)
+
+
+def held_run(kit: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A run that stands in its upload: (process, its thread, let it go, the stages that it ran)."""
+    inside, go = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def stage_of(name: str) -> Any:
+        def stage(_turn: Any) -> None:
+            ran.append(name)
+            if name == "upload":
+                inside.set()
+                assert go.wait(30)
+
+        return stage
+
+    stages = tuple((name, stage_of(name)) for name, _ in room.STAGES)
+    monkeypatch.setattr(room, "STAGES", stages)
+    process = kit.World().open()
+    thread = threading.Thread(target=process.run, daemon=True)
+    thread.start()
+    assert inside.wait(30)
+    return process, thread, go, ran
+
+
+def test_forget_waits_for_the_run_under_way_which_begins_no_further_stage(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion that does not wait misses the object that the run is putting."""
+    process, thread, go, ran = held_run(kit, monkeypatch)
+    process.closed = True
+    forgetting = threading.Thread(target=process.pipeline.forget, args=(process,), daemon=True)
+    forgetting.start()
+    forgetting.join(0.2)
+    assert forgetting.is_alive()
+    go.set()
+    forgetting.join(30)
+    assert not forgetting.is_alive()
+    assert ran == ["seal", "upload"]
+    thread.join(30)
+
+
+def test_nobody_waits_for_a_run_that_was_abandoned(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, thread, go, _ = held_run(kit, monkeypatch)
+    forgetting = threading.Thread(target=process.pipeline.forget, args=(process,), daemon=True)
+    forgetting.start()
+    process.pipeline.abandon()
+    forgetting.join(30)
+    assert not forgetting.is_alive()
+    go.set()
+    thread.join(30)
+
+
+def test_a_run_that_closes_its_own_log_does_not_wait_for_itself(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = kit.World().open()
+
+    def close(_turn: Any) -> None:
+        process.closed = True
+        process.pipeline.forget(process)
+
+    with_stage(monkeypatch, "upload", close)
+    thread = threading.Thread(target=process.run, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_nothing_is_run_for_a_log_that_is_closed(kit: Any) -> None:
+    """A list of partitions may be old, and a namesake may have the files by now."""
+    process = kit.World().open()
+    process.append(5)
+    process.closed = True
+    assert process.run().idle
+    assert [] == process.world.object_keys()
+    with pytest.raises(LogClosedError):
+        process.pipeline.rebuild_indexes(process)
