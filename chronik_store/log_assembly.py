@@ -116,7 +116,7 @@ class LogAssembly:
         partition: int,
         paths: LogPaths,
         *,
-        on_close: Callable[[], None],
+        on_close: Callable[[PartitionLog], None],
     ) -> PartitionLog:
         """Recover and start one partition. CorruptionError when its WAL is suspect."""
         try:
@@ -153,7 +153,7 @@ class LogAssembly:
         def verify(bucket: bool, deep: bool) -> VerifyReport:
             return verify_log(core, self._env, self._bucket.store if bucket else None, deep=deep)
 
-        return PartitionLog(
+        log = PartitionLog(
             view=core,
             core=core,
             chain=chain,
@@ -161,8 +161,9 @@ class LogAssembly:
             config=self._config,
             run_pipeline=lambda: self.pipeline.run_once(core),
             verify=verify,
-            on_close=on_close,
+            on_close=lambda: on_close(log),
         )
+        return log
 
     def _core(
         self, entry: TopicEntry, partition: int, paths: LogPaths, *, log_id: str | None
@@ -230,12 +231,29 @@ class LogAssembly:
         return core.manifest, announced
 
     def close(self, log: PartitionLog) -> None:
-        """Acknowledge what is in flight, release everything of this log."""
-        log._search.close()
-        core = log._core
-        if core is not None:
-            self.pipeline.forget(core)
+        """Acknowledge what is in flight, release everything of this log. When it returns, the
+        pipeline does nothing for it any more.
+        """
+        try:
+            log._search.close()
+        finally:
+            if log._core is not None:
+                self._close_core(log._core)
+
+    def _close_core(self, core: LogCore) -> None:
+        try:
             core.close()
+        except Exception:
+            raise
+        except BaseException as error:  # Ctrl-C
+            # Others may write here soon: what is in another thread's hands is not acknowledged.
+            core.wal.give_up(error)
+            raise
+        finally:
+            try:
+                core.wal.close()
+            finally:
+                self.pipeline.forget(core)
 
     def close_services(self) -> None:
         """After every log is closed."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -33,6 +34,7 @@ from chronik_store.log_assembly import LogAssembly
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
 from chronik_store.objectstore.open import open_object_store
+from chronik_store.open_logs import OpenLogs
 from chronik_store.partition_log import PartitionLog
 from chronik_store.search.searcher import merge_results
 from chronik_store.search_scratch import SearchScratch
@@ -65,8 +67,7 @@ class LogStore:
         self._directory = directory
         self._bucket = bucket
         self._read_only = read_only
-        self._lock = env.threads.condition()
-        self._logs: dict[tuple[str, int], PartitionLog | None] = {}
+        self._lock = env.threads.lock()
         self._closed = False
         self._fork_generation = fork_guard.generation()
         guard = DiskGuard(
@@ -87,13 +88,14 @@ class LogStore:
                 env.fs, env.threads, None if read_only else f"{directory.path}/scratch"
             ),
         )
-        self._topics = TopicChanges(env, directory, bucket, self._assembly, self._forget)
+        self._logs = OpenLogs(env.threads, self._assembly.close)
+        self._topics = TopicChanges(env, directory, bucket, self._assembly, self._logs)
         self._ticker = StoreTicker(
             env,
             config,
             self._assembly,
             self._all_logs,
-            self._open_logs,
+            self._logs.all,
             self._topics.finish_deletions,
             read_only=read_only,
         )
@@ -144,10 +146,11 @@ class LogStore:
         url = object_store if object_store is not None else config.object_store
         if url is not None:
             open_object_store(url, env=env, s3=config.s3, read_only=True).close()
-        directory = DataDirectory.open(
-            env, absolute, url=url, read_only=read_only, owner=owner, store_id=store_id
-        )
-        try:
+        with ExitStack() as undo:
+            directory = DataDirectory.open(
+                env, absolute, url=url, read_only=read_only, owner=owner, store_id=store_id
+            )
+            undo.callback(directory.close)
             # A cluster's directory is read-only for everybody else (protocol 11).
             read_only = read_only or directory.owner != owner
             store = open_object_store(
@@ -157,6 +160,7 @@ class LogStore:
                 default_path=f"{absolute}/object_store",
                 read_only=read_only,
             )
+            undo.callback(store.close)
             bucket = StoreBucket(
                 env,
                 config,
@@ -167,13 +171,12 @@ class LogStore:
                 cache_directory=None if read_only or directory.url is None else f"{absolute}/cache",
                 is_shared=store_id is not None,
             )
+            undo.callback(bucket.cache.close)
             if not read_only:
                 bucket.check_identity_if_reachable()
             opened = cls(env, config, directory, bucket, read_only=read_only, owner=directory.owner)
-        except BaseException:
-            directory.close()
-            raise
-        opened._ticker.start()
+            opened._ticker.start()
+            undo.pop_all()
         return opened
 
     # --- topics ----------------------------------------------------------------------------------
@@ -191,7 +194,8 @@ class LogStore:
         """Delete a topic with all its records, here and in the bucket.
 
         Durable when it returns: the topic is gone for every reader. Objects in a bucket that does
-        not answer are deleted by the pipeline later. TopicNotFoundError.
+        not answer are deleted by the pipeline later. Its logs are closed first, and a run of the
+        pipeline over one of them is waited for. TopicNotFoundError.
         """
         self._check_writable()
         self._topics.delete(name, self._not_found)
@@ -217,36 +221,26 @@ class LogStore:
         log = self._logs.get(key)
         if log is not None and type(partition) is int:
             return log
+        self._listed(topic, partition)
+        return self._logs.get_or_open(key, lambda: self._open_partition(topic, partition))
+
+    def _listed(self, topic: str, partition: int) -> TopicEntry:
+        """The topic's entry, if it has this partition."""
         entry = self._entry(topic)
         if type(partition) is not int or not 0 <= partition < entry.partitions:
             raise TopicNotFoundError(
                 f"topic {topic!r} has partitions 0 to {entry.partitions - 1}, not {partition!r}",
                 topic=topic,
             )
-        with self._lock:
-            while key in self._logs and self._logs[key] is None:
-                self._lock.wait(1.0)  # another thread is opening it
-            log = self._logs.get(key)
-            if log is not None:
-                return log
-            self._logs[key] = None
-        try:
-            log = self._open_partition(entry, partition)
-        finally:
-            with self._lock:
-                if log is None:
-                    del self._logs[key]
-                else:
-                    self._logs[key] = log
-                self._lock.notify_all()
-        return log
+        return entry
 
-    def _open_partition(self, entry: TopicEntry, partition: int) -> PartitionLog:
-        paths = self._directory.paths(entry.name, partition)
+    def _open_partition(self, topic: str, partition: int) -> PartitionLog:
+        entry = self._listed(topic, partition)  # it may have gone while others had it in hand
+        paths = self._directory.paths(topic, partition)
         if not self._assembly.has_wal(paths):
             if self._directory.foreign_owner is not None:
                 raise UnavailableError(
-                    f"this node of the cluster has no copy of {entry.name}/{partition}: ask another"
+                    f"this node of the cluster has no copy of {topic}/{partition}: ask another"
                 )
             raise CorruptionError(
                 f"{paths.wal} has no WAL file, though the topic is listed: restore the directory "
@@ -254,14 +248,11 @@ class LogStore:
                 path=paths.wal,
             )
         return self._assembly.open(
-            entry, partition, paths, on_close=lambda: self._forget(entry.name, partition)
+            entry,
+            partition,
+            paths,
+            on_close=lambda log: self._logs.close_one((topic, partition), log),
         )
-
-    def _forget(self, topic: str, partition: int) -> None:
-        with self._lock:
-            log = self._logs.pop((topic, partition), None)
-        if log is not None:
-            self._assembly.close(log)
 
     def _entry(self, topic: str) -> TopicEntry:
         entry = self._directory.topic(topic)
@@ -295,14 +286,9 @@ class LogStore:
 
     def _is_elsewhere(self, entry: TopicEntry, partition: int) -> bool:
         """Of a topic some partitions of which other nodes of the cluster have."""
-        if self._directory.foreign_owner is None or (entry.name, partition) in self._logs:
+        if self._directory.foreign_owner is None or self._logs.is_held((entry.name, partition)):
             return False
         return not self._assembly.has_wal(self._directory.paths(entry.name, partition))
-
-    def _open_logs(self) -> list[PartitionLog]:
-        """The partitions that are open now."""
-        with self._lock:
-            return [log for log in self._logs.values() if log is not None]
 
     # --- all partitions --------------------------------------------------------------------------
 
@@ -390,20 +376,20 @@ class LogStore:
             self._closed = True
         errors: list[BaseException] = []
         try:
-            self._ticker.close()
-        except BaseException as error:  # noqa: BLE001 (raised when all is closed)
-            errors.append(error)
-        with self._lock:
-            logs = [log for log in self._logs.values() if log is not None]
-            self._logs.clear()
-        for log in logs:
-            try:
-                self._assembly.close(log)
-            except Exception as error:  # noqa: BLE001 (every log is closed; the first error is raised)
-                errors.append(error)
-        self._assembly.close_services()
-        self._bucket.close()
-        self._directory.close()
+            for release in (
+                self._ticker.close,
+                self._logs.close,
+                self._assembly.close_services,
+                self._bucket.close,
+            ):
+                try:
+                    release()
+                except BaseException as error:  # noqa: BLE001 (raised when all is released)
+                    self._assembly.pipeline.abandon()
+                    errors.append(error)
+        finally:
+            # Last, and whatever happened: from here on others may write.
+            self._logs.when_empty(self._directory.close)
         if errors:
             raise errors[0]
 

@@ -151,7 +151,8 @@ def install_partition(
         paths = directory.paths(name, partition)
         try:
             if not assembly.has_wal(paths):
-                assembly.create(entry, partition, paths, log_id=log_ids[partition])
+                with store._logs.kept_closed([(name, partition)]):  # it is seen before it is whole
+                    assembly.create(entry, partition, paths, log_id=log_ids[partition])
         except OSError as error:
             raise disk_error(directory.path, "create a topic in", error) from error
         if directory.topic(name) != entry:
@@ -165,8 +166,7 @@ def remove_partition(store: LogStore, name: str, partition: int) -> None:
     """
     directory, env = store._directory, store._env
     paths = directory.paths(name, partition)
-    with store._topics:
-        store._forget(name, partition)
+    with store._topics, store._logs.kept_closed([(name, partition)]):
         try:
             if env.fs.exists(paths.wal):
                 remove_tree(env, paths.scratch)
@@ -194,9 +194,7 @@ def delete_topic_here(store: LogStore, topic_id: str) -> None:
     with store._topics:
         for entry in directory.catalog.topics:
             if entry.topic_id == topic_id and entry.state == "live":
-                directory.put_topic(entry._replace(state="deleting"))
-                for partition in range(entry.partitions):
-                    store._forget(entry.name, partition)
+                store._topics.mark_deleting(entry)
     store._topics.finish_deletions()
 
 

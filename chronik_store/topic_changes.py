@@ -23,6 +23,7 @@ from chronik_store.errors import (
 from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.objectstore.layout import check_topic_name
+from chronik_store.open_logs import OpenLogs
 from chronik_store.store_bucket import StoreBucket
 from chronik_store.topic_deletion import delete_topic_data
 
@@ -30,10 +31,7 @@ logger = logging.getLogger("chronik_store.topics")
 
 
 class TopicChanges:
-    """The topics of one store. Thread-safe.
-
-    forget: closes a partition that is open, before its topic goes.
-    """
+    """The topics of one store. Thread-safe."""
 
     def __init__(
         self,
@@ -41,13 +39,13 @@ class TopicChanges:
         directory: DataDirectory,
         bucket: StoreBucket,
         assembly: LogAssembly,
-        forget: Callable[[str, int], None],
+        logs: OpenLogs,
     ) -> None:
         self._env = env
         self._directory = directory
         self._bucket = bucket
         self._assembly = assembly
-        self._forget = forget
+        self._logs = logs
         self._turn = env.threads.condition()
         self._changing = False
 
@@ -119,13 +117,20 @@ class TopicChanges:
             entry = self._directory.topic(name)
             if entry is None:
                 raise not_found(name)
-            self._directory.put_topic(entry._replace(state="deleting"))
-            for partition in range(entry.partitions):
-                self._forget(name, partition)
+            self.mark_deleting(entry)
         try:
             self.finish_deletions()
         except UnavailableError as error:
             logger.warning("topic %s is deleted; its objects wait for the bucket: %s", name, error)
+
+    def mark_deleting(self, entry: TopicEntry) -> None:
+        """Close what is open of a topic, then mark it, durably. Within a turn of ours.
+
+        Closed first: from the moment at which the mark may be on disk nothing is acknowledged.
+        """
+        keys = [(entry.name, partition) for partition in range(entry.partitions)]
+        with self._logs.kept_closed(keys):
+            self._directory.put_topic(entry._replace(state="deleting"))
 
     def finish_deletions(self) -> None:
         """Carry deletions to their end: bucket, directories, list. Raises what stops it."""

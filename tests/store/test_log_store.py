@@ -12,8 +12,11 @@ import time
 import pytest
 
 import chronik_store as chronik
+from chronik_store.environment import Environment
 from chronik_store.model import PipelineReport
 from chronik_store.pipeline import Pipeline, PipelineRunner
+from chronik_store.store_ticker import StoreTicker
+from chronik_store.testing.simulated_disk import SimulatedDisk
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -338,3 +341,56 @@ def test_ctrl_c_while_closing_waits_for_the_pipeline_closes_all_the_same(tmp_pat
         assert 20 == again.partition("a").watermarks.end
     stuck.set()
     ends(left[0])  # its thread must not go on behind other tests
+
+
+@pytest.mark.parametrize("call", ["write_at", "sync_data"])
+def test_ctrl_c_while_a_log_is_closed_releases_everything(call):
+    disk = SimulatedDisk(seed=1)
+    store = chronik.LogStore.open("/d", config=CONFIG, env=Environment(fs=disk))
+    store.create_topic("a", partitions=2)
+    for partition in (0, 1):
+        store.partition("a", partition).append(b"x")
+        store.partition("a", partition).append(b"y")  # nothing swears to it yet
+
+    def interrupt(_number, operation, path):
+        if operation == call and "/wal/a/0/" in path:
+            raise KeyboardInterrupt
+
+    disk.hook = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        store.close()
+    disk.hook = lambda *_: None
+    assert [] == disk.open_files
+    store.close()
+    with chronik.LogStore.open("/d", config=CONFIG, env=Environment(fs=disk)) as again:
+        for partition in (0, 1):
+            found = again.partition("a", partition).scan()
+            assert [b"x", b"y"] == [record.value for record in found]
+
+
+@pytest.mark.parametrize("fails", ["identity", "thread"])
+def test_an_open_that_fails_closes_its_bucket(tmp_path, monkeypatch, fails):
+    url = f"file://{tmp_path}/bucket"
+    with open_store(tmp_path / "one", object_store=url) as store:
+        store._bucket.prepare()
+    opened, closed = [], []
+    inner = chronik.log_store.open_object_store
+
+    def opens(*args, **options):
+        store = inner(*args, **options)
+        close = store.close
+        store.close = lambda: (closed.append(store), close())
+        opened.append(store)
+        return store
+
+    monkeypatch.setattr(chronik.log_store, "open_object_store", opens)
+    if fails == "identity":
+        with pytest.raises(chronik.IdentityMismatchError):
+            open_store(tmp_path / "two", object_store=url)
+    else:
+        monkeypatch.setattr(StoreTicker, "start", lambda _: int("no thread"))
+        with pytest.raises(ValueError, match="no thread"):
+            open_store(tmp_path / "one", object_store=url)
+        monkeypatch.undo()
+        open_store(tmp_path / "one", object_store=url).close()
+    assert {id(each) for each in opened} == {id(each) for each in closed}

@@ -1,0 +1,38 @@
+"""Calls in threads of their own, for tests of what waits for what."""
+
+from __future__ import annotations
+
+import threading
+
+SOON = 0.2
+"""Seconds in which a call that does not wait has returned. One that waits never fails by it."""
+AT_LAST = 30
+"""Seconds after which a test fails instead of hanging."""
+
+
+class Task(threading.Thread):
+    """A call in a thread of its own, and what came of it."""
+
+    def __init__(self, call):
+        super().__init__(daemon=True)
+        self.call, self.result, self.error = call, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = self.call()
+        except BaseException as error:
+            self.error = error
+
+    def waits(self):
+        """It has not returned."""
+        self.join(SOON)
+        return self.is_alive()
+
+    def outcome(self):
+        """What it returned, or raises what it raised."""
+        self.join(AT_LAST)
+        assert not self.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.result
