@@ -81,6 +81,8 @@ class DataDirectory:
         self.path = path
         self.read_only = read_only
         self.catalog = TopicCatalog()
+        self.in_doubt: frozenset[str] = frozenset()
+        """Topics whose last change may or may not be on disk, until TOPICS is written again."""
         self.identity: StoreIdentity | None = None
         self._lock: FileLock | None = None
 
@@ -144,6 +146,7 @@ class DataDirectory:
         except BlockingIOError:
             raise self._locked_error() from None
         for name in DIRECTORIES:
+            # Which syncs `path` as well: a list of topics that is read is one that lasts.
             fs.make_directories(f"{path}/{name}")
 
     def _locked_error(self) -> DirectoryLockedError:
@@ -256,8 +259,19 @@ class DataDirectory:
                 return entry
         return None
 
+    def check_sure(self, name: str) -> None:
+        """UnavailableError if nobody can know whether the last change of this topic is in force."""
+        if name in self.in_doubt:
+            raise UnavailableError(
+                f"a change of topic {name!r} in {self.path} failed, and nobody knows whether it is "
+                "in force: make it again, or close the store and open it again to see"
+            )
+
     def put_topic(self, entry: TopicEntry) -> None:
-        """Add or replace a topic (by id). Durable when it returns."""
+        """Add or replace a topic (by id). Durable when it returns.
+
+        UnavailableError with durability "unknown": see `check_sure`; any other: nothing changed.
+        """
         others = [each for each in self.catalog.topics if each.topic_id != entry.topic_id]
         self._replace_catalog(sorted([*others, entry]))
 
@@ -274,14 +288,30 @@ class DataDirectory:
 
     def _replace_catalog(self, topics: list[TopicEntry]) -> None:
         catalog = TopicCatalog(tuple(topics))
+        changed = {each.name for each in {*catalog.topics} ^ {*self.catalog.topics}}
         with disk_errors(self.path, "write the topics of"):
-            self.write(TOPICS_NAME, catalog.encode())
-        self.catalog = catalog
+            self._write_aside(TOPICS_NAME, catalog.encode())
+        # A name that was changed and not synced may be either one after a power loss, and after a
+        # restart it is the new one. Nothing may be acknowledged that holds in one of them only.
+        self.in_doubt |= changed
+        try:
+            self._put_in_place(TOPICS_NAME)
+        except OSError as error:
+            raise UnavailableError(
+                f"the new list of the topics of {self.path} may or may not be on disk "
+                f"({error.strerror or error}): check the disk, then make the change again",
+                durability="unknown",
+            ) from error
+        self.catalog, self.in_doubt = catalog, frozenset()
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a small file in one durable step."""
-        fs, path = self.env.fs, self.path
-        temporary = f"{path}/{name}.tmp"
+        self._write_aside(name, data)
+        self._put_in_place(name)
+
+    def _write_aside(self, name: str, data: bytes) -> None:
+        """The new bytes, durable, under another name."""
+        fs, temporary = self.env.fs, f"{self.path}/{name}.tmp"
         if fs.exists(temporary):
             fs.remove(temporary)
         file = fs.create(temporary)
@@ -290,8 +320,10 @@ class DataDirectory:
             file.sync_all()
         finally:
             file.close()
-        fs.rename(temporary, f"{path}/{name}")
-        fs.sync_directory(path)
+
+    def _put_in_place(self, name: str) -> None:
+        self.env.fs.rename(f"{self.path}/{name}.tmp", f"{self.path}/{name}")
+        self.env.fs.sync_directory(self.path)
 
     def read(self, name: str) -> bytes | None:
         """A small file whole; None if it is not there."""

@@ -185,7 +185,8 @@ class LogStore:
         """Create a topic; durable when it returns. TopicExistsError if it is there.
 
         exist_ok: accept that, and add partitions if it has fewer than asked for. ConfigError for a
-        name that cannot stand in a path.
+        name that cannot stand in a path. UnavailableError with durability "unknown": the disk
+        failed so that it may or may not be there, and it takes no records until it is sure.
         """
         self._check_writable()
         return _info(self._topics.create(name, partitions, exist_ok=exist_ok))
@@ -195,7 +196,8 @@ class LogStore:
 
         Durable when it returns: the topic is gone for every reader. Objects in a bucket that does
         not answer are deleted by the pipeline later. Its logs are closed first, and a run of the
-        pipeline over one of them is waited for. TopicNotFoundError.
+        pipeline over one of them is waited for. TopicNotFoundError; UnavailableError with
+        durability "unknown" as for `create_topic`: delete it again.
         """
         self._check_writable()
         self._topics.delete(name, self._not_found)
@@ -255,6 +257,7 @@ class LogStore:
         )
 
     def _entry(self, topic: str) -> TopicEntry:
+        self._directory.check_sure(topic)
         entry = self._directory.topic(topic)
         if entry is None and self._read_only:
             self._directory.reload()

@@ -155,7 +155,7 @@ def install_partition(
                     assembly.create(entry, partition, paths, log_id=log_ids[partition])
         except OSError as error:
             raise disk_error(directory.path, "create a topic in", error) from error
-        if directory.topic(name) != entry:
+        if directory.topic(name) != entry or name in directory.in_doubt:
             directory.put_topic(entry)
 
 

@@ -72,6 +72,7 @@ class TopicChanges:
         with self:
             entry = self._directory.topic(name)
             if entry is not None and not exist_ok:
+                self._directory.check_sure(name)
                 raise TopicExistsError(
                     f"topic {name!r} exists with {entry.partitions} partitions; pass "
                     "exist_ok=True to use it",
@@ -80,7 +81,7 @@ class TopicChanges:
             first = 0 if entry is None else entry.partitions
             topic_id = self._env.entropy.token_bytes(16).hex() if entry is None else entry.topic_id
             wanted = TopicEntry(name, topic_id, max(first, partitions), "live")
-            if wanted != entry:
+            if wanted != entry or name in self._directory.in_doubt:
                 self._create_partitions(wanted, first)
                 self._directory.put_topic(wanted)
         return wanted

@@ -9,6 +9,7 @@ import pytest
 
 import chronik_store as chronik
 from chronik_store.environment import Environment
+from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
 from tests.store.tasks import AT_LAST, Task
@@ -77,3 +78,80 @@ def test_delete_waits_for_the_run_that_is_putting_an_object(held):
         assert () == running.outcome().errors
         left = {info.key for info in bucket.list("")}
         assert {"STORE", f"manifests/t/{topic.topic_id}.tombstone"} == left
+
+
+def fail_after_rename(disk):
+    """The new TOPICS has its name, and the sync of that name fails."""
+    rename = fail_next("sync_directory", errno.EIO)
+    renamed = False
+
+    def hook(number, operation, path):
+        nonlocal renamed
+        if renamed:
+            rename(number, operation, path)
+        renamed = renamed or (operation == "rename" and path.endswith("/TOPICS.tmp"))
+
+    disk.hook = hook
+
+
+@pytest.mark.parametrize("end", ["reopened", "lost", "kept", "again"])
+def test_nothing_is_acknowledged_by_a_topic_whose_deletion_may_be_on_disk(end):
+    disk = SimulatedDisk(seed=1)
+    store = open_store(disk)
+    store.create_topic("t")
+    store.create_topic("other")
+    log = store.partition("t")
+    log.append(b"1")
+    fail_after_rename(disk)
+    with pytest.raises(chronik.UnavailableError) as caught:
+        store.delete_topic("t")
+    assert "unknown" == caught.value.durability
+    with pytest.raises(chronik.LogClosedError):
+        log.append(b"2")
+    with pytest.raises(chronik.UnavailableError, match="nobody knows"):
+        store.partition("t")
+    store.run_pipeline_once()
+    store.partition("other").append(b"goes on")
+    if end == "again":
+        store.delete_topic("t")
+        store.create_topic("t")
+        store.partition("t").append(b"3")
+        store.close()
+        with open_store(disk.crashed("lost")) as store:
+            assert [b"3"] == values(store.partition("t"))
+        return
+    if end != "reopened":
+        disk = disk.crashed(end)
+    store.close()
+    with open_store(disk) as store:
+        assert [b"goes on"] == values(store.partition("other"))
+        if "t" in {info.name for info in store.topics()}:
+            assert [b"1"] == values(store.partition("t"))
+        else:
+            store.create_topic("t")
+            assert [] == values(store.partition("t"))
+
+
+def test_a_topic_that_may_not_be_on_disk_takes_no_records_until_it_is():
+    disk = SimulatedDisk(seed=1)
+    with open_store(disk) as store:
+        fail_after_rename(disk)
+        with pytest.raises(chronik.UnavailableError):
+            store.create_topic("t")
+        with pytest.raises(chronik.UnavailableError, match="nobody knows"):
+            store.partition("t")
+        store.create_topic("t")
+        store.partition("t").append(b"1")
+        with open_store(disk.crashed("lost")) as again:
+            assert [b"1"] == values(again.partition("t"))
+
+
+def test_a_change_that_failed_before_it_had_a_name_is_none():
+    disk = SimulatedDisk(seed=1)
+    with open_store(disk) as store:
+        store.create_topic("t")
+        store.partition("t").append(b"1")
+        disk.hook = fail_next("write_at", errno.ENOSPC, path_end="/TOPICS.tmp")
+        with pytest.raises(chronik.DiskFullError):
+            store.delete_topic("t")
+        assert 1 == store.partition("t").append(b"2").base_offset
