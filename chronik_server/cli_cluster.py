@@ -1,27 +1,45 @@
 """`chronik cluster`: three nodes on this machine, one command, Ctrl-C stops them cleanly.
 
-Place: a verb; it starts `chronik serve` three times and watches. Promise: what is printed can be
-pasted (`chronik -s ...`); when one node ends by itself, the others go on, as a cluster does; all
-are stopped before this ends. Exit 0 when it stopped as asked, 3 when no node could start.
+Place: a verb; it starts `chronik serve` three times and watches. Promise: what cannot work (a port
+that is taken, a setting) is said before anything is started; what is printed is printed when the
+nodes are ready, and can be pasted (`chronik -s ...`). A node that ends before that ends the rest;
+when one ends later, the others go on, as a cluster does, and its last log line is shown. All are
+stopped before this ends. Exit 0 when it stopped as asked, 3 when a node ended by itself.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from chronik_server.client import Client, ClientOptions
+from chronik_server.config import ServerConfig
 from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import say
+from chronik_store.errors import ChronikError, ConfigError
 
 STOP_SECONDS = 15.0
+READY_SECONDS = 60.0
+LOOK_SECONDS = 0.2
+OF_ONE_NODE = {
+    "CHRONIK_SERVER", "CHRONIK_DATA_DIR", "CHRONIK_LISTEN", "CHRONIK_ADVERTISE", "CHRONIK_PEERS",
+    "CHRONIK_HEALTH_LISTEN", "CHRONIK_NODE_ID", "CHRONIK_JOIN",
+}  # fmt: skip
+"""Settings that no two nodes may share: each gets its own as options."""
+Processes = dict[str, subprocess.Popen[bytes]]
 
 
 @verb(
@@ -38,40 +56,64 @@ STOP_SECONDS = 15.0
 @pass_session
 def command(session: Session, nodes: int, port: int) -> int:
     """Run a cluster on this machine: DIR/1, DIR/2, ..., and one bucket, DIR/bucket."""
-    directory = Path(session.directory).absolute()
+    directory = Path(session.own_directory()).absolute()
     ids = [str(number) for number in range(1, nodes + 1)]
     addresses = {node: f"127.0.0.1:{port + at}" for at, node in enumerate(ids)}
-    bucket = session.object_store or session.config().object_store or f"file://{directory}/bucket"
+    bucket = session.config().object_store or f"file://{directory}/bucket"
+    environ = {name: value for name, value in os.environ.items() if name not in OF_ONE_NODE}
+    ServerConfig.from_env(environ)  # a ConfigError is said here, not in three logs
+    _check_ports(range(port, port + nodes))
     directory.mkdir(parents=True, exist_ok=True)
+    logs = {node: directory / f"{node}.log" for node in ids}
     processes = {
-        node: _start(directory / node, node, addresses, bucket, directory / f"{node}.log")
-        for node in ids
+        node: _start(directory / node, node, addresses, bucket, logs[node], environ) for node in ids
     }
+    watch = _Watch(processes, logs)
     try:
+        if not _wait_until_ready(watch, addresses, environ):
+            return exits.UNAVAILABLE
         if session.as_json:
             session.output.json({"nodes": addresses, "bucket": bucket, "logs": str(directory)})
         else:
             for node in ids:
-                session.output.line(f"node {node}  {addresses[node]}  log {directory}/{node}.log")
+                session.output.line(f"node {node}  {addresses[node]}  log {logs[node]}")
             session.output.line(f"chronik -s {','.join(addresses.values())} topic create events")
         session.output.flush()
-        _watch(processes)
+        while len(watch.ended) < nodes:
+            watch.look(1.0)
     except KeyboardInterrupt:
-        pass
+        watch.look(0.0)
     finally:
-        started = [node for node, process in processes.items() if process.poll() is None]
         _stop(processes)
-    return exits.DONE if started else exits.UNAVAILABLE
+    return exits.UNAVAILABLE if watch.ended else exits.DONE
+
+
+def _check_ports(ports: range) -> None:
+    if ports[-1] > 65535:
+        raise ConfigError(f"--port {ports[0]}: the last node's would be {ports[-1]}")
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ConfigError(
+                    f"port {port} cannot be used: {error.strerror}; choose others with --port"
+                ) from error
 
 
 def _start(
-    path: Path, node: str, addresses: dict[str, str], bucket: str, log: Path
+    path: Path,
+    node: str,
+    addresses: dict[str, str],
+    bucket: str,
+    log: Path,
+    environ: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     peers = ",".join(f"{each}@{address}" for each, address in addresses.items())
-    arguments = [sys.executable, "-m", "chronik_server", "-d", str(path)]
+    arguments = [sys.executable, "-m", "chronik_server", "-d", str(path), "--json"]
     arguments += ["--object-store", bucket, "serve", "--node-id", node]
     arguments += ["--listen", addresses[node], "--peers", peers]
-    environ = {name: value for name, value in os.environ.items() if name != "CHRONIK_SERVER"}
     with log.open("ab") as output:
         # A session of its own: Ctrl-C reaches us alone, and we stop the nodes one by one.
         return subprocess.Popen(  # noqa: S603 (ourselves)
@@ -79,30 +121,69 @@ def _start(
         )
 
 
-def _watch(processes: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Say when a node ends; return when none is left."""
-    ended: list[str] = []
-    news = threading.Condition()
+class _Watch:
+    """Says when a node ends, and what its log said last. `ended`: which have."""
 
-    def wait(node: str, process: subprocess.Popen[bytes]) -> None:
-        process.wait()
-        with news:
-            ended.append(node)
-            news.notify()
+    def __init__(self, processes: Processes, logs: Mapping[str, Path]) -> None:
+        self.ended: list[str] = []
+        self._processes = processes
+        self._logs = logs
+        self._found: list[str] = []
+        self._news = threading.Condition()
+        for node in processes:
+            threading.Thread(target=self._wait, args=(node,), daemon=True).start()
 
-    for node, process in processes.items():
-        threading.Thread(target=wait, args=(node, process), daemon=True).start()
-    told = 0
-    while told < len(processes):
-        with news:
-            if len(ended) == told:
-                news.wait(1.0)
-            fresh, told = ended[told:], len(ended)
+    def _wait(self, node: str) -> None:
+        self._processes[node].wait()
+        with self._news:
+            self._found.append(node)
+            self._news.notify()
+
+    def look(self, seconds: float) -> None:
+        """Wait so long for news."""
+        with self._news:
+            if len(self._found) == len(self.ended):
+                self._news.wait(seconds)
+            fresh = self._found[len(self.ended) :]
         for node in fresh:
-            say(f"chronik: node {node} has ended, exit code {processes[node].returncode}")
+            self.ended.append(node)
+            code = self._processes[node].returncode
+            say(f"chronik: node {node} has ended, exit code {code}{last_words(self._logs[node])}")
 
 
-def _stop(processes: dict[str, subprocess.Popen[bytes]]) -> None:
+def last_words(log: Path) -> str:
+    """The last line of a node's log, as it would be said; "" for an empty one."""
+    lines = log.read_bytes().decode(errors="replace").strip().splitlines()
+    if not lines:
+        return ""
+    try:
+        found = json.loads(lines[-1])
+    except ValueError:
+        return f": {lines[-1]}"
+    return f": {found.get('message') or found.get('event') or lines[-1]}"
+
+
+def _wait_until_ready(watch: _Watch, addresses: dict[str, str], environ: Mapping[str, str]) -> bool:
+    """All nodes answer and know each other and who leads. False: one of them has ended."""
+    options = replace(ClientOptions.from_env(environ), retry_seconds=0.0, connect_seconds=1.0)
+    deadline, waiting = time.monotonic() + READY_SECONDS, list(addresses)
+    while waiting and not watch.ended:
+        with Client(addresses[waiting[0]], options=options) as client:
+            try:
+                found = client.cluster()
+            except ChronikError:
+                found = None  # not yet
+        if found is not None and found.leader is not None and len(found.nodes) >= len(addresses):
+            waiting.pop(0)
+        elif time.monotonic() > deadline:
+            say(f"chronik: node {waiting[0]} is not ready after {READY_SECONDS:g} s; see its log")
+            return False
+        else:
+            watch.look(LOOK_SECONDS)
+    return not watch.ended
+
+
+def _stop(processes: Processes) -> None:
     for process in processes.values():
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
