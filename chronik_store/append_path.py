@@ -151,7 +151,11 @@ class AppendPath:
         core.check_writable_locked()
         base_offset = wal.end_offset
         if expected_offset is not None and expected_offset != base_offset:
-            check_offset(expected_offset, "expected_offset")
+            try:
+                check_offset(expected_offset, "expected_offset")
+            except ChronikError as error:
+                error.durability = "not_durable"
+                raise
             raise OffsetConflictError(
                 f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
                 "read what was appended in between, then decide again",

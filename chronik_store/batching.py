@@ -70,6 +70,10 @@ def items_of(records: Any) -> list[Record | bytes]:
         return [records]
     if isinstance(records, str):
         raise TypeError("a record's value is bytes, not str: pass text.encode()")
+    if isinstance(records, (bytearray, memoryview)):
+        raise TypeError(
+            f"a record's value is bytes, not {type(records).__name__}: pass bytes(value)"
+        )
     if not isinstance(records, Iterable):
         raise TypeError(
             f"append takes bytes, a Record, a RecordBatch or an iterable of the first two, not "

@@ -362,7 +362,12 @@ class LogStore:
         self._check_open()
         if self._read_only:
             owner = self._directory.foreign_owner
-            reason = "was opened read-only" if owner is None else f"belongs to {owner}"
+            reason = "was opened read-only"
+            if owner is not None:
+                cluster, _, node = owner.partition("/")
+                reason = (
+                    f"is of node {node} of cluster {cluster}, through whose server it is changed"
+                )
             raise ReadOnlyError(f"the store {self._directory.path} {reason}; nothing was changed")
 
     def close(self) -> None:

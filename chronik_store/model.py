@@ -45,6 +45,12 @@ class _Fields:
     offset: int
 
 
+def _pairs(headers: Any) -> Headers:
+    if isinstance(headers, Mapping):
+        raise TypeError("headers are pairs (str, bytes), not a mapping: pass headers.items()")
+    return tuple(headers)
+
+
 class Record(_Fields):
     """What an application appends: a value and, if wanted, a key, a time and headers.
 
@@ -65,7 +71,7 @@ class Record(_Fields):
         put(self, "value", value)
         put(self, "key", key)
         put(self, "timestamp_us", timestamp_us)
-        put(self, "headers", headers if type(headers) is tuple else tuple(headers))
+        put(self, "headers", headers if type(headers) is tuple else _pairs(headers))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: cannot set {name!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
@@ -101,7 +102,8 @@ def _twin(
     def call(self: Client, /, *arguments: P.args, **options: P.kwargs) -> T:
         return self._loop.run(method(self._client, *arguments, **options))
 
-    call.__name__ = method.__name__
+    functools.update_wrapper(call, method)  # its signature, for help() and for editors
+    call.__module__ = __name__
     call.__qualname__ = f"Client.{method.__name__}"
     call.__doc__ = f"As `AsyncClient.{method.__name__}`."
     return call

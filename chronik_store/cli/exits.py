@@ -21,7 +21,6 @@ from chronik_store.errors import (
     OffsetConflictError,
     OffsetOutOfRangeError,
     QueryError,
-    ReadOnlyError,
     RecordTooLargeError,
     TopicExistsError,
     TopicNotFoundError,
@@ -45,7 +44,7 @@ _ASKED_WRONGLY = (
     TopicNotFoundError,
 )
 # What to do at a shell prompt; the library's own messages speak of Python.
-_ADVICE: tuple[tuple[type[ChronikError], str], ...] = (
+ADVICE: list[tuple[type[ChronikError], str]] = [
     (TopicNotFoundError, "`chronik topic list` shows what is there"),
     (DirectoryLockedError, "reading works beside the writer; to write, stop it first"),
     (CorruptionError, "see `chronik verify`, then `chronik repair` or `chronik restore`"),
@@ -53,8 +52,8 @@ _ADVICE: tuple[tuple[type[ChronikError], str], ...] = (
     (DiskFullError, "free space and run it again"),
     (BackpressureError, "run it again after a moment"),
     (LogPoisonedError, "look at the disk, then run it again"),
-    (ReadOnlyError, "use a data directory of your own with -d"),
-)
+]
+"""The server adds what concerns its own errors."""
 
 
 class Interrupted(Exception):  # noqa: N818 (an event, not an error)
@@ -80,7 +79,7 @@ def line_of(error: ChronikError) -> str:
             "whether the last records are stored is not known: read the end before "
             "writing them again"
         )
-    for kind, advice in _ADVICE:
+    for kind, advice in ADVICE:
         if isinstance(error, kind):
             parts.append(advice)
             break

@@ -22,7 +22,7 @@ from chronik_store.cli.options import (
     until_option,
     verb,
 )
-from chronik_store.cli.rendering import json_of
+from chronik_store.cli.rendering import count_text, json_of
 from chronik_store.cli.session import Lanes, Session
 from chronik_store.cli.terminal import Progress, json_line, progress, say
 from chronik_store.errors import ConfigError, DiskFullError, UnavailableError
@@ -87,7 +87,7 @@ def command(
     if session.as_json:
         session.output.json({"topic": topic, "records": count, "file": target})
     else:
-        say(f"{count} records in {target}")
+        say(f"{count_text(count, 'record')} in {target}")
 
 
 def _stop(log: Any, until_us: int | None) -> int:

@@ -14,6 +14,7 @@ import click
 
 from chronik_store.cli.moments import moment_us
 from chronik_store.cli.options import pass_session, verb
+from chronik_store.cli.rendering import count_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Progress, is_terminal, progress, say
 from chronik_store.restore import RestoreReport, restore
@@ -92,14 +93,17 @@ def _show(session: Session, report: RestoreReport) -> None:
             session.output.line(_line(log))
     if not report.logs:
         say("chronik: the bucket holds no topics")
-    say(f"restored {len(report.logs)} partitions from {report.url} into {report.path}")
+    say(
+        f"restored {count_text(len(report.logs), 'partition')} from {report.url} into {report.path}"
+    )
 
 
 def _line(log: RestoredLog) -> str:
     name = f"{log.topic}/{log.partition}"
     if log.old_log_id is None:
         return f"{name}: nothing was in the bucket"
-    text = f"{name}: offsets {log.start_offset} to {log.end_offset - 1}, {log.segments} segments"
+    segments = count_text(log.segments, "segment")
+    text = f"{name}: offsets {log.start_offset} to {log.end_offset - 1}, {segments}"
     if log.start_offset == log.end_offset:
         text = f"{name}: empty"
     if log.cut_offsets:

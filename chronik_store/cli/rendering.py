@@ -28,6 +28,11 @@ def time_text(timestamp_us: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def count_text(count: int, what: str) -> str:
+    """A number of things: 1 record, 2 records."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
 def size_text(size_bytes: float) -> str:
     """A size for people: 1.5 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from chronik_store.cli.options import pass_session, subverb, topic_argument
-from chronik_store.cli.rendering import size_text
+from chronik_store.cli.rendering import count_text, size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
 from chronik_store.errors import ConfigError, TopicExistsError, TopicNotFoundError
@@ -112,7 +112,7 @@ def create(
             {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}
         )
     else:
-        count = f"{info.partitions} partition" + ("" if info.partitions == 1 else "s")
+        count = count_text(info.partitions, "partition")
         say(f"topic {info.name}, {count}, id {info.topic_id}")
 
 

@@ -92,8 +92,9 @@ def test_compare_and_append_past_the_end_writes_nothing(tmp_path):
             with pytest.raises(chronik.OffsetConflictError) as caught:
                 log.append(b"x", expected_offset=expected)
             assert ("not_durable", 10) == (caught.value.durability, caught.value.end_offset)
-        with pytest.raises(OUT, match="negative"):
+        with pytest.raises(OUT, match="negative") as caught:
             log.append(b"x", expected_offset=-1)
+        assert "not_durable" == caught.value.durability
         log.append(b"10", expected_offset=10)
     with opened(tmp_path / "d") as log:
         assert [*NUMBERS, b"10"] == values(log)

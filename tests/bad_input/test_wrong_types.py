@@ -268,3 +268,18 @@ def test_the_asyncio_face_refuses_the_same(where, log):
 
     asyncio.run(main())
     face._pool.close()
+
+
+@pytest.mark.parametrize("value", [bytearray(b"x"), memoryview(b"x")])
+def test_a_value_that_is_almost_bytes_is_named_with_the_way_out(tmp_path, value):
+    way_out = rf"not {type(value).__name__}: pass bytes\(value\)"
+    with (
+        chronik.PartitionLog.open(tmp_path / "d", topic="t") as log,
+        pytest.raises(TypeError, match=way_out),
+    ):
+        log.append(value)
+
+
+def test_headers_in_a_mapping_are_named_with_the_way_out():
+    with pytest.raises(TypeError, match=r"pass headers\.items\(\)"):
+        chronik.Record(b"x", headers={"trace": b"1"})

@@ -1,4 +1,4 @@
-"""`chronik cluster`: what cannot work is said, before or after it was tried, and ends with a code."""
+"""`chronik cluster`: what cannot work is said, before or after it was tried; the code tells."""
 
 from __future__ import annotations
 

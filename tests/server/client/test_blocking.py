@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import socket
 import threading
 from collections.abc import Callable
@@ -136,3 +137,8 @@ def test_a_call_of_the_async_client_that_connects_ends_as_closed() -> None:
             accepted.close()
 
     run(main())
+
+
+def test_a_blocking_call_has_the_signature_of_its_twin() -> None:
+    assert inspect.signature(Client.append) == inspect.signature(AsyncClient.append)
+    assert not inspect.iscoroutinefunction(Client.append)
