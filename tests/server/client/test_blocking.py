@@ -65,6 +65,41 @@ def test_close_ends_a_call_that_another_thread_waits_in(tmp_path: Path) -> None:
     against_a_server(tmp_path, work)
 
 
+def test_who_gives_up_a_wait_takes_nothing_from_other_threads(tmp_path: Path) -> None:
+    """Ctrl-C in a call cancels that call; its neighbours share its batches."""
+
+    def work(address: str, server: Any, loop: asyncio.AbstractEventLoop) -> None:
+        produce, go_on, came = server.handlers.by_message[Produce], asyncio.Event(), []
+
+        async def waiting(*arguments: Any) -> Any:
+            came.append(1)
+            await go_on.wait()
+            return await produce(*arguments)
+
+        server.handlers.by_message[Produce] = waiting
+        with Client(address, options=PATIENT) as client:
+            client.create_topic("events")
+            producer = client.producer("events", linger_seconds=0)
+            placed = [producer.append(b"%d" % number) for number in range(3)]
+            batched = client.appender("events").append_nowait([b"a", b"b"])
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                appended = pool.submit(client.append, "events", b"c")
+                while not came:
+                    client.ping()
+                calls = (producer._producer.flush(), client._client.close())
+                for given_up in map(client._loop.start, calls):
+                    client.ping()
+                    assert given_up.cancel()
+                client.ping()
+                loop.call_soon_threadsafe(go_on.set)
+                offsets = [future.result(10).offset for future in placed]
+                offsets += [batched.result(10).base_offset, appended.result(10).base_offset]
+            assert 5 == len(set(offsets))
+            assert 6 == client.watermarks("events").committed
+
+    against_a_server(tmp_path, work)
+
+
 def test_close_ends_a_call_that_connects() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as mute,

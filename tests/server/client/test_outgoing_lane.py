@@ -258,3 +258,36 @@ def test_a_batch_whose_future_is_cancelled_is_of_unknown_outcome(tmp_path):
 
     assert isinstance(found, UnknownOutcomeError)
     assert "unknown" == found.durability
+
+
+@pytest.mark.parametrize("durability", ["not_durable", None])
+def test_a_lane_finds_its_way_into_a_topic_that_was_made_anew(tmp_path, durability):
+    """It goes on with a sequence that the new log has never heard of, and is turned away first."""
+
+    async def main():
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "quorum")
+            await lane.submit(batch(0))
+            await client.delete_topic("events")
+            await client.create_topic("events")
+            produce = server.handlers.by_message[Produce]
+
+            async def being_opened(*_):
+                server.handlers.by_message[Produce] = produce
+                raise UnavailableError("it is being opened here", durability=durability)
+
+            server.handlers.by_message[Produce] = being_opened
+            sent = [lane.submit(batch(n)) for n in (1, 2)]
+            outcomes = await asyncio.gather(*sent, return_exceptions=True)
+            last = await lane.submit(batch(3))
+            return outcomes, last, await values(client)
+
+    outcomes, last, found = run(main())
+
+    if durability == "not_durable":
+        assert [0, 1] == [each.base_offset for each in outcomes]
+        assert [b"1", b"2", b"3"] == found
+    else:  # the first attempt may have been stored in the log that is gone
+        assert isinstance(outcomes[0], UnknownOutcomeError)
+        assert b"3" == found[last.base_offset]
