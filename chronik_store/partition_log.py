@@ -119,9 +119,8 @@ class PartitionLog:
         """Append records as one batch, all or nothing; returns when they are durable and committed.
 
         records: one Record or bytes, an iterable of them, or a RecordBatch that is stored as it
-        is. An empty iterable writes nothing, whatever `expected_offset` is, and returns an empty
-        range. expected_offset: append only if the log ends there (compare-and-append). Blocks while
-        the queue is full.
+        is; an empty iterable writes and checks nothing and returns an empty range. expected_offset:
+        append only if the log ends there (compare-and-append). Blocks while the queue is full.
         Errors (each with `.durability`): RecordTooLargeError, OffsetConflictError,
         ProducerSequenceError, DiskFullError, ReadOnlyError, LogPoisonedError, LogClosedError.
         """
