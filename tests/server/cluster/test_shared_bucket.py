@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from chronik_server import node
+from chronik_server import joining, node
 from chronik_server.addresses import parse_address
+from chronik_server.client import ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.metadata import Metadata
 from chronik_server.metadata_commands import ClaimBucket, Command
@@ -185,3 +186,20 @@ def test_who_joins_with_another_bucket_is_refused_before_anything_is_written(
 
     join(nodes.path, "a", monkeypatch, nodes.state.bucket)
     assert (nodes.path / "4").exists()
+
+
+def test_a_cluster_that_does_not_answer_is_named_in_the_log_and_in_the_error(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        joining, "ClientOptions", lambda **_: ClientOptions(retry_seconds=0, connect_seconds=1)
+    )
+    server = ServerConfig(
+        data_dir=str(nodes.path / "4"), node_id="4", join=(parse_address("127.0.0.1:1"),)
+    )
+    with (
+        caplog.at_level("INFO", "chronik_server.cluster"),
+        pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 does not answer"),
+    ):
+        asyncio.run(joining.describe(server))
+    assert "asks 127.0.0.1:1" in caplog.text
