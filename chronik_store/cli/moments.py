@@ -56,7 +56,8 @@ def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> 
         found = max(found, line.committed if at is None else at)
     if not line.start <= found <= line.committed:
         raise OffsetOutOfRangeError(
-            f"offset {found} is outside [{line.start}, {line.committed}]",
+            f"{log.topic}/{log.partition}: offset {found} is outside [{line.start}, "
+            f"{line.committed}]; -p N asks one partition alone",
             offset=found,
             first_offset=line.start,
             end_offset=line.committed,

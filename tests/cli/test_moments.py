@@ -12,6 +12,7 @@ NOW_US = 1_800_000_000_000_000
 class LogOfTen:
     """Offsets 5 to 14; offset N has the index timestamp N * 10."""
 
+    topic, partition = "events", 3
     watermarks = Watermarks(5, 5, 5, 5, 15, 15, 15)
 
     @staticmethod

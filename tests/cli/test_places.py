@@ -154,3 +154,10 @@ def test_cursors_of_a_topic_that_is_not_there_are_a_mistake(chronik, bucket):
     ran = chronik("cursor", "list", "nosuch")
     assert (ran.code, "no topic 'nosuch' in data" in ran.err) == (2, True), ran.err
     assert chronik("cursor", "list", "c").code == 1
+
+
+def test_an_offset_that_is_not_in_every_partition_names_the_one(chronik, bucket):
+    assert chronik("produce", "a", "-p", "0", "--key-sep", ":", __file__).code == 0
+    ran = chronik("consume", "a", "--from", "5")
+    assert (ran.code, "a/1: offset 5 is outside [0, 2]; -p N" in ran.err) == (2, True), ran.err
+    assert chronik("consume", "a", "-p", "0", "--from", "5", "-n", "1").code == 0
