@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from chronik_server.answer_room import Share
 from chronik_server.protocol.cluster import ClusterDescription, PartitionRole, StatusFound
 from chronik_server.protocol.data import (
     Acks,
@@ -43,12 +44,13 @@ class NodeRemovedError(Exception):
 
 
 class FetchOptions(NamedTuple):
-    """How much to read, and how long to wait for it."""
+    """How much to read, and how long to wait for it. room: where what is read is counted."""
 
     max_bytes: int
     min_bytes: int
     wait_seconds: float
     consistency: Consistency
+    room: Share | None = None
 
 
 class PartitionBackend(Protocol):

@@ -45,7 +45,11 @@ class ServerConfig:
     frame_bytes_max: int = 72 * MIB
     in_flight_requests_max: int = 4096
     in_flight_bytes_max: int = 64 * MIB
-    """Of requests not yet answered on one connection; above it nothing more is read from it."""
+    """Of requests not yet answered on one connection; above it nothing more is read from it. Of
+    records read for it and not yet taken, likewise: above it the next fetch waits.
+    """
+    answers_bytes_max: int = 1024 * MIB
+    """Of records read for all connections together and not yet taken."""
     connections_max: int = 10_000
     greeting_seconds: float = 5.0
     frame_seconds: float = 30.0
@@ -138,6 +142,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("frame_bytes_max", 64 << 10, (1 << 31) - 1),
     ("in_flight_requests_max", 1, 1 << 20),
     ("in_flight_bytes_max", 1 << 10, 1 << 40),
+    ("answers_bytes_max", 1 << 20, 1 << 40),
     ("connections_max", 1, 1 << 20),
     ("greeting_seconds", 0.01, 3600),
     ("frame_seconds", 0.01, 3600),

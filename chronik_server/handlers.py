@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from chronik_server.answer_room import Share
 from chronik_server.backend import Backend, FetchOptions, PartitionBackend
 from chronik_server.protocol import cluster, data, greeting, topics
 from chronik_store.clock import Clock
@@ -27,10 +28,13 @@ _NOTHING = b""
 class Handlers:
     """The verbs of one node, by the class of their request."""
 
-    def __init__(self, backend: Backend, clock: Clock, *, batch_bytes_max: int) -> None:
+    def __init__(
+        self, backend: Backend, clock: Clock, *, batch_bytes_max: int, fetch_bytes_max: int
+    ) -> None:
         self._backend = backend
         self._clock = clock
         self._batch_bytes_max = batch_bytes_max
+        self._fetch_bytes_max = fetch_bytes_max
         self.by_message: dict[type, Handler] = {
             greeting.Ping: self._ping,
             topics.CreateTopic: self._create_topic,
@@ -38,7 +42,6 @@ class Handlers:
             topics.ListTopics: self._list_topics,
             topics.DescribeTopic: self._describe_topic,
             data.Produce: self._produce,
-            data.Fetch: self._fetch,
             data.Offsets: self._offsets,
             data.GetCursor: self._get_cursor,
             data.CommitCursor: self._commit_cursor,
@@ -103,10 +106,15 @@ class Handlers:
             )
         return batch
 
-    async def _fetch(self, request: data.Fetch, _: Buffer) -> Answer:
+    async def fetch(self, request: data.Fetch, room: Share) -> Answer:
+        """Records; `room` counts them."""
         partition = await self._partition(request.topic, request.partition)
         options = FetchOptions(
-            request.max_bytes, request.min_bytes, request.wait_ms / 1000, request.consistency
+            min(request.max_bytes, self._fetch_bytes_max),
+            request.min_bytes,
+            request.wait_ms / 1000,
+            request.consistency,
+            room,
         )
         found, buffers = await partition.fetch(request.offset, options)
         return found, buffers

@@ -32,13 +32,17 @@ class PartitionReads:
         OffsetOutOfRangeError below the start and past the committed end.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + options.wait_seconds
+        deadline, room = loop.time() + options.wait_seconds, options.room
         following, tier, size, busy_seconds = offset, "none", 0, 0.0
         buffers: list[Buffer] = []
         while True:
+            wanted = options.max_bytes - size
+            is_there = following < self.log.watermarks.committed
+            if is_there and room is not None and not await room.take(wanted, more=bool(buffers)):
+                break
             begun = loop.time()
             try:
-                run = await self.log.read_entries(following, max_bytes=options.max_bytes - size)
+                run = await self.log.read_entries(following, max_bytes=wanted)
             except ChronikError:
                 if not buffers:
                     raise
@@ -48,6 +52,8 @@ class PartitionReads:
                 buffers += (pack_header(header), payload)
                 size += header.entry_bytes
                 following = header.end_offset
+            if room is not None:
+                room.keep(size)
             if run.entries and tier == "none":
                 tier = run.tier
             if run.entries and size < options.max_bytes // 2:

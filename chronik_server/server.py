@@ -13,6 +13,7 @@ import logging
 
 import chronik_store
 from chronik_server.addresses import Address
+from chronik_server.answer_room import AnswerBudget
 from chronik_server.backend import Backend
 from chronik_server.config import ServerConfig
 from chronik_server.handlers import Handlers
@@ -39,7 +40,13 @@ class Server:
         self.backend = backend
         self.config = config
         self.metrics = ServerMetrics()
-        self.handlers = Handlers(backend, clock, batch_bytes_max=batch_bytes_max)
+        self.handlers = Handlers(
+            backend,
+            clock,
+            batch_bytes_max=batch_bytes_max,
+            fetch_bytes_max=config.frame_bytes_max,
+        )
+        self.answers = AnswerBudget(config.answers_bytes_max)
         self.sessions: set[Session] = set()
         self.software = f"chronik {chronik_store.__version__}"
         self.stopping = False

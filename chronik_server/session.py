@@ -3,8 +3,9 @@
 Place: between a socket (asyncio) and `handlers`; the bytes are `protocol.connection`'s. Promise:
 every request gets exactly one answer, in any order, unless the connection ends first; no peer
 makes this side hold more than its limits say: a frame's size, bytes in flight (then nothing more
-is read), time to greet, time to finish a frame, time to take an answer. Invariant: an untyped
-error is logged with its traceback and answered as InternalError, never as success.
+is read), records read and not taken (then the next fetch waits), time to greet, time to finish a
+frame, time to take an answer. Invariant: an untyped error is logged with its traceback and answered
+as InternalError, never as success.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from chronik_server.answer_room import Room, Share
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
 from chronik_server.protocol.connection import ENDED, Connection, Limits
-from chronik_server.protocol.data import Produce, Produced
+from chronik_server.protocol.data import Fetch, Produce, Produced
 from chronik_server.protocol.events import (
     NO_REQUEST,
     Closed,
@@ -63,6 +65,7 @@ class Session(asyncio.BufferedProtocol):
         self._no_appends: asyncio.Future[None] | None = None
         self._in_flight_bytes = 0
         self._out: list[Buffer] = []
+        self._room = Room(server.answers, self._config.in_flight_bytes_max, self._untaken)
         self._reading = True
         self._writable = True
         now = server.loop.time()
@@ -90,6 +93,7 @@ class Session(asyncio.BufferedProtocol):
         for task in self._tasks:
             task.cancel()
         self._transport = None
+        self._room.end()
         if self._peer is not None:
             self._server.backend.lost(self._peer, self)
 
@@ -113,11 +117,13 @@ class Session(asyncio.BufferedProtocol):
         """The reader over there is slower than its answers: it asks nothing more for now."""
         self._writable = False
         self._stalled_since = self._server.loop.time()
+        self._room.moved()
         self._steer()
 
     def resume_writing(self) -> None:
         """It has caught up."""
         self._writable = True
+        self._room.moved()
         self._steer()
 
     # --- requests --------------------------------------------------------------------------------
@@ -255,10 +261,15 @@ class Session(asyncio.BufferedProtocol):
         begun = loop.time()
         outcome: Response | Failure
         more: Sequence[Buffer] = ()
+        room: Share | None = None
         number = event.request_id if isinstance(event, Request) else NO_REQUEST
         try:
-            handler = self._server.handlers.by_message[type(event.message)]
-            message, payload = await handler(event.message, event.payload)
+            if type(event.message) is Fetch:
+                room = Share(self._room)
+                message, payload = await self._server.handlers.fetch(event.message, room)
+            else:
+                handler = self._server.handlers.by_message[type(event.message)]
+                message, payload = await handler(event.message, event.payload)
             if isinstance(payload, list):
                 outcome, more = Response(number, message), payload
             else:
@@ -269,6 +280,10 @@ class Session(asyncio.BufferedProtocol):
             outcome = Failure(number, UnavailableError("this node is stopping; ask another"))
         except Exception as error:  # noqa: BLE001 (the same)
             outcome = self._failure(event, error)
+        finally:
+            if room is not None:
+                # Counted on until it is queued, which is behind this turn's last word.
+                loop.call_soon(room.close)
         metrics.by_verb[event.verb].note(loop.time() - begun)
         if isinstance(event, Request):
             self._send(outcome, more)
@@ -289,6 +304,9 @@ class Session(asyncio.BufferedProtocol):
             if self._transport is None
             else (waiting + self._transport.get_write_buffer_size())
         )
+
+    def _untaken(self) -> int:
+        return 0 if self._writable and not self._out else self.backlog_bytes
 
     def close(self) -> None:
         """Flush and hang up."""
@@ -317,6 +335,8 @@ class Session(asyncio.BufferedProtocol):
         # A closing one takes nothing more, and uvloop's says so by raising.
         if out and self._transport is not None and not self._transport.is_closing():
             self._server.metrics.sent_bytes += write_all(self._transport, out)
+        if self._room.charged:
+            self._room.moved()
 
     # --- limits and the end ----------------------------------------------------------------------
 

@@ -1,0 +1,131 @@
+"""Answers are counted: a server holds no more records than its limits say."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from chronik_server.answer_room import AnswerBudget, Room, Share
+from chronik_server.protocol.connection import Connection
+from chronik_server.protocol.data import Fetch
+from chronik_server.protocol.events import Request, Response
+from chronik_server.protocol.greeting import Hello
+from chronik_server.protocol.states import Side
+from chronik_server.protocol.verbs import Verb
+from tests.server.serving import connected, run
+
+MIB = 1 << 20
+
+
+class Wire:
+    """What waits to be sent on a connection."""
+
+    def __init__(self, budget: AnswerBudget, limit: int) -> None:
+        self.waits = 0
+        self.room = Room(budget, limit, lambda: self.waits)
+
+    def sent(self, size: int) -> None:
+        self.waits -= size
+        self.room.moved()
+
+
+def test_a_connection_reads_no_more_than_its_limit_and_goes_on_when_it_is_taken() -> None:
+    async def main() -> None:
+        budget = AnswerBudget(1000)
+        wire = Wire(budget, 100)
+        first, second = Share(wire.room), Share(wire.room)
+        assert await first.take(60, more=False)
+        assert not await second.take(60, more=True)
+        waiting = asyncio.ensure_future(second.take(60, more=False))
+        await asyncio.sleep(0)
+        wire.waits += 50
+        first.keep(50)
+        first.close()  # its answer waits to be sent now
+        await asyncio.sleep(0)
+        assert (50, False) == (budget.used, waiting.done())
+        wire.sent(10)
+        await waiting
+        assert 100 == budget.used
+        second.close()
+        wire.room.end()
+        assert 0 == budget.used
+
+    run(main())
+
+
+def test_all_connections_together_have_a_limit_and_one_may_always_read() -> None:
+    async def main() -> None:
+        budget = AnswerBudget(100)
+        one, two = Wire(budget, 1000), Wire(budget, 1000)
+        large, small = Share(one.room), Share(two.room)
+        assert await large.take(500, more=False)  # nobody holds anything: as large as it is
+        waiting = asyncio.ensure_future(small.take(10, more=False))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        one.room.end()
+        large.close()
+        await waiting
+        assert 10 == budget.used
+
+    run(main())
+
+
+def test_who_gives_up_waiting_holds_nothing() -> None:
+    async def main() -> None:
+        budget = AnswerBudget(100)
+        wire = Wire(budget, 100)
+        first, second = Share(wire.room), Share(wire.room)
+        await first.take(100, more=False)
+        waiting = [asyncio.ensure_future(second.take(100, more=False)) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        first.close()
+        waiting[1].cancel()  # it was given room just now
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert 0 == budget.used
+
+    run(main())
+
+
+def test_a_client_that_takes_nothing_makes_the_server_hold_little(tmp_path: Path) -> None:
+    """Thirty small frames asked for thirty times everything."""
+
+    async def main() -> None:
+        settings = {"in_flight_bytes_max": 3 * MIB, "frame_bytes_max": 4 * MIB}
+        async with connected(tmp_path, **settings) as (server, client):
+            await client.create_topic("t")
+            for _ in range(8):
+                await client.append("t", [bytes(MIB // 2)] * 2)
+            before = set(server.sessions)
+            host, _, port = str(client.router._servers[0]).rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 16)
+            wire = Connection(Side.CLIENT)
+
+            def say(verb: Verb, message: object) -> None:
+                number = wire.next_request_id()
+                writer.writelines(bytes(b) for b in wire.send(Request(number, verb, message)))
+
+            say(Verb.HELLO, Hello((1,)))
+            wire.receive_data(await reader.read(1 << 16))
+            (session,) = set(server.sessions) - before
+            for _ in range(30):
+                say(Verb.FETCH, Fetch("t", 0, 0, max_bytes=1 << 30))
+            while not session._tasks:  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0.001)
+            most = 0
+            for _ in range(100):
+                await asyncio.sleep(0.002)
+                most = max(most, session.backlog_bytes, server.answers.used)
+            assert 0 < most <= 5 * MIB
+            answers = 0
+            while answers < 30:
+                for event in wire.receive_data(await reader.read(1 << 20)):
+                    assert isinstance(event, Response)
+                    assert 0 < len(event.payload) <= 4 * MIB
+                    answers += 1
+            await client.ping()
+            assert (0, 0) == (server.answers.used, len(server.answers.waiting))
+            writer.close()
+
+    run(main())
