@@ -159,8 +159,10 @@ class Backend(Protocol):
         """The connection of a node that was greeted has ended."""
         ...
 
-    def told(self, peer: PeerIdentity, message: Any, payload: Buffer) -> None:
-        """A one-way message of a node that was greeted. Never raises, never blocks."""
+    def told(self, peer: PeerIdentity, link: Link, message: Any, payload: Buffer) -> None:
+        """A one-way message of a node that was greeted, on this connection. Never raises, never
+        blocks.
+        """
         ...
 
     async def checks(self) -> tuple[Check, ...]:

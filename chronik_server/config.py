@@ -65,6 +65,10 @@ class ServerConfig:
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value!r}; it must be between {low} and {high}")
         check_node_id(self.node_id)
+        if self.auth_token is not None and not self.auth_token.strip():
+            raise ConfigError(
+                "auth_token is empty, and anybody could say that: leave it out, or set one"
+            )
         if self.peers and self.join:
             raise ConfigError(
                 "CHRONIK_PEERS names the first nodes of a new cluster, CHRONIK_JOIN a cluster that "

@@ -23,7 +23,7 @@ from chronik_server.peers import PeerLinks
 from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport
 from chronik_server.shared_bucket import SharedBucket
 from chronik_server.steward import Steward
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, ConfigError
 
 logger = logging.getLogger("chronik_server.control")
 
@@ -125,7 +125,10 @@ class Control:
     def addresses_of(self, node_id: str) -> tuple[Address, ...]:
         """Where a node may be found, the likeliest first."""
         known = self._state.nodes.get(node_id)
-        found = [] if known is None else [parse_address(known.address)]
+        try:
+            found = [] if known is None else [parse_address(known.address)]
+        except ConfigError:
+            found = []  # recorded by an older version: no connection can be made to it
         hint = self._hints.get(node_id)
         if hint is not None and hint not in found:
             found.append(hint)

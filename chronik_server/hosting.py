@@ -95,10 +95,9 @@ class Hosting:
     async def open_metadata(self, topic: Topic) -> RaftPartition:
         """The group that everything else follows from; it is not in `partitions`."""
         replicated.keep_forever(self._store, METADATA_TOPIC)
-        here = await self._run(replicated.has_partition, self._store, METADATA_TOPIC, 0)
         folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
         await self._install(topic, 0)
-        return await self._open(topic, 0, make_suspect=not here and folded > 0)
+        return await self._open(topic, 0, make_suspect=folded > 0)
 
     # --- reconciliation --------------------------------------------------------------------------
 
@@ -118,9 +117,13 @@ class Hosting:
         if state.offset >= self._folded:
             for found in await self._run(replicated.local_partitions, self._store):
                 fine &= await self._try(self._leave, state, found)
-        for topic in list(state.topics.values()):
-            for partition in range(topic.partitions):
-                fine &= await self._try(self._hold, state, topic.name, partition, before)
+        until = state.offset
+        for _, name, partition in sorted(
+            (place.version, topic.name, partition)
+            for topic in state.topics.values()
+            for partition, place in enumerate(topic.places)
+        ):
+            fine &= await self._try(self._hold, state, name, partition, (before, until))
         if fine:
             self._seen = offset
 
@@ -195,23 +198,28 @@ class Hosting:
         await self._run(replicated.remove_partition, self._store, *lane)
         logger.info("%s/%d has moved away from this node", *lane)
 
-    async def _hold(self, state: Metadata, name: str, partition: int, before: int) -> None:
+    async def _hold(
+        self, state: Metadata, name: str, partition: int, folds: tuple[int, int]
+    ) -> None:
         """Run the group of a partition that this node may hold.
 
-        before: the fold that an earlier reconciliation, or process, had acted on. A log that is
-        younger than it, and not here, is lost, and with it the votes that were given in it.
+        folds: the one that an earlier reconciliation, or process, had acted on: a log that is older
+        than it, and not here, or has nothing in it, is lost, and with it the votes that were given
+        in it. And the one with which this reconciliation began: what is younger is for the next,
+        and until then no fold is noted that has it.
         """
+        before, until = folds
         topic, offset = state.topics.get(name), state.offset
         if topic is None or partition >= topic.partitions:
             return
         place = topic.places[partition]
-        if self._raft.node_id not in place.holders:
+        if self._raft.node_id not in place.holders or place.version >= until:
             return
         lane = (name, partition)
         if place.version >= before:
             self._begun.add(lane)
         if place.version >= self._folded:
-            await self._note(offset)
+            await self._note(place.version + 1)
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
@@ -231,7 +239,9 @@ class Hosting:
             if not here:
                 await self._install(topic, partition)
             late = place.version != topic.made_at
-            part = await self._open(topic, partition, make_suspect=late or is_lost)
+            # Also when it is here and empty: a process may have ended before it wrote that down.
+            known = lane in self._begun
+            part = await self._open(topic, partition, make_suspect=late or not known)
             self._begun.discard(lane)
             self.partitions[lane] = part
             self._topic_ids[lane] = topic.topic_id

@@ -251,7 +251,7 @@ class LocalBackend:
     def lost(self, peer: PeerIdentity, link: Link) -> None:
         """See `Backend`."""
 
-    def told(self, peer: PeerIdentity, message: Any, payload: Buffer) -> None:
+    def told(self, peer: PeerIdentity, link: Link, message: Any, payload: Buffer) -> None:
         """See `Backend`."""
 
     async def checks(self) -> tuple[Check, ...]:

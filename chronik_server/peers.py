@@ -32,6 +32,8 @@ logger = logging.getLogger("chronik_server.peers")
 BACKLOG_BYTES_MAX = 64 << 20
 RECONNECT_SECONDS = 0.25
 """Between attempts to reach a node that is away."""
+EARLY_MAX = 256
+"""Messages that are kept from behind a welcome until it is looked at."""
 LOOK_SECONDS = 1.0
 SILENT_LOOKS_MAX = 5
 """So many looks in a row without a word, and the link is cut. Looks are counted, not time: a node
@@ -85,24 +87,38 @@ class PeerLinks:
         said, turn = "", 0
         while True:
             found = self._addresses[node_id]
-            address, turn = found[turn % len(found)], turn + 1
+            turn += 1
             try:
-                await self._connect(node_id, address)
+                if found:
+                    await self._connect(node_id, found[turn % len(found)])
                 said = ""
             except ChronikError as error:
                 if type(error).__name__ != said:  # once, not four times a second
                     logger.warning("node %s: %s", node_id, error)
                     said = type(error).__name__
+            except Exception:
+                if said != "defect":
+                    logger.exception("node %s: its connection failed; it is tried again", node_id)
+                    said = "defect"
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _connect(self, node_id: str, address: Address) -> None:
         """One connection's life."""
         lost = asyncio.Event()
+        link: Channel | None = None
+        early: list[tuple[Any, Buffer]] = []
+
+        def told(message: Any, payload: Buffer) -> None:
+            if link is not None:
+                self.receive(node_id, link, message, payload)
+            elif len(early) < EARLY_MAX:
+                early.append((message, payload))  # behind the welcome: who says it is not known yet
+
         channel = await Channel.open(
             address,
             self._options,
             peer=self.own,
-            on_told=lambda message, payload: self.receive(node_id, message, payload),
+            on_told=told,
             turn=self._turn,
         )
         welcome = channel.welcome
@@ -112,7 +128,11 @@ class PeerLinks:
             raise IdentityMismatchError(f"{address} is not node {node_id} of this cluster")
         try:
             self._check(peer)
+            link = channel
             self.joined(peer, channel)
+            for message, payload in early:
+                self.receive(node_id, channel, message, payload)
+            early.clear()
             channel.on_lost = lost.set
             if not channel.is_lost:
                 await lost.wait()
@@ -176,8 +196,13 @@ class PeerLinks:
         if link is not None:
             link.tell(report)
 
-    def receive(self, sender: str, message: Any, payload: Buffer) -> None:
-        """What a peer said. Damaged: dropped, and consensus has it sent again."""
+    def receive(self, sender: str, link: Link, message: Any, payload: Buffer) -> None:
+        """What a peer said. Dropped if it is damaged, or came by another connection than the one
+        that is the peer's now: consensus has it sent again.
+        """
+        if self._links.get(sender) is not link:
+            self.dropped += 1
+            return
         self._silent_looks[sender] = 0
         if isinstance(message, NodeReport):
             self._on_report(sender, message)

@@ -225,12 +225,15 @@ class RaftBackend:
         led = [part for part in (*self._hosting.partitions.values(), meta)
                if part.consensus.is_ready]  # fmt: skip
         calls = [self._membership.transfer(part, None) for part in led]
-        if calls:
-            pending = asyncio.gather(*calls, return_exceptions=True)
-            try:
-                await asyncio.wait_for(pending, HAND_OVER_SECONDS)
-            except TimeoutError:
-                logger.info("some partitions could not be handed over in time")
+        pending = asyncio.gather(*calls, return_exceptions=True)
+        try:
+            found = await asyncio.wait_for(pending, HAND_OVER_SECONDS)
+        except TimeoutError:
+            logger.warning("some partitions could not be handed over in time")
+            return
+        for part, error in zip(led, found, strict=True):
+            if error is not None:
+                logger.warning("%s is not handed over: %s", part, error)
 
     # --- topics and partitions -------------------------------------------------------------------
 
@@ -385,9 +388,9 @@ class RaftBackend:
         """See `Backend`."""
         self._peers.left(peer, link)
 
-    def told(self, peer: PeerIdentity, message: Any, payload: Buffer) -> None:
+    def told(self, peer: PeerIdentity, link: Link, message: Any, payload: Buffer) -> None:
         """See `Backend`."""
-        self._peers.receive(peer.node_id, message, payload)
+        self._peers.receive(peer.node_id, link, message, payload)
 
 
 def metadata_topic(cluster_id: str, first: tuple[str, ...]) -> Topic:

@@ -220,8 +220,8 @@ class RaftPartition:
         if options.consistency == "linearizable":
             try:
                 await self.consensus.read_barrier()
-            except ChronikError as error:
-                raise self.translated(error) from error
+            except UnavailableError as error:
+                raise self.not_leader() from error  # nothing was to be stored: ask who leads now
         try:
             return await self._reads.fetch(offset, options, staleness_ms=self._staleness_ms())
         except OffsetOutOfRangeError as error:

@@ -2,8 +2,9 @@
 
 Place: the top of the server; owns the socket, the sessions, the sweep that hangs up on the slow.
 Promise: `start` refuses to serve strangers in the clear (`ServerConfig.check_exposure`); `stop`
-takes no new request, sees appends through for up to `shutdown_seconds`, then closes everything,
-the backend last. Invariant: one event loop, and nothing on it blocks.
+takes no new request, sees appends through for up to `shutdown_seconds`, then closes everything:
+clients, the backend, and last the connections of other nodes, by which it hands over what it leads.
+Invariant: one event loop, and nothing on it blocks.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class Server:
                 config.listen.host,
                 config.listen.port,
                 ssl=context,
+                # Until it is over there is no session whose patience would be at an end.
+                ssl_handshake_timeout=None if context is None else config.greeting_seconds,
                 backlog=BACKLOG,
                 start_serving=False,  # nobody is heard before the backend can answer
             )
@@ -103,23 +106,24 @@ class Server:
         if tasks:
             await asyncio.wait(tasks, timeout=self.config.shutdown_seconds)
             await asyncio.sleep(0)  # what they answered is on its way to the sockets
-        for session in list(self.sessions):
-            session.close()
-        await self._see_off()
+        await self._see_off([each for each in self.sessions if not each.is_of_a_node])
+        await self.backend.close()
+        await self._see_off(list(self.sessions))
         if self._sweep is not None:
             self._sweep.cancel()
-        await self.backend.close()
         logger.info("node %s has stopped", self.config.node_id)
 
-    async def _see_off(self) -> None:
-        """Return when every connection has ended; those that take nothing are cut."""
+    async def _see_off(self, sessions: list[Session]) -> None:
+        """Return when these connections have ended; those that take nothing are cut."""
+        for session in sessions:
+            session.close()
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                while self.sessions:
+                while not self.sessions.isdisjoint(sessions):
                     self._one_less.clear()
                     await self._one_less.wait()
         except TimeoutError:
-            for session in list(self.sessions):
+            for session in self.sessions.intersection(sessions):
                 session.abort()
             await asyncio.sleep(0)
 

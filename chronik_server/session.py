@@ -155,7 +155,7 @@ class Session(asyncio.BufferedProtocol):
                 self._run(event)
         elif isinstance(event, Told):
             if self._peer is not None and event.verb is not Verb.PRODUCE:
-                self._server.backend.told(self._peer, event.message, event.payload)
+                self._server.backend.told(self._peer, self, event.message, event.payload)
             elif event.verb is Verb.PRODUCE:
                 self._run(event)
             else:
@@ -294,6 +294,11 @@ class Session(asyncio.BufferedProtocol):
         """Say something one way to the node that called."""
         if self._transport is not None and self._connection.state not in ENDED:
             self._queue(self._connection.tell(message, payload))
+
+    @property
+    def is_of_a_node(self) -> bool:
+        """Another node of the cluster called."""
+        return self._peer is not None
 
     @property
     def backlog_bytes(self) -> int:

@@ -38,7 +38,7 @@ from chronik_server.protocol.frames import (
 from chronik_server.protocol.states import TRANSITIONS, Move, Side, State, moves_of
 from chronik_server.protocol.table import EXCHANGES, ONE_WAY, VERB_OF
 from chronik_server.protocol.verbs import Verb
-from chronik_store.errors import ChronikError, CorruptionError
+from chronik_store.errors import BackpressureError, ChronikError, CorruptionError
 from chronik_store.format import cbor
 from chronik_store.format.checksum import Buffer
 
@@ -126,9 +126,15 @@ class Connection:
         number = frame.request_id
         if number == NO_REQUEST or number in self.in_flight:
             raise ProtocolError(f"request id {number} is reserved or in use")
-        if len(self.in_flight) >= self.limits.in_flight_max:
-            raise ProtocolError(f"more than {self.limits.in_flight_max} requests are in flight")
+        is_surplus = len(self.in_flight) >= self.limits.in_flight_max
         self.in_flight[number] = frame.verb
+        if is_surplus:
+            most = self.limits.in_flight_max
+            return Unreadable(
+                number,
+                BackpressureError(f"{most} requests of this connection wait for their answers, the "
+                                  "most allowed: ask again when some are answered"),
+            )  # fmt: skip
         exchange = EXCHANGES.get(frame.verb)
         if exchange is None or exchange.response is None:
             return Unreadable(number, ProtocolError(f"verb {frame.verb} is not known here"))

@@ -58,14 +58,13 @@ class ConsensusDoor:
             raise StaleTermError(str(error)) from error
 
     def _outcome(self, answer: concurrent.futures.Future[Proposed]) -> Proposed:
-        return answer.result()
-
-    async def _ask(self, command: Command, term: int | None) -> Proposed:
-        proposed = self._consensus.propose([command], term=term)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await proposed
+            return answer.result(ANSWER_SECONDS)
         except TimeoutError as error:
+            answer.cancel()
             raise OutcomeUnknownError(
                 f"no quorum has it after {ANSWER_SECONDS:g} s; it may be committed yet"
             ) from error
+
+    async def _ask(self, command: Command, term: int | None) -> Proposed:
+        return await self._consensus.propose([command], term=term)

@@ -17,7 +17,7 @@ class HardState:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self.ticket = 0
+        self.ticket = replica.last_ticket  # of an open log: what it shows may be on its way yet
 
     @property
     def term(self) -> int:

@@ -32,7 +32,7 @@ from chronik_server.raft.received import Received
 from chronik_server.raft.replication import Replication
 from chronik_server.raft.role_base import RoleBase
 from chronik_server.raft.transfer import Transfer
-from chronik_store.errors import BackpressureError
+from chronik_store.errors import BackpressureError, DiskFullError
 from chronik_store.format.control import Members, Noop
 from chronik_store.format.record_batch import RecordBatch
 
@@ -126,6 +126,7 @@ class LeaderRole(Leader, RoleBase):
             (
                 (each.match_index == last and each.commit_sent == self.commit_index)
                 and not each.is_suspect
+                and not each.is_full
             )
             or not self.group.node.liveness.is_up(peer)
             for peer, each in self.replication.peers.items()
@@ -141,15 +142,20 @@ class LeaderRole(Leader, RoleBase):
     def trusted_index(self, peer: PeerProgress) -> int:
         """A suspect peer that matches up to here is whole again (protocol 9); 0: nothing is proved.
 
-        It has lost what it knew of terms, too, so it would believe a deposed leader: a quorum of
-        voters that are whole must have confirmed this one since the peer is known to be suspect.
+        It has lost what it knew of terms, too, so it would believe a deposed leader: half of the
+        voters, all of them whole, must have confirmed this one since the peer is known to be
+        suspect. Half is enough: a later term has a majority, which meets them, and who meets has
+        confirmed before it voted. So the round came before that term, and of what the peer had
+        acknowledged when it was damaged nothing is committed that this leader lacks
+        (docs/decisions/0013). A read asks for the majority: it must not be answered behind one.
         """
         if not peer.is_suspect:
             return 0
         if self.amnesty:
             return self.noop_index
         settled = 0 < self.noop_index <= self.commit_index
-        return self.commit_index if settled and self._confirmed_round() >= peer.trust_round else 0
+        half = (len(self.group.voters) + 1) // 2
+        return self.commit_index if settled and self._confirmed_by(half) >= peer.trust_round else 0
 
     def propose(
         self, payloads: Sequence[Payload], done: Done, expected_offset: int | None = None
@@ -160,9 +166,20 @@ class LeaderRole(Leader, RoleBase):
             raise NotLeaderError(
                 "leadership is being handed over; ask again in a moment", leader=None
             )
-        size = 0
+        size = records = 0
         for payload in payloads:
-            size += payload.nbytes if isinstance(payload, RecordBatch) else CONTROL_BYTES
+            if isinstance(payload, RecordBatch):
+                size += payload.nbytes
+                records += 1
+            else:
+                size += CONTROL_BYTES
+        if records and not self._has_room():
+            self.kick()  # beats tell when there is room again
+            raise DiskFullError(
+                "the disks of too many of this partition's nodes are full for a quorum to take "
+                "records: free space there, then retry",
+                durability="not_durable",
+            )
         limit = group.node.settings.queue_bytes
         if self.proposals.bytes and self.proposals.bytes + size > limit:
             raise BackpressureError(
@@ -176,6 +193,14 @@ class LeaderRole(Leader, RoleBase):
         if staged.index <= replica.commit_index:
             self.proposals.committed(replica.commit_index, replica.known_term)
         self.kick()
+
+    def _has_room(self) -> bool:
+        """A majority of the voters takes records; commands pass always (protocol 20)."""
+        full = [peer for peer, each in self.replication.peers.items() if each.is_full]
+        if not full:
+            return True
+        voters = self.group.voters
+        return self.group.is_majority(len(voters) - sum(peer in voters for peer in full))
 
     def kick(self) -> None:
         """There is news for the peers; told once per turn of the loop."""
@@ -311,7 +336,7 @@ class LeaderRole(Leader, RoleBase):
     def _settle_reads(self) -> None:
         if not self._reads:
             return
-        confirmed = self._confirmed_round()
+        confirmed = self._confirmed_by(len(self.group.voters) // 2 + 1)
         here = self.group.replica.commit_index
         while self._reads and self._reads[0].request_id <= confirmed:
             if self._reads[0].index > min(here, self.commit_index):
@@ -320,10 +345,10 @@ class LeaderRole(Leader, RoleBase):
             if not read.future.done():
                 read.future.set_result(read.index)
 
-    def _confirmed_round(self) -> int:
-        """The newest round of beats that a majority of voters, the suspect ones aside, answered."""
+    def _confirmed_by(self, count: int) -> int:
+        """The newest round of beats that so many voters, the suspect ones aside, answered."""
         rounds = sorted(self._round(voter) for voter in self.group.voters)
-        return rounds[(len(rounds) - 1) // 2] if rounds else 0
+        return rounds[len(rounds) - count] if rounds else 0
 
     def _round(self, voter: str) -> int:
         if voter == self.group.id:

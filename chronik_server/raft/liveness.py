@@ -73,6 +73,7 @@ class NodeLiveness:
         self._peers: dict[str, _Peer] = {}
         self._version = 1
         self._changes: dict[str, tuple[int, int]] = {}
+        self._withdrawn = 0
         self._round = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -101,6 +102,19 @@ class NodeLiveness:
             # Re-inserted at the end: the dict is in the order of versions.
             self._changes.pop(group_id, None)
             self._changes[group_id] = (self._version, term)
+            self._withdrawn += not term
+
+    def _forget_withdrawn(self) -> None:
+        """That a group is not led here need not be said any more once every peer knows it."""
+        if not self._withdrawn:
+            return
+        known = min((peer.known for peer in self._peers.values()), default=self._version)
+        for group_id, (at, term) in list(self._changes.items()):
+            if at > known:
+                break
+            if not term:
+                del self._changes[group_id]
+        self._withdrawn = sum(not term for _, term in self._changes.values())
 
     def _since(self, version: int) -> tuple[tuple[str, int], ...]:
         changed = []
@@ -116,6 +130,7 @@ class NodeLiveness:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self._beat_seconds, self._tick)
         self._round += 1
+        self._forget_withdrawn()
         now = self._loop.time()
         for name, peer in self._peers.items():
             peer.rounds[self._round] = now

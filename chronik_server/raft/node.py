@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from chronik_server.raft.consensus import Consensus
@@ -29,6 +30,9 @@ from chronik_store.format.control import Members
 from chronik_store.replica import Replica, Snapshot
 
 logger = logging.getLogger("chronik_server.raft")
+
+READERS = 4
+"""Threads that read what peers lack."""
 
 
 class Offload(Protocol):
@@ -80,6 +84,8 @@ class RaftNode:
         self._on_fatal = on_fatal
         self._groups: dict[str, RaftosConsensus] = {}
         self._boots: dict[str, str] = {}
+        # Of its own: elsewhere threads wait for the bucket, and a follower behind would, too.
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="chronik-catch-up")
         self._is_stopped = False
 
     # --- groups ----------------------------------------------------------------------------------
@@ -121,6 +127,7 @@ class RaftNode:
     def stop(self) -> None:
         """Stop everything. Idempotent."""
         self._is_stopped = True
+        self._readers.shutdown(wait=False)
         for group in list(self._groups.values()):
             group.stop()
         self.liveness.stop()
@@ -209,7 +216,8 @@ class RaftNode:
                 error = future.exception()
                 done(future.result() if error is None else error)
 
-        self.loop.run_in_executor(None, work).add_done_callback(finish)
+        if not self._is_stopped:
+            self.loop.run_in_executor(self._readers, work).add_done_callback(finish)
 
 
 def _nothing(_peer: str) -> None:

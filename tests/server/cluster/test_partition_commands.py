@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from chronik_server import partition_commands
+from chronik_server.backend import FetchOptions
 from chronik_server.client import AsyncClient
-from chronik_server.errors import UnknownOutcomeError
+from chronik_server.errors import NotLeaderError, UnknownOutcomeError
 from chronik_server.raft.door import ConsensusDoor
 from chronik_server.raft.errors import OutcomeUnknownError
 from chronik_store.aio.offloop import POOL_THREADS
@@ -108,5 +109,26 @@ def test_7_the_door_of_the_pipelines_threads_waits_for_a_bounded_time(
         door = ConsensusDoor(Silent(loop))
         with pytest.raises(OutcomeUnknownError):
             await loop.run_in_executor(None, lambda: door.propose(Noop(), term=1))
+
+    run(main())
+
+
+def test_18_a_read_that_no_quorum_confirmed_names_who_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unconfirmed() -> int:
+        raise OutcomeUnknownError("leadership ended before a quorum confirmed the read")
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            await client.append("x", [b"a"])
+            part = node.backend.known_partition("x", 0)
+            monkeypatch.setattr(part.consensus, "read_barrier", unconfirmed)
+            with pytest.raises(NotLeaderError):
+                await part.fetch(0, FetchOptions(1, 1, 0.0, "linearizable"))
 
     run(main())

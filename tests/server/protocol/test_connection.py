@@ -13,7 +13,12 @@ from chronik_server.protocol.events import Closed, Failure, Request, Response, T
 from chronik_server.protocol.frames import READ_BYTES, FrameKind, encode_frame
 from chronik_server.protocol.states import TRANSITIONS, Move, Side, State, moves_of
 from chronik_server.protocol.verbs import Verb
-from chronik_store.errors import ChronikError, FutureVersionError, UnavailableError
+from chronik_store.errors import (
+    BackpressureError,
+    ChronikError,
+    FutureVersionError,
+    UnavailableError,
+)
 from tests.server.protocol.samples import BOOT_ID, SAMPLES, encode, opened
 
 WELCOME = greeting.Welcome(1, "s", "c", "1", BOOT_ID, 1 << 20, 64)
@@ -89,13 +94,18 @@ def test_a_request_id_may_be_used_again_only_when_answered() -> None:
         server.receive_data(sent)
 
 
-def test_more_requests_than_allowed_end_the_connection() -> None:
+def test_a_request_more_than_allowed_is_refused_and_the_others_go_on() -> None:
     client, server = greeted(Limits(in_flight_max=2))
     sent = [raw(client, Request(n, Verb.PING, greeting.Ping())) for n in (2, 3, 4)]
     server.receive_data(sent[0] + sent[1])
 
-    with pytest.raises(ProtocolError, match="in flight"):
-        server.receive_data(sent[2])
+    (surplus,) = server.receive_data(sent[2])
+    assert isinstance(surplus, Unreadable)
+    assert (4, BackpressureError) == (surplus.request_id, type(surplus.error))
+    client.receive_data(raw(server, Failure(4, surplus.error)))
+    client.receive_data(raw(server, Response(2, greeting.Pong(1))))
+    (event,) = server.receive_data(raw(client, Request(5, Verb.PING, greeting.Ping())))
+    assert isinstance(event, Request)
 
 
 def test_an_unknown_verb_or_field_costs_one_request_only() -> None:

@@ -14,7 +14,7 @@ from chronik_server.raft.messages import (
 from chronik_server.testing.world import World
 from chronik_store.errors import DiskFullError
 from chronik_store.format.control import Noop
-from chronik_store.testing.cluster_log import control_entry, run_of
+from chronik_store.testing.cluster_log import batch, control_entry, run_of
 from tests.server.raft.alone import Alone, ask, entries_of
 
 
@@ -146,3 +146,37 @@ def test_a_group_goes_on_without_its_full_member_which_comes_back() -> None:
 
         guard.has_space = True
         world.until(lambda: full.replica.commit_index == last)
+
+
+def test_13_records_are_refused_while_no_majority_takes_them_and_commands_pass() -> None:
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        term = alone.lead()
+        pending: list[Any] = []
+
+        def answer(peer: str, *, is_full: bool) -> None:
+            last = alone.replica.last_index
+            answer = AppendEntriesResponse(term, True, last, 1, last, 0, 0, False, is_full)
+            alone.feed(peer, answer)
+
+        def append() -> None:
+            pending.append(alone.node.consensus.propose([batch(b"x")]))
+
+        answer("n2", is_full=False)
+        assert alone.node.consensus.is_ready
+        answer("n2", is_full=True)
+        append()  # two of three take it
+        alone.run()
+        answer("n3", is_full=True)
+        with pytest.raises(DiskFullError) as refused:
+            append()
+        assert refused.value.durability == "not_durable"
+        pending.append(alone.node.consensus.propose([Noop()]))
+        answer("n2", is_full=True)
+        answer("n3", is_full=True)
+        for peer in ("n2", "n3"):
+            alone.node.raft.liveness._peers[peer].is_up = True
+        assert not alone.group.state.is_idle()  # beats ask whether there is room again
+        answer("n3", is_full=False)
+        append()
+        for each in pending:
+            each.cancel()  # nobody waits for them

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from chronik_server.raft.candidate import CandidateRole
+from chronik_server.raft.durable_state import HardState
 from chronik_server.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -20,7 +21,7 @@ from chronik_store.errors import BackpressureError, ConfigError
 from chronik_store.format.control import Members
 from chronik_store.log_status import SUSPECT, status_of
 from chronik_store.testing.cluster_log import control_entry, run_of
-from tests.server.raft.alone import Alone, ask, entries_of, success
+from tests.server.raft.alone import STALLED, Alone, ask, entries_of, success
 
 # --- 9 --------------------------------------------------------------------------------------------
 
@@ -252,3 +253,44 @@ def test_12_the_log_names_the_members_from_the_first_term_on():
         world.until(lambda: all(n.replica.members for n in world.nodes.values()))
 
         assert {world.first_members} == {n.replica.members[1] for n in world.nodes.values()}
+
+
+def test_9_of_two_voters_the_whole_one_tells_the_suspect_one_that_it_is_whole():
+    """Its word is half of the voters: a later term would have needed its vote."""
+    with World(2, seed=1) as world:
+        world.boot_all()
+        world.elect()
+        world.commit(b"a")
+        leader = world.elect()
+        (sick,) = set(world.names) - {leader.name}
+        world.kill(sick)
+        world.boot(sick)
+        suspect(world, sick)
+        world.until(lambda: not world.nodes[sick].replica.suspect)
+        assert leader is world.leader()
+        world.commit(b"b")
+
+
+@pytest.mark.parametrize(("voters", "half"), [(3, 2), (4, 2), (5, 3)])
+def test_9_less_than_half_is_not_enough(voters: int, half: int) -> None:
+    with Alone(voters, terms=[1], hard=(1, "")) as alone:
+        term = alone.lead()
+        names = [name for name in alone.group.voters if name != "n1"]
+        for name in names:
+            alone.acknowledge(name, alone.replica.last_index)
+        state, last = alone.group.state, alone.replica.last_index
+        sick = AppendEntriesResponse(term, True, last, 1, last, 0, 0, is_suspect=True)
+        alone.feed(names[0], sick)
+        peer = state.replication.peers[names[0]]
+        state.request_id = peer.trust_round
+        for confirmed, name in enumerate(names[1:], start=1):  # this leader included
+            assert bool(state.trusted_index(peer)) == (confirmed >= half)
+            state.replication.peers[name].request_id = peer.trust_round
+        assert state.trusted_index(peer)
+
+
+def test_4_a_group_made_anew_shows_no_vote_that_its_disk_owes() -> None:
+    with Alone(terms=[1], hard=(1, ""), network=STALLED) as alone:
+        ticket = alone.replica.save_hard_state(9, "n2")
+        assert ticket > alone.replica.synced_ticket
+        assert ticket <= HardState(alone.replica).ticket

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chronik_server.addresses import Address
+from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.errors import ConnectionLostError, UnauthenticatedError
@@ -388,3 +388,30 @@ def test_health_says_what_is(tmp_path: Path) -> None:
             await asyncio.to_thread(health.stop)
 
     run(main())
+
+
+def test_22_a_handshake_that_never_comes_is_hung_up_on(tmp_path: Path) -> None:
+    files = certificates(tmp_path)
+    tls = TlsOptions(certificate=files["server.pem"], key=files["server.key"])
+
+    async def main() -> None:
+        async with serving(tmp_path / "d", tls=tls, greeting_seconds=0.2) as (_, address):
+            host, _, port = address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            assert b"" == await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+
+    run(main())
+
+
+def test_20_an_empty_token_is_no_token() -> None:
+    for empty in ("", " "):
+        with pytest.raises(ConfigError, match="auth_token"):
+            ServerConfig(auth_token=empty)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b"])
+def test_16_a_name_that_no_host_has_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="name of a host"):
+        parse_address(f"{host}:7411")
+    assert Address("b\u00fccher.example", 1) == parse_address("b\u00fccher.example:1")

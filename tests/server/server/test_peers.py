@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 
 from chronik_server import peers
+from chronik_server.addresses import Address
 from chronik_server.client.options import ClientOptions
 from chronik_server.peers import BACKLOG_BYTES_MAX, PeerLinks
-from chronik_server.protocol.greeting import PeerIdentity
+from chronik_server.protocol.connection import Connection
+from chronik_server.protocol.events import Request, Response
+from chronik_server.protocol.greeting import PeerIdentity, Welcome
 from chronik_server.protocol.raft_message import RaftMessage
+from chronik_server.protocol.states import Side
+from chronik_server.raft import messages
 from chronik_server.raft.messages import Beat
+from chronik_server.turn import Turn
 from tests.server.serving import run
 
 OWN = PeerIdentity("0" * 32, "1", "1" * 32, "2" * 32)
@@ -59,7 +65,9 @@ def test_a_silent_link_is_cut_and_one_that_speaks_is_not(monkeypatch: pytest.Mon
         links, wire = links_of(), Wire()
         links.joined(PEER, wire)
         for _ in range(40):
-            links.receive("2", RaftMessage("", b""), b"")  # even what cannot be read is a word
+            links.receive(
+                "2", wire, RaftMessage("", b""), b""
+            )  # even what cannot be read is a word
             await asyncio.sleep(0.01)
             assert not wire.cut
         while not wire.cut:  # noqa: ASYNC110 (`run` bounds it)
@@ -98,5 +106,95 @@ def test_a_peer_that_takes_nothing_is_cut_and_loses_what_waits() -> None:
         wire.backlog_bytes = BACKLOG_BYTES_MAX + 1
         links.send("2", "", BEAT)
         assert (1, True, 1) == (len(wire.told), wire.cut, links.dropped)
+
+    run(main())
+
+
+def identity(node_id: str) -> PeerIdentity:
+    return PeerIdentity(OWN.cluster_id, node_id, node_id * 32, "4" * 32)
+
+
+@pytest.mark.parametrize("who", ["2", "3"])
+def test_3_what_comes_behind_a_welcome_is_of_the_node_that_is_there(who: str) -> None:
+    """Addresses may be swapped: an acknowledgement of another node must not count as this one's."""
+    heard: list[tuple[str, str]] = []
+
+    class Listening(Raft):
+        def receive(self, *said: Any) -> None:
+            heard.append((said[0], said[1]))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Connection(Side.SERVER)
+        (hello,) = wire.receive_data(await reader.read(4096))
+        assert isinstance(hello, Request)
+        welcome = Welcome(1, "x", OWN.cluster_id, who, "4" * 32, 1 << 20, 9, peer=identity(who))
+        head, _ = messages.encode(messages.AppendEntriesResponse(7, True, 9, 1, 8, 0, 0, False))
+        said = [
+            *wire.send(Response(hello.request_id, welcome)),
+            *wire.tell(RaftMessage("g/0", head)),
+        ]
+        writer.write(b"".join(bytes(part) for part in said))
+        await reader.read()  # until the other side has hung up
+        writer.close()
+        done.set()
+
+    done = asyncio.Event()
+
+    async def main() -> None:
+        listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+        links = links_of(turn=Turn(asyncio.get_running_loop()))
+        links.raft = Listening()  # type: ignore[assignment]
+        port = listener.sockets[0].getsockname()[1]
+        links.follow({"2": (Address("127.0.0.1", port),)})
+        if who == "2":
+            while not heard:  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0.001)
+        else:
+            await done.wait()
+        await links.close()
+        listener.close()
+        assert heard == ([("2", "g/0")] if who == "2" else [])
+
+    run(main())
+
+
+def test_3_only_the_link_of_a_peer_speaks_for_it() -> None:
+    heard: list[Any] = []
+
+    async def main() -> None:
+        links, old, new = links_of(), Wire(), Wire()
+        links.raft.receive = lambda *said: heard.append(said)  # type: ignore[method-assign,union-attr]
+        head, _ = messages.encode(messages.TimeoutNow(7))
+        links.receive("2", old, RaftMessage("g", head), b"")  # it has greeted, and is not yet it
+        links.joined(PEER, old)
+        links.receive("2", old, RaftMessage("g", head), b"")
+        links.joined(PEER, new)
+        links.receive("2", old, RaftMessage("g", head), b"")
+        assert (1, 2) == (len(heard), links.dropped)
+
+    run(main())
+
+
+def test_16_an_address_that_cannot_be_used_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "RECONNECT_SECONDS", 0.001)
+    tried = []
+
+    async def main() -> None:
+        links = links_of()
+
+        async def refused(_node: str, address: Address) -> None:
+            tried.append(address)
+            raise UnicodeError("label too long")
+
+        monkeypatch.setattr(links, "_connect", refused)
+        links.follow({"2": (Address("a" * 64, 1),)})
+        while len(tried) < 2:  # noqa: ASYNC110 (`run` bounds it)
+            await asyncio.sleep(0.001)
+        links.follow({"2": ()})  # nobody knows where it is
+        await asyncio.sleep(0.01)
+        links.follow({"2": (Address("b", 1),)})
+        while tried[-1].host != "b":  # noqa: ASYNC110 (`run` bounds it)
+            await asyncio.sleep(0.001)
+        await links.close()
 
     run(main())

@@ -1,0 +1,61 @@
+"""What a node does for all of its groups: the table of claims, and reads from disk."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from chronik_server.raft.liveness import NodeLiveness
+from chronik_server.raft.messages import BeatAck
+from chronik_server.raft.node import RaftNode
+
+
+class Silence:
+    """A transport to nowhere."""
+
+    def send(self, *_: Any) -> None:
+        """Lost."""
+
+
+def test_24_what_is_not_led_any_more_is_forgotten_once_every_peer_knows() -> None:
+    async def main() -> None:
+        told: list[Any] = []
+        table = NodeLiveness(
+            loop=asyncio.get_running_loop(), boot_id="b" * 32, beat_seconds=1e3,
+            patience_seconds=1.5, send=lambda _peer, beat: told.append(beat),
+            on_up=lambda _peer: None, on_down=lambda _peer: None,
+        )  # fmt: skip
+        for peer in "23":
+            table.watch(peer)
+        table.claim("stays", 1)
+        table.claim("goes", 1)
+        table.claim("goes", 0)
+        table._tick()
+        table.on_beat_ack("2", BeatAck(1, table._version))
+        table._tick()
+        assert {"stays", "goes"} == set(table._changes)  # node 3 may still believe it
+        table.on_beat_ack("3", BeatAck(2, table._version))
+        table._tick()
+        assert {"stays"} == set(table._changes)
+        table.claim("goes", 2)
+        table._tick()
+        assert (("goes", 2),) == told[-1].claims
+        table.stop()
+
+    asyncio.run(main())
+
+
+def test_25_catching_up_waits_for_nobody_elses_threads() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        node = RaftNode(
+            "1", boot_id="b" * 32, transport=Silence(), on_fatal=lambda _group, error: None
+        )
+        found: asyncio.Future[str] = loop.create_future()
+        node.offload(lambda: threading.current_thread().name, found.set_result)
+        assert (await found).startswith("chronik-catch-up")
+        node.stop()
+        node.offload(lambda: 1, found.set_result)  # nobody waits for it: not an error
+
+    asyncio.run(main())
