@@ -21,7 +21,8 @@ from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, SearchResult
 
 Answer = tuple[Any, Buffer | list[Buffer]]
-Handler = Callable[[Any, Buffer], Awaitable[Answer]]
+Handler = Callable[[Any, Any], Awaitable[Answer]]
+"""Of a message and its payload; of a fetch, which has none, and where its records are counted."""
 _NOTHING = b""
 
 
@@ -42,6 +43,7 @@ class Handlers:
             topics.ListTopics: self._list_topics,
             topics.DescribeTopic: self._describe_topic,
             data.Produce: self._produce,
+            data.Fetch: self._fetch,
             data.Offsets: self._offsets,
             data.GetCursor: self._get_cursor,
             data.CommitCursor: self._commit_cursor,
@@ -106,7 +108,7 @@ class Handlers:
             )
         return batch
 
-    async def fetch(self, request: data.Fetch, room: Share) -> Answer:
+    async def _fetch(self, request: data.Fetch, room: Share) -> Answer:
         """Records; `room` counts them."""
         partition = await self._partition(request.topic, request.partition)
         options = FetchOptions(

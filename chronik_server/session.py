@@ -266,10 +266,8 @@ class Session(asyncio.BufferedProtocol):
         try:
             if type(event.message) is Fetch:
                 room = Share(self._room)
-                message, payload = await self._server.handlers.fetch(event.message, room)
-            else:
-                handler = self._server.handlers.by_message[type(event.message)]
-                message, payload = await handler(event.message, event.payload)
+            handler = self._server.handlers.by_message[type(event.message)]
+            message, payload = await handler(event.message, room or event.payload)
             if isinstance(payload, list):
                 outcome, more = Response(number, message), payload
             else:
