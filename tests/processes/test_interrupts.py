@@ -33,7 +33,7 @@ class Interrupt:
         name = frame.f_code.co_filename
         if "chronik_store" not in name or "/testing/" in name:
             return None
-        if event == "line" and not _is_with(name, frame.f_lineno):
+        if event == "line" and not _is_never_interrupted(name, frame.f_lineno):
             self.lines += 1
             if self.lines == self.at:
                 self.where = f"{name.rpartition('/')[2]}:{frame.f_lineno}"
@@ -50,11 +50,12 @@ class Interrupt:
             sys.settrace(None)
 
 
-def _is_with(name: str, line: int) -> bool:
-    """The end of a `with` is shown as its first line, before the lock is released: there, Python
-    itself never looks for signals.
+def _is_never_interrupted(name: str, line: int) -> bool:
+    """Python looks for signals when it calls, enters and jumps back, and at no other place. The end
+    of a `with` is shown as its first line, before the lock is released; a `try:` does nothing, and
+    inside a `with` an exception there, which only a tracer can raise, would keep its lock.
     """
-    return linecache.getline(name, line).lstrip().startswith("with ")
+    return linecache.getline(name, line).lstrip().startswith(("with ", "try:"))
 
 
 def append(life: Life) -> None:

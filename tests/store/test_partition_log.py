@@ -189,7 +189,7 @@ def test_the_tiers_answer_in_turn(tmp_path):
         assert "wal" == log.read(0).tier
         assert 10 == log.seal()
         report = log.run_pipeline_once()
-        assert ((), 1, 1, 1) == (report.errors, report.uploaded, report.indexed, report.published)
+        assert ((), 1, 1, 2) == (report.errors, report.uploaded, report.indexed, report.published)
         assert "object_store" == log.read(0).tier
         line = log.watermarks
         assert (10, 10, 10, 10) == (line.indexed, line.tiered, line.sealed, line.committed)
