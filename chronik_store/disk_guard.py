@@ -64,6 +64,13 @@ class DiskGuard:
         self._look(now)
         return self._free_bytes - size_bytes >= self._reserve_bytes
 
+    def has_last_room(self, size_bytes: int) -> bool:
+        """As `has_room`, where what is refused stands in the way of what would free the disk: half
+        of the reserve is for that.
+        """
+        self._look(self._clock.monotonic())
+        return self._free_bytes - size_bytes >= self._reserve_bytes // 2
+
     def _look(self, now: float) -> None:
         try:
             usage = self._fs.usage(self._path)

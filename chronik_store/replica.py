@@ -149,12 +149,14 @@ class Replica:
 
     # --- changing it -----------------------------------------------------------------------------
 
-    def has_room(self, entries: Sequence[Entry]) -> bool:
+    def has_room(self, entries: Sequence[Entry], *, last: bool = False) -> bool:
         """Whether this disk still takes records of this size: below the reserve it does not, for
         an append that fails half-way ends the log. Commands always pass: room is kept for them.
+        last: as of `DiskGuard.has_last_room`.
         """
         size = sum(each.header.entry_bytes for each in entries if each.header.kind == RECORDS)
-        return not size or self._core.guard.has_room(size)
+        guard = self._core.guard
+        return not size or (guard.has_last_room(size) if last else guard.has_room(size))
 
     def has_space(self) -> bool:
         """Whether this disk takes records at all. UnavailableError when it does not answer."""

@@ -217,7 +217,12 @@ class FollowerRole(Follower, RoleBase):
         self._acknowledge(data, matched, ticket=ticket)
 
     def _taken(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        """The entries of a message, or none of them while the disk is full."""
+        """The entries of a message, or none of them while the disk is full.
+
+        The leader is told in the answer and proposes no more records unless others take them. Of
+        what was on its way by then half of the reserve is used up first: were it refused by two of
+        three at once, the commands behind it, which free the disks, would never be committed.
+        """
         group = self.group
         if not entries and not self.is_full:
             return entries
@@ -226,7 +231,7 @@ class FollowerRole(Follower, RoleBase):
             self.is_full = not has_room
             said = "there is room again" if has_room else "the disk is full: records are refused"
             logger.warning("%s: %s", group, said)
-        return entries if has_room else ()
+        return entries if has_room or group.replica.has_room(entries, last=True) else ()
 
     def on_receive_install_snapshot(self, data: Received[InstallSnapshot]) -> None:
         """Begin behind the leader's manifest."""

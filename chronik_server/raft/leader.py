@@ -181,7 +181,7 @@ class LeaderRole(Leader, RoleBase):
                 durability="not_durable",
             )
         limit = group.node.settings.queue_bytes
-        if self.proposals.bytes and self.proposals.bytes + size > limit:
+        if records and self.proposals.bytes and self.proposals.bytes + size > limit:
             raise BackpressureError(
                 f"{self.proposals.bytes} bytes wait for a quorum (queue_bytes is {limit}); "
                 "append again after some have been acknowledged"

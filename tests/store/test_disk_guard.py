@@ -66,6 +66,8 @@ def test_the_reserve_is_not_given_away(disk: Disk) -> None:
         assert ("not_durable", True) == (caught.value.durability, caught.value.retriable)
     assert not guard.has_room(10)
     assert guard.has_room(9)
+    assert guard.has_last_room(59)
+    assert not guard.has_last_room(60), "half of the reserve stays whatever comes"
 
 
 def test_a_disk_that_does_not_answer_is_not_full(disk: Disk) -> None:

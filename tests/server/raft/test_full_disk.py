@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from chronik_server.raft.messages import (
     AppendEntriesResponse,
     RequestVoteResponse,
 )
-from chronik_server.testing.world import World
-from chronik_store.errors import DiskFullError
+from chronik_server.testing.world import SETTINGS, World
+from chronik_store.errors import BackpressureError, DiskFullError
 from chronik_store.format.control import Noop
 from chronik_store.testing.cluster_log import batch, control_entry, run_of
 from tests.server.raft.alone import Alone, ask, entries_of
@@ -23,8 +24,13 @@ class Guard:
 
     has_space = False
 
+    has_last_space = False
+
     def has_room(self, _size_bytes: int) -> bool:
         return self.has_space
+
+    def has_last_room(self, _size_bytes: int) -> bool:
+        return self.has_last_space
 
     def admit(self, _size_bytes: int) -> None:
         if not self.has_space:
@@ -52,6 +58,42 @@ def test_a_full_follower_takes_no_records_until_there_is_room() -> None:
         (answer,) = alone.sent(AppendEntriesResponse)
         assert (True, 3) == (answer.success, answer.match_index)
         assert 3 == alone.replica.commit_index
+
+
+def test_20_what_two_full_followers_were_sent_does_not_stand_in_the_way_of_commands() -> None:
+    """Two disks are full at once, records are on their way to both: they go into the last room, the
+    leader takes no more, and the command that frees the disks is committed behind them.
+    """
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        followers = [node for node in world.nodes.values() if node is not leader]
+        for node in followers:
+            fill(node).has_last_space = True
+        sent = world.propose(leader, b"nobody knew")
+        world.until(sent.done)
+        world.until(lambda: not leader.group.state._has_room())
+        with pytest.raises(DiskFullError):
+            world.propose(leader, b"now it does")
+        command = leader.consensus.propose([Noop()])
+        world.until(command.done)
+        assert command.result().index == sent.result().index + 1
+
+
+def test_20_commands_do_not_queue_for_room_behind_records() -> None:
+    with World(3, settings=replace(SETTINGS, queue_bytes=1000)) as world:
+        world.boot_all()
+        leader = world.elect()
+        for node in world.nodes.values():
+            if node is not leader:
+                fill(node)
+        pending = world.propose(leader, bytes(900))
+        with pytest.raises((BackpressureError, DiskFullError)):
+            world.propose(leader, bytes(900))
+        command = leader.consensus.propose([Noop()])
+        assert not command.done()
+        for each in (pending, command):
+            each.cancel()
 
 
 def test_a_full_follower_votes_and_takes_commands() -> None:
