@@ -122,10 +122,13 @@ def _start(
 
 
 class _Watch:
-    """Says when a node ends, and what its log said last. `ended`: which have."""
+    """Says when a node ends, and what its log said last. `ended`: which have; `has_failed`: one
+    of them by itself, not by a signal.
+    """
 
     def __init__(self, processes: Processes, logs: Mapping[str, Path]) -> None:
         self.ended: list[str] = []
+        self.has_failed = False
         self._processes = processes
         self._logs = logs
         self._found: list[str] = []
@@ -148,6 +151,7 @@ class _Watch:
         for node in fresh:
             self.ended.append(node)
             code = self._processes[node].returncode
+            self.has_failed |= code >= 0
             say(f"chronik: node {node} has ended, exit code {code}{last_words(self._logs[node])}")
 
 
@@ -164,23 +168,26 @@ def last_words(log: Path) -> str:
 
 
 def _wait_until_ready(watch: _Watch, addresses: dict[str, str], environ: Mapping[str, str]) -> bool:
-    """All nodes answer and know each other and who leads. False: one of them has ended."""
+    """All nodes answer and know each other and who leads. False: one of them could not begin, or
+    all are gone; that somebody kills one already is no reason to stop the others.
+    """
     options = replace(ClientOptions.from_env(environ), retry_seconds=0.0, connect_seconds=1.0)
     deadline, waiting = time.monotonic() + READY_SECONDS, list(addresses)
-    while waiting and not watch.ended:
+    while waiting and not watch.has_failed:
         with Client(addresses[waiting[0]], options=options) as client:
             try:
                 found = client.cluster()
             except ChronikError:
                 found = None  # not yet
-        if found is not None and found.leader is not None and len(found.nodes) >= len(addresses):
+        is_ready = found is not None and found.leader and len(found.nodes) >= len(addresses)
+        if is_ready or waiting[0] in watch.ended:
             waiting.pop(0)
         elif time.monotonic() > deadline:
             say(f"chronik: node {waiting[0]} is not ready after {READY_SECONDS:g} s; see its log")
             return False
         else:
             watch.look(LOOK_SECONDS)
-    return not watch.ended
+    return not watch.has_failed and len(watch.ended) < len(addresses)
 
 
 def _stop(processes: Processes) -> None:
