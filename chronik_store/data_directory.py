@@ -58,7 +58,9 @@ def disk_error(path: str, doing: str, error: OSError) -> ChronikError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"{message}; free space, then try again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ReadOnlyError(f"{message}; give the process the right to write, or open read-only")
+        return ReadOnlyError(
+            f"{message}; give the process the right to write (and to read), or open read-only"
+        )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return ConfigError(f"{message}; choose a path that is a directory or does not exist")
     return UnavailableError(f"{message}; check the disk")

@@ -54,6 +54,16 @@ ADVICE: list[tuple[type[ChronikError], str]] = [
     (LogPoisonedError, "look at the disk, then run it again"),
 ]
 """The server adds what concerns its own errors."""
+_AT_A_PROMPT = (
+    ("pass reset=True to move it back to", "--reset moves it back to"),
+    (": close that one, or open this one with read_only=True", ""),
+    ("; pass exist_ok=True to use it", "; --exist-ok takes it as it is"),
+    (", or open it with accept_suspect=True to go on from the good part", ""),
+    (": open it with read_only=False to change it", ""),
+    ("; open it with read_only=False to append", ""),
+    ("; create it first", ""),
+)
+"""What the library says in Python, and what that is here; ADVICE says the rest."""
 
 
 class Interrupted(Exception):  # noqa: N818 (an event, not an error)
@@ -73,7 +83,10 @@ def code_of(error: ChronikError) -> int:
 
 def line_of(error: ChronikError) -> str:
     """One line: what happened, what is known of an append, and what to do."""
-    parts = [" ".join(str(error).split())]
+    said = " ".join(str(error).split())
+    for in_python, here in _AT_A_PROMPT:
+        said = said.replace(in_python, here)
+    parts = [said]
     if error.durability == "unknown":
         parts.append(
             "whether the last records are stored is not known: read the end before "

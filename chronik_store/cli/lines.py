@@ -57,7 +57,8 @@ def _located(parse: Parser) -> Parser:
             return parse(line)
         except (ValueError, RecursionError) as error:  # ConfigError and JSONDecodeError are both
             name = "stdin" if line.file == "-" else line.file
-            raise ConfigError(f"{name}:{line.number}: {error}") from None
+            told = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
+            raise ConfigError(f"{name}:{line.number}: {told}") from None
 
     return located
 

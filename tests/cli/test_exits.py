@@ -1,9 +1,22 @@
 """Errors as one line and one code."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from chronik_store import errors
-from chronik_store.cli.exits import CORRUPTION, UNAVAILABLE, USAGE, as_json, code_of, line_of
+from chronik_store.cli.exits import (
+    _AT_A_PROMPT,
+    CORRUPTION,
+    UNAVAILABLE,
+    USAGE,
+    as_json,
+    code_of,
+    line_of,
+)
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +40,37 @@ def test_an_error_is_one_line_that_says_what_to_do():
     line = line_of(errors.TopicNotFoundError("no topic\n 'x'", topic="x"))
 
     assert "no topic 'x'; `chronik topic list` shows what is there" == line
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("cursor 'c' stands at 5; pass reset=True to move it back to 2", "--reset moves it back"),
+        ("d is open for writing: close that one, or open this one with read_only=True", "writing"),
+        ("no topic 'x' here (topics: none); create it first", "(topics: none)"),
+        ("topic 'x' exists with 1 partitions; pass exist_ok=True to use it", "--exist-ok takes it"),
+    ],
+)
+def test_at_a_prompt_nobody_is_told_to_write_python(said, shown):
+    line = line_of(errors.ChronikError(said))
+
+    assert shown in line
+    for python in ("=True", "=False", "create it first"):
+        assert python not in line
+
+
+@pytest.mark.parametrize("phrase", [in_python for in_python, _ in _AT_A_PROMPT])
+def test_the_library_still_says_it_so(phrase):
+    sources = (
+        path
+        for room in ("chronik_store", "chronik_server")
+        for path in ROOT.glob(f"{room}/**/*.py")
+    )
+    texts = (
+        re.sub(r'"\s*f?"', "", path.read_text()) for path in sources if path.name != "exits.py"
+    )
+
+    assert any(phrase in text for text in texts)
 
 
 def test_an_append_of_unknown_outcome_says_so():
