@@ -12,9 +12,9 @@ import asyncio
 
 from chronik_server.raft.consensus import Consensus
 from chronik_server.raft.errors import OutcomeUnknownError
+from chronik_store import admin_commands
 from chronik_store.aio import AsyncPartitionLog
-from chronik_store.errors import ConfigError, OffsetConflictError, OffsetOutOfRangeError
-from chronik_store.format.control import Command, CursorSet, DropPrefix, Seal
+from chronik_store.format.control import Command
 from chronik_store.log_core import LogCore
 
 COMMAND_SECONDS = 10.0
@@ -30,57 +30,40 @@ class PartitionCommands:
 
     async def commit_cursor(self, name: str, next_offset: int, *, reset: bool) -> None:
         """As `Cursor.commit`."""
-        current = self._log.cursor(name).committed_offset
-        if current is not None and next_offset < current and not reset:
-            raise OffsetConflictError(
-                f"cursor {name!r} stands at {current}; pass reset=True to move it back to "
-                f"{next_offset}",
-                expected_offset=current,
-                end_offset=next_offset,
+        self._log.cursor(name)  # whether that can be the name of one
+        core = self._core
+        most = core.config.cursors_max
+        await self._commit_if(
+            admin_commands.cursor_commit(
+                core.manifest, core.committed.offset, name, next_offset, reset=reset, most=most
             )
-        if current == next_offset:
-            return
-        self._check_committed(next_offset)
-        known, most = len(self._core.manifest.cursors), self._core.config.cursors_max
-        if current is None and known >= most:
-            raise ConfigError(f"this log has {known} cursors (cursors_max); delete some first")
-        await self._commit(CursorSet(name, next_offset, reset))
+        )
 
     async def delete_cursor(self, name: str) -> bool:
         """As `Cursor.delete`; whether there was one."""
-        if self._log.cursor(name).committed_offset is None:
-            return False
-        await self._commit(CursorSet(name, None, True))
-        return True
+        self._log.cursor(name)
+        command = admin_commands.cursor_deletion(self._core.manifest, name)
+        await self._commit_if(command)
+        return command is not None
 
     async def seal(self) -> int:
         """As `PartitionLog.seal`."""
-        open_segment = self._core.open_segment()
-        if open_segment.record_count:
-            await self._commit(Seal(open_segment.first_index, "admin", self._now_us()))
+        await self._commit_if(admin_commands.seal_now(self._core.open_segment(), self._now_us()))
         return self._log.watermarks.sealed
 
     async def drop_before(self, offset: int) -> None:
         """As `PartitionLog.drop_before`."""
-        self._check_committed(offset)
-        if offset > self._core.manifest.start_offset:
-            await self._commit(DropPrefix(offset, "admin", self._now_us()))
+        core = self._core
+        await self._commit_if(
+            admin_commands.prefix_drop(core.manifest, core.committed.offset, offset, self._now_us())
+        )
 
     def _now_us(self) -> int:
         return self._core.env.clock.time_us()
 
-    def _check_committed(self, offset: int) -> None:
-        start, end = self._core.manifest.start_offset, self._core.committed.offset
-        if offset > end:
-            raise OffsetOutOfRangeError(
-                f"offset {offset} is outside [{start}, {end}): read from {start}, or from {end} to "
-                "wait for new records",
-                offset=offset,
-                first_offset=start,
-                end_offset=end,
-            )
-
-    async def _commit(self, command: Command) -> None:
+    async def _commit_if(self, command: Command | None) -> None:
+        if command is None:
+            return
         self._core.check_open()
         proposed = self._consensus.propose([command])
         try:

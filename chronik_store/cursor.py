@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from chronik_store.arguments import check_offset
-from chronik_store.errors import ConfigError, OffsetConflictError
-from chronik_store.format.control import CursorSet
+from chronik_store.admin_commands import cursor_commit, cursor_deletion
+from chronik_store.errors import ConfigError
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.model import StoredRecord
 
@@ -71,28 +70,20 @@ class Cursor:
         OffsetConflictError when that would move the cursor back and `reset` is not set;
         OffsetOutOfRangeError past the committed end.
         """
-        self._log._writable()
-        check_offset(next_offset, "next_offset")
-        current = self.committed_offset
-        if current is not None and next_offset < current and not reset:
-            raise OffsetConflictError(
-                f"cursor {self.name!r} stands at {current}; pass reset=True to move it back to "
-                f"{next_offset}",
-                expected_offset=current,
-                end_offset=next_offset,
-            )
-        if current == next_offset:
-            return
         log = self._log
-        if next_offset > log._view.committed.offset:
-            log._out_of_range(next_offset)
-        known = log._manifest().cursors
-        if current is None and len(known) >= log._cursors_max:
-            raise ConfigError(f"this log has {len(known)} cursors (cursors_max); delete some first")
-        log._propose(CursorSet(self.name, next_offset, reset))
+        log._writable()
+        log._propose_if(
+            cursor_commit(
+                log._manifest(),
+                log._view.committed.offset,
+                self.name,
+                next_offset,
+                reset=reset,
+                most=log._cursors_max,
+            )
+        )
 
     def delete(self) -> None:
         """Forget the position. Durable when it returns; no error if there is none."""
         self._log._writable()
-        if self.committed_offset is not None:
-            self._log._propose(CursorSet(self.name, None, True))
+        self._log._propose_if(cursor_deletion(self._log._manifest(), self.name))

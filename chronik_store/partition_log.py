@@ -16,13 +16,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from chronik_store import fork_guard
+from chronik_store.admin_commands import out_of_range, prefix_drop, seal_now
 from chronik_store.append_outcome import FUTURES
 from chronik_store.arguments import check_count, check_offset, check_partition, check_seconds
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
 from chronik_store.errors import NotReplicatedError, OffsetOutOfRangeError, ReadOnlyError
-from chronik_store.format.control import Command, DropPrefix, Seal
+from chronik_store.format.control import Command
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_core import LogCore
@@ -157,13 +158,9 @@ class PartitionLog:
 
         OffsetOutOfRangeError past the committed end.
         """
-        self._writable()
-        check_offset(offset, "offset")
-        if offset > self._view.committed.offset:
-            self._out_of_range(offset)
-        if offset > self._manifest().start_offset:
-            clock_us = self._writable().env.clock.time_us()
-            self._propose(DropPrefix(offset, "admin", clock_us))
+        now_us = self._writable().env.clock.time_us()
+        end_offset = self._view.committed.offset
+        self._propose_if(prefix_drop(self._manifest(), end_offset, offset, now_us))
 
     def seal(self) -> int:
         """Close the open segment now; returns the offset up to which the log is sealed.
@@ -171,10 +168,7 @@ class PartitionLog:
         Without unsealed records nothing is written. Upload and the rest follow in the pipeline.
         """
         core = self._writable()
-        open_segment = core.open_segment()
-        if open_segment.record_count:
-            clock_us = core.env.clock.time_us()
-            self._propose(Seal(open_segment.first_index, "admin", clock_us))
+        self._propose_if(seal_now(core.open_segment(), core.env.clock.time_us()))
         return self.watermarks.sealed
 
     def run_pipeline_once(self) -> PipelineReport:
@@ -436,15 +430,9 @@ class PartitionLog:
             raise ReadOnlyError("opened read-only: open it with read_only=False to change it")
         return core
 
-    def _propose(self, command: Command) -> None:
-        self._writable().propose(command)
+    def _propose_if(self, command: Command | None) -> None:
+        if command is not None:
+            self._writable().propose(command)
 
     def _out_of_range(self, offset: int) -> NoReturn:
-        start, end = self._manifest().start_offset, self._view.committed.offset
-        raise OffsetOutOfRangeError(
-            f"offset {offset} is outside [{start}, {end}): read from {start}, or from {end} to "
-            "wait for new records",
-            offset=offset,
-            first_offset=start,
-            end_offset=end,
-        )
+        raise out_of_range(offset, self._manifest().start_offset, self._view.committed.offset)
