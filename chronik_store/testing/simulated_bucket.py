@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from chronik_store.errors import UnavailableError
-from chronik_store.objectstore.base import Buffer, ObjectInfo, ObjectStore, PutOutcome
+from chronik_store.objectstore.base import ObjectStore
+from chronik_store.testing.called_bucket import CalledBucket
 from chronik_store.testing.crash import CrashError
 from chronik_store.testing.scheduler import Incarnation
 from chronik_store.testing.simulated_calls import Hook
@@ -35,8 +36,8 @@ class BucketFaults:
         self.calls = 0
 
 
-class SimulatedBucket:
-    """Implements `ObjectStore`; belongs to one life of a machine."""
+class SimulatedBucket(CalledBucket):
+    """Implements `ObjectStore` for one life of a machine. Hooks see a deletion's first key."""
 
     def __init__(
         self,
@@ -47,45 +48,15 @@ class SimulatedBucket:
         faults: BucketFaults,
         on_crash: Callable[[], None],
     ) -> None:
-        self._store = store
+        super().__init__(store)
         self._seams = seams
         self._owner = owner
         self._timing = timing
         self._faults = faults
         self._on_crash = on_crash
 
-    @property
-    def url(self) -> str:
-        return self._store.url
-
-    def put_if_absent(self, key: str, data: Buffer) -> PutOutcome:
-        body = bytes(data)
-        return self._call("put_if_absent", key, lambda: self._store.put_if_absent(key, body))
-
-    def get(self, key: str) -> bytes:
-        return self._call("get", key, lambda: self._store.get(key))
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        return self._call("get_range", key, lambda: self._store.get_range(key, start, length))
-
-    def head(self, key: str) -> ObjectInfo | None:
-        return self._call("head", key, lambda: self._store.head(key))
-
-    def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
-        return self._call(
-            "list", prefix, lambda: self._store.list(prefix, start_after=start_after, limit=limit)
-        )
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects. Hooks and gates see the first key."""
-        wanted = list(keys)
-        self._call("delete", wanted[0] if wanted else "", lambda: self._store.delete(wanted))
-
-    def close(self) -> None:
-        """Nothing of the bucket's is this machine's to release."""
-
-    def _call(self, name: str, key: str, effect: Callable[[], T]) -> T:
-        operation = f"bucket.{name}"
+    def _call(self, name: str, keys: Sequence[str], effect: Callable[[], T]) -> T:
+        operation, key = f"bucket.{name}", keys[0] if keys else ""
         self._seams.before(self._owner, operation, key, self._timing())
         faults = self._faults
         faults.calls += 1
