@@ -302,8 +302,7 @@ class RemoteSession(Session):
 
 def _say_if_stale(client: Client, topic: str, partition: int) -> None:
     """What one node knows is shown while no majority is there, but never as if it were all."""
-    if client.describe_topic(topic).partitions[partition].leader is not None:
-        return
+    # Not by the description: for a moment it still names a leader that is dead.
     seconds = client.staleness_seconds(topic, partition=partition)
     if seconds is None:
         return
