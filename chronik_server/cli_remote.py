@@ -46,7 +46,7 @@ RETRY_SECONDS = 10.0
 FOLLOW_SECONDS = 1.0
 SCAN_RECORDS = 10_000
 NEVER_SECONDS = 1e9
-"""A node that has not heard a leader in this life says so much."""
+"""A node that has not heard another one lead in this life says so much."""
 
 
 def _needs_directory(name: str) -> ConfigError:
@@ -307,7 +307,7 @@ def _say_if_stale(client: Client, topic: str, partition: int) -> None:
     if seconds is None:
         return
     heard = f"it heard a leader {seconds:.0f} s ago" if seconds < NEVER_SECONDS else (
-        "it has heard no leader since it started"
+        "it has heard no other node lead since it started"
     )  # fmt: skip
     say(
         f"chronik: nobody leads {topic}/{partition} (too few of its nodes are up?): what follows "

@@ -323,12 +323,11 @@ class Hosting:
         self._raft.remove_group(group_of(self._topic_ids.pop(lane), lane[1]))
 
     def _staleness(self, group_id: str) -> float:
-        """Seconds since this node heard from the group's leader."""
+        """Seconds since this node heard a leader of the group."""
         consensus = self._raft.group(group_id)
         if consensus is None:
             return NEVER_SECONDS
-        heard = self._raft.liveness.confirmed_at(consensus.leader, group_id, consensus.term)
-        return min(NEVER_SECONDS, max(0.0, self._loop.time() - heard))
+        return min(NEVER_SECONDS, max(0.0, self._loop.time() - consensus.leader_heard_at))
 
     def cleared(self, state: Metadata) -> tuple[str, ...]:
         """Topics that are being deleted, that this node held, and of which nothing is left here."""

@@ -109,6 +109,11 @@ class Consensus(Protocol):
         ...
 
     @property
+    def leader_heard_at(self) -> float:
+        """When another node was last heard to lead, in this life; loop time, -inf if never."""
+        ...
+
+    @property
     def term(self) -> int: ...
     @property
     def is_ready(self) -> bool:

@@ -25,6 +25,7 @@ from chronik_server.raft.consensus import Role
 from chronik_server.raft.durable_state import HardState, LogEnd
 from chronik_server.raft.follower import FollowerRole
 from chronik_server.raft.leader import LeaderRole
+from chronik_server.raft.liveness import NEVER
 from chronik_server.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -87,6 +88,7 @@ class RaftGroup(State):
         self.state_machine = None
         self.is_running = False
         self.leader: str | None = None
+        self._heard_at = NEVER
         self.amnesty = False
         self.transferring = False
         self.on_commit: list[Callable[[int], None]] = []
@@ -171,7 +173,20 @@ class RaftGroup(State):
 
     def set_leader(self, leader: LeaderRole | str | None) -> None:
         """Of this group; raftos keeps one for the whole process (defect 35)."""
-        self.leader = self.id if isinstance(leader, LeaderRole) else leader
+        name = self.id if isinstance(leader, LeaderRole) else leader
+        if name != self.leader:
+            self.leader_heard_at()  # remembered beyond its leadership
+            self.leader = name
+
+    def leader_heard_at(self) -> float:
+        """When another node was last heard to lead, in this life, by entries or by beats: loop
+        time, -inf if none was.
+        """
+        role, liveness = self.state, self.node.liveness
+        own = role.leader_heard_at if isinstance(role, FollowerRole) else NEVER
+        beaten = liveness.confirmed_at(self.leader, self.group_id, self.term)
+        self._heard_at = max(self._heard_at, own, beaten)
+        return self._heard_at
 
     def get_leader(self) -> str | None:
         """Node id."""
@@ -239,6 +254,7 @@ class RaftGroup(State):
         super().request_handler(received)
 
     def _enter_term(self, term: int) -> None:
+        self.leader_heard_at()
         self.storage.update({"term": term, "voted_for": None})
         if isinstance(self.state, FollowerRole):
             self.state.asking = False

@@ -8,6 +8,7 @@ durable.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from chronik_server.raft.consensus import (
@@ -65,6 +66,10 @@ class LocalConsensus:
     @property
     def leader(self) -> str | None:
         return self._node_id if self._role is Role.LEADER else None
+
+    @property
+    def leader_heard_at(self) -> float:
+        return -math.inf
 
     @property
     def term(self) -> int:

@@ -55,6 +55,10 @@ class RaftosConsensus:
         return self.raft.leader
 
     @property
+    def leader_heard_at(self) -> float:
+        return self.raft.leader_heard_at()
+
+    @property
     def term(self) -> int:
         return self.raft.term
 

@@ -120,6 +120,7 @@ def test_what_is_committed_is_read_from_the_node_that_is_left(start_cluster, buc
     code, out, err = shell("consume", "events")
     assert (code, out) == (0, whole[1]), err
     assert "nobody leads events/0" in err
+    assert "it heard a leader" in err, err
     assert "newer records may be missing" in err
     code, _, err = shell("export", "events", "--to", str(tmp_path / "x.jsonl"))
     assert (code, "300 records" in err, "nobody leads" in err) == (0, True, True), err

@@ -289,6 +289,26 @@ def test_9_less_than_half_is_not_enough(voters: int, half: int) -> None:
         assert state.trusted_index(peer)
 
 
+def test_15_a_leader_that_is_gone_was_heard_all_the_same() -> None:
+    """How stale an answer may be is known while nobody leads, and after the term has moved on."""
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.commit(b"x")
+        world.run(2.0)  # idle: beats of the nodes are all that is heard
+        left = next(node for node in world.nodes.values() if node is not leader)
+        assert world.loop.time() - left.group.leader_heard_at() < 0.3
+        at = world.loop.time()
+        for node in list(world.nodes.values()):
+            if node is not left:
+                world.kill(node.name)
+        world.until(lambda: left.group.leader is None)
+        world.run(3.0)
+        assert at - 0.3 <= left.group.leader_heard_at() <= at + 0.1
+        left.group._enter_term(left.group.term + 1)
+        assert at - 0.3 <= left.group.leader_heard_at() <= at + 0.1
+
+
 def test_4_a_group_made_anew_shows_no_vote_that_its_disk_owes() -> None:
     with Alone(terms=[1], hard=(1, ""), network=STALLED) as alone:
         ticket = alone.replica.save_hard_state(9, "n2")
