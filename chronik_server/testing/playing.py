@@ -34,6 +34,7 @@ def play(seed: int, *, bug: str | None = None) -> Played:
         shown = world.trace[-EVENTS_SHOWN:]
         details += "\n".join([*found, f"the last {len(shown)} events:", *shown])
     world.events["elections"] = world.judge.elections
+    world.events["stray objects"] = len(world.witness.strays)
     return Played(
         seed=seed,
         virtual_seconds=world.loop.time(),
@@ -80,6 +81,7 @@ def cluster_worlds() -> Repertoire:
             "published",
             "prunes",
             "collected objects",
+            "stray objects",
             "reads",
         ),
         compared="entries compared",

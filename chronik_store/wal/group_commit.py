@@ -339,7 +339,7 @@ class GroupCommit:
                 return
             self._told = True
         try:
-            for waiter in self._waiters:
+            for waiter in tuple(self._waiters):  # one that is interrupted leaves meanwhile
                 waiter.event.set()
             what = "a write or sync failed" if isinstance(cause, OSError) else "interrupted"
             logger.error("WAL %s: %s: %r", self._directory, what, cause)
