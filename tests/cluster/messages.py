@@ -60,6 +60,19 @@ class Acknowledged:
         return sorted({number for number, _ in self.values})
 
 
+def settled(client):
+    """What `client.cluster()` says once each node has told the cluster who it is.
+
+    A node may serve before: its uuid is an entry of the metadata's log that comes after its start.
+    """
+
+    def look():
+        found = client.cluster()
+        return found if all(node.node_uuid for node in found.nodes) else None
+
+    return eventually(look, 60, "each node has told who it is")
+
+
 def produce(cluster, topic, count, *, start=0, partition=None):
     """Send `count` messages through one producer; returns those acknowledged: all of them."""
     found = Acknowledged()

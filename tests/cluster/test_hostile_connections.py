@@ -28,7 +28,15 @@ from chronik_server.protocol.states import Side
 from chronik_server.protocol.verbs import Verb
 from chronik_store.errors import ChronikError, IdentityMismatchError
 from chronik_store.format.record_batch import RecordBatch
-from tests.cluster.messages import OPTIONS, Load, ask_node, assert_every_node_has, body, produce
+from tests.cluster.messages import (
+    OPTIONS,
+    Load,
+    ask_node,
+    assert_every_node_has,
+    body,
+    produce,
+    settled,
+)
 from tests.cluster.network import CLIENT
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import create
@@ -234,7 +242,7 @@ def test_only_who_proves_it_is_let_in(start_cluster, bucket):
     with Client(cluster.servers, options=known) as client:
         client.create_topic("events")
         client.append("events", [body(1)])
-        found = client.cluster()
+        found = settled(client)
     for wrong in (None, "", "correct horse battery stapl", token + "e"):
         options = ClientOptions(token=wrong, connect_seconds=2.0, retry_seconds=10.0)
         begun = time.monotonic()

@@ -10,6 +10,7 @@ from tests.cluster.messages import (
     ask_node,
     assert_every_node_has,
     produce,
+    settled,
 )
 from tests.cluster.processes import eventually
 
@@ -32,7 +33,7 @@ def test_a_cluster_killed_as_a_whole_comes_back_with_every_acknowledged_message(
     with Client(cluster.servers, options=OPTIONS) as client:
         topic = client.create_topic("events", partitions=3)
         client.create_topic("other", partitions=1)
-        before = client.cluster()
+        before = settled(client)
     other = produce(cluster, "other", 50)
     with Load(cluster, "events", 3) as load:
         eventually(lambda: load.count >= 3000, 150, lambda: f"3,000 messages, not {load.count}")
@@ -46,7 +47,7 @@ def test_a_cluster_killed_as_a_whole_comes_back_with_every_acknowledged_message(
     with Client(cluster.servers, options=OPTIONS) as client:
         assert [each.name for each in client.topics()] == ["events", "other"]
         assert client.describe_topic("events").topic_id == topic.topic_id
-        after = client.cluster()
+        after = settled(client)
         assert (after.cluster_id, after.nodes) == (before.cluster_id, before.nodes)
     later = terms_of(cluster, "events")
     assert all(later[place] >= term for place, term in terms.items()), "a term went back"
