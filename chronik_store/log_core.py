@@ -190,14 +190,15 @@ class LogCore:
             raise
 
     def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
-        """Block until `offset` is committed or the time is up; True if it is committed."""
+        """Block until `offset` is committed, or the WAL ends, or the time is up; True: committed."""
         if self.read_only:
             self._beside.wait(
                 lambda: self.refresh().offset > offset or self.closed, timeout_seconds
             )
             return self._committed.offset > offset
+        was = self.wal.poisoned  # who asks again once it has ended waits in full: no loop spins
         self.watch.wait(
-            lambda: self._committed.offset > offset or self.closed or self.wal.poisoned is not None,
+            lambda: self._committed.offset > offset or self.closed or self.wal.poisoned is not was,
             timeout_seconds,
         )
         return self._committed.offset > offset
@@ -272,7 +273,7 @@ class LogCore:
             if self.replica is not None:
                 self.replica.on_failed(error)
 
-    def poisoned_error(self, durability: Durability = "unknown") -> LogPoisonedError:
+    def poisoned_error(self, durability: Durability | None = "unknown") -> LogPoisonedError:
         """What an append gets once the WAL has ended: in flight then, or made later."""
         cause = self.wal.poisoned
         return LogPoisonedError(

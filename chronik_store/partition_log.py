@@ -246,7 +246,8 @@ class PartitionLog:
 
         start None: the log's start; stop None: the committed end, as it moves. Holds a position,
         not a pin: an abandoned iterator costs nothing, one that retention overtook gets
-        OffsetOutOfRangeError. Errors else as of `read`, raised by the iterator.
+        OffsetOutOfRangeError; one that follows, LogPoisonedError when nothing can come any more.
+        Errors else as of `read`, raised by the iterator.
         """
         view = self._view
         view.check_open()
@@ -266,10 +267,16 @@ class PartitionLog:
         return self._view.committed
 
     def _follow(self, offset: int) -> bool:
-        view = self._view
-        while not view.wait_offset(offset, FOLLOW_SECONDS):
-            view.check_open()
+        while not self._view.wait_offset(offset, FOLLOW_SECONDS):
+            self._check_goes_on()
         return True
+
+    def _check_goes_on(self) -> None:
+        """LogClosedError or LogPoisonedError when no record will ever come here."""
+        self._view.check_open()
+        core = self._core
+        if core is not None and core.wal.poisoned is not None:
+            raise core.poisoned_error(None)
 
     def offset_for_timestamp(self, time: dt.datetime | int) -> int | None:
         """The first offset whose index timestamp is at or after `time`; None if there is none.

@@ -157,7 +157,7 @@ class AsyncPartitionLog:
 
     async def wait_offset(self, offset: int, wait_seconds: float) -> None:
         """Return when a record at `offset` is committed, the time is up, or nothing comes any
-        more: the log is closed, or has ended.
+        more: the log is closed, or has ended. Who asks again then waits in full, as in a thread.
         """
         log = self._log
         if log._core is None or log._core.read_only:
@@ -167,10 +167,10 @@ class AsyncPartitionLog:
         if self._moved is None:
             moved = self._moved = asyncio.Event()
             core.watch.add_listener(functools.partial(_wake, loop, moved))
-        deadline = loop.time() + wait_seconds
+        deadline, was = loop.time() + wait_seconds, core.wal.poisoned
         while (left := deadline - loop.time()) > 0:
             self._moved.clear()
-            if core.committed.offset > offset or core.closed or core.wal.poisoned is not None:
+            if core.committed.offset > offset or core.closed or core.wal.poisoned is not was:
                 return
             try:
                 async with asyncio.timeout(left):
@@ -202,8 +202,10 @@ class AsyncPartitionLog:
             found = await self.read(offset, max_records=count, wait_seconds=wait_seconds)
             for record in found.records:
                 yield record
-            if not found.records and not follow:
-                return
+            if not found.records:
+                if not follow:
+                    return
+                log._check_goes_on()
             offset = found.next_offset
 
     async def search(self, query: str, **options: Any) -> SearchResult:
