@@ -190,7 +190,7 @@ class LogCore:
             raise
 
     def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
-        """Block until `offset` is committed, or the WAL ends, or the time is up; True: committed."""
+        """Block until `offset` is committed, the WAL ends or the time is up; True: committed."""
         if self.read_only:
             self._beside.wait(
                 lambda: self.refresh().offset > offset or self.closed, timeout_seconds
