@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chronik_store.config import LogConfig
+from chronik_store.config import LogConfig, check_config
 from chronik_store.data_directory import (
     FORMAT_VERSION,
     STORE_NAME,
@@ -102,6 +102,11 @@ def restore(
     """
     env = Environment() if env is None else env
     absolute = absolute_path(path)
+    check_config(config)
+    # Before anything is claimed: that cannot be taken back.
+    for name, limit in (("until_offset", until_offset), ("until_us", until_us)):
+        if limit is not None and type(limit) is not int:
+            raise TypeError(f"{name} must be an int, not {type(limit).__name__}")
     if until_offset is not None and until_offset < 0:
         raise ConfigError(f"until_offset is {until_offset}; it must not be negative")
     store = open_object_store(url, env=env, s3=config.s3, must_exist=True)
@@ -210,6 +215,13 @@ class _Job:
             return plan
         if fs.exists(f"{path}/{STORE_NAME}") or self._has_topics():
             raise ConfigError(f"{path} is a data directory already: restore into an empty one")
+        for name in ("wal", "segments"):
+            found = next(fs.walk(f"{path}/{name}"), None)
+            if found is not None:  # no plan of ours made it: nothing else may have these records
+                raise ConfigError(
+                    f"{path} has no {STORE_NAME} file but {found}, which the bucket may not have: "
+                    "restore into an empty directory, and keep this one"
+                )
         identity = _bucket_identity(self._store)
         plan = RestorePlan(
             url,
