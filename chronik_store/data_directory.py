@@ -250,7 +250,8 @@ class DataDirectory:
         return LogPaths(
             wal=f"{self.path}/wal/{tail}",
             segments=f"{self.path}/segments/{tail}",
-            scratch=f"{self.path}/scratch/{tail}",
+            # Beside what search keeps there (`SearchScratch`): "tail" is a topic's name, too.
+            scratch=f"{self.path}/scratch/partitions/{tail}",
             quarantine=f"{self.path}/quarantine/{tail}",
         )
 

@@ -28,6 +28,7 @@ from chronik_store.pipeline import ByteBudget, Pipeline, SteadyTime, Tiering
 from chronik_store.read_chain import ReadChain
 from chronik_store.replica import Replica
 from chronik_store.search.bundle_cache import BundleCache
+from chronik_store.search.scratch import remove_tree as remove_scratch
 from chronik_store.search_scratch import SearchScratch
 from chronik_store.segment.footers import FooterCache
 from chronik_store.segment.source import LocalSegments
@@ -124,6 +125,7 @@ class LogAssembly:
                 for path in (paths.segments, paths.quarantine):
                     self._env.fs.make_directories(path)
                 remove_tree(self._env, paths.scratch)
+                self.sweep(entry.name, partition)
             core = self._core(entry, partition, paths, log_id=None)
             core.start()
         except OSError as error:
@@ -207,6 +209,11 @@ class LogAssembly:
             on_sealed=self.on_sealed,
             read_only=self._read_only,
         )
+
+    def sweep(self, topic: str, partition: int) -> None:
+        """Remove what search has left of a partition that is closed. Never raises."""
+        for directory in self._scratch.left_of(topic, partition):
+            remove_scratch(self._scratch.fs, directory)
 
     def read_names(
         self, entry: TopicEntry, partition: int, paths: LogPaths

@@ -17,6 +17,9 @@ from chronik_store.fs.base import FileSystem
 from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.threads import Threads
 
+KINDS = ("building", "tail")
+"""What there is one of for each partition."""
+
 
 class SearchScratch:
     """Scratch directories of one store. Thread-safe. `directory` None: a temporary one.
@@ -54,6 +57,14 @@ class SearchScratch:
     def tail(self, topic: str, partition: int) -> str:
         """Where the tail index of one partition lives."""
         return f"{self._root()}/tail/{topic}/{partition}"
+
+    def left_of(self, topic: str, partition: int) -> tuple[str, ...]:
+        """Where something may be left of a partition whose log is closed: a tail after a crash, a
+        build that was never listed.
+        """
+        if self._directory is None:
+            return ()
+        return tuple(f"{self._directory}/{kind}/{topic}/{partition}" for kind in KINDS)
 
     def close(self) -> None:
         """Remove the temporary directory, if this one is."""

@@ -69,6 +69,7 @@ def delete_topic_data(
             paths = directory.paths(entry.name, partition)
             for path in (paths.segments, paths.scratch, paths.wal):
                 remove_tree(env, path)
+            assembly.sweep(entry.name, partition)
     except OSError as error:
         raise disk_error(directory.path, "delete a topic in", error) from error
 

@@ -70,3 +70,41 @@ def test_no_room_for_it_is_unavailable_and_says_what_to_set(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with pytest.raises(chronik.UnavailableError, match="TMPDIR"):
         SearchScratch(PosixFileSystem(), SystemThreads(), None).bundles()
+
+
+@pytest.mark.parametrize("kind", ["tail", "building", "bundles"])
+def test_a_topic_may_be_called_as_the_scratch_of_others_is(tmp_path: Path, kind: str) -> None:
+    with chronik.LogStore.open(tmp_path / "data", config=CONFIG) as store:
+        for name in ("0", kind):
+            store.create_topic(name)
+        log = store.partition("0")
+        log.append(b"one fish")
+        assert log.search("fish").total == 1
+        store.partition(kind).append(b"another")
+        log.append(b"two fish")
+        found = log.search("fish")
+        assert (found.total, found.complete) == (2, True)
+        store.delete_topic(kind)
+        log.append(b"three fish")
+        found = log.search("fish")
+        assert (found.total, found.complete) == (3, True)
+
+
+def test_what_a_crash_left_goes_with_the_next_open_or_with_the_topic(tmp_path: Path) -> None:
+    scratch = tmp_path / "data" / "scratch"
+    left = [scratch / kind / "t" / "0" / "left" for kind in ("tail", "building")]
+    written(tmp_path / "data")
+
+    def leave() -> None:
+        for path in left:
+            path.mkdir(parents=True)
+            (path / "file").write_bytes(b"x")
+
+    leave()
+    with chronik.LogStore.open(tmp_path / "data", config=CONFIG) as store:
+        assert all(path.exists() for path in left)
+        store.partition("t")
+        assert not any(path.exists() for path in left)
+        leave()
+        store.delete_topic("t")
+        assert not any(path.exists() for path in left)
