@@ -166,7 +166,9 @@ class Backend(Protocol):
         ...
 
     async def checks(self) -> tuple[Check, ...]:
-        """Is this node ready: WAL writable, caught up, bucket reachable."""
+        """Is this node ready: WAL writable, caught up, bucket reachable. A ChronikError says that
+        it cannot be known, and so that it is not.
+        """
         ...
 
     async def close(self) -> None:

@@ -111,6 +111,8 @@ class Health:
         except TimeoutError:
             asked.cancel()
             return [Check("server", f"no answer within {ANSWER_SECONDS:g} s")]
+        except ChronikError as error:
+            return [Check("store", str(error))]
 
 
 def _answer(start: StartResponse, checks: list[Check]) -> list[bytes]:

@@ -28,7 +28,7 @@ from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.protocol.topics import CreateTopic, PartitionPlace, TopicDescription
 from chronik_server.turn import Turn
 from chronik_store.aio import AsyncLogStore, AsyncPartitionLog
-from chronik_store.errors import ChronikError, ConfigError, TopicNotFoundError
+from chronik_store.errors import ConfigError, TopicNotFoundError
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, PipelineReport, SearchResult, TopicInfo
@@ -256,10 +256,7 @@ class LocalBackend:
 
     async def checks(self) -> tuple[Check, ...]:
         """See `Backend`."""
-        try:
-            status = await self._store.status()
-        except ChronikError as error:
-            return (Check("store", str(error)),)
+        status = await self._store.status()
         faults = [f"{p.topic}/{p.partition}: {p.last_error}" for p in status.partitions
                   if p.last_error is not None]  # fmt: skip
         stuck = [fault for fault in faults if "poisoned" in fault]

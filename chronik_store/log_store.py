@@ -20,6 +20,7 @@ from chronik_store import fork_guard
 from chronik_store.config import LogConfig, check_config
 from chronik_store.data_directory import DataDirectory, absolute_path, disk_errors
 from chronik_store.disk_guard import DiskGuard
+from chronik_store.each_partition import EachPartition
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
@@ -32,7 +33,7 @@ from chronik_store.errors import (
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.log_identity import LOCAL_OWNER
-from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
+from chronik_store.model import LogStatus, PipelineReport, SearchResult, StoreStatus, TopicInfo
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.open_logs import OpenLogs
 from chronik_store.partition_log import PartitionLog
@@ -90,6 +91,9 @@ class LogStore:
         )
         self._logs = OpenLogs(env.threads, self._assembly.close)
         self._topics = TopicChanges(env, directory, bucket, self._assembly, self._logs)
+        self._each = EachPartition(
+            directory, self.partition, self._is_elsewhere, read_only=read_only
+        )
         self._ticker = StoreTicker(
             env,
             config,
@@ -239,6 +243,9 @@ class LogStore:
     def _open_partition(self, topic: str, partition: int) -> PartitionLog:
         entry = self._listed(topic, partition)  # it may have gone while others had it in hand
         paths = self._directory.paths(topic, partition)
+        if self._read_only and not self._assembly.has_wal(paths):
+            self._directory.reload()  # its owner may have deleted it since the list was read
+            entry = self._listed(topic, partition)
         if not self._assembly.has_wal(paths):
             if self._directory.foreign_owner is not None:
                 raise UnavailableError(
@@ -275,17 +282,7 @@ class LogStore:
 
     def _all_logs(self) -> list[PartitionLog | ChronikError]:
         """Every partition, opened if need be, or why it cannot be."""
-        entries = [each for each in self._directory.catalog.topics if each.state == "live"]
-        found: list[PartitionLog | ChronikError] = []
-        for entry in entries:
-            for partition in range(entry.partitions):
-                if self._is_elsewhere(entry, partition):
-                    continue
-                try:
-                    found.append(self.partition(entry.name, partition))
-                except ChronikError as error:
-                    found.append(error)
-        return found
+        return self._each.ask(lambda log: log)
 
     def _is_elsewhere(self, entry: TopicEntry, partition: int) -> bool:
         """Of a topic some partitions of which other nodes of the cluster have."""
@@ -335,9 +332,9 @@ class LogStore:
         with disk_errors(self._directory.path, "look at"):
             usage = self._env.fs.usage(self._directory.path)
         cache = self._bucket.cache.stats()
-        found = self._all_logs()
-        statuses = tuple(log.status() for log in found if isinstance(log, PartitionLog))
-        failures = tuple(str(error) for error in found if isinstance(error, ChronikError))
+        found = self._each.ask(PartitionLog.status)
+        statuses = tuple(each for each in found if isinstance(each, LogStatus))
+        failures = tuple(str(each) for each in found if isinstance(each, ChronikError))
         return StoreStatus(
             path=self._directory.path,
             store_id=self._directory.store_id,

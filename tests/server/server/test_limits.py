@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import subprocess
 import urllib.error
@@ -385,6 +386,8 @@ def test_health_says_what_is(tmp_path: Path) -> None:
             page = (await asyncio.to_thread(get, base + "/metrics"))[1]
             assert "chronik_status_answered 0.0" in page
             assert "chronik_disk_free_bytes" not in page, "unknown is not zero"
+            code, said = await asyncio.to_thread(get, base + "/ready")
+            assert (503, True) == (code, "is closed" in json.loads(said)["store"])
             await asyncio.to_thread(health.stop)
 
     run(main())
