@@ -180,8 +180,15 @@ class Channel(asyncio.BufferedProtocol):
             raise _too_large(error, sum(map(len, payload))) from error
 
     async def drained(self) -> None:
-        """Return when the connection takes more: for those who only tell."""
-        await self._room.wait()
+        """Return when the connection takes more: for those who only tell. One that takes nothing
+        for too long is given up.
+        """
+        seconds = self._options.request_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._room.wait()
+        except TimeoutError:
+            self.give_up(seconds)
 
     def _queue(self, buffers: Sequence[Buffer]) -> None:
         if not self._out:

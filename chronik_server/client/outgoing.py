@@ -25,6 +25,7 @@ How it goes on after a failure (protocol 3):
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Callable
 
@@ -48,17 +49,23 @@ Parts = Callable[[], list[Sent]]
 
 
 class Outgoing:
-    """A batch on its way. `uncertain`: an attempt of it may have been stored. parts: makes the same
-    records in smaller batches.
+    """A batch on its way. since: when it was given. `uncertain`: an attempt of it may have been
+    stored. parts: makes the same records in smaller batches.
     """
 
     __slots__ = (
-        "answer", "batch", "channel", "future", "parts", "sequence", "stamped", "uncertain",
+        "answer", "batch", "channel", "future", "parts", "sequence", "since", "stamped",
+        "uncertain",
     )  # fmt: skip
 
     def __init__(
-        self, batch: RecordBatch, future: asyncio.Future[AppendResult], parts: Parts | None = None
+        self,
+        batch: RecordBatch,
+        future: asyncio.Future[AppendResult],
+        since: float,
+        parts: Parts | None = None,
     ) -> None:
+        self.since = since
         self.batch = batch
         self.future = future
         self.parts = parts
@@ -85,6 +92,8 @@ class OutgoingLane:
         self._runner: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._head_since = 0.0
+        self._failing_since: float | None = None
+        """Since then no batch was granted or refused for good."""
         self._closed = False
         self.queued_bytes = 0
         self.on_room: Callable[[], None] = lambda: None
@@ -109,7 +118,7 @@ class OutgoingLane:
                 LogClosedError("this producer is closed", durability="not_durable")
             )
             return future
-        outgoing = Outgoing(batch, future, parts)
+        outgoing = Outgoing(batch, future, self._loop.time(), parts)
         self.queued_bytes += batch.nbytes
         if not self._post_now(outgoing):
             self._queue.append(outgoing)
@@ -197,7 +206,7 @@ class OutgoingLane:
 
     async def _run(self) -> None:
         backoff: Backoff | None = None
-        hints = 0
+        hints, self._failing_since = 0, None
         while self._queue or self._flight:
             try:
                 if self._message.acks == "none":
@@ -212,12 +221,12 @@ class OutgoingLane:
                 await self._all_answered()
                 if backoff is None:
                     backoff = Backoff(self._router.options, self._router.entropy)
-                if self._refused(error, backoff):
+                if self._refused(error):
                     backoff = None
                 elif not 0 < hints <= HINTS_IN_A_ROW:
                     await backoff.wait()
             else:
-                backoff, hints = None, 0
+                backoff, hints, self._failing_since = None, 0, None
                 self._succeed(self._flight.popleft(), response)
                 if not self._queue:
                     break
@@ -264,9 +273,17 @@ class OutgoingLane:
         return produced
 
     async def _all_answered(self) -> None:
-        """After a failure: let the others' answers come, keep what they say."""
+        """After a failure: let the others' answers come, keep what they say. Who owes them for too
+        long is given up.
+        """
         answers = [each.answer for each in self._flight if each.answer is not None]
-        await asyncio.gather(*answers, return_exceptions=True)
+        if answers:
+            seconds = self._router.options.request_seconds
+            await asyncio.wait(answers, timeout=seconds)
+            for outgoing in self._flight:
+                if outgoing.answer is not None and not outgoing.answer.done():
+                    assert outgoing.channel is not None, "it was posted there"
+                    outgoing.channel.give_up(seconds)
         for outgoing in self._flight:
             answer, outgoing.answer = outgoing.answer, None
             if answer is None or answer.cancelled():
@@ -277,26 +294,46 @@ class OutgoingLane:
             elif isinstance(error, ChronikError) and error.durability != "not_durable":
                 outgoing.uncertain = True
 
-    def _refused(self, error: ChronikError, backoff: Backoff) -> bool:
+    def _refused(self, error: ChronikError) -> bool:
         """The head is refused for good, or the time is up: fail it, and put the rest in order.
 
         False: everything is to be sent again as it was.
         """
-        head = self._flight[0] if self._flight else self._queue[0]
-        forgotten = isinstance(error, ProducerSequenceError)
         again = error.retriable or error.durability == "unknown"
-        if again and not backoff.is_over:
+        if not again:
+            self._failing_since = None
+            self._refuse_head(error, again=False)
+            return True
+        if self._failing_since is None:
+            self._failing_since = self._loop.time()
+        is_over = False
+        while self._is_over():
+            is_over = True
+            self._refuse_head(error, again=True)
+        return is_over
+
+    def _is_over(self) -> bool:
+        """The first batch has been tried, or has waited behind one that was, for as long as any
+        call is: those behind a batch that nobody took do not each begin anew.
+        """
+        heads = self._flight or self._queue
+        if not heads or self._failing_since is None:
             return False
+        begun = max(self._failing_since, heads[0].since)
+        return self._loop.time() >= begun + self._router.options.retry_seconds
+
+    def _refuse_head(self, error: ChronikError, *, again: bool) -> None:
         if not self._flight:
             self._fail(self._queue.popleft(), error)
-            return True
+            return
+        head = self._flight[0]
+        forgotten = isinstance(error, ProducerSequenceError)
         if isinstance(error, RecordTooLargeError) and head.parts is not None:
             self._take_apart(self._flight.popleft(), head.parts())
         elif not forgotten or head.uncertain:
             self._fail(self._flight.popleft(), error)
         if forgotten or not head.uncertain or not again:
             self._new_epoch(error)
-        return True
 
     def _new_epoch(self, error: ChronikError) -> None:
         """Those behind a batch that was not taken were not taken either: they are numbered anew, as
@@ -314,7 +351,7 @@ class OutgoingLane:
     def _take_apart(self, whole: Outgoing, parts: list[Sent]) -> None:
         """In front of everything behind it: the records keep their order."""
         for batch, future in reversed(parts):
-            self._flight.appendleft(Outgoing(batch, future))
+            self._flight.appendleft(Outgoing(batch, future, whole.since))
             self.queued_bytes += batch.nbytes
         self._release(whole)
 
@@ -353,8 +390,10 @@ class OutgoingLane:
                 f"it is stored is not known ({error})"
             )
             found.__cause__ = error
-        elif not outgoing.uncertain:
+        elif not outgoing.uncertain and error.durability != "not_durable":
+            found = copy.copy(error)  # others, who are less sure, may have been given the same
             found.durability = "not_durable"
+            found.__cause__ = error.__cause__
         if not outgoing.future.done():
             outgoing.future.set_exception(found)
 

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from chronik_server.client.outgoing import OutgoingLane, outcome
-from chronik_server.errors import UnknownOutcomeError
+from chronik_server.errors import NotLeaderError, UnknownOutcomeError
 from chronik_server.protocol.data import Produce
 from chronik_store.errors import RecordTooLargeError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
@@ -140,6 +140,101 @@ def test_a_node_that_does_not_answer_is_given_up_and_asked_again(tmp_path):
 
     assert [1, 2] == offsets
     assert [b"0", b"1", b"2"] == found
+
+
+def test_who_owes_an_answer_behind_one_that_failed_is_given_up_too(tmp_path):
+    async def main():
+        options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=10.0)
+        async with connected(tmp_path, options=options) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "quorum")
+            await lane.submit(batch(0))
+            append, heard = server.handlers.append, []
+
+            def failing(*arguments):
+                heard.append(arguments)
+                if len(heard) == 1:
+                    raise NotLeaderError("led by nobody")
+                return True if len(heard) == 2 else append(*arguments)
+
+            server.handlers.append = failing
+            sent = [lane.submit(batch(n)) for n in (1, 2)]
+            async with asyncio.timeout(5):
+                offsets = [(await each).base_offset for each in sent]
+            return offsets, await values(client)
+
+    offsets, found = run(main())
+
+    assert [1, 2] == offsets
+    assert [b"0", b"1", b"2"] == found
+
+
+def test_batches_that_wait_behind_one_that_nobody_takes_do_not_each_begin_anew(tmp_path):
+    async def main():
+        options = dataclasses.replace(QUICK, retry_seconds=0.5)
+        async with connected(tmp_path, options=options) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "quorum")
+            await lane.submit(batch(0))
+            append, loop = server.handlers.append, asyncio.get_running_loop()
+
+            def refusing(*_):
+                raise UnavailableError("not now", durability="not_durable")
+
+            server.handlers.append = refusing
+            begun = loop.time()
+            sent = [lane.submit(batch(n)) for n in range(1, 20)]
+            await asyncio.sleep(0.3)
+            late = lane.submit(batch(20))
+            await asyncio.wait(sent)
+            seconds, is_early = loop.time() - begun, late.done()
+            server.handlers.append = append
+            return seconds, is_early, [outcome(each) for each in sent], await late
+
+    seconds, is_early, outcomes, late = run(main())
+
+    assert seconds < 2  # once retry_seconds, not once for each
+    assert {UnavailableError} == set(map(type, outcomes))
+    assert {"not_durable"} == {each.durability for each in outcomes}
+    assert not is_early  # it has been tried for less than that
+    assert 1 == late.base_offset
+
+
+def test_a_batch_that_may_be_stored_is_not_called_lost_by_one_that_is(tmp_path):
+    """They are given up for the same reason, and each with an outcome of its own."""
+
+    async def main():
+        options = dataclasses.replace(QUICK, retry_seconds=0.3)
+        async with connected(tmp_path, options=options) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "quorum")
+            await lane.submit(batch(0))
+
+            def failing(*_):
+                raise UnavailableError("a quorum has not answered", durability="unknown")
+
+            server.handlers.append = failing
+            sent = [lane.submit(batch(n)) for n in range(1, 8)]  # two more than the window
+            await asyncio.wait(sent)
+            return [outcome(each).durability for each in sent]
+
+    assert ["unknown"] * 5 + ["not_durable"] * 2 == run(main())
+
+
+def test_acks_none_is_not_told_for_ever_to_who_does_not_listen(tmp_path):
+    async def main():
+        options = dataclasses.replace(QUICK, request_seconds=0.5)
+        async with connected(tmp_path, options=options) as (server, client):
+            await client.create_topic("events")
+            lane = OutgoingLane(client.router, ("events", 0), "none")
+            await lane.submit(batch(0))
+            for session in server.sessions:
+                session._transport.pause_reading()
+            big = RecordBatch.build([bytes(16 << 20)])
+            async with asyncio.timeout(10):
+                return [await lane.submit(big) for _ in range(3)]
+
+    assert [(-1, -1, False)] * 3 == run(main())
 
 
 def held_back(server):
