@@ -32,6 +32,7 @@ from chronik_server.protocol.topics import (
     TopicDescription,
     Topics,
 )
+from chronik_store.arguments import check_offset
 from chronik_store.batching import Appendable, Batching
 from chronik_store.clock import Clock, Entropy, SystemClock, SystemEntropy
 from chronik_store.config import LogConfig
@@ -135,6 +136,7 @@ class AsyncClient:
         """
         lane = (topic, partition)
         if expected_offset is not None:
+            check_offset(expected_offset, "expected_offset")
             batch = self.batching.batch(records)
             if batch is not None:
                 return await self._append_at(lane, batch, expected_offset, acks)
@@ -226,6 +228,7 @@ class AsyncClient:
         quorum confirm that it leads before it answers. from_any: any node may answer, with what it
         knows to be committed. OffsetOutOfRangeError, TopicNotFoundError, CorruptionError.
         """
+        check_offset(offset, "offset")
         wait_ms = int(wait_seconds * 1000)
         question = data.Fetch(topic, partition, offset, max_bytes, min_bytes, wait_ms, consistency)
         seconds = self.router.options.request_seconds + wait_seconds
@@ -314,6 +317,9 @@ class AsyncClient:
         Times are aware datetimes or microseconds since 1970 UTC. QueryError, TopicNotFoundError;
         UnavailableError when `require_complete` and something could not be searched.
         """
+        for name, offset in (("start", start), ("stop", stop)):
+            if offset is not None:
+                check_offset(offset, name)
         question = data.Search(
             topic,
             query,
@@ -345,6 +351,7 @@ class AsyncClient:
         self, topic: str, name: str, next_offset: int, *, partition: int = 0, reset: bool = False
     ) -> None:
         """As `Cursor.commit`: durable, and replicated, when it returns."""
+        check_offset(next_offset, "next_offset")
         message = data.CommitCursor(topic, partition, name, next_offset, reset)
         await self.router.ask_leader((topic, partition), message)
 
@@ -365,6 +372,7 @@ class AsyncClient:
 
     async def drop_before(self, topic: str, offset: int, *, partition: int = 0) -> None:
         """As `PartitionLog.drop_before`."""
+        check_offset(offset, "offset")
         message = cluster.DropBefore(topic, partition, offset)
         await self.router.ask_leader((topic, partition), message)
 

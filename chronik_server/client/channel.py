@@ -32,8 +32,9 @@ from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.table import VERB_OF
 from chronik_server.protocol.writing import write_all
 from chronik_server.turn import Turn
-from chronik_store.errors import ChronikError, RecordTooLargeError
+from chronik_store.errors import ChronikError, ConfigError, RecordTooLargeError
 from chronik_store.format.checksum import Buffer
+from chronik_store.format.shape import ShapeError
 
 SOFTWARE = "chronik python client"
 T = TypeVar("T")
@@ -162,7 +163,7 @@ class Channel(asyncio.BufferedProtocol):
         try:
             self._queue(self._connection.send(request))
         except ValueError as error:
-            future.set_exception(_too_large(error, len(payload)))
+            future.set_exception(_unsendable(error, len(payload)))
             return future
         self._waiting[number] = future
         return future
@@ -170,14 +171,15 @@ class Channel(asyncio.BufferedProtocol):
     def tell(self, message: Any, payload: Sequence[Buffer] = ()) -> None:
         """Say something that is not answered; lost with the connection, silently.
 
-        RecordTooLargeError when the other side takes no frame that long.
+        RecordTooLargeError when the other side takes no frame that long; ConfigError when no frame
+        can say that.
         """
         if self._lost is not None:
             return
         try:
             self._queue(self._connection.tell(message, payload))
         except ValueError as error:
-            raise _too_large(error, sum(map(len, payload))) from error
+            raise _unsendable(error, sum(map(len, payload))) from error
 
     async def drained(self) -> None:
         """Return when the connection takes more: for those who only tell. One that takes nothing
@@ -312,5 +314,7 @@ def _nobody() -> None:
     """Nobody wants to know."""
 
 
-def _too_large(error: ValueError, size_bytes: int) -> ChronikError:
+def _unsendable(error: ValueError, size_bytes: int) -> ChronikError:
+    if isinstance(error, ShapeError):  # an argument, of whoever called
+        return ConfigError(f"this cannot be asked: {error}", durability="not_durable")
     return RecordTooLargeError(f"cannot be sent: {error}", size_bytes=size_bytes, limit_bytes=0)

@@ -30,7 +30,14 @@ from chronik_server.protocol.data import (
     Offsets,
     OffsetsFound,
 )
-from chronik_store.errors import ChronikError, ConfigError, CorruptionError
+from chronik_store.arguments import check_offset
+from chronik_store.errors import (
+    ChronikError,
+    ConfigError,
+    CorruptionError,
+    LogClosedError,
+    TopicNotFoundError,
+)
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import StoredRecord, Tier
@@ -158,8 +165,7 @@ class AsyncConsumer:
         fetch_bytes: int = 1 << 20,
         wait_seconds: float = 5.0,
     ) -> None:
-        if cursor is not None and (start != "earliest" or since_us is not None):
-            raise ConfigError("a cursor says where to begin: leave out start and since_us")
+        _check_start(start, since_us, cursor)
         self.topic = topic
         self._router = router
         self._partitions = tuple(partitions)
@@ -172,13 +178,17 @@ class AsyncConsumer:
         self._lanes: dict[int, PartitionLane] = {}
         self._arrived = asyncio.Event()
         self._committed: dict[int, int] = {}
+        self._closed = False
 
     # --- where to begin --------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        lanes = {}  # all of them or, if it fails or is given up, none
         for number in self._partitions:
             offset, end = await self._place(number)
-            self._lanes[number] = PartitionLane(number, offset, None if self._follow else end)
+            lanes[number] = PartitionLane(number, offset, None if self._follow else end)
+        self._check_open()
+        self._lanes.update(lanes)
         for lane in self._lanes.values():
             self._begin(lane)
 
@@ -204,7 +214,19 @@ class AsyncConsumer:
         return (line.start if start == "earliest" else line.committed), line.committed
 
     async def seek(self, partition: int, offset: int) -> None:
-        """Go on from `offset` in a partition; what was read ahead there is dropped."""
+        """Go on from `offset` in a partition; what was read ahead there is dropped.
+
+        TopicNotFoundError for a partition that this consumer does not read; OffsetOutOfRangeError
+        for what can be no offset, LogClosedError after `close`.
+        """
+        check_offset(offset, "offset")
+        self._check_open()
+        if partition not in self._partitions:
+            raise TopicNotFoundError(
+                f"this consumer reads {self.topic!r} in partitions "
+                f"{', '.join(map(str, self._partitions)) or 'none'}, not {partition}",
+                topic=self.topic,
+            )
         if not self._lanes:
             await self._open()
         old = self._lanes[partition]
@@ -275,10 +297,12 @@ class AsyncConsumer:
 
     async def take(self) -> Taken | None:
         """The next answer, of which nothing counts as handed out yet; None at the end."""
+        self._check_open()
         if not self._lanes:
             await self._open()
         await asyncio.sleep(0)  # while answers are ready, more come in all the same
         while True:
+            self._check_open()
             self._arrived.clear()
             for lane in list(self._lanes.values()):
                 try:
@@ -311,8 +335,16 @@ class AsyncConsumer:
                 await self._router.ask_leader((self.topic, number), message)
                 self._committed[number] = offset
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogClosedError("this consumer is closed; make another")
+
     async def close(self) -> None:
-        """Stop reading ahead. Commits nothing. Idempotent."""
+        """Stop reading ahead. Commits nothing. Idempotent. Who waits for records, or asks for more,
+        gets LogClosedError; what was handed out may still be committed.
+        """
+        self._closed = True
+        self._arrived.set()
         for lane in self._lanes.values():
             await _cancel(lane)
 
@@ -326,6 +358,20 @@ class AsyncConsumer:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _check_start(start: Start, since_us: int | None, cursor: str | None) -> None:
+    """ConfigError unless exactly one of the three says where to begin."""
+    is_offset = type(start) is int and start >= 0
+    if not (is_offset or isinstance(start, Mapping) or start in ("earliest", "latest")):
+        raise ConfigError(
+            f"start is {start!r}: use 'earliest', 'latest', an offset, or a mapping of partitions "
+            "to offsets"
+        )
+    if cursor is not None and (start != "earliest" or since_us is not None):
+        raise ConfigError("a cursor says where to begin: leave out start and since")
+    if since_us is not None and start != "earliest":
+        raise ConfigError("since says where to begin: leave out start")
 
 
 def _opened(lane: PartitionLane, answer: _Answer) -> Taken | None:

@@ -104,6 +104,7 @@ class AsyncProducer:
                 return self.append_nowait(value, key, partition=partition)
             except BackpressureError:
                 self._room.clear()
+                self._dispatch_all()  # what gathers would wait for company that has no room
                 await self._room.wait()
 
     def append_nowait(
@@ -154,6 +155,10 @@ class AsyncProducer:
         if record.key is not None:
             return partition_of(record.key, self.partitions)
         return self._turn % self.partitions
+
+    def _dispatch_all(self) -> None:
+        for number in list(self._gathering):
+            self._dispatch(number)
 
     def _dispatch(self, number: int) -> None:
         """Make a batch of what has gathered for a partition and send it off."""
@@ -212,14 +217,14 @@ class AsyncProducer:
 
     async def flush(self) -> None:
         """Return when everything given so far has its outcome; errors are in the futures."""
-        for number in list(self._gathering):
-            self._dispatch(number)
+        self._dispatch_all()
         await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
 
     async def close(self) -> None:
         """Flush, then take nothing more. Idempotent."""
         await self.flush()
         self._closed = True
+        await self.flush()  # what was given meanwhile
         for lane in self._lanes.values():
             await lane.close()
 

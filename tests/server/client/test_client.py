@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,42 @@ def test_errors_are_those_of_the_library(tmp_path: Path) -> None:
                 await client.create_topic("../x")
             with pytest.raises(TypeError, match="encode"):
                 await client.append("events", "text")  # type: ignore[arg-type]
+
+    run(main())
+
+
+def test_an_argument_that_nothing_can_mean_is_called_that(tmp_path: Path) -> None:
+    """And not a record that is too large, as whatever could not be sent once was."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            negative: list[Coroutine[Any, Any, Any]] = [
+                client.read("events", -1),
+                client.drop_before("events", -1),
+                client.commit_cursor("events", "job", -1),
+                client.append("events", b"x", expected_offset=-1),
+                client.search("events", "x", start=-1),
+            ]
+            for call in negative:
+                with pytest.raises(OffsetOutOfRangeError, match="negative"):
+                    await call
+            wrong: list[Coroutine[Any, Any, Any]] = [
+                client.read("events", 0, partition=-1),
+                client.read("events", 0, wait_seconds=1e6),
+                client.read("events", 0, max_bytes=0),
+                client.search("events", "x", order="best"),  # type: ignore[arg-type]
+                client.create_topic("x" * 300),
+                client.create_topic("more", partitions=0),
+                client.append("events", b"x", acks="all"),  # type: ignore[arg-type]
+                client.append("events", b"x", partition=-1),
+            ]
+            for call in wrong:
+                with pytest.raises(ConfigError, match="cannot be asked"):
+                    await call
+            with pytest.raises(ConfigError) as refused:
+                await client.append("events", b"x", partition=-1)
+            assert "not_durable" == refused.value.durability
 
     run(main())
 

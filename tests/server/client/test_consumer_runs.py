@@ -10,8 +10,15 @@ import pytest
 from chronik_server.client import Client
 from chronik_server.client import consumer as consumer_module
 from chronik_server.client.fetching import batches_of, records_of
-from chronik_server.protocol.data import Fetch
-from chronik_store.errors import CorruptionError, OffsetOutOfRangeError
+from chronik_server.protocol.data import Fetch, Offsets
+from chronik_store.errors import (
+    ConfigError,
+    CorruptionError,
+    LogClosedError,
+    OffsetOutOfRangeError,
+    TopicNotFoundError,
+    UnavailableError,
+)
 from chronik_store.format.batch_layout import (
     BATCH_HEADER_BYTES,
     column_lengths,
@@ -313,3 +320,90 @@ def test_a_node_that_ends_before_the_others_is_not_asked_without_a_pause(tmp_pat
 
     assert during <= 3
     assert list(range(50, 100)) == rest
+
+
+@pytest.mark.parametrize("given_up", [True, False], ids=["given up", "failed"])
+def test_a_consumer_that_could_not_begin_begins_anew(tmp_path, given_up):
+    async def main():
+        options = dataclasses.replace(QUICK, retry_seconds=0.2)
+        async with connected(tmp_path, options=options) as (server, client):
+            await filled(client, 2, 50)
+            offsets, in_its_way = server.handlers.by_message[Offsets], [True]
+
+            async def away(message, payload):
+                if message.partition == 1 and in_its_way:
+                    if not given_up:
+                        raise UnavailableError("not now")
+                    await asyncio.sleep(60)
+                return await offsets(message, payload)
+
+            server.handlers.by_message[Offsets] = away
+            consumer = await client.consumer("events")
+            if given_up:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.3):
+                        await consumer.take()
+            else:
+                with pytest.raises(UnavailableError):
+                    await consumer.take()
+            in_its_way.clear()
+            found = []
+            async with asyncio.timeout(5):
+                await take_all(consumer, found)
+            await consumer.close()
+            return found
+
+    assert [(number, place) for number in range(2) for place in range(50)] == sorted(run(main()))
+
+
+def test_a_closed_consumer_hands_out_nothing_and_keeps_nobody_waiting(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 50)
+            unused, used, asked = [await client.consumer("events", follow=True) for _ in range(3)]
+            first = await anext(aiter(used))
+            await asked.take_run()
+            waiting = asyncio.create_task(asked.take_run())
+            await asyncio.sleep(0.05)
+            for each in (unused, used, asked):
+                await each.close()
+            calls = [unused.take(), used.take(), waiting, asked.seek(0, 0)]
+            async with asyncio.timeout(5):
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            return first.record.offset, used.positions(), outcomes
+
+    offset, positions, outcomes = run(main())
+
+    assert (0, {0: 1}) == (offset, positions)
+    assert [LogClosedError] * 4 == list(map(type, outcomes))
+
+
+def test_seek_says_what_cannot_be_meant(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 2, 50)
+            async with await client.consumer("events") as consumer:
+                with pytest.raises(TopicNotFoundError, match="partitions 0, 1, not 7"):
+                    await consumer.seek(7, 0)
+                with pytest.raises(OffsetOutOfRangeError):
+                    await consumer.seek(1, -1)
+                return [found.record.offset async for found in consumer]
+
+    assert 100 == len(run(main()))
+
+
+WRONG = [
+    {"start": "middle"}, {"start": None}, {"start": -1}, {"start": True},
+    {"start": "latest", "since": 5}, {"cursor": "c", "since": 5}, {"cursor": "c", "start": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=str)
+def test_where_a_consumer_begins_is_said_once_and_in_known_words(tmp_path, arguments):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 50)
+            with pytest.raises(ConfigError):
+                await client.consumer("events", **arguments)
+
+    run(main())

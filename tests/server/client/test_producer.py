@@ -104,3 +104,34 @@ def test_a_batch_that_no_frame_takes_goes_in_its_parts(tmp_path: Path, acks: Any
             assert [b"a", b"b"] == sorted(await stored(client))
 
     run(main())
+
+
+def test_what_gathers_is_sent_when_there_is_room_for_no_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            producer = await client.producer("events", linger_seconds=60, buffer_bytes=1000)
+            async with asyncio.timeout(5):
+                futures = [await producer.enqueue(b"x" * 100) for _ in range(50)]
+            await producer.close()
+            assert list(range(50)) == [(await each).offset for each in futures]
+
+    run(main())
+
+
+def test_a_record_that_is_given_while_the_producer_closes_is_sent(tmp_path: Path) -> None:
+    """And nothing is left to a timer that a client which is closed next does not see."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events", partitions=2)
+            producer = await client.producer("events", linger_seconds=60)
+            futures = [producer.append_nowait(b"a", partition=0)]
+            closing = asyncio.create_task(producer.close())
+            await asyncio.sleep(0)
+            futures += [producer.append_nowait(b"b", partition=number) for number in (0, 1)]
+            await closing
+            assert all(each.done() for each in futures)
+            assert [(0, 0), (0, 1), (1, 0)] == [each.result() for each in futures]
+
+    run(main())
