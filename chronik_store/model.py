@@ -387,7 +387,7 @@ class StoreStatus:
 def to_us(time: dt.datetime | int) -> int:
     """Microseconds since 1970 UTC; ValueError for a naive datetime, TypeError for other types."""
     if isinstance(time, dt.datetime):
-        if time.tzinfo is None:
+        if time.utcoffset() is None:  # a tzinfo that does not know says as little as none
             raise ValueError(
                 "a naive datetime does not say which time it means: add a time zone, for example "
                 "datetime.now(timezone.utc)"

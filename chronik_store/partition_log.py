@@ -236,6 +236,9 @@ class PartitionLog:
 
     def read_entries(self, offset: int, *, max_bytes: int = 1 << 20) -> EntryRun:
         """As `read`, but entries as they are stored, unopened: what a server passes on."""
+        self._view.check_open()
+        check_offset(offset, "offset")
+        check_count(max_bytes, "max_bytes")
         limit = self._wait_for(offset, 0.0)
         return self._chain.read_entries(offset, max_bytes=max_bytes, limit=limit)
 

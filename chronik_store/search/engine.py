@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from chronik_store.errors import ChronikError, DiskFullError, QueryError, UnavailableError
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.search.documents import DocumentMaker
+from chronik_store.search.query_fields import TIME_MAX, TIME_MIN
 from chronik_store.search.query_tree import Boosted, Interval, Node, Pattern, Words
 from chronik_store.search.tokenizer import WORDS, cut_long_words
 
@@ -221,10 +222,13 @@ class IndexSearch:
         Cannot be interrupted: a deadline is looked at between indexes.
         """
         count = self.document_count
-        if since_us is not None and until_us is not None and since_us >= until_us:
+        # A time of a record has 64 bits; Tantivy takes no bound beyond them.
+        least = TIME_MIN if since_us is None else max(since_us, TIME_MIN)
+        past = TIME_MAX + 1 if until_us is None else min(until_us, TIME_MAX + 1)
+        if count == 0 or start >= stop or least >= past:
             return IndexHits([], 0)
-        if count == 0 or start >= stop:
-            return IndexHits([], 0)
+        since_us = None if least == TIME_MIN else least
+        until_us = None if past > TIME_MAX else past
         library = _library()
         with _translated(self._what):
             query = _within(_compile(tree), start, stop, since_us, until_us)

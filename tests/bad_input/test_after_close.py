@@ -20,6 +20,7 @@ def calls_of(log, cursor):
         "read": lambda: log.read(0),
         "read at the end": lambda: log.read(10, wait_seconds=30),
         "batches": lambda: log.read_batches(0),
+        "entries": lambda: log.read_entries(0),
         "scan": log.scan,
         "search": lambda: log.search("1"),
         "time": lambda: log.offset_for_timestamp(0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 
 import pytest
@@ -39,6 +40,7 @@ READS = {
     "scan": lambda log, offset: list(log.scan(offset)),
     "follow": lambda log, offset: next(log.scan(offset, follow=True)),
     "batches": lambda log, offset: list(log.read_batches(offset)),
+    "entries": lambda log, offset: log.read_entries(offset),
 }
 
 
@@ -69,6 +71,31 @@ def test_a_range_that_is_empty_or_past_the_end_is_no_error(log):
     assert NUMBERS[8:] == [record.value for record in log.scan(8, 1 << 40)]
     assert 0 == log.search("5", start=6, stop=5).total
     assert 1 == log.search("5", start=0, stop=1 << 40).total
+
+
+def test_a_time_that_no_record_can_have_is_a_bound_like_any(log):
+    """Tantivy counts in 64 bits; a search that asked for more said that nothing was searched."""
+    for since, until, count in [
+        (1 << 70, None, 0),
+        (None, 1 << 70, 1),
+        (None, -(1 << 70), 0),
+        (-(1 << 70), None, 1),
+        (-(1 << 63), (1 << 63), 1),
+        ((1 << 63) - 1, None, 0),
+        (None, -(1 << 63), 0),
+    ]:
+        found = log.search("5", since=since, until=until, require_complete=True)
+        assert (count, True) == (found.total, found.total_is_exact), (since, until)
+
+
+def test_a_time_zone_that_does_not_know_leaves_a_time_naive(log):
+    class Nowhere(dt.tzinfo):
+        def utcoffset(self, when):
+            return None
+
+    for call in (log.offset_for_timestamp, lambda when: log.search("5", since=when)):
+        with pytest.raises(ValueError, match="naive"):
+            call(dt.datetime(2026, 1, 1, tzinfo=Nowhere()))
 
 
 def test_what_cannot_be_dropped_or_committed_moves_nothing(tmp_path):

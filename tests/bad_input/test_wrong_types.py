@@ -68,6 +68,8 @@ WANT_INTEGERS = {
     "read max_bytes": lambda log, v: log.read(0, max_bytes=v),
     "read_batches": lambda log, v: log.read_batches(v),
     "read_batches max_bytes": lambda log, v: log.read_batches(0, max_bytes=v),
+    "read_entries": lambda log, v: log.read_entries(v),
+    "read_entries max_bytes": lambda log, v: log.read_entries(0, max_bytes=v),
     "drop_before": lambda log, v: log.drop_before(v),
     "commit": lambda log, v: log.cursor("c").commit(v),
     "search limit": lambda log, v: log.search("needle", limit=v),
