@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from chronik_store import fork_guard
+from chronik_store.arguments import check_seconds
 from chronik_store.config import LogConfig, check_config
 from chronik_store.data_directory import DataDirectory, absolute_path, disk_errors
 from chronik_store.disk_guard import DiskGuard
@@ -293,19 +294,29 @@ class LogStore:
     # --- all partitions --------------------------------------------------------------------------
 
     def search(self, topic: str, query: str, **options: Any) -> SearchResult:
-        """Search all partitions of a topic and merge; options as in `PartitionLog.search`."""
+        """Search all partitions of a topic and merge; options as in `PartitionLog.search`.
+
+        deadline_seconds is for all together: each partition gets its share of what is left.
+        """
         self._check_open()
         entry = self._entry(topic)
-        started = self._env.clock.monotonic()
-        results = [
-            self.partition(topic, partition).search(query, **options)
-            for partition in range(entry.partitions)
-        ]
+        clock, count = self._env.clock, entry.partitions
+        started = clock.monotonic()
+        seconds = options.pop("deadline_seconds", None)
+        if seconds is None:
+            seconds = self._config.search_deadline_seconds
+        check_seconds(seconds, "deadline_seconds")
+        results = []
+        for partition in range(count):
+            left = max(0.0, started + seconds - clock.monotonic())
+            share = left / (count - partition)
+            log = self.partition(topic, partition)
+            results.append(log.search(query, deadline_seconds=share, **options))
         return merge_results(
             results,
             limit=options.get("limit", 10),
             order=options.get("order", "newest"),
-            elapsed_seconds=self._env.clock.monotonic() - started,
+            elapsed_seconds=clock.monotonic() - started,
         )
 
     def run_pipeline_once(self) -> PipelineReport:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from chronik_store.clock import SystemEntropy
+from chronik_store.config import LogConfig
+from chronik_store.environment import Environment
 from chronik_store.errors import UnavailableError
+from chronik_store.log_store import LogStore
 from chronik_store.objectstore.retry import RetryingObjectStore
 from chronik_store.partition_log import PartitionLog
 
@@ -61,3 +64,29 @@ def test_in_an_outage_a_search_keeps_to_its_deadline(
     assert clock.now <= deadline_seconds
     # In half a deadline at least the records themselves are there, for the tail index.
     assert [hit.record.value for hit in found.hits] == ([b"hello"] if deadline_seconds else [])
+
+
+def test_a_deadline_is_for_all_partitions_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes all of its time leaves the others theirs, and nobody waits N times as long."""
+    clock, given = Clock(), list[float]()
+    search = PartitionLog.search
+
+    def slow(log: PartitionLog, query: str, *, deadline_seconds: float, **options: Any) -> Any:
+        given.append(deadline_seconds)
+        clock.now += deadline_seconds if len(given) == 1 else 1.0
+        return search(log, query, deadline_seconds=deadline_seconds, **options)
+
+    monkeypatch.setattr(PartitionLog, "search", slow)
+    config = LogConfig(pipeline_enabled=False, search_deadline_seconds=12)
+    with LogStore.open(tmp_path / "d", config=config, env=Environment(clock=clock)) as store:
+        store.create_topic("t", partitions=4)
+        store.search("t", "needle")
+        assert given == [3.0, 3.0, 4.0, 7.0]  # what one did not need goes to those behind it
+        given.clear()
+        store.search("t", "needle", deadline_seconds=2)
+        assert given == [0.5, 0.5, 0.25, 0.0]
+        for wrong in (-1, "1"):
+            with pytest.raises((TypeError, ValueError), match="seconds"):
+                store.search("t", "needle", deadline_seconds=wrong)
