@@ -10,6 +10,7 @@ import datetime as dt
 import functools
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -39,7 +40,8 @@ SCAN_RECORDS = 1000
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    if not loop.is_closed():
+    # Called by whoever commits: a loop that is closed, or closes now, is not their concern.
+    with suppress(RuntimeError):
         loop.call_soon_threadsafe(event.set)
 
 

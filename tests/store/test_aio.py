@@ -280,3 +280,17 @@ def test_the_log_of_a_deleted_topic_is_not_kept(tmp_path):
             assert kept is await store.partition("kept")
 
     run(main())
+
+
+def test_a_loop_that_closes_under_a_waiter_costs_no_appender(tmp_path, monkeypatch):
+    """It may close between any look at it and the call that would wake it."""
+    loop = asyncio.new_event_loop()
+    with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as log:
+        face = chronik.aio.AsyncPartitionLog(log)
+        loop.run_until_complete(face.read(0, wait_seconds=0.01))
+        loop.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "is_closed", lambda: False)
+            assert (0, 1, False) == log.append(b"a")
+            assert (1, 2, False) == log.append_nowait(b"b").result(20)
+        face._pool.close()
