@@ -40,7 +40,7 @@ SCAN_RECORDS = 1000
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    # Called by whoever commits: a loop that is closed, or closes now, is not their concern.
+    # Called by whoever commits: a loop that closes now keeps nobody else from being told.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(event.set)
 
