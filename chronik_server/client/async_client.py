@@ -48,6 +48,9 @@ from chronik_store.model import (
     to_us,
 )
 
+LANES_KEPT = 1024
+"""Partitions of which it is remembered how to append, though nothing is on its way there."""
+
 
 class AsyncClient:
     """A client of one cluster (or of one server). `async with` closes it.
@@ -151,6 +154,9 @@ class AsyncClient:
     def _overlapping(self, lane: Lane, acks: data.Acks) -> Overlapping:
         found = self._appends.get((lane, acks))
         if found is None:
+            if len(self._appends) >= LANES_KEPT:  # topics come and go
+                busy = [(key, each) for key, each in self._appends.items() if not each.is_idle]
+                self._appends = dict(busy)
             found = self._appends[lane, acks] = Overlapping(self.router, self.batching, lane, acks)
         return found
 

@@ -22,7 +22,7 @@ from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.producer import AsyncProducer, Placed
 from chronik_server.client.routing import Lane
 from chronik_store.batching import Appendable
-from chronik_store.errors import LogClosedError
+from chronik_store.errors import ConfigError, LogClosedError
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, Record
 
@@ -48,8 +48,15 @@ class _Loop:
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Run to its end; Ctrl-C gives up the wait and cancels the call. LogClosedError after, and
-        from, `stop`.
+        from, `stop`. ConfigError in the loop's own thread, which cannot wait for itself.
         """
+        if threading.current_thread() is self._thread:
+            call.close()
+            raise ConfigError(
+                "a callback of this client's futures runs in the client's own thread, which would "
+                "wait for itself: hand the call to another thread",
+                durability="not_durable",
+            )
         future = self.start(call)
         try:
             return future.result()
@@ -112,7 +119,8 @@ def _twin(
 class Client:
     """`AsyncClient`, blocking: the same calls, results and errors. Thread-safe. A context manager.
 
-    One background thread, which `close` ends; not for use after fork.
+    One background thread, which `close` ends; not for use after fork. Callbacks of its futures run
+    in that thread: calls from there are ConfigError.
     """
 
     def __init__(

@@ -105,7 +105,6 @@ class PartitionLane:
         self.offset = offset  # to be fetched next
         self.stop = stop
         self.ready: deque[_Answer] = deque()
-        self.room = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.taken: Taken | None = None
         self.rest: Iterator[StoredRecord] = iter(())  # of the piece that is being handed out
@@ -130,7 +129,6 @@ class PartitionLane:
         if taken is not None and self.handed_out < taken.stop:
             self.taken = taken._replace(offset=self.handed_out)
         while self.taken is None and self.ready:
-            self.room.set()
             self.taken = _opened(self, self.ready.popleft())
         return self.taken
 
@@ -236,16 +234,17 @@ class AsyncConsumer:
         self._begin(lane)
 
     def _begin(self, lane: PartitionLane) -> None:
-        lane.task = asyncio.create_task(self._fetch_on(lane))
+        """Fetch, unless that is being done, or there is nothing to fetch or no room."""
+        is_at_work = lane.task is not None and not lane.task.done()
+        if not (is_at_work or lane.at_end or lane.failed or len(lane.ready) >= ANSWERS_AHEAD):
+            lane.task = asyncio.create_task(self._fetch_on(lane))
 
     # --- reading ahead ---------------------------------------------------------------------------
 
     async def _fetch_on(self, lane: PartitionLane) -> None:
+        """Ends when there is no room: no task waits for a consumer that nobody iterates."""
         try:
-            while not lane.at_end:
-                while len(lane.ready) >= ANSWERS_AHEAD:
-                    lane.room.clear()
-                    await lane.room.wait()
+            while not lane.at_end and len(lane.ready) < ANSWERS_AHEAD:
                 await self._fetch(lane)
         except ChronikError as error:
             lane.failed = error
@@ -310,6 +309,7 @@ class AsyncConsumer:
                 except CorruptionError:
                     await self.seek(lane.partition, lane.handed_out)
                     raise
+                self._begin(lane)
                 if taken is not None:
                     # To the end of the row: one that is always ready does not starve others.
                     self._lanes[lane.partition] = self._lanes.pop(lane.partition)

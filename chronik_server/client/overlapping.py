@@ -148,6 +148,11 @@ class Overlapping:
             return self._lanes[-1]
         return min(self._lanes, key=lambda sender: sender.queued_bytes)
 
+    @property
+    def is_idle(self) -> bool:
+        """Every call has its outcome."""
+        return not self._calls and not self._ahead
+
     async def close(self) -> None:
         """See everything through."""
         if self._calls:

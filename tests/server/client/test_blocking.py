@@ -15,7 +15,7 @@ import pytest
 
 from chronik_server.client import AsyncClient, Client, ClientOptions
 from chronik_server.protocol.data import Fetch, Produce
-from chronik_store.errors import LogClosedError
+from chronik_store.errors import ConfigError, LogClosedError
 from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, run, serving
 
@@ -177,3 +177,27 @@ def test_a_call_of_the_async_client_that_connects_ends_as_closed() -> None:
 def test_a_blocking_call_has_the_signature_of_its_twin() -> None:
     assert inspect.signature(Client.append) == inspect.signature(AsyncClient.append)
     assert not inspect.iscoroutinefunction(Client.append)
+
+
+def test_a_call_from_a_callback_of_the_client_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    def work(address: str, _: Any, __: asyncio.AbstractEventLoop) -> None:
+        with Client(address, options=QUICK) as client:
+            client.create_topic("events")
+            outcomes: list[BaseException | None] = []
+            told = threading.Event()
+
+            def call(_: object) -> None:
+                for each in (client.ping, client.close, lambda: client.append("events", b"y")):
+                    try:
+                        each()
+                    except ConfigError as error:
+                        outcomes.append(error)
+                told.set()
+
+            with client.producer("events") as producer:
+                producer.append(b"x").add_done_callback(call)
+                assert told.wait(10)
+            assert 3 == len(outcomes)
+            assert 1 == client.append("events", b"y").base_offset
+
+    against_a_server(tmp_path, work)

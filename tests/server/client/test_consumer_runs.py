@@ -4,6 +4,7 @@ checked.
 
 import asyncio
 import dataclasses
+import gc
 
 import pytest
 
@@ -407,3 +408,25 @@ def test_where_a_consumer_begins_is_said_once_and_in_known_words(tmp_path, argum
                 await client.consumer("events", **arguments)
 
     run(main())
+
+
+def test_a_consumer_that_is_left_alone_ends_by_itself(tmp_path):
+    """Without a word about tasks that nobody ended."""
+
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 2, 300)
+            said, before = [], asyncio.all_tasks()
+            asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
+            consumer = await client.consumer("events", fetch_bytes=1000)
+            async for _ in consumer:
+                break
+            fetching = asyncio.all_tasks() - before
+            del consumer
+            async with asyncio.timeout(5):
+                await asyncio.gather(*fetching)
+            fetching.clear()
+            gc.collect()
+            return said
+
+    assert [] == run(main())

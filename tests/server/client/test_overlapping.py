@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from chronik_server.client import async_client
 from chronik_server.client.fetching import batches_of
 from chronik_server.client.overlapping import GATHER_BYTES
 from chronik_server.protocol.data import Fetch
@@ -143,3 +144,24 @@ def test_closing_sees_through_what_has_gathered(tmp_path):
             return await asyncio.gather(*tasks)
 
     assert list(range(9)) == [place.base_offset for place in run(main())]
+
+
+def test_what_is_remembered_of_partitions_is_bounded(tmp_path, monkeypatch):
+    """Topics come and go, and a client may live for years."""
+    monkeypatch.setattr(async_client, "LANES_KEPT", 3)
+
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events", partitions=20)
+            appends = [client.append("events", b"%d" % n, partition=n) for n in range(10)]
+            first = await asyncio.gather(*appends)  # nobody who is busy is forgotten
+            kept = []
+            for number in range(10, 20):
+                await client.append("events", b"more", partition=number)
+                kept.append(len(client._appends))
+            return first, kept
+
+    first, kept = run(main())
+
+    assert [(0, 1, False)] * 10 == first
+    assert 3 >= max(kept)
