@@ -10,7 +10,9 @@ Invariant: one event loop, and nothing on it blocks.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+from collections.abc import Callable
 
 import chronik_store
 from chronik_server.addresses import Address
@@ -18,6 +20,7 @@ from chronik_server.answer_room import AnswerBudget
 from chronik_server.backend import Backend
 from chronik_server.config import ServerConfig
 from chronik_server.handlers import Handlers
+from chronik_server.handshakes import Handshakes
 from chronik_server.metrics import ServerMetrics
 from chronik_server.protocol.frames import READ_BYTES
 from chronik_server.session import Session
@@ -57,6 +60,7 @@ class Server:
         self._one_less = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
         self._listener: asyncio.Server | None = None
+        self._handshakes: Handshakes | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
     async def start(self) -> Address:
@@ -67,15 +71,21 @@ class Server:
         config = self.config
         config.check_exposure()
         self.loop = asyncio.get_running_loop()
-        context = None if config.tls is None else config.tls.server_context()
+        accepted: Callable[[], asyncio.BaseProtocol] = functools.partial(Session, self)
+        if config.tls is not None:
+            self._handshakes = Handshakes(
+                config.tls.server_context(),
+                config.greeting_seconds,
+                is_full=lambda: self.connections >= config.connections_max,
+                refused=lambda reason: self.metrics.refused.labels(reason).inc(),
+                session=accepted,
+            )
+            accepted = self._handshakes.accepted
         try:
             self._listener = await self.loop.create_server(
-                lambda: Session(self),
+                accepted,
                 config.listen.host,
                 config.listen.port,
-                ssl=context,
-                # Until it is over there is no session whose patience would be at an end.
-                ssl_handshake_timeout=None if context is None else config.greeting_seconds,
                 backlog=BACKLOG,
                 start_serving=False,  # nobody is heard before the backend can answer
             )
@@ -88,6 +98,11 @@ class Server:
         self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check_sessions)
         logger.info("node %s listens on %s", config.node_id, address)
         return address
+
+    @property
+    def connections(self) -> int:
+        """Open now, those that still shake hands included."""
+        return len(self.sessions) + (0 if self._handshakes is None else len(self._handshakes))
 
     def _check_sessions(self) -> None:
         now = self.loop.time()
@@ -102,6 +117,8 @@ class Server:
         self.stopping = True
         if self._listener is not None:
             self._listener.close()
+        if self._handshakes is not None:
+            await self._handshakes.stop()
         tasks = [task for session in self.sessions for task in session.end_waits()]
         if tasks:
             await asyncio.wait(tasks, timeout=self.config.shutdown_seconds)

@@ -9,8 +9,10 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient, ClientOptions
@@ -23,6 +25,7 @@ from chronik_server.protocol.events import Closed, Event, Failure, Request, Resp
 from chronik_server.protocol.frames import FrameKind, encode_frame
 from chronik_server.protocol.states import Side
 from chronik_server.protocol.verbs import Verb
+from chronik_server.server import Server
 from chronik_server.tls import TlsOptions
 from chronik_store.errors import ChronikError, ConfigError, CorruptionError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch
@@ -405,6 +408,69 @@ def test_22_a_handshake_that_never_comes_is_hung_up_on(tmp_path: Path) -> None:
             writer.close()
 
     run(main())
+
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=["asyncio", "uvloop"])
+def test_who_shakes_hands_counts_as_a_connection(tmp_path: Path, new_loop: Any) -> None:
+    files = certificates(tmp_path)
+    tls = TlsOptions(certificate=files["server.pem"], key=files["server.key"])
+    options = ClientOptions(tls=TlsOptions(ca=files["ca.pem"]), connect_seconds=2, retry_seconds=0)
+
+    async def ask(address: str) -> object:
+        async with AsyncClient(address, options=options) as client:
+            return await client.topics()
+
+    def refused(server: Server, reason: str) -> float:
+        return server.metrics.refused.labels(reason)._value.get()
+
+    async def main() -> None:
+        async with serving(tmp_path / "d", tls=tls, connections_max=3, greeting_seconds=1.0) as (
+            server,
+            address,
+        ):
+            host, _, port = address.rpartition(":")
+            for _ in range(5):  # whoever hangs up makes room
+                mute = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+                assert () == await ask(address)
+                for _, writer in mute:
+                    writer.close()
+                async with asyncio.timeout(5):
+                    await asyncio.gather(*(reader.read() for reader, _ in mute))
+            await asyncio.sleep(0.1)
+            assert 0 == server.connections
+            assert 0 == refused(server, "connections")
+
+            mute = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            assert 3 == server.connections
+            with pytest.raises(ConnectionLostError):
+                await ask(address)
+            assert 1 == refused(server, "connections")
+            assert 0 == refused(server, "greeting")
+            async with asyncio.timeout(5):  # and their time is bounded
+                await asyncio.gather(*(reader.read() for reader, _ in mute))
+            assert 3 == refused(server, "greeting")
+            assert () == await ask(address)
+            for _, writer in mute:
+                writer.close()
+
+            plain, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            async with asyncio.timeout(5):
+                await plain.read()
+            writer.close()
+            assert 4 == refused(server, "greeting")
+
+            mute = [await asyncio.open_connection(host, int(port))]
+        async with asyncio.timeout(5):  # a server that stops waits for nobody's handshake
+            await mute[0][0].read()
+        mute[0][1].close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_20_an_empty_token_is_no_token() -> None:
