@@ -155,8 +155,7 @@ class AsyncClient:
         found = self._appends.get((lane, acks))
         if found is None:
             if len(self._appends) >= LANES_KEPT:  # topics come and go
-                busy = [(key, each) for key, each in self._appends.items() if not each.is_idle]
-                self._appends = dict(busy)
+                self._appends = {at: each for at, each in self._appends.items() if each.is_busy}
             found = self._appends[lane, acks] = Overlapping(self.router, self.batching, lane, acks)
         return found
 
@@ -323,9 +322,8 @@ class AsyncClient:
         Times are aware datetimes or microseconds since 1970 UTC. QueryError, TopicNotFoundError;
         UnavailableError when `require_complete` and something could not be searched.
         """
-        for name, offset in (("start", start), ("stop", stop)):
-            if offset is not None:
-                check_offset(offset, name)
+        check_offset(start or 0, "start")
+        check_offset(stop or 0, "stop")
         question = data.Search(
             topic,
             query,
@@ -348,10 +346,8 @@ class AsyncClient:
     async def cursor_offset(self, topic: str, name: str, *, partition: int = 0) -> int | None:
         """Where a named reader stands; None if it was never committed."""
         question = data.GetCursor(topic, partition, name)
-        found: data.CursorPlace = (
-            await self.router.ask_leader((topic, partition), question)
-        ).message
-        return found.offset
+        answer = await self.router.ask_leader((topic, partition), question)
+        return cast("data.CursorPlace", answer.message).offset
 
     async def commit_cursor(
         self, topic: str, name: str, next_offset: int, *, partition: int = 0, reset: bool = False
@@ -364,10 +360,8 @@ class AsyncClient:
     async def delete_cursor(self, topic: str, name: str, *, partition: int = 0) -> bool:
         """Forget a cursor; False if there was none."""
         message = data.DeleteCursor(topic, partition, name)
-        found: data.CursorDeleted = (
-            await self.router.ask_leader((topic, partition), message)
-        ).message
-        return found.existed
+        answer = await self.router.ask_leader((topic, partition), message)
+        return cast("data.CursorDeleted", answer.message).existed
 
     # --- upkeep ----------------------------------------------------------------------------------
 

@@ -149,9 +149,9 @@ class Overlapping:
         return min(self._lanes, key=lambda sender: sender.queued_bytes)
 
     @property
-    def is_idle(self) -> bool:
-        """Every call has its outcome."""
-        return not self._calls and not self._ahead
+    def is_busy(self) -> bool:
+        """Some call has no outcome yet."""
+        return bool(self._calls) or self._ahead > 0
 
     async def close(self) -> None:
         """See everything through."""
