@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import random
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -32,17 +32,6 @@ def test_the_example_does_what_it_says(tmp_path, monkeypatch):
     assert "tiered 2" in lines[3]
 
 
-def free_ports(count: int) -> int:
-    """The first of so many free ports in a row."""
-    while True:
-        first = random.randrange(20_000, 32_000)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                listener = stack.enter_context(socket.socket())
-                listener.bind(("127.0.0.1", port))
-            return first
-
-
 @pytest.mark.cluster
 @pytest.mark.timeout(200)
 def test_the_five_lines_lose_nothing_when_they_are_pasted(tmp_path):
@@ -51,7 +40,7 @@ def test_the_five_lines_lose_nothing_when_they_are_pasted(tmp_path):
     (block, *_) = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
     *commands, shown = block.splitlines()
     assert 5 == len(commands)
-    port = free_ports(3)
+    port, *_ = free_ports(3)
     text = "\n".join(command.removeprefix("$ ") for command in commands)
     text = text.replace("/tmp/", f"{tmp_path}/").replace("-f three", f"-f {tmp_path}/three")
     for at in range(3):

@@ -15,7 +15,7 @@ import pytest
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_cluster import last_words
 from chronik_store.cli import main
-from tests.cluster.processes import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

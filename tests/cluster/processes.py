@@ -2,22 +2,23 @@
 
 Place: under every test of this folder. Promise: each wait has an end and says what it waited for;
 leaving `with Cluster(...)` ends every process that it started, also after a failure, by its own
-process object. Invariant: ports lie below the range from which the system takes ports for outgoing
-connections, so that a node that is down finds its port free when it comes back.
+process object. Invariant: each cluster has a name of its own, so that a node never takes one of
+another test, at a port that was somebody else's, for one of its own.
 """
 
 import contextlib
 import json
 import os
-import random
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 120.0
@@ -32,18 +33,6 @@ SMALL = {
 }
 """Settings of all nodes unless a test says otherwise."""
 OURS = ("CHRONIK_", "S3_", "OBJECT_STORE_", "LOCAL_STORAGE_")
-
-
-def free_port():
-    """A port that nothing listens on and that no outgoing connection is given."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def eventually(look, seconds, what):
@@ -184,7 +173,8 @@ class Cluster:
         self.bucket = bucket
         self.network = network
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        self.environ = {**clean, **SMALL, **bucket.environ, **settings}
+        name = {"CHRONIK_CLUSTER_NAME": f"test-{secrets.token_hex(4)}"}
+        self.environ = {**clean, **SMALL, **name, **bucket.environ, **settings}
         self.nodes = [Node(self, str(number + 1)) for number in range(nodes)]
         self.peers = ",".join(f"{node.id}@{node.address}" for node in self.nodes)
         """As CHRONIK_PEERS: the first nodes."""

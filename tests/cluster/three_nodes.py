@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,22 +12,13 @@ from types import TracebackType
 from typing import Self
 
 from chronik_server.client import ClientOptions
+from tests.ports import free_ports
 
 OPTIONS = ClientOptions(connect_seconds=2, request_seconds=5, retry_seconds=20)
 SETTINGS = {
     "CHRONIK_SEGMENT_BYTES": "20000",
     "CHRONIK_WAL_INDEXING_INTERVAL": "0.3",
-    "CHRONIK_CLUSTER_NAME": "test",
 }
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Cluster:
@@ -39,7 +30,8 @@ class Cluster:
             str(number): f"127.0.0.1:{port}" for number, port in enumerate(free_ports(3), 1)
         }
         self.bucket = path / "bucket"
-        self._settings = {**SETTINGS, **settings}
+        name = {"CHRONIK_CLUSTER_NAME": f"test-{secrets.token_hex(4)}"}
+        self._settings = {**SETTINGS, **name, **settings}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property

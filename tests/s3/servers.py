@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,10 @@ import botocore.session
 from botocore.config import Config
 
 from chronik_store.config import S3Options
+from tests.ports import free_port
 
 ACCESS_KEY, SECRET_KEY = "testaccess", "testsecretkey"
 RGW_SCRIPT = Path(__file__).with_name("ceph_rgw.sh")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until_up(url, seconds, process=None):

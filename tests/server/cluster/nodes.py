@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from chronik_server.server import Server
 from chronik_store.clock import SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
+from tests.ports import free_ports
 
 
 @dataclass
@@ -32,15 +32,6 @@ class InProcess:
     def leads(self, topic: str) -> bool:
         part = self.backend.known_partition(topic, 0)
         return part is not None and bool(part.consensus.is_ready)
-
-
-def free_ports(count: int) -> list[int]:
-    """That nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return found
 
 
 def _failed(error: BaseException) -> None:
