@@ -140,6 +140,18 @@ class PeerLinks:
             self.left(peer, channel)
             channel.close()
 
+    def check_only(self, peer: PeerIdentity) -> None:
+        """IdentityMismatchError while another directory is connected under this node's id: until
+        the registry says whose the id is, two would cut off each other for ever.
+        """
+        here = self.known.get(peer.node_id)
+        if here is None or here.node_uuid == peer.node_uuid or not self.is_connected(peer.node_id):
+            return
+        raise IdentityMismatchError(
+            f"node id {peer.node_id} is connected as directory {here.node_uuid}, not "
+            f"{peer.node_uuid}: give each node an id of its own, and each cluster a name"
+        )
+
     def joined(self, peer: PeerIdentity, link: Link) -> None:
         """A node is connected, by us or by itself."""
         old = self._links.get(peer.node_id)

@@ -374,6 +374,7 @@ class RaftBackend:
                 f"node id {peer.node_id} belongs to directory {known.node_uuid}: a node that lost "
                 "its disk comes back under a new id"
             )
+        self._peers.check_only(peer)
 
     def _take(self, sender: str, report: NodeReport) -> None:
         self._steward.take(sender, report)

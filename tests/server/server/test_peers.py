@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from chronik_server.protocol.states import Side
 from chronik_server.raft import messages
 from chronik_server.raft.messages import Beat
 from chronik_server.turn import Turn
+from chronik_store.errors import IdentityMismatchError
 from tests.server.serving import run
 
 OWN = PeerIdentity("0" * 32, "1", "1" * 32, "2" * 32)
@@ -93,6 +95,24 @@ def test_a_new_link_is_not_cut_for_the_silence_of_the_one_before(
         links.left(PEER, new)
         await asyncio.sleep(0.1)
         assert not new.cut  # it has ended: nobody looks any more
+
+    run(main())
+
+
+def test_two_directories_under_one_id_do_not_cut_each_other_off() -> None:
+    """Two clusters of one name, one of which has a node where the other lost one."""
+
+    async def main() -> None:
+        links, wire = links_of(), Wire()
+        stranger = replace(PEER, node_uuid="5" * 32)
+        links.check_only(PEER)
+        links.joined(PEER, wire)
+        links.check_only(replace(PEER, boot_id="6" * 32))  # started anew
+        with pytest.raises(IdentityMismatchError, match="give each node an id of its own"):
+            links.check_only(stranger)
+        assert not wire.cut
+        links.left(PEER, wire)
+        links.check_only(stranger)  # whoever it is, nobody else is there
 
     run(main())
 
