@@ -115,7 +115,7 @@ async def serve(
         sys.stdout.flush()
         await stop.wait()
     finally:
-        health.stop()
+        await asyncio.to_thread(health.stop)
         await server.stop()
     if fatal and isinstance(fatal[0], NodeRemovedError):
         say(f"chronik: {fatal[0]}")

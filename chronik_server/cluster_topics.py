@@ -188,8 +188,12 @@ class ClusterTopics:
             )
         place = topic.places[number]
         if self._raft.node_id in place.holders:
+            fault = self._hosting.unopened.get((name, number))
             raise UnavailableError(
-                f"{name}/{number} is being opened here; ask again", durability="not_durable"
+                f"{name}/{number} is being opened here; ask again"
+                if fault is None
+                else f"{name}/{number} cannot be opened here: {fault}",
+                durability="not_durable",
             )
         leader, _ = self.leader_of(topic, number)
         raise NotLeaderError(

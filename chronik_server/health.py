@@ -12,9 +12,10 @@ import asyncio
 import concurrent.futures
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -40,6 +41,17 @@ class _Handler(WSGIRequestHandler):
 class _Listener(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def server_bind(self) -> None:
+        """Without asking a name server, on the event loop, what this machine is called."""
+        TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+        self.setup_environ()
+
+
+class _Listener6(_Listener):
+    address_family = socket.AF_INET6
+
 
 class Health:
     """The HTTP side of one server."""
@@ -54,8 +66,9 @@ class Health:
     def start(self, address: Address) -> Address:
         """Listen; returns the address with its port. ConfigError when it cannot be had."""
         try:
+            kind = _Listener6 if ":" in address.host else _Listener
             self._listener = make_server(
-                address.host, address.port, self.application, _Listener, _Handler
+                address.host, address.port, self.application, kind, _Handler
             )
         except OSError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from error
@@ -65,7 +78,7 @@ class Health:
         return Address(address.host, self._listener.server_port)
 
     def stop(self) -> None:
-        """Stop listening. Idempotent."""
+        """Stop listening. Idempotent. Waits for the thread, so not on the event loop."""
         if self._listener is not None:
             self._listener.shutdown()
             self._listener.server_close()

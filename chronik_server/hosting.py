@@ -58,6 +58,8 @@ class Hosting:
         on_full: Callable[[RaftPartition], None],
     ) -> None:
         self.partitions: dict[Lane, RaftPartition] = {}
+        self.unopened: dict[Lane, str] = {}
+        """Partitions that should run here and cannot, and why."""
         self._topic_ids: dict[Lane, str] = {}
         self._store = store
         self._face = face
@@ -76,6 +78,8 @@ class Hosting:
         """Id of the topic of which a partition is being made here."""
         self._seen = -1
         """The fold that everything here agrees with."""
+        self._said: set[str] = set()
+        """Faults of the last reconciliation, which are not logged again while they last."""
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         job = self._loop.run_in_executor(None, functools.partial(function, *arguments))
@@ -110,30 +114,36 @@ class Hosting:
         if state.offset == self._seen or state.offset < await self._told_of():
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
-        offset, fine, before = state.offset, True, self._folded
+        offset, faults, before = state.offset, set[str](), self._folded
         self.close_stale(state)
         for topic in list(state.deleting.values()):
-            fine &= await self._try(self._delete, topic)
+            faults.add(await self._fault(self._delete, topic))
         if state.offset >= self._folded:
             for found in await self._run(replicated.local_partitions, self._store):
-                fine &= await self._try(self._leave, state, found)
-        until = state.offset
+                faults.add(await self._fault(self._leave, state, found))
+        until, unopened = state.offset, {}
         for _, name, partition in sorted(
             (place.version, topic.name, partition)
             for topic in state.topics.values()
             for partition, place in enumerate(topic.places)
         ):
-            fine &= await self._try(self._hold, state, name, partition, (before, until))
-        if fine:
+            unopened[name, partition] = await self._fault(
+                self._hold, state, name, partition, (before, until)
+            )
+        self.unopened = {lane: fault for lane, fault in unopened.items() if fault}
+        self._said = {*faults, *unopened.values()} - {""}
+        if not self._said:
             self._seen = offset
 
-    async def _try(self, step: Callable[..., Any], *arguments: Any) -> bool:
+    async def _fault(self, step: Callable[..., Any], *arguments: Any) -> str:
+        """What is in the way of a step; "" when it was done."""
         try:
             await step(*arguments)
         except ChronikError as error:
-            logger.warning("%s", error)
-            return False
-        return True
+            if str(error) not in self._said:
+                logger.warning("%s", error)
+            return str(error)
+        return ""
 
     def running(self, topic: Topic, partition: int) -> RaftPartition | None:
         """The partition of this topic, and not of a namesake, if its group runs here."""

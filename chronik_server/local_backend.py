@@ -151,6 +151,8 @@ class LocalBackend:
             await self._store.delete_topic(topic)
         finally:
             self._deleting[topic] -= 1
+            if not self._deleting[topic]:
+                del self._deleting[topic]
             self._forget(topic)
 
     def _forget(self, topic: str) -> None:
@@ -213,7 +215,7 @@ class LocalBackend:
         status = await self._store.status()
         parts = tuple(part for part in status.partitions if topic in {None, part.topic})
         if topic is not None and not parts:
-            raise TopicNotFoundError(f"no topic {topic!r} here", topic=topic)
+            await self._info(topic)  # one of which nothing can be opened is there all the same
         node = self.identity.node_id
         roles = tuple(PartitionRole(p.topic, p.partition, "leader", 0, node) for p in parts)
         return StatusFound(dataclasses.replace(status, partitions=parts), roles, node)
@@ -261,7 +263,9 @@ class LocalBackend:
                   if p.last_error is not None]  # fmt: skip
         stuck = [fault for fault in faults if "poisoned" in fault]
         tiering = [fault for fault in faults if "poisoned" not in fault]
-        return Check("wal", "; ".join(stuck)), Check("tiering", "; ".join(tiering))
+        return Check("wal", "; ".join((*stuck, *status.unavailable))), Check(
+            "tiering", "; ".join(tiering)
+        )
 
     async def close(self) -> None:
         """See `Backend`."""

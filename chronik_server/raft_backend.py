@@ -47,7 +47,7 @@ from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, IdentityMismatchError
 from chronik_store.format.checksum import Buffer, content_hash
 from chronik_store.log_store import LogStore
-from chronik_store.model import PipelineReport, SearchResult, TopicInfo
+from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
 
 logger = logging.getLogger("chronik_server.cluster")
 
@@ -289,9 +289,11 @@ class RaftBackend:
             for key, part in sorted(self._hosting.partitions.items())
             if topic in {None, key[0]}
         )
-        return StatusFound(
-            dataclasses.replace(status, partitions=parts), roles, self.identity.node_id
-        )
+        found = dataclasses.replace(status, partitions=parts, unavailable=self._unavailable(status))
+        return StatusFound(found, roles, self.identity.node_id)
+
+    def _unavailable(self, status: StoreStatus) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*status.unavailable, *self._hosting.unopened.values())))
 
     async def run_pipeline(self) -> PipelineReport:
         """See `Backend`."""
@@ -342,7 +344,7 @@ class RaftBackend:
             if part.consensus.leader is None
         ]
         return (
-            Check("log", "; ".join((*faults, *status.unavailable))),
+            Check("log", "; ".join((*faults, *self._unavailable(status)))),
             Check("metadata", self._metadata_fault()),
             Check("leaders", "nobody leads " + ", ".join(leaderless) if leaderless else ""),
         )

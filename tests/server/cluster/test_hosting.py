@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from chronik_server.addresses import Address
+from chronik_server.client import AsyncClient
 from chronik_server.hosting import FOLDED_NAME, TOLD_NAME, Hosting, group_of
 from chronik_server.metadata import METADATA_TOPIC, Metadata
 from chronik_server.metadata_commands import (
@@ -27,6 +29,8 @@ from chronik_store.environment import Environment
 from chronik_store.errors import UnavailableError
 from chronik_store.log_store import LogStore
 from chronik_store.replicated import has_partition, open_as_node, remembered
+from tests.server.cluster.nodes import InProcess, free_ports, start
+from tests.server.serving import QUICK, run
 
 CLUSTER, A, B, LOG = "ee" * 16, "aa" * 16, "bb" * 16, "cc" * 16
 EVENTS = MakeTopic("events", A, (LOG, "dd" * 16), 2, (("1", "2"), ("2", "3")))
@@ -447,3 +451,40 @@ def test_the_fold_may_go_on_while_a_partition_is_made(tmp_path: Path) -> None:
         assert (A,) == here.hosting.cleared(state)
 
     on_node(tmp_path, act)
+
+
+def test_a_partition_that_cannot_be_opened_is_said_where_people_look(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """/ready, the metrics, and whoever asks for its records: not "is being opened" for ever."""
+    peers = (("1", Address("127.0.0.1", free_ports(1)[0])),)
+
+    async def live(act: Callable[[InProcess, AsyncClient], Awaitable[None]]) -> None:
+        node = await start(tmp_path, "1", peers)
+        async with AsyncClient(node.address, options=QUICK) as client:
+            await act(node, client)
+        await node.server.stop()
+
+    async def store(_: InProcess, client: AsyncClient) -> None:
+        await client.create_topic("events")
+        await client.append("events", b"x")
+
+    async def look(node: InProcess, client: AsyncClient) -> None:
+        with pytest.raises(UnavailableError, match=r"cannot be opened here.* bring wal/events/0"):
+            await client.read("events", 0)
+        faults = {check.name: check.fault for check in await node.backend.checks()}
+        assert "events/0 is gone" in faults["log"]
+        (said,) = (await client.status()).store.unavailable
+        assert "events/0 is gone" in said
+        logged = [each for each in caplog.messages if "events/0 is gone" in each]
+        assert 1 == len(logged), "once, not at every look"
+        await client.delete_topic("events")
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if not (await client.status()).store.unavailable:
+                break
+        assert "" == {check.name: check.fault for check in await node.backend.checks()}["log"]
+
+    run(live(store))
+    shutil.rmtree(tmp_path / "1" / "wal" / "events")
+    run(live(look))

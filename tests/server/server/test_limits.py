@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import uvloop
 
 from chronik_server.addresses import Address, parse_address
+from chronik_server.cli_serve import serve
 from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.errors import ConnectionLostError, UnauthenticatedError
@@ -27,9 +29,10 @@ from chronik_server.protocol.states import Side
 from chronik_server.protocol.verbs import Verb
 from chronik_server.server import Server
 from chronik_server.tls import TlsOptions
+from chronik_store.cli.session import Session
 from chronik_store.errors import ChronikError, ConfigError, CorruptionError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch
-from tests.server.serving import QUICK, connected, run, serving
+from tests.server.serving import LOG, QUICK, connected, run, serving
 
 
 class Raw:
@@ -392,6 +395,52 @@ def test_health_says_what_is(tmp_path: Path) -> None:
             code, said = await asyncio.to_thread(get, base + "/ready")
             assert (503, True) == (code, "is closed" in json.loads(said)["store"])
             await asyncio.to_thread(health.stop)
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_health_asks_nobody_what_the_machine_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """A name server that is away would hold the event loop of a node that has just started."""
+
+    def hanging(*_: object) -> str:
+        raise AssertionError("a name server is asked")
+
+    monkeypatch.setattr("socket.getfqdn", hanging)
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, _):
+            health = Health(server, asyncio.get_running_loop())
+            address = health.start(Address(host, 0))
+            _, writer = await asyncio.open_connection(address.host, address.port)
+            writer.close()
+            await asyncio.to_thread(health.stop)
+
+    run(main())
+
+
+def test_a_node_that_stops_does_not_hold_its_loop_for_the_sake_of_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its appends are seen through meanwhile, and it beats."""
+    stop, threads = Health.stop, []
+
+    def watched(health: Health) -> None:
+        threads.append(threading.current_thread())
+        stop(health)
+
+    monkeypatch.setattr(Health, "stop", watched)
+    free = Address("127.0.0.1", 0)
+    config = ServerConfig(data_dir=str(tmp_path), listen=free, health_listen=free)
+
+    async def main() -> None:
+        asked = asyncio.Event()
+        asked.set()
+        assert 0 == await serve(Session(), config, LOG, asked)
+        assert threading.current_thread() not in threads
+        assert 1 == len(threads)
 
     run(main())
 

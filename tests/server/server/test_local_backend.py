@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chronik_server.local_backend import LocalBackend
+from chronik_store.errors import TopicNotFoundError
 from tests.server.serving import connected, run
 
 
@@ -55,5 +56,45 @@ def test_6_who_asks_while_a_topic_is_deleted_leaves_nothing_for_the_next_one(
             await client.append("t", [b"new"])
             assert [b"new"] == [each.value for each in (await client.read("t", 0)).records]
             assert backend.known_partition("t", 0) is await backend.partition("t", 0)
+
+    run(main())
+
+
+def test_a_partition_that_cannot_be_opened_is_not_a_topic_that_is_not_there(tmp_path: Path) -> None:
+    async def make() -> None:
+        async with connected(tmp_path) as (_, client):
+            for topic in ("good", "bad"):
+                await client.create_topic(topic)
+                await client.append(topic, b"x" * 1000)
+
+    async def look() -> None:
+        async with connected(tmp_path) as (server, client):
+            faults = {check.name: check.fault for check in await server.backend.checks()}
+            assert "may have lost acknowledged entries" in faults["wal"]
+            (said,) = (await client.status("bad")).store.unavailable
+            assert "may have lost acknowledged entries" in said
+            assert 1 == len((await client.status("good")).store.partitions)
+            with pytest.raises(TopicNotFoundError):
+                await client.status("neither")
+
+    run(make())
+    for path in (tmp_path / "wal" / "bad").rglob("wal_*"):
+        with path.open("r+b") as file:
+            file.seek(100)
+            file.write(b"\xff" * 200)
+    run(look())
+
+
+def test_nothing_is_kept_of_topics_that_are_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            backend = server.backend
+            assert isinstance(backend, LocalBackend)
+            for number in range(3):
+                await client.create_topic(f"t{number}")
+                await client.append(f"t{number}", b"x")
+                await client.delete_topic(f"t{number}")
+            assert not backend._deleting
+            assert not backend._partitions
 
     run(main())
