@@ -133,15 +133,26 @@ class Pipeline:
             self._changed.notify_all()
 
     def _enter(self, partition: Partition) -> Lane | None:
-        """The partition's lane, for this run alone; None: it is closed, so there is none."""
+        """The partition's lane, for this run alone; None: it is closed, so there is none.
+
+        In order of arrival: a loop of runs over a backlog would keep everybody else out.
+        """
+        mine = object()
         with self._changed:
-            while not partition.closed:
-                lane = self._lanes.setdefault(_name(partition), Lane())
-                if not lane.busy:
-                    lane.busy = True
-                    return lane
-                self._changed.wait()
-        return None
+            if partition.closed:
+                return None
+            lane = self._lanes.setdefault(_name(partition), Lane())
+            lane.queue.append(mine)
+            try:
+                while lane.busy or lane.queue[0] is not mine:
+                    self._changed.wait()
+                    if partition.closed:
+                        return None
+                lane.busy = True
+                return lane
+            finally:
+                lane.queue.remove(mine)
+                self._changed.notify_all()
 
     def _leave(self, lane: Lane) -> None:
         with self._changed:

@@ -8,7 +8,7 @@ holds hints only: losing it (a restart) costs work done twice, never a decision 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ class Lane:
     """What the pipeline remembers of one partition from run to run."""
 
     busy: bool = False
+    queue: deque[object] = field(default_factory=deque)
+    """Who waits for a run, in order of arrival."""
     open_seen: tuple[int, float] | None = None
     """First index of the open segment, and when (monotonic seconds) it first had records."""
     written: dict[int, tuple[SegmentInfo, tuple[ProducerEntry, ...]]] = field(default_factory=dict)

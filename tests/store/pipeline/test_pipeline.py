@@ -129,6 +129,34 @@ def test_runs_of_one_partition_wait_for_each_other(
     assert max(most) == 1
 
 
+def test_who_waits_for_a_run_is_not_overtaken_by_a_loop_of_runs(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline with a backlog runs at once again; whoever asked meanwhile waited for its end."""
+    inside, go = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def seal(_turn: Any) -> None:
+        ran.append(threading.current_thread().name)
+        inside.set()
+        assert go.wait(30)
+
+    with_stage(monkeypatch, "seal", seal)
+    process = kit.World().open()
+    loop = threading.Thread(target=lambda: [process.run() for _ in range(20)], name="loop")
+    other = threading.Thread(target=process.run, name="other")
+    loop.start()
+    assert inside.wait(30)
+    other.start()
+    other.join(0.2)
+    assert ran == ["loop"]
+    go.set()
+    for thread in (loop, other):
+        thread.join(30)
+    assert ran[:3] == ["loop", "other", "loop"]
+    assert len(ran) == 21
+
+
 def test_runs_of_two_partitions_do_not_wait_for_each_other(
     kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
