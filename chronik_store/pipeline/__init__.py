@@ -137,22 +137,22 @@ class Pipeline:
 
         In order of arrival: a loop of runs over a backlog would keep everybody else out.
         """
-        mine = object()
+        mine, lane = object(), None
         with self._changed:
-            if partition.closed:
-                return None
-            lane = self._lanes.setdefault(_name(partition), Lane())
-            lane.queue.append(mine)
             try:
-                while lane.busy or lane.queue[0] is not mine:
+                while not partition.closed:
+                    if lane is None:
+                        lane = self._lanes.setdefault(_name(partition), Lane())
+                        lane.queue.append(mine)
+                    if not lane.busy and lane.queue[0] is mine:
+                        lane.busy = True
+                        return lane
                     self._changed.wait()
-                    if partition.closed:
-                        return None
-                lane.busy = True
-                return lane
+                return None
             finally:
-                lane.queue.remove(mine)
-                self._changed.notify_all()
+                if lane is not None:
+                    lane.queue.remove(mine)
+                    self._changed.notify_all()
 
     def _leave(self, lane: Lane) -> None:
         with self._changed:
