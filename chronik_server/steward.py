@@ -139,7 +139,8 @@ class Steward:
             self._settled.clear()
             self._cleared.clear()
             self._stopped.clear()
-            return
+            self._sweeps = {each: sweep for each, sweep in self._sweeps.items() if not sweep.done()}
+            return  # who leads now sees to it
         if not self._group.is_current:
             return
         for duty in (self._register, self._place, self._settle, self._remove, self._forget_topics,
@@ -218,6 +219,9 @@ class Steward:
 
     async def _forget_topics(self) -> None:
         state = self._state
+        for told in (self._cleared, self._stopped):
+            for topic_id in told.keys() - state.deleting.keys():
+                del told[topic_id]  # it is forgotten, and a node has said it once more
         for topic in list(state.deleting.values()):
             waiting = {
                 node
@@ -229,7 +233,8 @@ class Steward:
             sweep = self._sweeps.get(topic.topic_id)
             if sweep is None:
                 # Beside the other duties: a bucket that is away keeps nobody waiting.
-                self._sweeps[topic.topic_id] = asyncio.ensure_future(self._sweep(topic))
+                begun = self._sweeps[topic.topic_id] = asyncio.ensure_future(self._sweep(topic))
+                begun.add_done_callback(_seen)
             elif sweep.done():
                 del self._sweeps[topic.topic_id]
                 sweep.result()
@@ -263,3 +268,9 @@ class Steward:
         voters = tuple(node for node in staying if node in now.voters)
         learners = tuple(node for node in staying if node in now.learners)
         return Members((*wish.voters, *voters), (*wish.learners, *learners))
+
+
+def _seen(sweep: asyncio.Future[None]) -> None:
+    """Nobody may look at how it ended: this node stops, or leads no more. The next leader will."""
+    if not sweep.cancelled():
+        sweep.exception()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -201,3 +202,38 @@ def test_who_makes_it_waits_for_that_and_is_told_who_is_missing(
         await leader.steward.name_is_free("x")
 
     run(main())
+
+
+def test_what_nodes_say_of_a_topic_that_is_forgotten_is_not_kept() -> None:
+    """They repeat it until they have heard; topics come and go for as long as a node leads."""
+    leader = Leader(made("1", "2"), DropTopic(OLD))
+    leader.stopped("1", "2")
+    leader.steward.take("2", NodeReport(cleared=(OLD,)))
+
+    asyncio.run(leader.steward._forget_topics())
+    assert {OLD} == leader.steward._stopped.keys() == leader.steward._cleared.keys()
+
+    leader.fold(ForgetTopic(OLD))
+    asyncio.run(leader.steward._forget_topics())
+    assert {} == leader.steward._stopped == leader.steward._cleared
+
+
+def test_a_sweep_that_fails_when_nobody_looks_any_more_says_nothing() -> None:
+    async def main() -> list[dict[str, Any]]:
+        said: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
+
+        async def away(_: object) -> None:
+            await asyncio.sleep(0.01)
+            raise UnavailableError("the bucket does not answer")
+
+        leader = Leader(made("1"), DropTopic(OLD))
+        leader.steward._sweep = away
+        leader.steward.take("1", NodeReport(cleared=(OLD,)))
+        await leader.steward._forget_topics()
+        await leader.steward.stop()
+        del leader
+        gc.collect()
+        return said
+
+    assert [] == asyncio.run(main())
