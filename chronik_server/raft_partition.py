@@ -252,10 +252,11 @@ class RaftPartition:
 
     def role(self) -> PartitionRole:
         """See `PartitionBackend`."""
-        roles: dict[Role, GroupRole] = {
-            Role.LEADER: "leader", Role.FOLLOWER: "follower", Role.CANDIDATE: "candidate",
-        }  # fmt: skip
         consensus = self.consensus
+        roles: dict[Role, GroupRole] = {
+            Role.LEADER: "leader", Role.CANDIDATE: "candidate",
+            Role.FOLLOWER: "follower" if consensus.has_vote else "learner",
+        }  # fmt: skip
         return PartitionRole(
             self._topic,
             self._number,

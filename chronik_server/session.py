@@ -150,7 +150,7 @@ class Session(asyncio.BufferedProtocol):
                 error = UnavailableError(
                     "this node is stopping; ask another", durability="not_durable"
                 )
-                self._send(Failure(event.request_id, error))
+                self._refuse(event.request_id, error)
             else:
                 self._run(event)
         elif isinstance(event, Told):
@@ -161,7 +161,7 @@ class Session(asyncio.BufferedProtocol):
             else:
                 raise ProtocolError("only nodes say that")
         elif isinstance(event, Unreadable):
-            self._send(Failure(event.request_id, event.error))
+            self._refuse(event.request_id, event.error)
         elif isinstance(event, Closed):
             for task in self._tasks:
                 task.cancel()
@@ -179,7 +179,7 @@ class Session(asyncio.BufferedProtocol):
             peer = None if hello.peer is None else self._server.backend.greet(hello.peer, self)
         except ChronikError as error:
             self._server.metrics.refused.labels("greeting").inc()
-            self._send(Failure(event.request_id, error))
+            self._refuse(event.request_id, error)
             self._close()
             return
         self._peer = hello.peer
@@ -193,7 +193,18 @@ class Session(asyncio.BufferedProtocol):
             in_flight_max=config.in_flight_requests_max,
             peer=peer,
         )
+        self._server.metrics.by_verb[event.verb].note(self._server.loop.time() - self._heard)
         self._send(Response(event.request_id, welcome))
+
+    def _refuse(self, number: int, error: ChronikError) -> None:
+        """Answer what no handler sees; it is counted like what one refuses."""
+        verb, metrics = self._connection.in_flight.get(number), self._server.metrics
+        known = next((each for each in metrics.by_verb if each == verb), None)
+        if known is not None:
+            metrics.by_verb[known].note(self._server.loop.time() - self._heard)
+        name = "unknown" if known is None else known.name.lower()
+        metrics.failures.labels(name, code_of(error)).inc()
+        self._send(Failure(number, error))
 
     def _run(self, event: Request | Told) -> None:
         self._in_flight_bytes += len(event.payload) + REQUEST_COST_BYTES
@@ -275,7 +286,7 @@ class Session(asyncio.BufferedProtocol):
         except asyncio.CancelledError:
             if self._transport is None or not self._server.stopping:
                 raise
-            outcome = Failure(number, UnavailableError("this node is stopping; ask another"))
+            outcome = self._failure(event, UnavailableError("this node is stopping; ask another"))
         except Exception as error:  # noqa: BLE001 (the same)
             outcome = self._failure(event, error)
         finally:

@@ -109,6 +109,11 @@ class Consensus(Protocol):
         ...
 
     @property
+    def has_vote(self) -> bool:
+        """A voter of the group, as far as its log here says; a learner only follows."""
+        ...
+
+    @property
     def leader_heard_at(self) -> float:
         """When another node was last heard to lead, in this life; loop time, -inf if never."""
         ...

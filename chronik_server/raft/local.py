@@ -64,6 +64,10 @@ class LocalConsensus:
         return self._role
 
     @property
+    def has_vote(self) -> bool:
+        return True
+
+    @property
     def leader(self) -> str | None:
         return self._node_id if self._role is Role.LEADER else None
 

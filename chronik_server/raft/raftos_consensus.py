@@ -55,6 +55,10 @@ class RaftosConsensus:
         return self.raft.leader
 
     @property
+    def has_vote(self) -> bool:
+        return self.raft.id in self.raft.voters
+
+    @property
     def leader_heard_at(self) -> float:
         return self.raft.leader_heard_at()
 

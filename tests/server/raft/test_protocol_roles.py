@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from chronik_server.raft.messages import (
     RequestVote,
     RequestVoteResponse,
 )
+from chronik_server.raft_partition import RaftPartition
 from chronik_server.testing.node import Node, role_of
 from chronik_server.testing.world import World
 from chronik_store.errors import BackpressureError, ConfigError
@@ -180,6 +182,16 @@ def change(world: World, node: Node, voters: str, learners: str = "") -> None:
     world.loop.run_until_complete(asyncio.wait_for(future, 5))
 
 
+def shown(node: Node) -> str:
+    """Its role as `status`, the metrics and `chronik -s` tell it."""
+    nothing: Any = None
+    part = RaftPartition(
+        "events", 0, nothing, nothing, node.consensus,
+        address_of=nothing, staleness_seconds=nothing, on_full=nothing,
+    )  # fmt: skip
+    return part.role().role
+
+
 def test_12_members_grow_by_learners_that_become_voters():
     with World(["n1", "n2", "n3"], learners=["n4"]) as world:
         world.first_members = Members(("n1", "n2", "n3"), ())
@@ -190,10 +202,12 @@ def test_12_members_grow_by_learners_that_become_voters():
         change(world, leader, "n1 n2 n3", "n4")
         late = world.boot("n4")
         world.until(lambda: late.replica.last_index == leader.replica.last_index)
+        assert "learner" == shown(late)
 
         change(world, leader, "n1 n2 n3 n4")
 
         world.until(world.converged)
+        assert ("follower", "leader") == (shown(late), shown(leader))
         assert {("n1", "n2", "n3", "n4")} == {n.group.voters for n in world.nodes.values()}
         assert [] == world.violations
 

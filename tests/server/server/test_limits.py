@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import ssl
 import subprocess
@@ -19,7 +20,7 @@ from chronik_server.addresses import Address, parse_address
 from chronik_server.cli_serve import serve
 from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
-from chronik_server.errors import ConnectionLostError, UnauthenticatedError
+from chronik_server.errors import TABLE, ConnectionLostError, UnauthenticatedError
 from chronik_server.health import Health
 from chronik_server.protocol import data, greeting
 from chronik_server.protocol.connection import Connection
@@ -30,7 +31,13 @@ from chronik_server.protocol.verbs import Verb
 from chronik_server.server import Server
 from chronik_server.tls import TlsOptions
 from chronik_store.cli.session import Session
-from chronik_store.errors import ChronikError, ConfigError, CorruptionError, UnavailableError
+from chronik_store.errors import (
+    BackpressureError,
+    ChronikError,
+    ConfigError,
+    CorruptionError,
+    UnavailableError,
+)
 from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import LOG, QUICK, connected, run, serving
 
@@ -395,6 +402,41 @@ def test_health_says_what_is(tmp_path: Path) -> None:
             code, said = await asyncio.to_thread(get, base + "/ready")
             assert (503, True) == (code, "is closed" in json.loads(said)["store"])
             await asyncio.to_thread(health.stop)
+
+    run(main())
+
+
+def test_answers_that_no_handler_gave_are_counted(tmp_path: Path) -> None:
+    """The greeting; what is too much, what nobody knows; and what a node refuses as it stops."""
+
+    async def main() -> None:
+        async with serving(tmp_path, auth_token="t", in_flight_requests_max=2) as (server, address):
+            metrics = server.metrics
+
+            def failures(verb: str, error: type[ChronikError]) -> float:
+                code = next(row.code for row in TABLE if row.kind is error)
+                return metrics.failures.labels(verb, code)._value.get()
+
+            with pytest.raises(UnauthenticatedError):
+                await is_alive(address)
+            options = dataclasses.replace(QUICK, token="t", retry_seconds=0)
+            async with AsyncClient(address, options=options) as client:
+                channel = await client.router.channel(parse_address(address))
+                assert 2 == metrics.by_verb[Verb.HELLO].count
+                assert 1 == failures("hello", UnauthenticatedError)
+
+                channel._places.limit = 1 << 20  # it does not keep to what the node takes
+                asked = [channel.post(greeting.Ping()) for _ in range(3)]
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+                assert isinstance(answers[2], BackpressureError)
+                assert 1 == failures("ping", BackpressureError)
+                assert 3 == metrics.by_verb[Verb.PING].count
+
+                server.stopping = True
+                with pytest.raises(UnavailableError):
+                    await client.ping()
+                server.stopping = False
+                assert 1 == failures("ping", UnavailableError)
 
     run(main())
 
