@@ -212,7 +212,8 @@ class BucketView:
         del bucket  # there is nothing else to check
         from chronik_store.verify import verify_objects
 
-        return verify_objects(self.manifest, self._store, self._env, deep=deep)
+        newest = self.refreshed_manifest
+        return verify_objects(self.manifest, newest, self._store, self._env, deep=deep)
 
     def close(self) -> None:
         """Refuse further calls."""

@@ -15,7 +15,8 @@ names are listed, never deleted (protocol 6).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, CorruptionError, FutureVersionError
@@ -28,7 +29,7 @@ from chronik_store.format.manifest_file import (
 )
 from chronik_store.log_identity import LogIdentity, LogPaths
 from chronik_store.manifest.fold import check_manifest
-from chronik_store.manifest.keys import named_keys
+from chronik_store.manifest.keys import live_keys, named_keys
 from chronik_store.model import Finding, Severity, VerifyReport
 from chronik_store.objectstore.base import ObjectInfo, ObjectNotFoundError, ObjectStore
 from chronik_store.objectstore.layout import (
@@ -63,6 +64,7 @@ class VerifiableLog(Protocol):
     def wal(self) -> Wal: ...
     @property
     def manifest(self) -> Manifest: ...
+    def refreshed_manifest(self) -> Manifest: ...
 
 
 def verify_log(
@@ -75,21 +77,29 @@ def verify_log(
     """
     check = _Check(env)
     manifest = log.manifest
-    check.run(log.paths.wal, _check_wal, log, manifest)
+    check.run(log.paths.wal, _check_wal, log)
     check.run("manifest", _check_contiguity, manifest)
     check.run(log.paths.segments, _check_local, log, env, deep)
     if store is not None:
-        _check_bucket(check, manifest, store, deep)
+        _check_bucket(check, manifest, log.refreshed_manifest, store, deep)
     return check.report()
 
 
 def verify_objects(
-    manifest: Manifest, store: ObjectStore, env: Environment, *, deep: bool
+    manifest: Manifest,
+    newest: Callable[[], Manifest],
+    store: ObjectStore,
+    env: Environment,
+    *,
+    deep: bool,
 ) -> VerifyReport:
-    """Check what a manifest lists against the bucket; for logs opened from the bucket alone."""
+    """Check what a manifest lists against the bucket; for logs opened from the bucket alone.
+
+    newest: the manifest as it is by then.
+    """
     check = _Check(env)
     check.run("manifest", _check_contiguity, manifest)
-    _check_bucket(check, manifest, store, deep)
+    _check_bucket(check, manifest, newest, store, deep)
     return check.report()
 
 
@@ -121,6 +131,16 @@ class _Check:
         except AssertionError as error:
             self.find("corruption", where, f"an invariant does not hold: {error}")
 
+    def run_listed(
+        self, key: str, newest: Callable[[], Manifest], check: Callable[..., None], *arguments: Any
+    ) -> None:
+        """`run`, of an object that was listed: retention may have had it deleted meanwhile."""
+        before = len(self.findings)
+        self.run(key, check, *arguments)
+        with suppress(ChronikError):  # nobody can say: then what was found stands
+            if len(self.findings) > before and key not in live_keys(newest()):
+                del self.findings[before:]
+
     def report(self) -> VerifyReport:
         return VerifyReport(
             findings=tuple(self.findings),
@@ -135,7 +155,7 @@ class _Check:
 # --- local ------------------------------------------------------------------------------------
 
 
-def _check_wal(check: _Check, log: VerifiableLog, manifest: Manifest) -> None:
+def _check_wal(check: _Check, log: VerifiableLog) -> None:
     wal = log.wal
     for file in wal.files():
         check.files += 1
@@ -145,12 +165,14 @@ def _check_wal(check: _Check, log: VerifiableLog, manifest: Manifest) -> None:
                 "corruption", file.path, "damaged behind its last good frame; see `chronik repair`"
             )
     first_index, last_index = wal.first_index, wal.last_index
-    if first_index > manifest.next.index + 1:
+    # Asked for after the WAL: a file is pruned after the manifest that covers it.
+    tiered_index = log.manifest.next.index
+    if first_index > tiered_index + 1:
         check.find(
             "corruption",
             log.paths.wal,
-            f"the WAL begins at entry {first_index}, the bucket ends at {manifest.next.index}: "
-            "the entries in between are in neither",
+            f"the WAL begins at entry {first_index}, the bucket ends at {tiered_index}: the "
+            "entries in between are in neither",
         )
     with wal.pin(first_index):
         index = first_index
@@ -228,14 +250,22 @@ def _check_segment(
 # --- bucket -----------------------------------------------------------------------------------
 
 
-def _check_bucket(check: _Check, manifest: Manifest, store: ObjectStore, deep: bool) -> None:
+def _check_bucket(
+    check: _Check,
+    manifest: Manifest,
+    newest: Callable[[], Manifest],
+    store: ObjectStore,
+    deep: bool,
+) -> None:
+    """It may take hours, in which the pipeline goes on: what is not found is looked up again."""
     identity = SegmentIdentity(manifest.topic, manifest.partition, manifest.topic_id)
     for segment in manifest.segments:
-        check.run(segment.key, _check_segment_object, store, segment, identity, deep)
-        if segment.bundle is not None:
-            check.run(segment.bundle.key, _check_bundle_object, store, segment.bundle, deep)
-    check.run("published manifest", _check_published, manifest, store)
-    check.run("listing", _check_unnamed, manifest, store)
+        key, bundle = segment.key, segment.bundle
+        check.run_listed(key, newest, _check_segment_object, store, segment, identity, deep)
+        if bundle is not None:
+            check.run_listed(bundle.key, newest, _check_bundle_object, store, bundle, deep)
+    check.run("published manifest", _check_published, newest, store)
+    check.run("listing", _check_unnamed, newest, store)
 
 
 def _check_segment_object(
@@ -276,7 +306,8 @@ def _hash_of(store: ObjectStore, key: str, size_bytes: int) -> str:
     return hasher.digest_hex()
 
 
-def _check_published(check: _Check, manifest: Manifest, store: ObjectStore) -> None:
+def _check_published(check: _Check, newest: Callable[[], Manifest], store: ObjectStore) -> None:
+    manifest = newest()
     number = manifest.published_number
     if not number or manifest.fenced is not None:
         return
@@ -290,15 +321,17 @@ def _check_published(check: _Check, manifest: Manifest, store: ObjectStore) -> N
         raise CorruptionError(f"{store.url}: {key} is not the manifest that this log published")
 
 
-def _check_unnamed(check: _Check, manifest: Manifest, store: ObjectStore) -> None:
+def _check_unnamed(check: _Check, newest: Callable[[], Manifest], store: ObjectStore) -> None:
     """List what stands under the partition's prefixes and no manifest names."""
+    manifest = newest()
     named = named_keys(manifest)
     who = (manifest.topic, manifest.partition)
     strangers: list[str] = []
     for prefix in (segments_prefix(*who), bundles_prefix(*who)):
         strangers += [each.key for each in _listing(store, prefix) if each.key not in named]
     if strangers:
-        named |= _names_of_other_logs(manifest, store)
+        # An object is named before it is put: one that came meanwhile is named by now.
+        named |= named_keys(newest()) | _names_of_other_logs(manifest, store)
     for key in strangers:
         if key not in named:
             check.find(
