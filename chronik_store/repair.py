@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from chronik_store.config import LogConfig
-from chronik_store.data_directory import DataDirectory, disk_error
+from chronik_store.config import LogConfig, check_config
+from chronik_store.data_directory import DataDirectory, absolute_path, disk_error
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError
 from chronik_store.format.checkpoint import Checkpoint
@@ -74,7 +74,8 @@ def plan_repair(
         UnavailableError: the bucket does not answer, so that nothing can be promised.
     """
     env = Environment() if env is None else env
-    directory = DataDirectory.open(env, _absolute(path), url=None, read_only=True, owner="")
+    check_config(config)
+    directory = DataDirectory.open(env, absolute_path(path), url=None, read_only=True, owner="")
     return _plan(env, config, directory)
 
 
@@ -89,7 +90,8 @@ def apply_repair(
     Raises: as `plan_repair`; DirectoryLockedError when the directory is open; DiskFullError.
     """
     env = Environment() if env is None else env
-    absolute = _absolute(path)
+    check_config(config)
+    absolute = absolute_path(path)
     directory = DataDirectory.open(env, absolute, url=None, read_only=False, owner=LOCAL_OWNER)
     try:
         plan = _plan(env, config, directory)
@@ -108,10 +110,6 @@ def apply_repair(
         finally:
             directory.close()
     return plan
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    return os.path.abspath(os.fspath(path))  # noqa: PTH100 (paths are strings below here)
 
 
 # --- plan -------------------------------------------------------------------------------------

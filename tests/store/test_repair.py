@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from chronik_store import LogConfig, LogStore
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, CorruptionError, DirectoryLockedError
+from chronik_store.errors import ChronikError, ConfigError, CorruptionError, DirectoryLockedError
 from chronik_store.repair import apply_repair, plan_repair
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import crash_at
@@ -250,3 +251,15 @@ def test_a_lost_wal_directory_is_for_restore(tmp_path: Path) -> None:
         path.unlink()
     (each,) = plan_repair(tmp_path / "d", config=config)
     assert ("suspect", "restore", 5) == (each.verdict, each.action, each.tiered_offset)
+
+
+@pytest.mark.parametrize("verb", [plan_repair, apply_repair])
+def test_a_path_may_be_what_an_open_takes_and_no_more(verb: Any, tmp_path: Path) -> None:
+    LogStore.open(tmp_path / "data", config=CONFIG).close()
+    for path in (tmp_path / "data", str(tmp_path / "data"), os.fsencode(tmp_path / "data")):
+        assert verb(path, config=CONFIG) == ()
+    for path in ("a\0b", ""):
+        with pytest.raises(ConfigError, match="cannot be a data directory"):
+            verb(path, config=CONFIG)
+    with pytest.raises(TypeError, match="LogConfig"):
+        verb(tmp_path / "data", config={})
