@@ -116,6 +116,16 @@ class LocalPartition:
         return PartitionRole(self._topic, self._number, "leader", 0, self._backend.identity.node_id)
 
 
+class _Opening:
+    """Of a partition that is being opened: who asked first goes on first, so that appends that came
+    one behind the other stay in that order.
+    """
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.waiting = 0
+
+
 class LocalBackend:
     """A `Backend` over one embedded store."""
 
@@ -127,6 +137,7 @@ class LocalBackend:
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
         self._deleting: Counter[str] = Counter()
         self._deletions = 0
+        self._opening: dict[tuple[str, int], _Opening] = {}
 
     async def start(self, address: str) -> None:
         """See `Backend`."""
@@ -185,19 +196,33 @@ class LocalBackend:
     # --- partitions ------------------------------------------------------------------------------
 
     def known_partition(self, topic: str, partition: int) -> LocalPartition | None:
-        """See `Backend`."""
-        return self._partitions.get((topic, partition))
+        """See `Backend`. None as long as somebody waits for it, whom nobody overtakes."""
+        key = topic, partition
+        return None if key in self._opening else self._partitions.get(key)
 
     async def partition(self, topic: str, partition: int) -> LocalPartition:
         """See `Backend`."""
-        found = self._partitions.get((topic, partition))
-        if found is None:
-            before = self._deletions
-            log = await self._store.partition(topic, partition)
-            found = LocalPartition(self, log, topic, partition)
-            if before == self._deletions and not self._deleting[topic]:
-                found = self._partitions.setdefault((topic, partition), found)
-            # Else it may be a log that is closed by now: it is not kept for the next topic.
+        key = topic, partition
+        found = self.known_partition(topic, partition)
+        if found is not None:
+            return found
+        opening = self._opening.setdefault(key, _Opening())
+        opening.waiting += 1
+        try:
+            async with opening.turn:
+                return self._partitions.get(key) or await self._open(topic, partition)
+        finally:
+            opening.waiting -= 1
+            if not opening.waiting:
+                del self._opening[key]
+
+    async def _open(self, topic: str, partition: int) -> LocalPartition:
+        before = self._deletions
+        log = await self._store.partition(topic, partition)
+        found = LocalPartition(self, log, topic, partition)
+        if before == self._deletions and not self._deleting[topic]:
+            self._partitions[topic, partition] = found
+        # Else it may be a log that is closed by now: it is not kept for the next topic.
         return found
 
     async def search(self, request: Search) -> SearchResult:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chronik_server.local_backend import LocalBackend
-from chronik_store.errors import TopicNotFoundError
+from chronik_store.errors import TopicNotFoundError, UnavailableError
 from tests.server.serving import connected, run
 
 
@@ -96,5 +96,47 @@ def test_nothing_is_kept_of_topics_that_are_gone(tmp_path: Path) -> None:
                 await client.delete_topic(f"t{number}")
             assert not backend._deleting
             assert not backend._partitions
+
+    run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_waits_for_a_partition_goes_on_in_order_and_is_not_overtaken(
+    tmp_path: Path, fails: bool
+) -> None:
+    """Appends without acknowledgements have nothing else that keeps them in order."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            backend = server.backend
+            assert isinstance(backend, LocalBackend)
+            await client.create_topic("t")
+            store: Any = backend._store
+            plain, pauses = store.partition, [0.02, 0.0]
+
+            async def slower_first(topic: str, partition: int) -> Any:
+                log = await plain(topic, partition)
+                if pauses:
+                    await asyncio.sleep(pauses.pop(0))
+                    if fails:
+                        raise UnavailableError("not now")
+                return log
+
+            store.partition = slower_first
+            order: list[int] = []
+
+            async def use(number: int) -> None:
+                found = backend.known_partition("t", 0) or await backend.partition("t", 0)
+                assert found is backend.known_partition("t", 0) or number < 9
+                order.append(number)
+
+            asked = [asyncio.create_task(use(number)) for number in range(9)]
+            while not order:  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0)
+            await use(9)
+            failed = [each for each in await asyncio.gather(*asked, return_exceptions=True) if each]
+            assert [str(each) for each in failed] == ["not now"] * (2 if fails else 0)
+            assert order == list(range(2 if fails else 0, 10))
+            assert backend._opening == {}
 
     run(main())
