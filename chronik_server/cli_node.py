@@ -137,8 +137,10 @@ def convert(session: Session, node_id: str) -> None:
     from chronik_store.conversion import convert as convert_directory
 
     check_node_id(node_id)
+    directory = session.own_directory()
+    session.must_be_there(directory)
     cluster_id = convert_directory(
-        session.own_directory(),
+        directory,
         node_id,
         own_topic=METADATA_TOPIC,
         config=session.config(),

@@ -89,7 +89,8 @@ class Delivery:
     "--from",
     "place",
     metavar="PLACE",
-    help="earliest (default), latest, an offset, or -N for the last N records.",
+    help="earliest (default), latest, an offset, or -N for the last N records. Beside --since: the "
+    "later of the two, in each partition.",
 )
 @since_option
 @click.option("-n", "--count", type=click.IntRange(min=0), metavar="MAX", help="Stop after MAX.")

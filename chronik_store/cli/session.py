@@ -20,7 +20,7 @@ from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, TopicNotFoundError
+from chronik_store.errors import ConfigError, TopicNotFoundError, UnavailableError
 from chronik_store.lineage import lineage_of, survey
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.open import open_object_store
@@ -78,7 +78,7 @@ class Session:
     @contextmanager
     def reading_store(self, **changes: Any) -> Iterator[LogStore]:
         """The store, read-only."""
-        self._must_be_there(self.own_directory())
+        self.must_be_there(self.own_directory())
         # A reader runs no pipeline; said here so that no environment variable starts one.
         config = self.config(pipeline_enabled=False, **changes)
         with LogStore.open(self.directory, config=config, read_only=True) as store:
@@ -92,7 +92,7 @@ class Session:
         """
         directory = self.own_directory()
         if not make:
-            self._must_be_there(directory)
+            self.must_be_there(directory)
         with LogStore.open(self.directory, config=self.config(**changes)) as store:
             yield store
 
@@ -106,8 +106,13 @@ class Session:
         return self.directory
 
     @staticmethod
-    def _must_be_there(directory: str) -> None:
-        if not any((Path(directory) / name).exists() for name in (STORE_NAME, TOPICS_NAME)):
+    def must_be_there(directory: str) -> None:
+        """ConfigError when it is no data directory: its name is mistyped, and it is not made."""
+        try:
+            is_there = any((Path(directory) / name).exists() for name in (STORE_NAME, TOPICS_NAME))
+        except OSError as error:
+            raise UnavailableError(f"cannot look into {directory}: {error.strerror}") from error
+        if not is_there:
             what = "is no data directory" if Path(directory).is_dir() else "is not there"
             raise ConfigError(
                 f"no data directory: {directory!r} {what}; give one with -d or CHRONIK_DATA_DIR, "

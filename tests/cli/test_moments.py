@@ -78,3 +78,9 @@ def test_an_offset_that_is_not_there_says_where_the_log_is(place):
 def test_what_is_no_place_is_refused(place):
     with pytest.raises(ConfigError, match="earliest, latest"):
         first_offset(LogOfTen(), place, None)
+
+
+def test_the_help_says_which_of_two_places_counts(chronik):
+    said = " ".join(chronik("consume", "--help").out.split())
+
+    assert "Beside --since: the later of the two, in each partition." in said

@@ -85,10 +85,11 @@ def test_what_a_server_excludes_is_refused_wherever_it_stands(chronik, served, b
         ("rebuild-index",),
         ("consume", "a"),
         ("status",),
+        ("node", "convert"),
     ],
 )
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_verb_that_looks_or_deletes_makes_no_store(chronik, tmp_path, words, is_there):
+def test_a_verb_that_looks_or_deletes_makes_no_store(chronik, served, words, is_there):
     if is_there:
         Path("mistyped").mkdir()
     ran = chronik("-d", "mistyped", *words)
@@ -161,3 +162,27 @@ def test_an_offset_that_is_not_in_every_partition_names_the_one(chronik, bucket)
     ran = chronik("consume", "a", "--from", "5")
     assert (ran.code, "a/1: offset 5 is outside [0, 2]; -p N" in ran.err) == (2, True), ran.err
     assert chronik("consume", "a", "-p", "0", "--from", "5", "-n", "1").code == 0
+
+
+VERBS_THAT_LOOK = ["status", "status events", "consume events", "search events x", "verify"]
+
+
+@pytest.mark.parametrize("verb", VERBS_THAT_LOOK)
+def test_a_place_that_cannot_be_looked_into_is_unavailable(chronik, verb):
+    """Not a traceback: rights that are missing come the same way as a name that is too long."""
+    ran = chronik("-d", "x" * 300, *verb.split())
+
+    assert 3 == ran.code
+    assert ran.err.startswith("chronik: error: cannot look into xxx")
+
+
+@pytest.mark.parametrize("verb", VERBS_THAT_LOOK)
+def test_a_log_that_cannot_be_read_is_unavailable_to_every_verb_and_not_damaged(chronik, verb):
+    assert 0 == chronik("topic", "create", "events").code
+    for wal in Path("data/wal/events/0").iterdir():
+        wal.unlink()
+        wal.mkdir()  # no rights would keep root from reading it
+
+    ran = chronik(*verb.split())
+
+    assert 3 == ran.code, ran.err

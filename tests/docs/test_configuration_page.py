@@ -11,8 +11,10 @@ import pytest
 
 from chronik_server import config as server
 from chronik_server.client import ClientOptions
+from chronik_server.client.options import parse_servers
 from chronik_store import config
 from chronik_store.config import LogConfig, S3Options
+from chronik_store.errors import ConfigError
 from tests.docs.pages import DOCS
 
 TEXT = (DOCS / "configuration.md").read_text()
@@ -149,3 +151,24 @@ def test_each_setting_of_a_client_has_a_row_with_its_default() -> None:
     defaults = {each.name: each.default for each in dataclasses.fields(ClientOptions)}
 
     assert defaults == {name: value(row[2]) for name, row in CLIENT.items()}
+
+
+def test_a_server_without_a_port_is_where_the_page_says() -> None:
+    port = re.search(r"`HOST` alone for port (\d+), in all of these and in `-s`", TEXT)
+    assert port is not None
+    assert server.Address("h", int(port[1])) == server.parse_address("h")
+    assert (server.Address("h", int(port[1])),) == parse_servers("h") == server.parse_join("h")
+    assert (("1", server.Address("h", int(port[1]))),) == server.parse_peers("1@h")
+    assert server.Address("::1", int(port[1])) == server.parse_address("[::1]")
+
+
+def test_ids_of_nodes_are_those_that_the_page_allows() -> None:
+    said = re.search(r"of (\d+) to (\d+) bytes without ((?:`.`(?:, | and )?)+)", TEXT)
+    assert said is not None
+    least, most, signs = int(said[1]), int(said[2]), re.findall("`(.)`", said[3])
+    allowed = {chr(code) for code in range(33, 127)} - set(signs)
+    for good in ("a" * least, "a" * most, "rack 1 \N{EN DASH} node", "".join(sorted(allowed))):
+        server.check_node_id(good)
+    for bad in ("a" * (least - 1), "a" * (most + 1), *(f"a{sign}" for sign in signs)):
+        with pytest.raises(ConfigError):
+            server.check_node_id(bad)
