@@ -43,8 +43,18 @@ DIRECTORIES = ("wal", "segments", "cache", "scratch", "quarantine")
 
 
 def absolute_path(path: str | os.PathLike[str]) -> str:
-    """The path of a data directory as the rooms below know it. ConfigError if it can be none."""
+    """The path of a data directory as the rooms below know it. ConfigError if it can be none.
+
+    Not UTF-8 either: neither the STORE object nor Tantivy can hold such a path, so nothing would
+    ever be uploaded or searched.
+    """
     text = os.fsdecode(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{text!a} cannot be a data directory: its path is not UTF-8; rename it"
+        ) from None
     if not text or "\0" in text:
         raise ConfigError(f"{text!r} cannot be a data directory: give the path of a directory")
     return os.path.abspath(text)  # noqa: PTH100 (paths are strings below here)

@@ -17,7 +17,7 @@ import re
 
 from chronik_store.config import S3Options
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError
+from chronik_store.errors import AccessDeniedError, ConfigError, UnavailableError
 from chronik_store.objectstore.base import ObjectStore, ObjectStoreRefusedError
 from chronik_store.objectstore.layout import check_key
 from chronik_store.objectstore.local import LocalObjectStore
@@ -27,6 +27,7 @@ from chronik_store.objectstore.retry import RetryingObjectStore, RetryPolicy
 SCHEMES = "file:///absolute/path, s3://bucket/prefix, memory://name/prefix, gs://..., az://..."
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+URL_BYTES_MAX = 4096
 PREFIX_BYTES_MAX = 120
 """With the longest key of `layout`, still below S3's 1,024 bytes."""
 _OTHER_SCHEMES = frozenset({"gs", "gcs", "az", "abfs", "abfss", "adl"})
@@ -62,13 +63,15 @@ def open_object_store(
     match = _URL.fullmatch(url)
     if match is None:
         raise ConfigError(f"object store {_shown(url)} is not a URL; use one of {SCHEMES}")
+    if not _is_writable(url):
+        raise ConfigError(
+            f"object store {_shown(url)} has more than {URL_BYTES_MAX} bytes, or a name that "
+            "is not UTF-8"
+        )
     scheme, rest = match["scheme"], match["rest"]
     if scheme == "file":
-        if must_exist and rest.startswith("/") and not env.fs.exists(rest):
-            raise ObjectStoreRefusedError(
-                f"there is no bucket {url}: the directory does not exist (a typing error, or "
-                "something that is not mounted)"
-            )
+        if must_exist:
+            _check_there(_checked_path(rest), env)
         return _local(rest, env, read_only=read_only)
     bucket, prefix = _split(scheme, rest)
     if scheme == "memory":
@@ -96,14 +99,46 @@ def _remote(
     raise ConfigError(f"object store scheme {scheme!r} is not known; use one of {SCHEMES}")
 
 
+def _is_writable(url: str) -> bool:
+    """The STORE file and object hold it: UTF-8, of so many bytes at most."""
+    try:
+        return len(url.encode()) <= URL_BYTES_MAX
+    except UnicodeEncodeError:  # surrogates: a name in another encoding
+        return False
+
+
+def _check_there(path: str, env: Environment) -> None:
+    try:
+        if env.fs.exists(path):
+            return
+    except PermissionError as error:
+        raise AccessDeniedError(
+            f"file://{path} cannot be looked at: permission denied; check the owner and mode of "
+            "the directories above it"
+        ) from error
+    except OSError as error:
+        raise UnavailableError(
+            f"file://{path} cannot be looked at: {error.strerror or error}"
+        ) from error
+    raise ObjectStoreRefusedError(
+        f"there is no bucket file://{path}: the directory does not exist (a typing error, or "
+        "something that is not mounted)"
+    )
+
+
 def _local(path: str, env: Environment, *, read_only: bool) -> ObjectStore:
+    path = _checked_path(path)
+    return LocalObjectStore(env.fs, path, entropy=env.entropy, clock=env.clock, read_only=read_only)
+
+
+def _checked_path(path: str) -> str:
     if not path.startswith("/") or "\0" in path:
         raise ConfigError(
             f"object store path {path[:200]!r} must be absolute, as in file:///var/lib/chronik"
         )
     if ".." in path.split("/"):
         raise ConfigError(f"object store path {path[:200]!r} must not contain '..'")
-    return LocalObjectStore(env.fs, path, entropy=env.entropy, clock=env.clock, read_only=read_only)
+    return path
 
 
 def _split(scheme: str, rest: str) -> tuple[str, str]:

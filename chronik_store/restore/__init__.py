@@ -29,6 +29,7 @@ from chronik_store.data_directory import (
     DataDirectory,
     absolute_path,
     disk_error,
+    disk_errors,
     remove_tree,
 )
 from chronik_store.environment import Environment
@@ -111,7 +112,9 @@ def restore(
         raise ConfigError(f"until_offset is {until_offset}; it must not be negative")
     store = open_object_store(url, env=env, s3=config.s3, must_exist=True)
     try:
-        if not env.fs.exists(absolute):
+        with disk_errors(absolute, "look at"):
+            is_new = not env.fs.exists(absolute)
+        if is_new:
             _bucket_identity(store)  # lest a mistyped bucket leaves an empty directory
         directory = DataDirectory.claim(env, absolute)
         try:

@@ -1,0 +1,67 @@
+"""Places that cannot be one: paths and URLs that no disk, no STORE file and no Tantivy takes."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+import chronik_store as chronik
+from chronik_store.environment import Environment
+from chronik_store.testing.crash import MortalThreads
+from chronik_store.testing.disk_faults import fail_next
+from chronik_store.testing.simulated_disk import SimulatedDisk
+from tests.bad_input.kept import CONFIG
+
+BUCKETS = {
+    "open_bucket": lambda url, _: chronik.open_bucket(url, topic="t"),
+    "restore": chronik.restore,
+    "open": lambda url, new: chronik.LogStore.open(new, object_store=url),
+}
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+@pytest.mark.parametrize(
+    "url",
+    ["file:///" + "a" * 5000, "file:///" + "a/" * 3000, "file:///\udcff", "file:///a\0b",
+     "s3://bucket/\udcff", "memory://a/" + "b" * 5000],
+    ids=["long", "deep", "not UTF-8", "NUL", "not UTF-8 in S3", "long in memory"],
+)  # fmt: skip
+def test_a_url_that_cannot_be_one_is_refused_and_nothing_is_made(name, url, tmp_path):
+    with pytest.raises(chronik.ConfigError):
+        BUCKETS[name](url, tmp_path / "new")
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.EACCES, chronik.AccessDeniedError), (errno.EIO, chronik.UnavailableError)],
+)
+def test_a_bucket_directory_that_cannot_be_looked_at_is_an_error_of_ours(code, kind):
+    disk = SimulatedDisk()
+    env = Environment(fs=disk, threads=MortalThreads())
+    with chronik.LogStore.open("/d", object_store="file:///bucket", env=env, config=CONFIG):
+        pass
+    for path, call in {
+        "/bucket": lambda: chronik.open_bucket("file:///bucket", topic="t", env=env),
+        "bucket": lambda: chronik.restore("file:///bucket", "/new", env=env),
+    }.items():
+        disk.hook = fail_next("exists", code, path_end=path)
+        with pytest.raises(kind, match="looked at") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, OSError)
+    disk.hook = fail_next("exists", errno.EIO, path_end="/new")
+    with pytest.raises(chronik.UnavailableError, match="/new"):
+        chronik.restore("file:///bucket", "/new", env=env)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_data_directory_has_a_name_that_everything_takes(tmp_path, read_only):
+    """One that did not was opened, and never uploaded or searched."""
+    path = os.fsencode(tmp_path) + b"/\xff"
+    with pytest.raises(chronik.ConfigError, match="not UTF-8"):
+        chronik.LogStore.open(path, read_only=read_only)
+    with pytest.raises(chronik.ConfigError, match="not UTF-8"):
+        chronik.restore("memory://places", path)
+    assert [] == list(tmp_path.iterdir())
