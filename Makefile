@@ -8,7 +8,8 @@
 PYTHON ?=
 ARGS ?=
 export PYTHON
-unexport PYTHONPATH PYTHONHOME
+# Without byte code each child process of a test compiles all that it imports, and so does pytest.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 python := .venv/bin/python
 
 help:
