@@ -54,9 +54,9 @@ def test_close_waits_for_a_log_that_is_being_opened(tmp_path, store, after):
     with pytest.raises(chronik.DirectoryLockedError):
         open_store(tmp_path / "d")
     held.go.set()
+    closing.outcome()
     with pytest.raises(chronik.LogClosedError):
         opening.outcome().append(b"late")
-    closing.outcome()
     with open_store(tmp_path / "d") as again:
         assert 1 == again.partition("t").append(b"new").base_offset
         assert [b"old", b"new"] == [record.value for record in again.partition("t").scan()]
@@ -71,9 +71,9 @@ def test_delete_waits_for_a_log_that_is_being_opened(tmp_path, store, after):
     deleting = Task(lambda: store.delete_topic("t"))
     assert deleting.waits()
     held.go.set()
+    deleting.outcome()  # before it is through, an append may still be in time
     with pytest.raises(chronik.LogClosedError):
         opening.outcome().append(b"late")
-    deleting.outcome()
     store.create_topic("t")
     assert 0 == store.partition("t").append(b"new").base_offset
     store.close()
