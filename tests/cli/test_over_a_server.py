@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from chronik_server import cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import session
 from chronik_store.cli import main
@@ -149,7 +150,8 @@ def test_a_verb_about_files_takes_no_server(chronik, verb, monkeypatch):
     assert "not through a server" not in chronik(*verb.split(), "--help").err
 
 
-def test_nobody_listens_is_unavailable(chronik):
+def test_nobody_listens_is_unavailable(chronik, monkeypatch):
+    monkeypatch.setattr(cli_remote, "RETRY_SECONDS", 0.3)  # a server that starts is waited for
     said = chronik("-s", "127.0.0.1:1", "topic", "list")
     assert 3 == said.code
     assert "127.0.0.1:1" in said.err

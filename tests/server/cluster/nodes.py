@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from chronik_server import raft_backend
 from chronik_server.addresses import Address
 from chronik_server.config import ServerConfig
 from chronik_server.node import open_backend
+from chronik_server.raft import RaftSettings
+from chronik_server.raft.node import RaftNode
 from chronik_server.raft_backend import RaftBackend
 from chronik_server.server import Server
 from chronik_store.clock import SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
 from tests.ports import free_ports
+
+ALONE = RaftSettings(
+    heartbeat_seconds=0.05, election_seconds_min=0.1, election_seconds_max=0.2, lost_seconds=0.1
+)
+"""For a node that nobody else could be late for: it waits for no other one to speak."""
 
 
 @dataclass
@@ -50,7 +60,9 @@ async def start(
         data_dir=f"{path}/{node_id}", node_id=node_id, listen=dict(peers)[node_id], peers=peers,
         shutdown_seconds=2.0, **settings,
     )  # fmt: skip
-    backend = await open_backend(config, log, _failed, env=Environment())
+    raft = partial(RaftNode, settings=ALONE) if len(peers) == 1 else RaftNode
+    with mock.patch.object(raft_backend, "RaftNode", raft):
+        backend = await open_backend(config, log, _failed, env=Environment())
     assert isinstance(backend, RaftBackend)
     server = Server(backend, config, clock=SystemClock(), batch_bytes_max=log.batch_bytes_max)
     return InProcess(node_id, str(await server.start()), server, backend)
