@@ -1,20 +1,31 @@
-"""What every test run shares: one printed seed, and how hard hypothesis tries.
+"""What every test run shares: one printed seed, how hard hypothesis tries, and where files lie.
 
 Promise: a failing run says the seed that it ran with, and the same seed runs it again:
 `CHRONIK_SEED=N make test`. `CHRONIK_HYPOTHESIS` picks the profile: `quick` (the default), `ci`,
-or `deep`, which looks for an hour's worth.
+or `deep`, which looks for an hour's worth. Temporary directories are on a file system in memory,
+where there is one with room: nobody cuts this machine's power, and a sync of a real disk waits for
+whatever else it is busy with. What is about the real disk says so (`disk_path`).
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from chronik_store.testing.crash import MortalThreads
+
+MEMORY = "/dev/shm"
+MEMORY_BYTES_MIN = 2 << 30
+"""A run takes about a hundredth of it: what a test leaves goes when it has passed."""
+DISK = "CHRONIK_TESTS_DISK"
+"""The environment's name for the directory of temporary ones on the disk."""
 
 settings.register_profile(
     "quick",
@@ -34,6 +45,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = os.environ["CHRONIK_SEED"]
     settings.load_profile(os.environ.get("CHRONIK_HYPOTHESIS", "quick"))
+    if DISK not in os.environ:  # workers and their children inherit what is said here
+        os.environ[DISK] = tempfile.gettempdir()
+        _work_in_memory(config)
+
+
+def _work_in_memory(config: pytest.Config) -> None:
+    """Who says by PYTEST_DEBUG_TEMPROOT or TMPDIR where to work is asked no further."""
+    try:
+        status = os.statvfs(MEMORY)
+    except OSError:
+        return
+    said = {"PYTEST_DEBUG_TEMPROOT", "TMPDIR"} & os.environ.keys()
+    if said or status.f_bavail * status.f_frsize < MEMORY_BYTES_MIN:
+        return
+    made = tempfile.mkdtemp(prefix="chronik-tests-", dir=MEMORY)
+    config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
+    os.environ |= {"PYTEST_DEBUG_TEMPROOT": MEMORY, "TMPDIR": made}
+    tempfile.tempdir = None  # it has been asked for, and is remembered
 
 
 def pytest_report_header() -> str:
@@ -45,6 +74,16 @@ def pytest_report_header() -> str:
 def seed() -> int:
     """The run's seed, for tests that draw their own schedules."""
     return int(os.environ["CHRONIK_SEED"])
+
+
+@pytest.fixture
+def disk_path(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A temporary directory on the disk, wherever the others are; left behind by a failure."""
+    failures = request.session.testsfailed
+    path = Path(tempfile.mkdtemp(prefix="chronik-", dir=os.environ[DISK]))
+    yield path
+    if request.session.testsfailed == failures:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

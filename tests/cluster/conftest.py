@@ -56,19 +56,24 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
+def tmp_path(disk_path):
+    """Servers wait for their disks, as everywhere."""
+    return disk_path
+
+
+@pytest.fixture
 def figure(record_property):
     """Reports a line of measurement."""
     return lambda line: record_property("figure", line)
 
 
 @pytest.fixture(scope="session")
-def ceph_rgw(tmp_path_factory):
+def ceph_rgw():
     """One gateway for the session."""
     if not CephRgw.is_installed():
         pytest.fail("no Ceph here: apt-get install ceph-mon ceph-mgr ceph-osd radosgw")
-    server = CephRgw(tmp_path_factory.mktemp("ceph"))
-    yield server
-    server.stop()
+    with CephRgw.on_disk() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,11 @@ class Child:
 
 
 @pytest.fixture
+def tmp_path(disk_path: Path) -> Path:
+    return disk_path
+
+
+@pytest.fixture
 def start() -> Iterator[Callable[..., Child]]:
     """`start(verb, ...)`: a child, killed at the end of the test at the latest."""
     children: list[Child] = []

@@ -18,12 +18,11 @@ def emulator(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ceph_rgw(tmp_path_factory):
+def ceph_rgw():
     if not CephRgw.is_installed():
         pytest.fail("no Ceph here: apt-get install ceph-mon ceph-mgr ceph-osd radosgw")
-    server = CephRgw(tmp_path_factory.mktemp("ceph"))
-    yield server
-    server.stop()
+    with CephRgw.on_disk() as server:
+        yield server
 
 
 @pytest.fixture(scope="class")

@@ -1,10 +1,12 @@
 """S3 servers for tests: an emulator from PyPI and a real Ceph RGW, each started and ended here."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -110,6 +112,19 @@ class CephRgw(Server):
         super().__init__(free_port())
         self.folder = Path(folder)
         self._script("start")
+
+    @classmethod
+    @contextlib.contextmanager
+    def on_disk(cls):
+        """One that runs meanwhile. Its osd writes past the page cache: nothing for a tmpfs."""
+        with tempfile.TemporaryDirectory(
+            prefix="ceph-", dir=os.environ["CHRONIK_TESTS_DISK"], ignore_cleanup_errors=True
+        ) as folder:
+            server = cls(folder)
+            try:
+                yield server
+            finally:
+                server.stop()
 
     @staticmethod
     def is_installed():
