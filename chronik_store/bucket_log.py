@@ -113,6 +113,9 @@ class BucketView:
         self._partition = partition
         self._fork_generation = fork_guard.generation()
         self._closed = False
+        self._lock = env.threads.lock()
+        self._looks = self._applied = 0
+        """Guarded by `_lock`: how many looks have begun, and which of them was applied last."""
         self._number, self._object = self._newest()
 
     def _newest(self) -> tuple[int, ManifestObject]:
@@ -133,8 +136,9 @@ class BucketView:
     @property
     def committed(self) -> Position:
         """The end of the last segment: everything in the bucket is committed."""
-        end = self._object.manifest.next
-        return Position(end.index + 1, max(end.offset, self._object.manifest.start_offset))
+        manifest = self._object.manifest
+        end = manifest.next
+        return Position(end.index + 1, max(end.offset, manifest.start_offset))
 
     @property
     def durable(self) -> Position:
@@ -164,10 +168,23 @@ class BucketView:
             raise LogClosedError("this log is closed; open it again")
 
     def refresh(self) -> Position:
-        """Look for a newer manifest."""
+        """Look for a newer manifest. TopicNotFoundError: the topic was deleted."""
+        with self._lock:
+            self._looks += 1
+            mine = self._looks
         number, newest = self._newest()
-        if newest.manifest.log_id != self.manifest.log_id or number > self._number:
-            self._number, self._object = number, newest
+        if newest.manifest.topic_id != self.manifest.topic_id:
+            raise TopicNotFoundError(
+                f"{self._store.url}: topic {self._topic!r} was deleted, and its name is that of "
+                "another one now: open it again to read that",
+                topic=self._topic,
+            )
+        with self._lock:
+            # One that began earlier and took longer may have seen the log before its successor.
+            if mine > self._applied:
+                self._applied = mine
+                if newest.manifest.log_id != self.manifest.log_id or number > self._number:
+                    self._number, self._object = number, newest
         return self.committed
 
     def refreshed_manifest(self) -> Manifest:

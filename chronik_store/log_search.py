@@ -53,25 +53,29 @@ class LogSearch:
         self._bundles = bundles
         self._scratch = scratch
         self._lock = env.threads.lock()
-        self._tail: TailIndex | None = None
+        self._tails: dict[str, TailIndex] = {}
+        """By log id: a reader of the bucket moves on to the log that a restore made, which may have
+        other records at the same offsets.
+        """
         self._closed = False
 
-    def _tail_index(self) -> TailIndex:
+    def _tail_index(self, manifest: Manifest) -> TailIndex:
         """The tail index, made by the first search: most logs of a large store have none."""
         with self._lock:
             if self._closed:
                 raise LogClosedError("this log is closed; open it again")
-            if self._tail is None:
-                manifest = self._view.manifest
-                self._tail = TailIndex(
+            tail = self._tails.get(manifest.log_id)
+            if tail is None:
+                directory = self._scratch.tail(manifest.topic, manifest.partition)
+                tail = self._tails[manifest.log_id] = TailIndex(
                     self._env.clock,
                     self._env.threads,
                     fs=self._scratch.fs,
-                    directory=self._scratch.tail(manifest.topic, manifest.partition),
+                    directory=f"{directory}/{manifest.log_id}",
                     heap_bytes=self._config.tail_index_bytes,
                     reserve_bytes=self._config.disk_reserve_bytes,
                 )
-            return self._tail
+            return tail
 
     def search(
         self,
@@ -112,7 +116,7 @@ class LogSearch:
             options=options,
             bundles=self._bundle_refs(manifest),
             cache=self._bundles,
-            tail=self._tail_index(),
+            tail=self._tail_index(manifest),
             read_batches=functools.partial(self._read_batches, committed),
             fetch=functools.partial(self._fetch, committed),
             clock=self._env.clock,
@@ -128,11 +132,11 @@ class LogSearch:
         Called behind commits by the store's background, so that the next search finds little to
         do. Parts that a bundle has replaced are given up.
         """
-        tail = self._tail
+        committed, manifest = self._view.committed, self._view.manifest
+        tail = self._tails.get(manifest.log_id)
         covered = () if tail is None else tail.covered()
         if tail is None or not covered:
             return
-        committed, manifest = self._view.committed, self._view.manifest
         refs = self._bundle_refs(manifest)
         missing = unindexed(refs, self._bundles, manifest.start_offset, committed.offset)
         tail.retain(missing)
@@ -164,9 +168,9 @@ class LogSearch:
         return found.records[0]
 
     def close(self) -> None:
-        """Drop the tail index. Idempotent."""
+        """Drop the tail indexes. Idempotent."""
         with self._lock:
             self._closed = True
-            tail = self._tail
-        if tail is not None:
+            tails = list(self._tails.values())
+        for tail in tails:
             tail.close()

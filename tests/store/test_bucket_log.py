@@ -57,3 +57,66 @@ def test_repair_looks_past_it(stray, tmp_path):
         path.unlink()
     [plan] = plan_repair(tmp_path / "d", config=CONFIG)
     assert ("restore", 1) == (plan.action, plan.tiered_offset)
+
+
+def test_a_reader_of_a_deleted_topic_is_not_given_its_namesakes_records(tmp_path):
+    url = f"file://{tmp_path}/bucket"
+    with chronik.LogStore.open(tmp_path / "d", object_store=url, config=CONFIG) as store:
+        store.create_topic("t")
+        published(store, b"old")
+        with chronik.open_bucket(url, topic="t") as reader:
+            follower = reader.scan(follow=True)
+            assert b"old" == next(follower).value
+            store.delete_topic("t")
+            store.create_topic("t")
+            published(store, b"new")
+            published(store, b"newer")
+            for call in (lambda: next(follower), lambda: reader.read(1), reader.status):
+                with pytest.raises(chronik.TopicNotFoundError, match="deleted"):
+                    call()
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """A bucket with ten records; what restores the first five and goes on in other words."""
+    url = f"file://{tmp_path}/bucket"
+    with chronik.LogStore.open(tmp_path / "d", object_store=url, config=CONFIG) as store:
+        store.create_topic("t")
+        published(store, [b"fish %d" % number for number in range(10)])
+
+    def go_on():
+        chronik.restore(url, tmp_path / "new", until_offset=5)
+        with chronik.LogStore.open(tmp_path / "new", config=CONFIG) as store:
+            published(store, [b"bird %d" % number for number in range(10)])
+
+    return url, go_on
+
+
+def test_a_search_knows_nothing_of_what_a_restore_cut_off(cut):
+    """Without bundles all of it is indexed by the reader itself, which has done so before."""
+    url, go_on = cut
+    with chronik.open_bucket(url, topic="t", config=CONFIG) as reader:
+        assert 10 == reader.search("fish").total
+        go_on()
+        assert 15 == reader.watermarks.end
+        for word, count in (("fish", 5), ("bird", 10)):
+            found = reader.search(word, limit=20)
+            assert (count, True) == (found.total, found.complete)
+            assert all(word.encode() in hit.record.value for hit in found)
+
+
+def test_a_look_that_took_long_does_not_go_back_to_the_log_before(cut, monkeypatch):
+    url, go_on = cut
+    with chronik.open_bucket(url, topic="t", config=CONFIG) as reader:
+        look = reader._view._newest
+
+        def slow():
+            monkeypatch.undo()
+            seen = look()
+            go_on()
+            assert 15 == reader.watermarks.end  # another thread's
+            return seen
+
+        monkeypatch.setattr(reader._view, "_newest", slow)
+        reader._view.refresh()
+        assert 15 == reader._view.end_offset

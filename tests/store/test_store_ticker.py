@@ -9,6 +9,11 @@ import chronik_store as chronik
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
 
+def tail_of(log):
+    [tail] = log._search._tails.values()
+    return tail
+
+
 def damage(path):
     files = sorted(path.glob("wal_*.log"))
     data = bytearray(files[0].read_bytes())
@@ -48,7 +53,7 @@ def test_the_tail_index_of_a_searched_log_follows_its_appends(tmp_path):
         assert 1 == log.search("needle").total
         log.append(b"needle two")
         deadline = time.monotonic() + 30
-        while log._search._tail.document_count < 2 and time.monotonic() < deadline:
+        while tail_of(log).document_count < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert 2 == log._search._tail.document_count
+        assert 2 == tail_of(log).document_count
         assert 2 == log.search("needle").total
