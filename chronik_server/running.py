@@ -1,7 +1,7 @@
 """How a server process runs: its loop, its signals, its end.
 
 Place: under the verbs that serve; owner of uvloop. Promise: SIGTERM and SIGINT stop it gracefully,
-a second one at once; the exit code says whether it ended as asked.
+a second one at once, without a word; the exit code says whether it ended as asked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import importlib.util
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from chronik_store.cli import exits
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -31,8 +33,12 @@ async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]
     stop = asyncio.Event()
     task = asyncio.ensure_future(main(stop))
 
+    was_asked_twice = False
+
     def asked() -> None:
+        nonlocal was_asked_twice
         if stop.is_set():
+            was_asked_twice = True
             task.cancel()
         stop.set()
 
@@ -40,6 +46,10 @@ async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]
         loop.add_signal_handler(number, asked)
     try:
         return await task
+    except asyncio.CancelledError:
+        if not was_asked_twice:
+            raise
+        return exits.INTERRUPTED
     finally:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)

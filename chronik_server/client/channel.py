@@ -99,6 +99,11 @@ class Channel(asyncio.BufferedProtocol):
         hello = Hello((VERSION,), SOFTWARE, options.token, peer)
         try:
             answer = await channel.ask(hello, timeout_seconds=options.connect_seconds)
+        except ConnectionLostError as error:
+            channel.close()
+            raise ConnectionLostError(
+                f"{error}, before it answered a greeting: {_may_want(options)}?"
+            ) from error
         except BaseException:
             channel.close()
             raise
@@ -308,6 +313,15 @@ class Channel(asyncio.BufferedProtocol):
             if not future.done():
                 future.set_exception(self._lost)
                 future.exception()
+
+
+def _may_want(options: ClientOptions) -> str:
+    """Of whoever hangs up without a word, as TLS has it."""
+    if options.tls is None:
+        return "does it ask for TLS"
+    if options.tls.certificate is None:
+        return "does it ask for a client certificate"
+    return "does it believe this client's certificate"
 
 
 def _nobody() -> None:
