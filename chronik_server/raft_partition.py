@@ -27,6 +27,7 @@ from chronik_store.errors import (
     BackpressureError,
     ChronikError,
     DiskFullError,
+    LogPoisonedError,
     OffsetConflictError,
     OffsetOutOfRangeError,
     UnavailableError,
@@ -125,7 +126,7 @@ class RaftPartition:
             self.consensus.propose_batch(batch, told)
         except BackpressureError:
             return False
-        except raft.NotLeaderError as error:
+        except (raft.NotLeaderError, LogPoisonedError) as error:
             raise self.translated(error) from error
         return True
 
@@ -159,7 +160,7 @@ class RaftPartition:
             committed = self.consensus.propose([batch])
             self._was_duplicate = self.core.end_offset == before
             return committed
-        except raft.NotLeaderError as error:
+        except (raft.NotLeaderError, LogPoisonedError) as error:
             raise self.translated(error) from error
 
     def _check_end(self, expected_offset: int | None) -> None:
@@ -289,6 +290,14 @@ class RaftPartition:
             return self.not_leader()
         if isinstance(error, raft.OutcomeUnknownError):
             return UnknownOutcomeError(str(error))
+        if isinstance(error, LogPoisonedError):
+            # This process ends. Whoever leads next takes it, or knows that it is stored.
+            if error.durability == "unknown":
+                return UnknownOutcomeError(str(error))
+            return NotLeaderError(
+                f"{self}: the log of this node has ended, and so does the node ({error.cause}): "
+                "ask again, another one will lead"
+            )
         return error
 
 
