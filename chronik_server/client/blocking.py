@@ -70,12 +70,22 @@ class _Loop:
             future.cancel()
             raise
 
+    def end(self, call: Coroutine[Any, Any, None]) -> None:
+        """Run what closes something, unless the client is closed, and that with it."""
+        try:
+            self.run(call)
+        except LogClosedError:
+            if not self._closed:
+                raise
+
     def start(self, call: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start it; calls start in the order in which they were made. LogClosedError."""
         with self._gate:  # what is started before `stop` finds the loop alive
             if self._closed or not self._thread.is_alive():
                 call.close()
-                raise LogClosedError("this client is closed; make another")
+                raise LogClosedError(
+                    "this client is closed; make another", durability="not_durable"
+                )
             return asyncio.run_coroutine_threadsafe(call, self._loop)
 
     def stop(self) -> None:
@@ -239,8 +249,8 @@ class Producer:
         self._loop.run(self._producer.flush())
 
     def close(self) -> None:
-        """Flush, then take nothing more. Idempotent."""
-        self._loop.run(self._producer.close())
+        """Flush, then take nothing more. Idempotent, also after the client was closed."""
+        self._loop.end(self._producer.close())
 
     def __enter__(self) -> Self:
         return self
@@ -309,7 +319,7 @@ class Consumer:
 
     def close(self) -> None:
         """As `AsyncConsumer.close`."""
-        self._loop.run(self._consumer.close())
+        self._loop.end(self._consumer.close())
 
     def __enter__(self) -> Self:
         return self

@@ -201,3 +201,20 @@ def test_a_call_from_a_callback_of_the_client_is_refused_and_does_not_hang(tmp_p
             assert 1 == client.append("events", b"y").base_offset
 
     against_a_server(tmp_path, work)
+
+
+def test_what_was_closed_with_its_client_may_be_closed(tmp_path: Path) -> None:
+    """And an append that comes too late says that it was not done."""
+
+    def work(address: str, _: Any, __: asyncio.AbstractEventLoop) -> None:
+        with Client(address, options=QUICK) as client:
+            client.create_topic("events")
+            with client.producer("events") as producer, client.consumer("events"):
+                placed = producer.append(b"x")
+                client.close()
+                assert 0 == placed.result(0).offset
+            with pytest.raises(LogClosedError) as refused:
+                client.append("events", b"y")
+            assert "not_durable" == refused.value.durability
+
+    against_a_server(tmp_path, work)
