@@ -53,6 +53,8 @@ class Server:
         self.answers = AnswerBudget(config.answers_bytes_max)
         self.sessions: set[Session] = set()
         self.software = f"chronik {chronik_store.__version__}"
+        self.left_bytes = 0
+        """Of appends on their way that were told by connections which have ended."""
         self.stopping = False
         self.turn = backend.turn
         self.read_buffer = memoryview(bytearray(READ_BYTES))

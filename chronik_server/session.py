@@ -68,6 +68,8 @@ class Session(asyncio.BufferedProtocol):
         self._room = Room(server.answers, self._config.in_flight_bytes_max, self._untaken)
         self._reading = True
         self._writable = True
+        self._has_left = False
+        self._left: set[asyncio.Task[None]] = set()  # what is seen through all the same
         now = server.loop.time()
         self._heard = self._began = self._stalled_since = now
         self._last_request_done = now
@@ -90,8 +92,7 @@ class Session(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever asked is gone: waits end, writes go on."""
         self._server.forget(self)
-        for task in self._tasks:
-            task.cancel()
+        self._leave()
         self._transport = None
         self._room.end()
         if self._peer is not None:
@@ -163,8 +164,23 @@ class Session(asyncio.BufferedProtocol):
         elif isinstance(event, Unreadable):
             self._refuse(event.request_id, event.error)
         elif isinstance(event, Closed):
-            for task in self._tasks:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nobody waits for an answer any more. What was told without asking for one goes on: nobody
+        will say it again. Of all who have left, as much as one connection may have in flight.
+        """
+        if self._has_left:
+            return
+        self._has_left = True
+        for task, event in self._tasks.items():
+            size = len(event.payload) + REQUEST_COST_BYTES
+            left = self._server.left_bytes + size
+            if isinstance(event, Request) or left > self._config.in_flight_bytes_max:
                 task.cancel()
+            else:
+                self._server.left_bytes = left
+                self._left.add(task)
 
     def _greet(self, event: Request) -> None:
         hello: Hello = event.message
@@ -220,6 +236,9 @@ class Session(asyncio.BufferedProtocol):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         event = self._tasks.pop(task)
+        if task in self._left:
+            self._left.remove(task)
+            self._server.left_bytes -= len(event.payload) + REQUEST_COST_BYTES
         self._slow_appends -= type(event.message) is Produce
         self._ended(event)
 

@@ -195,6 +195,42 @@ def test_bytes_in_flight_stop_the_reading_not_the_answers(tmp_path: Path) -> Non
     run(main())
 
 
+@pytest.mark.parametrize("limit", [64 << 20, 5000])
+def test_what_was_told_is_stored_though_its_client_has_left(tmp_path: Path, limit: int) -> None:
+    """With acks "none" nobody will say it again; of all who leave, so much as one may say."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as (server, address):
+            async with AsyncClient(address, options=QUICK) as client:
+                await client.create_topic("events")
+                opening, go_on = server.backend.partition, asyncio.Event()
+
+                async def slowly(topic: str, partition: int) -> Any:
+                    await go_on.wait()
+                    return await opening(topic, partition)
+
+                server.backend.partition = slowly  # type: ignore[method-assign]
+                for _ in range(20):
+                    await client.append("events", b"x" * 400, acks="none")
+                await client.ping()
+                (session,) = server.sessions
+                session._config = dataclasses.replace(server.config, in_flight_bytes_max=limit)
+            await asyncio.sleep(0.05)
+            assert not server.sessions
+            assert 0 < server.left_bytes <= limit
+            go_on.set()
+            async with AsyncClient(address, options=QUICK) as client:
+                for _ in range(100):
+                    await asyncio.sleep(0.05)
+                    if not server.left_bytes:
+                        break
+                stored = (await client.watermarks("events")).committed
+            assert 0 == server.left_bytes
+            assert (20 == stored) if limit > 5000 else (3 < stored < 8)
+
+    run(main())
+
+
 def test_a_damaged_batch_is_refused_at_the_door(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (_, client):
