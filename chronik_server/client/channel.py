@@ -66,6 +66,7 @@ class Channel(asyncio.BufferedProtocol):
         self._out: list[Buffer] = []
         self._room = asyncio.Event()
         self._room.set()
+        self._ended = asyncio.Event()
 
     @classmethod
     async def open(
@@ -235,6 +236,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing comes any more."""
+        self._ended.set()
         self._lose(ConnectionLostError(f"the connection to {self.address} was lost: {exc}"))
 
     def pause_writing(self) -> None:
@@ -299,6 +301,18 @@ class Channel(asyncio.BufferedProtocol):
             self._transport.close()
         self._connection.state = State.CLOSED
         self._lose_quietly()
+
+    async def sent(self) -> None:
+        """Return when everything that was said before `close` has left, as far as this side can
+        tell: what was told one way has no answer. Who does not take it for too long is cut off.
+        """
+        if self._transport is None or not self.backlog_bytes:
+            return
+        try:
+            async with asyncio.timeout(self._options.request_seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            self._transport.abort()
 
     def abort(self) -> None:
         """Hang up without sending what waits; `on_lost` is called."""

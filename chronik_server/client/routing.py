@@ -304,15 +304,15 @@ class Router:
                 logger.debug("asking again: %s", error)
 
     async def close(self) -> None:
-        """Hang up everywhere."""
+        """Hang up everywhere, once what was said has left."""
         self._closed = True
         tasks, self._channels = list(self._channels.values()), {}
+        channels = [task.result() for task in tasks if task.done() and not _failed(task)]
+        for channel in channels:
+            channel.close()
         for task in tasks:
-            if not task.done():
-                task.cancel()
-            elif not _failed(task):
-                task.result().close()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            task.cancel()
+        await asyncio.gather(*tasks, *(each.sent() for each in channels), return_exceptions=True)
         await asyncio.sleep(0)
 
 

@@ -7,12 +7,13 @@ import dataclasses
 
 import pytest
 
+from chronik_server.client import AsyncClient
 from chronik_server.client.outgoing import OutgoingLane, outcome
 from chronik_server.errors import NotLeaderError, UnknownOutcomeError
 from chronik_server.protocol.data import Produce
 from chronik_store.errors import RecordTooLargeError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
-from tests.server.serving import QUICK, connected, run
+from tests.server.serving import QUICK, connected, run, serving
 
 
 def batch(number):
@@ -235,6 +236,42 @@ def test_acks_none_is_not_told_for_ever_to_who_does_not_listen(tmp_path):
                 return [await lane.submit(big) for _ in range(3)]
 
     assert [(-1, -1, False)] * 3 == run(main())
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["late", "never"])
+def test_a_client_that_closes_sees_off_what_it_has_told(tmp_path, listens):
+    """Nobody answers it, so nothing else says whether it has left."""
+
+    async def main():
+        options = dataclasses.replace(QUICK, request_seconds=1.0 if not listens else 10.0)
+        async with serving(tmp_path) as (server, address):
+            client = AsyncClient(address, options=options)
+            await client.create_topic("events")
+            await client.append("events", b"first")
+            (session,) = server.sessions
+            session._transport.pause_reading()
+            big = RecordBatch.build([bytes(16 << 20)])
+            await client.append("events", big, acks="none")
+            loop = asyncio.get_running_loop()
+            if listens:
+                loop.call_later(0.3, session._transport.resume_reading)
+            begun = loop.time()
+            await client.close()
+            seconds = loop.time() - begun
+            if not listens:
+                session.abort()
+                return seconds, 2
+            async with AsyncClient(address, options=QUICK) as other:
+                for _ in range(100):
+                    if (stored := (await other.watermarks("events")).committed) == 2:
+                        break
+                    await asyncio.sleep(0.05)
+            return seconds, stored
+
+    seconds, stored = run(main())
+
+    assert 2 == stored
+    assert (0.2 < seconds < 8) if listens else (0.9 < seconds < 5)
 
 
 def held_back(server):
