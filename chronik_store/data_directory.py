@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from chronik_store.environment import Environment
 from chronik_store.errors import (
@@ -34,7 +34,7 @@ from chronik_store.format.store_file import (
     decode_store_identity,
     decode_topic_catalog,
 )
-from chronik_store.fs.base import FileLock
+from chronik_store.fs.base import FileLock, FileStat
 from chronik_store.log_identity import LOCAL_OWNER, LogPaths
 
 FORMAT_VERSION = 1
@@ -96,6 +96,7 @@ class DataDirectory:
         self.in_doubt: frozenset[str] = frozenset()
         """Topics whose last change may or may not be on disk, until TOPICS is written again."""
         self.identity: StoreIdentity | None = None
+        self._seen: FileStat | None = None
         self._lock: FileLock | None = None
 
     @classmethod
@@ -291,6 +292,14 @@ class DataDirectory:
     def forget_topic(self, topic_id: str) -> None:
         """Remove a topic from the list. Durable when it returns."""
         self._replace_catalog([each for each in self.catalog.topics if each.topic_id != topic_id])
+
+    def look(self) -> None:
+        """Read-only: as `reload`, where the list has been replaced since; else it costs a stat."""
+        with disk_errors(self.path, "look at the topics of"), suppress(FileNotFoundError):
+            found = self.env.fs.stat(f"{self.path}/{TOPICS_NAME}")
+            if found != self._seen:
+                self.reload()
+                self._seen = found
 
     def reload(self) -> None:
         """Read-only: the list as it is now."""

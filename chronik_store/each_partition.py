@@ -39,6 +39,8 @@ class EachPartition:
 
     def ask(self, question: Callable[[PartitionLog], T]) -> list[T | ChronikError]:
         """What `question` says of every partition, or why it cannot; by topic and number."""
+        if self._read_only:
+            self._directory.look()
         entries = [each for each in self._directory.catalog.topics if each.state == "live"]
         places = [(entry, number) for entry in entries for number in range(entry.partitions)]
         answers = (self._ask_one(*place, question) for place in places)

@@ -118,8 +118,12 @@ class LogAssembly:
         paths: LogPaths,
         *,
         on_close: Callable[[PartitionLog], None],
+        check_listed: Callable[[], None],
     ) -> PartitionLog:
-        """Recover and start one partition. CorruptionError when its WAL is suspect."""
+        """Recover and start one partition. CorruptionError when its WAL is suspect.
+
+        check_listed: asked by a reader's looks; TopicNotFoundError when the topic was deleted.
+        """
         try:
             if not self._read_only:
                 for path in (paths.segments, paths.quarantine):
@@ -130,6 +134,8 @@ class LogAssembly:
             core.start()
         except OSError as error:
             raise disk_error(paths.wal, "open", error) from error
+        if self._read_only:
+            core.wal.check_listed = check_listed
         if self.dispatch is not None:
             core.replica = Replica(core, self.dispatch)
         local = LocalSegments(self._env.fs, paths.segments)

@@ -227,7 +227,9 @@ class LogStore:
         key = (topic, partition)
         log = self._logs.get(key)
         if log is not None and type(partition) is int:
-            return log
+            if not self._read_only or self._is_listed(topic, log._manifest().topic_id):
+                return log
+            self._logs.close_one(key, log)
         self._listed(topic, partition)
         return self._logs.get_or_open(key, lambda: self._open_partition(topic, partition))
 
@@ -262,7 +264,22 @@ class LogStore:
             partition,
             paths,
             on_close=lambda log: self._logs.close_one((topic, partition), log),
+            check_listed=lambda: self._check_listed(entry),
         )
+
+    def _is_listed(self, topic: str, topic_id: str) -> bool:
+        """Beside a writer: it has not deleted this topic, nor made another of its name since."""
+        self._directory.look()
+        entry = self._directory.topic(topic)
+        return entry is not None and entry.topic_id == topic_id
+
+    def _check_listed(self, entry: TopicEntry) -> None:
+        if not self._is_listed(entry.name, entry.topic_id):
+            raise TopicNotFoundError(
+                f"topic {entry.name!r} of {self._directory.path} was deleted; ask the store for "
+                "its partition again if there is another of its name now",
+                topic=entry.name,
+            )
 
     def _entry(self, topic: str) -> TopicEntry:
         self._directory.check_sure(topic)

@@ -9,7 +9,7 @@ are always in the memory tail, so a file is read only where it is synced.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from chronik_store.environment import Environment
@@ -65,15 +65,19 @@ class ReadableWal:
         self._table = replay.table
         self._tail = MemoryTail(replay.table.last_index + 1)
         self._durable = DurableLimit(self._table.position_after(replay.copy_from - 1))
+        self.check_listed: Callable[[], None] = _always
+        """Of a log beside its writer: raises once its topic has been deleted."""
         self._pruner = Pruner(env.fs, lock, services.descriptors, directory, quarantine)
 
     def refresh(self) -> bool:
         """Replay what a live writer has added since `recover(read_only=True)` or the last call;
         True if there was something. The replayer is called with the lock held.
 
-        One call at a time. CorruptionError when new damage shows (once: what is good stays
-        readable); UnavailableError, also for good once a call was interrupted amid a frame.
+        One call at a time. TopicNotFoundError when the topic was deleted; CorruptionError when new
+        damage shows (once: what is good stays readable); UnavailableError, also for good once a
+        call was interrupted amid a frame.
         """
+        self.check_listed()
         if self._refresh_broken is not None:
             raise UnavailableError(
                 f"looking for more in {self.directory} was interrupted "
@@ -248,3 +252,7 @@ class ReadableWal:
         if not file.count:
             return 0
         return self._table.position_after(file.last_index).offset - file.base_offsets[0]
+
+
+def _always() -> None:
+    """A log that nobody else deletes is there as long as it is open."""
