@@ -37,6 +37,10 @@ def check_seconds(value: object, name: str) -> None:
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not value >= 0:  # type: ignore[operator] # nan, too
         raise ValueError(f"{name} is {value}; it must not be negative")
+    try:
+        float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise ValueError(f"{name} is too large for a time; float('inf') is for ever") from None
 
 
 def check_partition(value: object) -> None:

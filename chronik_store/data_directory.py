@@ -225,7 +225,8 @@ class DataDirectory:
                 found=identity.format_version,
                 supported=FORMAT_VERSION,
             )
-        if url is not None and url != identity.url:
+        # A prefix is the same one with and without the slash behind it.
+        if url is not None and url.rstrip("/") != (identity.url or "").rstrip("/"):
             raise IdentityMismatchError(
                 f"{self.path} belongs to {identity.url or 'its own object_store directory'}, not "
                 f"to {url}: open it without another URL, or move it with `chronik restore`"

@@ -65,3 +65,15 @@ def test_a_data_directory_has_a_name_that_everything_takes(tmp_path, read_only):
     with pytest.raises(chronik.ConfigError, match="not UTF-8"):
         chronik.restore("memory://places", path)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("first", ["", "/"])
+def test_a_slash_at_the_end_makes_no_other_bucket(tmp_path, first):
+    url = f"file://{tmp_path}/bucket"
+    with chronik.LogStore.open(tmp_path / "d", object_store=url + first, config=CONFIG):
+        pass
+    for last in ("", "/"):
+        with chronik.LogStore.open(tmp_path / "d", object_store=url + last, config=CONFIG) as store:
+            assert url == store.status().object_store
+    with pytest.raises(chronik.IdentityMismatchError, match="belongs to"):
+        chronik.LogStore.open(tmp_path / "d", object_store=url + "2", config=CONFIG)
