@@ -9,6 +9,7 @@ only, or by a node that has applied everything it knows of.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,9 +34,20 @@ from chronik_store.errors import (
     TopicNotFoundError,
     UnavailableError,
 )
-from chronik_store.model import SearchResult, TopicInfo
+from chronik_store.model import Coverage, SearchResult, TopicInfo
 from chronik_store.objectstore.layout import check_topic_name
 from chronik_store.search.searcher import merge_results
+
+SEARCH_SECONDS = 20.0
+"""How long other nodes have for their part of a search without a deadline: less than whoever asked
+waits before he gives up the connection, and everything else that he asked on it.
+"""
+GRACE_SECONDS = 1.0
+"""... and beyond a deadline, which they keep themselves."""
+REASON_MAX = 200
+"""Signs of the reason for a gap."""
+OFFSET_MAX = (1 << 63) - 1
+"""Where a range ends of which nobody says how far it goes."""
 
 
 class ClusterTopics:
@@ -225,16 +237,42 @@ class ClusterTopics:
     async def _search(
         self, topic: Topic, number: int, query: str, options: dict[str, Any]
     ) -> SearchResult:
+        """Where it is. What cannot be asked about now is a gap of the answer, unless everything is
+        wanted.
+        """
         part = self._hosting.running(topic, number)
-        if part is not None or self._raft.node_id in topic.places[number].holders:
+        is_mine = self._raft.node_id in topic.places[number].holders
+        if part is not None or (is_mine and (topic.name, number) not in self._hosting.unopened):
             part = await self.partition(topic.name, number)
             return await part.search(query, options)
+        limit = SEARCH_SECONDS
+        if options["deadline_seconds"] is not None:
+            limit = options["deadline_seconds"] + GRACE_SECONDS
+        try:
+            async with asyncio.timeout(limit):
+                return await self._search_elsewhere(topic, number, query, options)
+        except TimeoutError:
+            fault: ChronikError = UnavailableError(
+                f"{topic.name}/{number} is on other nodes, which have not answered for {limit:g} s"
+            )
+        except ChronikError as error:
+            fault = error
+        if not fault.retriable or options["require_complete"]:
+            raise fault
+        start, stop = options["start"] or 0, options["stop"] or OFFSET_MAX
+        gap = Coverage((), ((start, stop),), number, (str(fault)[:REASON_MAX],))
+        return SearchResult((), 0, False, (gap,), (), 0.0)
+
+    async def _search_elsewhere(
+        self, topic: Topic, number: int, query: str, options: dict[str, Any]
+    ) -> SearchResult:
         last: ChronikError | None = None
+        once = dataclasses.replace(self._options, retry_seconds=0.0)
         for node in self._askable(topic, number):
             address = self._address_of(node)
             if address is None:
                 continue
-            async with AsyncClient((parse_address(address),), options=self._options) as client:
+            async with AsyncClient((parse_address(address),), options=once) as client:
                 try:
                     return await client.search(topic.name, query, partition=number, **options)
                 except ChronikError as error:
@@ -244,10 +282,11 @@ class ClusterTopics:
         )
 
     def _askable(self, topic: Topic, number: int) -> list[str]:
-        """Its leader first: it has all that is committed."""
+        """Its leader first: it has all that is committed. Who is away is asked last."""
         leader, _ = self.leader_of(topic, number)
         nodes = [node for node in topic.places[number].replicas if node != leader]
-        return nodes if leader is None else [leader, *nodes]
+        found = nodes if leader is None else [leader, *nodes]
+        return sorted(found, key=lambda node: not self._is_connected(node))
 
 
 def _partitions(count: int) -> str:

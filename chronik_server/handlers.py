@@ -7,18 +7,20 @@ wrong with a request is a typed error. Invariant: no state of its own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chronik_server.answer_room import Share
 from chronik_server.backend import Backend, FetchOptions, PartitionBackend
 from chronik_server.protocol import cluster, data, greeting, topics
+from chronik_server.protocol.data import NOTE_BYTES_MAX, PATHS_MAX, REASONS_MAX
 from chronik_store.clock import Clock
 from chronik_store.errors import ChronikError, ConfigError, CorruptionError, RecordTooLargeError
 from chronik_store.format.batch_layout import verify_checksum
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
-from chronik_store.model import AppendResult, SearchResult
+from chronik_store.model import AppendResult, Coverage, SearchResult
 
 Answer = tuple[Any, Buffer | list[Buffer]]
 Handler = Callable[[Any, Any], Awaitable[Answer]]
@@ -194,14 +196,28 @@ class Handlers:
         return topics.Done(), _NOTHING
 
 
+def _told(part: Coverage) -> Coverage:
+    """A bucket that is away is a reason for each of a hundred bundles: some of them will do."""
+    reasons = [_short(reason) for reason in part.reasons[:REASONS_MAX]]
+    left = len(part.reasons) - len(reasons)
+    if left:
+        reasons[-1] = f"and {left + 1} more"
+    return dataclasses.replace(part, reasons=tuple(reasons))
+
+
+def _short(text: str) -> str:
+    raw = text.encode("utf-8", "replace")
+    return raw[:NOTE_BYTES_MAX].decode("utf-8", "ignore")
+
+
 def _searched(result: SearchResult) -> Answer:
     found = data.Searched(
         total=result.total,
         total_is_exact=result.total_is_exact,
         elapsed_us=round(result.elapsed_seconds * 1_000_000),
         hits=tuple(data.Hit(hit.partition, hit.offset, hit.score) for hit in result.hits),
-        coverage=result.coverage,
-        unknown_paths=result.unknown_paths,
+        coverage=tuple(map(_told, result.coverage)),
+        unknown_paths=tuple(map(_short, result.unknown_paths[:PATHS_MAX])),
     )
     if not result.hits:
         return found, _NOTHING

@@ -262,9 +262,17 @@ def _watermarks(*limits: int) -> Watermarks:
 
 
 WATERMARKS: Final[Shape[Watermarks]] = Row(_watermarks, dict.fromkeys(_LINE, UINT63))
+REASONS_MAX: Final = 64
+PATHS_MAX: Final = 1024
+NOTE_BYTES_MAX: Final = NOTE.limit
 COVERAGE: Final = Optioned(
     Coverage,
-    {"searched": _RANGES, "missing": _RANGES, "partition": PARTITION, "reasons": TupleOf(NOTE, 64)},
+    {
+        "searched": _RANGES,
+        "missing": _RANGES,
+        "partition": PARTITION,
+        "reasons": TupleOf(NOTE, REASONS_MAX),
+    },
 )
 _WHERE: Final[dict[str, Shape[Any]]] = {"topic": TOPIC, "partition": PARTITION}
 _POSITIVE: Final = Integer(0, FETCH_BYTES_MAX)
@@ -345,6 +353,6 @@ SEARCHED: Final = Codec(
             Row(Hit, {"partition": PARTITION, "offset": UINT63, "score": Real()}), HITS_MAX
         ),
         "coverage": TupleOf(COVERAGE, 1 << 14),
-        "unknown_paths": TupleOf(NOTE, 1024),
+        "unknown_paths": TupleOf(NOTE, PATHS_MAX),
     },
 )

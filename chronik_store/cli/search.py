@@ -29,6 +29,8 @@ from chronik_store.partition_log import Order, PartitionLog
 
 CONTEXT_MAX = 1000
 HIGHLIGHT = "1;31"
+OFFSET_MAX = (1 << 63) - 1
+"""The end of a gap of which nobody knows how far it goes: a server's, when nodes are away."""
 _WORD = re.compile(r"[^\W_]+")
 _NOT_WORDS = {"AND", "OR", "NOT", "TO", "IN"}
 
@@ -213,7 +215,10 @@ def _remarks(results: list[SearchResult], total: int, partitions: int) -> bool:
 
 
 def _missing(coverage: Coverage, partitions: int) -> str:
-    ranges = ", ".join(f"offsets {start} to {end - 1}" for start, end in coverage.missing)
+    ranges = ", ".join(
+        f"offsets {start} to {end - 1}" if end < OFFSET_MAX else f"everything from offset {start}"
+        for start, end in coverage.missing
+    )
     where = f"partition {coverage.partition}: " if partitions > 1 else ""
     reasons = f" ({'; '.join(coverage.reasons)})" if coverage.reasons else ""
     return f"{where}{ranges}{reasons}"

@@ -14,8 +14,9 @@ from chronik_store.cli.rendering import (
     size_text,
     time_text,
 )
+from chronik_store.cli.search import OFFSET_MAX, _missing
 from chronik_store.errors import ConfigError
-from chronik_store.model import Record, StoredRecord
+from chronik_store.model import Coverage, Record, StoredRecord
 
 records = st.builds(
     StoredRecord,
@@ -96,3 +97,11 @@ def test_sizes_and_durations_read_well():
     assert ["850 us", "12.3 ms", "4.20 s"] == [
         duration_text(seconds) for seconds in (0.00085, 0.0123, 4.2)
     ]
+
+
+def test_a_gap_whose_end_nobody_knows_is_not_given_one():
+    known = Coverage((), ((3, 8),), 1, ("the bucket is away",))
+    unknown = Coverage((), ((0, OFFSET_MAX),), 1, ("node 3 is away",))
+
+    assert "partition 1: offsets 3 to 7 (the bucket is away)" == _missing(known, 2)
+    assert "partition 1: everything from offset 0 (node 3 is away)" == _missing(unknown, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Coroutine
@@ -16,6 +17,7 @@ from chronik_server.client import AsyncClient, Client, ClientOptions
 from chronik_server.client.channel import Channel
 from chronik_server.client.partitioning import partition_of
 from chronik_server.errors import ConnectionLostError, ProtocolError, UnauthenticatedError
+from chronik_server.protocol import data
 from chronik_server.protocol.greeting import Hello, Ping
 from chronik_store.errors import (
     BackpressureError,
@@ -29,7 +31,7 @@ from chronik_store.errors import (
     TopicNotFoundError,
 )
 from chronik_store.format.record_batch import RecordBatch
-from chronik_store.model import Record
+from chronik_store.model import Record, SearchResult
 from tests.server.serving import LOG, QUICK, connected, run, serving
 
 
@@ -117,6 +119,34 @@ def test_an_argument_that_nothing_can_mean_is_called_that(tmp_path: Path) -> Non
             with pytest.raises(ConfigError) as refused:
                 await client.append("events", b"x", partition=-1)
             assert "not_durable" == refused.value.durability
+
+    run(main())
+
+
+def test_a_search_that_missed_much_is_answered_all_the_same(tmp_path: Path) -> None:
+    """With the bucket away each of many bundles has a reason of its own, and a long one."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b'{"level": "error"}')
+            search, path = server.backend.search, "json." + "p" * 2000
+
+            async def missing(request: data.Search) -> SearchResult:
+                found = await search(request)
+                ranges = tuple((10 * number, 10 * number + 5) for number in range(100))
+                reasons = tuple(f"bundle {number}: {'x' * 2000}" for number in range(100))
+                gaps = dataclasses.replace(found.coverage[0], missing=ranges, reasons=reasons)
+                return dataclasses.replace(found, coverage=(gaps,), unknown_paths=(path,) * 2000)
+
+            server.backend.search = missing  # type: ignore[method-assign]
+            found = await client.search("events", "error")
+            (part,) = found.coverage
+            assert 1 == len(found.hits)
+            assert 100 == len(part.missing)
+            assert "and 37 more" == part.reasons[-1]
+            assert part.reasons[0].startswith("bundle 0: xxx")
+            assert found.unknown_paths[0].startswith("json.ppp")
 
     run(main())
 

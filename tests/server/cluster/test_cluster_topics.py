@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chronik_server.cluster_topics import ClusterTopics
+from chronik_server.client import AsyncClient
+from chronik_server.cluster_topics import OFFSET_MAX, ClusterTopics
 from chronik_server.hosting import group_of
 from chronik_server.metadata import Metadata
 from chronik_server.metadata_commands import AdmitNode, MakeTopic
@@ -16,7 +19,9 @@ from chronik_server.protocol.topics import CreateTopic
 from chronik_server.raft.liveness import NodeLiveness
 from chronik_server.raft.messages import Beat
 from chronik_store.clock import SystemEntropy
-from chronik_store.errors import TopicExistsError
+from chronik_store.errors import TopicExistsError, UnavailableError
+from tests.server.cluster.nodes import clustered, servers
+from tests.server.serving import QUICK, run
 
 A, LOG = "aa" * 16, "cc" * 16
 
@@ -81,3 +86,38 @@ def test_a_node_that_has_fallen_silent_is_no_leader_any_more() -> None:
     assert leaders() == ["2", "2"]
     clock.now += 1.6
     assert leaders() == [None, None]
+
+
+@pytest.mark.parametrize("partition", [None, 1], ids=["all", "one"])
+def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
+    tmp_path: Path, partition: int | None
+) -> None:
+    """Said at once, and not by a connection that is given up with all that was asked on it."""
+
+    async def main() -> None:
+        async with clustered(tmp_path, 2) as nodes:
+            async with AsyncClient(servers(nodes), options=QUICK) as client:
+                await client.create_topic("x", partitions=2, replicas=1)
+                for number in range(2):
+                    await client.append("x", b"found %d" % number, partition=number)
+                places = (await client.describe_topic("x")).partitions
+                assert 2 == (await client.search("x", "found")).total
+            where = {place.partition: place.replicas[0] for place in places}
+            (away,) = [node for node in nodes if node.node_id == where[1]]
+            (left,) = [node for node in nodes if node.node_id == where[0]]
+            await away.server.stop()
+            async with AsyncClient(left.address, options=QUICK) as client:
+                search = functools.partial(client.search, "x", "found", partition=partition)
+                loop = asyncio.get_running_loop()
+                begun = loop.time()
+                found = await search(deadline_seconds=2)
+                assert loop.time() - begun < 4
+                (gap,) = [each for each in found.coverage if not each.complete]
+                assert (1, ((0, OFFSET_MAX),)) == (gap.partition, gap.missing)
+                assert "cannot connect" in gap.reasons[0]
+                assert (1 if partition is None else 0) == found.total == len(found.hits)
+                assert not found.total_is_exact
+                with pytest.raises(UnavailableError):
+                    await search(require_complete=True)
+
+    run(main())
