@@ -48,6 +48,7 @@ from chronik_store.model import (
     to_us,
 )
 
+PIPELINE_SECONDS = 600.0
 LANES_KEPT = 1024
 """Partitions of which it is remembered how to append, though nothing is on its way there."""
 
@@ -107,16 +108,14 @@ class AsyncClient:
 
     async def topics(self) -> tuple[TopicInfo, ...]:
         """The topics, by name, as far as the answering node knows."""
-        found: Topics = (await self.router.ask_any(ListTopics())).message
-        return found.topics
+        return cast("Topics", (await self.router.ask_any(ListTopics())).message).topics
 
     async def describe_topic(self, name: str) -> TopicDescription:
         """A topic's partitions and who leads them, as far as the answering node knows.
 
         TopicNotFoundError.
         """
-        answer = await self.router.ask_any(DescribeTopic(name))
-        return cast("TopicDescription", answer.message)
+        return cast("TopicDescription", (await self.router.ask_any(DescribeTopic(name))).message)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -281,8 +280,7 @@ class AsyncClient:
 
     async def watermarks(self, topic: str, *, partition: int = 0) -> Watermarks:
         """The plot line of a partition, at its leader. TopicNotFoundError."""
-        found = await self._offsets(topic, partition, None)
-        return found.watermarks
+        return (await self._offsets(topic, partition, None)).watermarks
 
     async def staleness_seconds(self, topic: str, *, partition: int = 0) -> float | None:
         """None: its leader answers. Else nobody is known to lead it, and this long ago the node
@@ -378,8 +376,10 @@ class AsyncClient:
 
     async def run_pipeline_once(self) -> PipelineReport:
         """One pipeline step on some node, for what it leads; errors are in the report."""
-        found: cluster.PipelineRun = (await self.router.ask_any(cluster.RunPipeline())).message
-        return found.report
+        question, seconds = cluster.RunPipeline(), self.router.options.request_seconds
+        # Segments are uploaded and indexed meanwhile.
+        answer = await self.router.ask_any(question, timeout_seconds=seconds + PIPELINE_SECONDS)
+        return cast("cluster.PipelineRun", answer.message).report
 
     async def status(self, topic: str | None = None) -> cluster.StatusFound:
         """What one node says of itself and of its partitions. TopicNotFoundError."""

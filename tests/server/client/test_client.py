@@ -31,7 +31,7 @@ from chronik_store.errors import (
     TopicNotFoundError,
 )
 from chronik_store.format.record_batch import RecordBatch
-from chronik_store.model import Record, SearchResult
+from chronik_store.model import PipelineReport, Record, SearchResult
 from tests.server.serving import LOG, QUICK, connected, run, serving
 
 
@@ -119,6 +119,24 @@ def test_an_argument_that_nothing_can_mean_is_called_that(tmp_path: Path) -> Non
             with pytest.raises(ConfigError) as refused:
                 await client.append("events", b"x", partition=-1)
             assert "not_durable" == refused.value.durability
+
+    run(main())
+
+
+def test_a_pipeline_step_may_take_longer_than_an_answer(tmp_path: Path) -> None:
+    """It uploads and indexes; giving the connection up would take it from everybody else on it."""
+    options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=0)
+
+    async def main() -> None:
+        async with connected(tmp_path, options=options) as (server, client):
+            step = server.backend.run_pipeline
+
+            async def slow() -> PipelineReport:
+                await asyncio.sleep(1.0)
+                return await step()
+
+            server.backend.run_pipeline = slow  # type: ignore[method-assign]
+            assert () == (await client.run_pipeline_once()).errors
 
     run(main())
 
