@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from chronik_server.client import Client, ClientOptions
 from chronik_server.client.blocking import Appender
+from chronik_server.errors import NotLeaderError
 from chronik_server.protocol.cluster import StatusFound
 from chronik_server.protocol.data import Consistency
 from chronik_store.batching import Appendable
@@ -229,11 +230,13 @@ def _partitions(client: Client, topic: str | None = None) -> tuple[LogStatus, ..
     for node in nodes:
         if not missing:
             break
+        if node.state == "removed":
+            continue  # its address may be anybody's by now
         with Client(node.address, options=replace(_options(), retry_seconds=0.0)) as other:
             try:
                 more = _told(other.status(topic))
-            except UnavailableError:
-                continue  # away: another has a copy, or the partition is left out
+            except (UnavailableError, NotLeaderError):
+                continue  # away, or behind: another has a copy, or the partition is left out
         found = {**more, **found}
         missing -= set(more)
     return tuple(part for _, part in sorted(found.items()))

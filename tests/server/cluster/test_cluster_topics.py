@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from chronik_server.client import AsyncClient
+from chronik_server.cli_remote import _partitions
+from chronik_server.client import AsyncClient, Client
 from chronik_server.cluster_topics import OFFSET_MAX, ClusterTopics
 from chronik_server.hosting import group_of
 from chronik_server.metadata import Metadata
@@ -119,5 +120,36 @@ def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
                 assert not found.total_is_exact
                 with pytest.raises(UnavailableError):
                     await search(require_complete=True)
+
+    run(main())
+
+
+def test_status_does_not_ask_who_lives_where_a_removed_node_did(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def another(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"220 mail.example\r\n" * 10)
+            writer.close()
+
+        async with clustered(tmp_path, 2) as nodes:
+            async with AsyncClient(servers(nodes), options=QUICK) as client:
+                await client.create_topic("x", partitions=2, replicas=1)
+                for number in range(2):
+                    await client.append("x", b"v", partition=number)
+                mail = await asyncio.start_server(another, "127.0.0.1", 0)
+                host, port = mail.sockets[0].getsockname()
+                await client.add_node("0", f"{host}:{port}")
+                await client.remove_node("0")
+                for _ in range(100):
+                    states = {each.node_id: each.state for each in (await client.cluster()).nodes}
+                    if states["0"] == "removed":
+                        break
+                    await asyncio.sleep(0.05)
+
+            def look() -> list[int]:
+                with Client(nodes[0].address, options=QUICK) as blocking:
+                    return [part.partition for part in _partitions(blocking, "x")]
+
+            assert [0, 1] == await asyncio.to_thread(look)
+            mail.close()
 
     run(main())
