@@ -314,12 +314,14 @@ class DataDirectory:
         changed = {each.name for each in {*catalog.topics} ^ {*self.catalog.topics}}
         with disk_errors(self.path, "write the topics of"):
             self._write_aside(TOPICS_NAME, catalog.encode())
-        # A name that was changed and not synced may be either one after a power loss, and after a
-        # restart it is the new one. Nothing may be acknowledged that holds in one of them only.
-        self.in_doubt |= changed
         try:
             self._put_in_place(TOPICS_NAME)
-        except OSError as error:
+        except BaseException as error:
+            # A name that was changed and not synced may be either one after a power loss, and after
+            # a restart it is the new one. Nothing may be acknowledged that holds in one only.
+            self.in_doubt |= changed
+            if not isinstance(error, OSError):
+                raise
             raise UnavailableError(
                 f"the new list of the topics of {self.path} may or may not be on disk "
                 f"({error.strerror or error}): check the disk, then make the change again",

@@ -66,24 +66,32 @@ class TopicChanges:
         check_topic_name(name)
         if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
             raise ConfigError(f"partitions is {partitions!r}; use 1 to {PARTITIONS_MAX}")
-        if any(each.name == name and each.state == "deleting" for each in self._topics()):
-            # Its directories carry the same name: they must be gone first.
-            self.finish_deletions()
-        with self:
-            entry = self._directory.topic(name)
-            if entry is not None and not exist_ok:
-                self._directory.check_sure(name)
-                raise TopicExistsError(
-                    f"topic {name!r} exists with {entry.partitions} partitions; pass "
-                    "exist_ok=True to use it",
-                    topic=name,
-                )
-            first = 0 if entry is None else entry.partitions
-            topic_id = self._env.entropy.token_bytes(16).hex() if entry is None else entry.topic_id
-            wanted = TopicEntry(name, topic_id, max(first, partitions), "live")
-            if wanted != entry or name in self._directory.in_doubt:
-                self._create_partitions(wanted, first)
-                self._directory.put_topic(wanted)
+        while True:
+            if self._is_deleting(name):
+                # Its directories carry the same name: they must be gone first.
+                self.finish_deletions()
+            with self:
+                if not self._is_deleting(name):  # by whoever had the turn before
+                    return self._create(name, partitions, exist_ok=exist_ok)
+
+    def _is_deleting(self, name: str) -> bool:
+        return any(each.name == name and each.state == "deleting" for each in self._topics())
+
+    def _create(self, name: str, partitions: int, *, exist_ok: bool) -> TopicEntry:
+        entry = self._directory.topic(name)
+        if entry is not None and not exist_ok:
+            self._directory.check_sure(name)
+            raise TopicExistsError(
+                f"topic {name!r} exists with {entry.partitions} partitions; pass "
+                "exist_ok=True to use it",
+                topic=name,
+            )
+        first = 0 if entry is None else entry.partitions
+        topic_id = self._env.entropy.token_bytes(16).hex() if entry is None else entry.topic_id
+        wanted = TopicEntry(name, topic_id, max(first, partitions), "live")
+        if wanted != entry or name in self._directory.in_doubt:
+            self._create_partitions(wanted, first)
+            self._directory.put_topic(wanted)
         return wanted
 
     def _create_partitions(self, entry: TopicEntry, first: int) -> None:
@@ -138,10 +146,13 @@ class TopicChanges:
         for entry in self._topics():
             if entry.state == "deleting":
                 with self:
-                    delete_topic_data(
-                        self._env, self._directory, self._bucket, self._assembly, entry
-                    )
-                    self._directory.forget_topic(entry.topic_id)
+                    self._finish(entry)
+
+    def _finish(self, entry: TopicEntry) -> None:
+        if entry not in self._topics():
+            return  # another thread has carried it out: a namesake may have the directories now
+        delete_topic_data(self._env, self._directory, self._bucket, self._assembly, entry)
+        self._directory.forget_topic(entry.topic_id)
 
     def _topics(self) -> tuple[TopicEntry, ...]:
         return self._directory.catalog.topics

@@ -8,10 +8,12 @@ import threading
 import pytest
 
 import chronik_store as chronik
+from chronik_store import topic_changes
 from chronik_store.environment import Environment
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
+from chronik_store.topic_changes import TopicChanges
 from tests.store.tasks import AT_LAST, Task
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False, indexing_enabled=False, garbage_seconds=0)
@@ -155,3 +157,81 @@ def test_a_change_that_failed_before_it_had_a_name_is_none():
         with pytest.raises(chronik.DiskFullError):
             store.delete_topic("t")
         assert 1 == store.partition("t").append(b"2").base_offset
+
+
+def meanwhile(monkeypatch, act):
+    """`act`, by another thread as it were, while the next change waits for its turn."""
+    enter = TopicChanges.__enter__
+
+    def entered(changes):
+        monkeypatch.undo()
+        act()
+        enter(changes)
+
+    monkeypatch.setattr(TopicChanges, "__enter__", entered)
+
+
+def left_half_way(store, name):
+    """A deletion that is marked and waits for its bucket."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(*_):
+            raise chronik.UnavailableError("the bucket is away")
+
+        patch.setattr(topic_changes, "delete_topic_data", refuse)
+        store.delete_topic(name)
+
+
+def uploaded(store, value):
+    log = store.partition("t")
+    log.append(value)
+    log.seal()
+    assert () == store.run_pipeline_once().errors
+
+
+def test_a_deletion_that_another_thread_carried_out_touches_no_namesake(monkeypatch):
+    with open_store(SimulatedDisk(seed=1)) as store:
+        store.create_topic("t", partitions=2)
+        uploaded(store, b"old")
+        left_half_way(store, "t")
+
+        def act():
+            store.create_topic("t")
+            uploaded(store, b"new")
+
+        meanwhile(monkeypatch, act)
+        assert () == store.run_pipeline_once().errors
+        assert [b"new"] == values(store.partition("t"))
+        assert store.partition("t").verify(bucket=True, deep=True).ok
+
+
+def test_a_topic_made_while_its_namesake_is_deleted_waits_until_that_is_gone(monkeypatch):
+    """Before, it set the files of the other one aside, whose deletion then failed for ever."""
+    disk = SimulatedDisk(seed=1)
+    with open_store(disk) as store:
+        store.create_topic("t", partitions=2)
+        uploaded(store, b"old")
+        meanwhile(monkeypatch, lambda: left_half_way(store, "t"))
+        made = store.create_topic("t", exist_ok=True)
+        assert 1 == made.partitions
+        assert () == store.run_pipeline_once().errors
+        assert [made] == list(store.topics())
+        assert [] == values(store.partition("t"))
+        assert [] == disk.paths("/d/quarantine")
+        assert [] == [path for path in disk.paths("/d/object_store/segments") if "/t/" in path]
+
+
+def test_a_change_that_is_under_way_is_no_failed_one():
+    disk = SimulatedDisk(seed=1)
+    with open_store(disk) as store:
+        store.create_topic("t")
+        seen = []
+
+        def hook(_number, operation, path):
+            if operation == "sync_directory" and path == "/d" and not seen:
+                seen.append(None)
+                seen[0] = store.partition("t")
+
+        disk.hook = hook
+        store.create_topic("t", partitions=2, exist_ok=True)
+        assert [store.partition("t")] == seen
