@@ -1,8 +1,9 @@
-"""What a new node asks of the cluster that it joins.
+"""How a node finds the others: it asks one of the cluster that it joins, or its own log.
 
 Place: under `node` and `raft_backend`, over `client`. Promise: the cluster's id, and where its
-nodes are, from any one of them. Invariant: nothing here changes anything: a node enters by its
-address being announced, once it can be greeted (`control`).
+nodes are, from any one of them; where they are, from a log whose newest marks were lost.
+Invariant: nothing here changes anything: a node enters by its address being announced, once it can
+be greeted (`control`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import logging
 from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
+from chronik_server.metadata_commands import AdmitNode, MoveNode, RemoveNode, decode
 from chronik_server.protocol.cluster import ClusterDescription
 from chronik_store.errors import ConfigError, UnavailableError
+from chronik_store.format.entry import EntryKind
+from chronik_store.format.stored_batch import StoredBatch
+from chronik_store.replica import Replica
 
 logger = logging.getLogger("chronik_server.cluster")
+READ_BYTES = 1 << 20
 
 
 async def describe(config: ServerConfig) -> ClusterDescription:
@@ -43,3 +49,33 @@ def addresses_in(found: ClusterDescription) -> dict[str, Address]:
     return {
         node.node_id: parse_address(node.address) for node in found.nodes if node.state != "removed"
     }
+
+
+def addresses_told(replica: Replica) -> dict[str, Address]:
+    """Where nodes are by those entries of the metadata that may not be committed. Reads the disk.
+
+    After a crash a node knows of what was committed no more than the newest mark on its disk says;
+    to learn the rest it must find the others, and be found. An address is where to look, no more:
+    who is there has to prove who it is.
+    """
+    found: dict[str, Address] = {}
+    index = replica.commit_index + 1
+    while index <= replica.last_index:
+        for header, payload in replica.entries(index, READ_BYTES):
+            index = header.index + 1
+            if header.kind == EntryKind.RECORDS:
+                batch = StoredBatch(payload, header.base_offset, header.timestamp_us)
+                for value in batch.values():
+                    _note(found, value)
+    return found
+
+
+def _note(found: dict[str, Address], value: bytes) -> None:
+    command = decode(value)
+    if isinstance(command, RemoveNode):
+        found.pop(command.node_id, None)
+    elif isinstance(command, (AdmitNode, MoveNode)):
+        try:
+            found[command.node_id] = parse_address(command.address)
+        except ConfigError:
+            pass  # recorded by an older version: no connection can be made to it

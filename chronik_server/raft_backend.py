@@ -25,7 +25,7 @@ from chronik_server.errors import UnauthenticatedError
 from chronik_server.giving_way import GivingWay
 from chronik_server.group_changes import GroupChanges, MemberSteps
 from chronik_server.hosting import Hosting
-from chronik_server.joining import addresses_in, describe
+from chronik_server.joining import addresses_in, addresses_told, describe
 from chronik_server.leader_spread import LeaderSpread
 from chronik_server.membership import Membership
 from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic
@@ -123,8 +123,12 @@ class RaftBackend:
         )
         node_id, is_connected = self.identity.node_id, self._peers.is_connected
         own_address = dict(self._config.peers).get(node_id) or _reachable(parse_address(address))
-        if part.core.replica is not None and part.core.replica.members is None:
+        replica = part.core.replica
+        assert replica is not None, "logs of a node have a Raft side"
+        if replica.members is None:
             await self._look_around(own_address)
+        told = await self._loop.run_in_executor(None, addresses_told, replica)
+        self._hints = {**told, **self._hints}
         self._group = MetadataGroup(part, folded=self._folded, reconcile=self._reconcile)
         now = self._loop.time
         self._steward = Steward(

@@ -181,7 +181,9 @@ def test_a_cluster_that_shrinks_to_one_node_at_once_goes_on_with_it(start_cluste
     create(cluster, "more", 2)
     acknowledged.values |= produce(cluster, "events", 300, start=1000).values
     assert_every_node_has(cluster, "events", acknowledged)
-    assert holders(cluster, "more", 0) == {"4"}
+    eventually(
+        lambda: holders(cluster, "more", 0) == {"4"}, MOVE_SECONDS, "what was created is opened"
+    )
     with pytest.raises(ConfigError), Client(cluster.servers, options=OPTIONS) as client:
         client.remove_node("4")
     cluster.node("4").kill()
