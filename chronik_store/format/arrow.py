@@ -42,9 +42,13 @@ def columns_of(table: pa.RecordBatch | pa.Table) -> dict[str, Any]:
     """The arguments of `RecordBatch.build` in a table with a column `value`, and if there `key`,
     `timestamp_us`, `headers`. ValueError or TypeError when they are not what `build` takes.
     """
+    if not isinstance(table, pa.RecordBatch | pa.Table):
+        raise TypeError(f"a batch is made of an Arrow table, not of a {type(table).__name__}")
     names = table.schema.names
     if "value" not in names:
         raise ValueError(f"no column 'value' among {names}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"columns of the same name among {names}")
     columns: dict[str, Any] = {"values": table.column("value").to_pylist()}
     if "key" in names:
         keys = table.column("key").to_pylist()
@@ -53,11 +57,18 @@ def columns_of(table: pa.RecordBatch | pa.Table) -> dict[str, Any]:
         times = table.column("timestamp_us").to_pylist()
         columns["timestamps_us"] = times if any(time is not None for time in times) else None
     if "headers" in names:
-        columns["headers"] = [
-            tuple((pair["name"], pair["value"]) for pair in pairs or ())
-            for pairs in table.column("headers").to_pylist()
-        ]
+        columns["headers"] = _headers_of(table.column("headers"))
     return columns
+
+
+def _headers_of(column: pa.Array | pa.ChunkedArray) -> list[tuple[tuple[str, bytes], ...]]:
+    try:
+        return [
+            tuple((pair["name"], pair["value"]) for pair in pairs or ())
+            for pairs in column.to_pylist()
+        ]
+    except (KeyError, TypeError) as error:
+        raise TypeError(f"headers are of type {HEADERS_TYPE}, not {column.type}") from error
 
 
 def _keys(batch: StoredBatch) -> pa.Array:

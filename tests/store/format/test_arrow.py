@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
@@ -60,3 +62,31 @@ def test_a_table_without_values_is_refused() -> None:
 def test_text_in_a_table_is_refused() -> None:
     with pytest.raises(TypeError, match="encode it"):
         RecordBatch.from_arrow(pa.table({"value": ["text"]}))
+
+
+@pytest.mark.parametrize("wrong", [None, [b"a"], {"value": [b"a"]}, pa.array([b"a"])], ids=repr)
+def test_what_is_no_table_is_a_type_error(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="an Arrow table"):
+        RecordBatch.from_arrow(wrong)
+
+
+def test_a_column_that_is_there_twice_is_a_value_error() -> None:
+    column = pa.array([b"a"])
+    with pytest.raises(ValueError, match="same name"):
+        RecordBatch.from_arrow(pa.Table.from_arrays([column, column], names=["value", "value"]))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pa.array([1]),
+        pa.array(["ab"]),
+        pa.array([[{"k": "a", "v": b"b"}]]),
+        pa.array([[("a", b"b")]], pa.map_(pa.string(), pa.binary())),
+        pa.array([[None]], pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))),
+    ],
+    ids=["numbers", "text", "other names", "map", "no pair"],
+)
+def test_headers_of_another_shape_are_a_type_error_that_names_it(headers: Any) -> None:
+    with pytest.raises(TypeError, match="headers are of type list"):
+        RecordBatch.from_arrow(pa.table({"value": [b"a"], "headers": headers}))
