@@ -64,7 +64,11 @@ def test_text_in_a_table_is_refused() -> None:
         RecordBatch.from_arrow(pa.table({"value": ["text"]}))
 
 
-@pytest.mark.parametrize("wrong", [None, [b"a"], {"value": [b"a"]}, pa.array([b"a"])], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [None, [b"a"], {"value": [b"a"]}, pa.array([b"a"])],
+    ids=["None", "list", "dict", "array"],
+)
 def test_what_is_no_table_is_a_type_error(wrong: Any) -> None:
     with pytest.raises(TypeError, match="an Arrow table"):
         RecordBatch.from_arrow(wrong)
