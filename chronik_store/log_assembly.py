@@ -118,7 +118,7 @@ class LogAssembly:
         paths: LogPaths,
         *,
         on_close: Callable[[PartitionLog], None],
-        check_listed: Callable[[], None],
+        check_listed: Callable[[], None] | None = None,
     ) -> PartitionLog:
         """Recover and start one partition. CorruptionError when its WAL is suspect.
 
@@ -134,7 +134,7 @@ class LogAssembly:
             core.start()
         except OSError as error:
             raise disk_error(paths.wal, "open", error) from error
-        if self._read_only:
+        if self._read_only and check_listed is not None:
             core.wal.check_listed = check_listed
         if self.dispatch is not None:
             core.replica = Replica(core, self.dispatch)
