@@ -149,6 +149,9 @@ class StoreTicker:
         except ChronikError as error:
             # A search feeds what is missing by itself, and reports what it could not.
             logger.info("the tail index of %r waits: %s", log, error)
+        except Exception:
+            # No memory, or a defect: readers beside the writer need their marks all the same.
+            logger.exception("the tail index of %r could not be fed", log)
 
     def _swear(self, core: LogCore) -> None:
         try:
@@ -158,6 +161,9 @@ class StoreTicker:
                 self._note_unsworn(core)
         except ChronikError as error:
             logger.debug("no mark for %s: %s", core.identity.topic, error)
+        except Exception:
+            # Of one log; the others get theirs.
+            logger.exception("no mark for %s/%d", core.identity.topic, core.identity.partition)
 
     def close(self) -> None:
         """End both threads and wait for them. Idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import chronik_store as chronik
@@ -57,3 +58,23 @@ def test_the_tail_index_of_a_searched_log_follows_its_appends(tmp_path):
             time.sleep(0.05)
         assert 2 == tail_of(log).document_count
         assert 2 == log.search("needle").total
+
+
+def test_a_tail_that_cannot_be_fed_costs_no_reader_its_marks(tmp_path, monkeypatch, caplog):
+    """The thread of the marks ended with it, and readers beside the writer lagged for good."""
+    with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as log:
+        log.append(b"needle one")
+        assert 1 == log.search("needle").total
+        fed = threading.Event()
+
+        def exhausted(_seconds):
+            fed.set()
+            raise MemoryError
+
+        monkeypatch.setattr(log._search, "feed_tail", exhausted)
+        log.append(b"needle two")
+        assert fed.wait(30)
+        log.append(b"needle three")
+        with chronik.PartitionLog.open(tmp_path / "d", topic="t", read_only=True) as reader:
+            assert b"needle three" == reader.read(2, wait_seconds=30).records[0].value
+    assert "could not be fed" in caplog.text
