@@ -22,7 +22,7 @@ from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import ChronikError, UnavailableError, UnsafeBucketError
 from chronik_store.objectstore.base import ObjectStore, PutOutcome
 from chronik_store.objectstore.layout import PROBE_PREFIX, probe_key
-from chronik_store.threads import Threads
+from chronik_store.threads import ThreadHandle, Threads
 
 _Result = TypeVar("_Result")
 RACERS = 8
@@ -219,13 +219,20 @@ def _race(
         except ChronikError as error:
             failures.append(error)
 
-    running = [
-        threads.spawn(partial(run, number), name=f"chronik-probe-{number}")
-        for number in range(racers)
-    ]
-    start.set()
-    for handle in running:
-        handle.join()
+    running: list[ThreadHandle] = []
+    try:
+        for number in range(racers):
+            try:
+                handle = threads.spawn(partial(run, number), name=f"chronik-probe-{number}")
+            except RuntimeError as error:  # no more threads are to be had; two make a race
+                if len(running) < 2:
+                    failures.append(UnavailableError(f"no threads for a race: {error}"))
+                break
+            running.append(handle)
+    finally:
+        start.set()  # whatever happens: those that were started wait for it
+        for handle in running:
+            handle.join()
     return winners, failures
 
 

@@ -10,9 +10,8 @@ from chronik_store.threads import SystemThreads
 
 
 def probe(store, **options):
-    return prove_create_only(
-        store, threads=SystemThreads(), clock=SystemClock(), entropy=SystemEntropy(), **options
-    )
+    options = {"threads": SystemThreads(), **options}
+    return prove_create_only(store, clock=SystemClock(), entropy=SystemEntropy(), **options)
 
 
 def faulty(*faults):
@@ -149,3 +148,32 @@ def test_a_clock_that_is_far_off_is_told():
     assert report.safe
     assert report.clock_offset_seconds == pytest.approx(-3600, abs=5)
     assert any("clock" in problem for problem in report.problems)
+
+
+class FewThreads(SystemThreads):
+    """A machine that has `count` threads left, and forgets none that it started."""
+
+    def __init__(self, count):
+        self.left = count
+        self.started = []
+
+    def spawn(self, target, *, name):
+        if not self.left:
+            raise RuntimeError("can't start new thread")
+        self.left -= 1
+        self.started.append(super().spawn(target, name=name))
+        return self.started[-1]
+
+
+@pytest.mark.parametrize(("count", "is_race"), [(0, False), (1, False), (2, True), (7, True)])
+def test_a_race_is_run_by_the_threads_that_there_are_and_none_is_left_behind(count, is_race):
+    """Those that were started before waited for the start for ever, more of them with each try."""
+    threads = FewThreads(count)
+    report = probe(MemoryObjectStore(), threads=threads)
+    for thread in threads.started:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert is_race == report.create_only
+    if not is_race:
+        with pytest.raises(UnavailableError, match="no threads"):
+            report.raise_if_unsafe()
