@@ -7,6 +7,7 @@ was acknowledged stays, what is not written is not acknowledged later, nobody wa
 from __future__ import annotations
 
 import contextlib
+import functools
 import linecache
 import random
 import sys
@@ -50,6 +51,7 @@ class Interrupt:
             sys.settrace(None)
 
 
+@functools.cache
 def _is_never_interrupted(name: str, line: int) -> bool:
     """Python looks for signals when it calls, enters and jumps back, and at no other place. The end
     of a `with` is shown as its first line, before the lock is released; a `try:` does nothing, and
