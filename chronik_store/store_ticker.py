@@ -119,7 +119,14 @@ class StoreTicker:
             self._started = self._started or first
             self._wake.notify_all()
         if first:
-            self._thread = self._env.threads.spawn(self._swear_loop, name="chronik-mark")
+            try:
+                self._thread = self._env.threads.spawn(self._swear_loop, name="chronik-mark")
+            except RuntimeError as error:
+                # The group is on disk whatever becomes of its mark: the next one asks again.
+                with self._wake:
+                    self._started = False
+                    self._unsworn.pop(key, None)
+                logger.debug("no thread for marks can be started: %s", error)
 
     def _swear_loop(self) -> None:
         pause_seconds = SWEAR_SECONDS

@@ -209,15 +209,9 @@ class BlockCache:
         """End the read-ahead threads and drop everything. Idempotent; reads still work after it."""
         with self._changed:
             self._closed = True
-            left = [(source.key, flight) for source, flight in self._ahead if not flight.started]
-            self._ahead.clear()
-            for _, flight in left:
-                flight.started = True
-                flight.error = UnavailableError("the read cache was closed")
             self._changed.notify_all()
             workers = list(self._workers)
-        for key, flight in left:
-            self._land(key, flight)
+        self._drop_ahead("the read cache was closed")
         for worker in workers:
             worker.join(_CLOSE_SECONDS)
         self.clear()
@@ -391,9 +385,31 @@ class BlockCache:
             spawning = len(self._ahead) > self._workers_idle and number < READ_AHEAD_THREADS
             self._workers_wanted += spawning
         if spawning:
+            self._start_worker(number)
+
+    def _start_worker(self, number: int) -> None:
+        try:
             worker = self._threads.spawn(self._fetch_ahead, name=f"chronik-read-ahead-{number}")
+        except RuntimeError:  # no thread is to be had: whoever reads goes on without
             with self._changed:
-                self._workers.append(worker)
+                self._workers_wanted -= 1
+                is_alone = not self._workers_wanted
+            if is_alone:
+                self._drop_ahead("there is no thread to read ahead")
+            return
+        with self._changed:
+            self._workers.append(worker)
+
+    def _drop_ahead(self, reason: str) -> None:
+        """Nobody will fetch what waits to be fetched ahead of need; its readers do."""
+        with self._changed:
+            left = [(source.key, flight) for source, flight in self._ahead if not flight.started]
+            self._ahead.clear()
+            for _, flight in left:
+                flight.started = True
+                flight.error = UnavailableError(reason)
+        for key, flight in left:
+            self._land(key, flight)
 
     def _fetch_ahead(self) -> None:
         while True:

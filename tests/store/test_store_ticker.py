@@ -6,6 +6,8 @@ import threading
 import time
 
 import chronik_store as chronik
+from chronik_store.environment import Environment
+from chronik_store.threads import SystemThreads
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -78,3 +80,26 @@ def test_a_tail_that_cannot_be_fed_costs_no_reader_its_marks(tmp_path, monkeypat
         with chronik.PartitionLog.open(tmp_path / "d", topic="t", read_only=True) as reader:
             assert b"needle three" == reader.read(2, wait_seconds=30).records[0].value
     assert "could not be fed" in caplog.text
+
+
+def test_marks_are_written_as_soon_as_a_thread_can_be_had(tmp_path, caplog):
+    class NoThreads(SystemThreads):
+        some = False
+
+        def spawn(self, target, *, name):
+            if name == "chronik-mark" and not self.some:
+                raise RuntimeError("can't start new thread")
+            return super().spawn(target, name=name)
+
+    threads = NoThreads()
+    env = Environment(threads=threads)
+    with chronik.LogStore.open(tmp_path / "d", config=CONFIG, env=env) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        log.append(b"one")
+        log.append(b"two")
+        assert "on_synced" not in caplog.text
+        threads.some = True
+        log.append(b"three")
+        with chronik.PartitionLog.open(tmp_path / "d", topic="t", read_only=True) as reader:
+            assert b"three" == reader.read(2, wait_seconds=30).records[0].value
