@@ -80,7 +80,13 @@ class S3ObjectStore:
         self._lock = threads.lock()
         self._closed = False
         """Guarded by `_lock`: what is handed to the loop is handed over before the loop ends."""
-        self._thread = threads.spawn(self._run_loop, name=f"chronik-s3-{bucket}")
+        try:
+            self._thread = threads.spawn(self._run_loop, name=f"chronik-s3-{bucket}")
+        except RuntimeError as error:
+            self._loop.close()
+            raise UnavailableError(
+                f"{self.url}: no thread for the connections: {error}; let this process have more"
+            ) from error
 
     @property
     def url(self) -> str:

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, LogClosedError
+from chronik_store.errors import ChronikError, LogClosedError, UnavailableError
 from chronik_store.model import PipelineReport
 from chronik_store.pipeline.contract import Partition
 from chronik_store.threads import ThreadHandle
@@ -54,11 +54,17 @@ class PipelineRunner:
         self._thread: ThreadHandle | None = None
 
     def start(self) -> None:
-        """Start the thread. Once."""
+        """Start the thread. Once. UnavailableError: none can be had."""
         with self._wake:
             if self._closed or self._thread is not None:
                 return
-        self._thread = self._env.threads.spawn(self._loop, name="chronik-pipeline")
+        try:
+            self._thread = self._env.threads.spawn(self._loop, name="chronik-pipeline")
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"the pipeline has no thread: {error}; let this process have more of them, or open "
+                "with pipeline_enabled=False"
+            ) from error
 
     def poke(self) -> None:
         """Run soon: there is something to seal or upload. Never blocks."""

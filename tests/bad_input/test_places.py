@@ -12,6 +12,7 @@ from chronik_store.environment import Environment
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.threads import SystemThreads
 from tests.bad_input.kept import CONFIG
 
 BUCKETS = {
@@ -77,3 +78,21 @@ def test_a_slash_at_the_end_makes_no_other_bucket(tmp_path, first):
             assert url == store.status().object_store
     with pytest.raises(chronik.IdentityMismatchError, match="belongs to"):
         chronik.LogStore.open(tmp_path / "d", object_store=url + "2", config=CONFIG)
+
+
+@pytest.mark.parametrize("url", [None, "s3://bucket/prefix"])
+def test_a_store_for_which_there_is_no_thread_does_not_open_and_keeps_nothing(tmp_path, url):
+    class NoThreads(SystemThreads):
+        def spawn(self, target, *, name):
+            raise RuntimeError("can't start new thread")
+
+    config = CONFIG.replace(pipeline_enabled=url is None)
+    for _ in range(2):
+        with pytest.raises(chronik.UnavailableError, match="no thread"):
+            chronik.LogStore.open(
+                tmp_path / "d",
+                object_store=url,
+                config=config,
+                env=Environment(threads=NoThreads()),
+            )
+    chronik.LogStore.open(tmp_path / "d", config=CONFIG).close()
