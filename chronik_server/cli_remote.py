@@ -136,6 +136,12 @@ class RemoteLog:
             found = self.read(offset, max_records=count, max_bytes=4 << 20, wait_seconds=wait)
             yield from found
             if not found.records and not follow:
+                if offset < line.committed:
+                    raise UnavailableError(
+                        f"{self.topic}/{self.partition} ends at offset {offset} for the node that "
+                        f"answers now, and at {line.committed} for the one that was asked first: "
+                        "too few of its nodes are up to know the rest"
+                    )
                 return
             offset = found.next_offset
 

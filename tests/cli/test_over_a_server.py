@@ -13,8 +13,10 @@ import pytest
 
 from chronik_server import cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
-from chronik_server.cli_remote import session
+from chronik_server.cli_remote import RemoteLog, session
 from chronik_store.cli import main
+from chronik_store.errors import UnavailableError
+from chronik_store.model import FetchResult, StoredRecord, Watermarks
 from tests.server.serving import serving
 
 EVENTS = [
@@ -159,3 +161,23 @@ def test_nobody_listens_is_unavailable(chronik, monkeypatch):
 
 def test_a_server_and_a_directory_exclude_each_other(chronik):
     assert 2 == chronik("-s", "127.0.0.1:1", "-d", "data", "topic", "list").code
+
+
+class Shrunk:
+    """A client whose partition has ten records for the node asked first, and four for the next."""
+
+    def watermarks(self, topic, *, partition):
+        return Watermarks(0, 0, 0, 0, 10, 10, 10)
+
+    def read(self, topic, offset, **_):
+        records = tuple(StoredRecord(b"v", None, 0, (), place) for place in range(offset, 4))
+        return FetchResult(records, max(offset, 4), "wal_tail", 0.0)
+
+
+def test_a_scan_does_not_end_where_a_node_that_knows_less_does():
+    """What was acknowledged is missing then, and nobody would see it in an export."""
+    scan = RemoteLog(Shrunk(), "events", 0).scan()
+    assert [0, 1, 2, 3] == [next(scan).offset for _ in range(4)]
+    with pytest.raises(UnavailableError, match=r"ends at offset 4 for .* and at 10"):
+        next(scan)
+    assert 4 == len(list(RemoteLog(Shrunk(), "events", 0).scan(0, 4)))
