@@ -37,6 +37,7 @@ from chronik_store.errors import (
     CorruptionError,
     LogClosedError,
     TopicNotFoundError,
+    UnavailableError,
 )
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.stored_batch import StoredBatch
@@ -109,6 +110,7 @@ class PartitionLane:
         self.taken: Taken | None = None
         self.rest: Iterator[StoredRecord] = iter(())  # of the piece that is being handed out
         self.end = offset  # of that piece
+        self.behind_since: float | None = None  # nothing came, though there is more
         self.left = False  # somebody has called seek
         self.failed: ChronikError | None = None  # why nothing more is fetched
 
@@ -264,13 +266,28 @@ class AsyncConsumer:
             (self.topic, lane.partition), question, timeout_seconds=seconds
         )
         if len(response.payload):
+            lane.behind_since = None
             lane.ready.append(_Answer(lane.offset, response.payload, response.message))
             lane.offset = response.message.next_offset
             # A turn later: the next question is on its way then.
             asyncio.get_running_loop().call_soon(self._arrived.set)
         elif not question.wait_ms:
-            # This node knows of less than the one that said where the end is.
-            await asyncio.sleep(self._router.options.backoff_seconds_max)
+            await self._wait_for_the_rest(lane)
+
+    async def _wait_for_the_rest(self, lane: PartitionLane) -> None:
+        """The node that answers knows of less than the one that said where the end is. A leader
+        will know of it, if there is one before the patience is at its end.
+        """
+        options, now = self._router.options, asyncio.get_running_loop().time()
+        if lane.behind_since is None:
+            lane.behind_since = now
+        elif now - lane.behind_since >= options.retry_seconds:
+            raise UnavailableError(
+                f"{self.topic}/{lane.partition} ends at offset {lane.offset} for the node that "
+                f"answers now, and at {lane.stop} for the one that was asked first: too few of its "
+                "nodes are up to know the rest"
+            )
+        await asyncio.sleep(options.backoff_seconds_max)
 
     # --- handing out -----------------------------------------------------------------------------
 

@@ -430,3 +430,31 @@ def test_a_consumer_that_is_left_alone_ends_by_itself(tmp_path):
             return said
 
     assert [] == run(main())
+
+
+def test_a_consumer_does_not_wait_for_ever_for_what_nobody_knows_any_more(tmp_path):
+    """The leader that said where the end is has gone, and too few are left to elect another."""
+
+    async def main():
+        options = dataclasses.replace(QUICK, retry_seconds=0.5)
+        async with connected(tmp_path, options=options) as (server, client):
+            await filled(client, 1, 50)
+            offsets = server.handlers.by_message[Offsets]
+
+            async def ahead(*arguments):
+                found, payload = await offsets(*arguments)
+                line = dataclasses.replace(found.watermarks, committed=60, durable=60, end=60)
+                return dataclasses.replace(found, watermarks=line), payload
+
+            server.handlers.by_message[Offsets] = ahead
+            found = []
+            consumer = await client.consumer("events")
+            async with asyncio.timeout(5):
+                with pytest.raises(UnavailableError, match=r"ends at offset 50 .* and at 60"):
+                    await take_all(consumer, found)
+            await client.append("events", [b"more"] * 10)
+            await consumer.seek(0, consumer.positions()[0])  # there is a leader again
+            await take_all(consumer, found)
+            return found
+
+    assert [(0, place) for place in range(60)] == run(main())
