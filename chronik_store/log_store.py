@@ -40,7 +40,7 @@ from chronik_store.open_logs import OpenLogs
 from chronik_store.partition_log import PartitionLog
 from chronik_store.search.searcher import merge_results
 from chronik_store.search_scratch import SearchScratch
-from chronik_store.store_bucket import StoreBucket
+from chronik_store.store_bucket import StoreBucket, check_url
 from chronik_store.store_ticker import StoreTicker
 from chronik_store.topic_changes import TopicChanges
 
@@ -149,8 +149,7 @@ class LogStore:
         check_config(config)
         absolute = absolute_path(path)
         url = object_store if object_store is not None else config.object_store
-        if url is not None:
-            open_object_store(url, env=env, s3=config.s3, read_only=True).close()
+        check_url(url, absolute, env, config)
         with ExitStack() as undo:
             directory = DataDirectory.open(
                 env, absolute, url=url, read_only=read_only, owner=owner, store_id=store_id

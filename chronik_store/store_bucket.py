@@ -13,17 +13,24 @@ before that was found (`claim`, `agree`).
 from __future__ import annotations
 
 import logging
+import os
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import FORMAT_VERSION
+from chronik_store.data_directory import DIRECTORIES, FORMAT_VERSION
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, IdentityMismatchError, UnavailableError
+from chronik_store.errors import (
+    ChronikError,
+    ConfigError,
+    IdentityMismatchError,
+    UnavailableError,
+)
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import SegmentInfo
 from chronik_store.format.store_file import StoreIdentity, decode_store_identity
 from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore, PutOutcome
 from chronik_store.objectstore.cache import BlockCache, CachedObject
 from chronik_store.objectstore.layout import STORE_KEY
+from chronik_store.objectstore.open import check_is_no_data_directory, open_object_store
 from chronik_store.objectstore.probe import prove_create_only
 from chronik_store.read_chain import CachedObjects
 
@@ -179,3 +186,25 @@ def check_claim(store: ObjectStore, digest: str, url: str) -> None:
             "the node calls it that claimed it: a node that was never a member starts with an "
             "empty directory and that bucket; if it is this one, see that it is mounted"
         )
+
+
+def check_url(url: str | None, path: str, env: Environment, config: LogConfig) -> None:
+    """Refuse, before anything is made, an object store that cannot be that of the directory `path`.
+
+    ConfigError; and as `open_object_store`, of which nothing is kept.
+    """
+    if url is None:
+        return
+    store = open_object_store(url, env=env, s3=config.s3, read_only=True)
+    store.close()
+    bucket = store.url.removeprefix("file://")
+    if bucket == store.url:
+        return
+    bucket = os.path.normpath(bucket)
+    own = (f"{path}/{name}/" for name in DIRECTORIES)
+    if bucket == path or f"{bucket}/".startswith(tuple(own)):
+        raise ConfigError(
+            f"{url} is where {path} keeps its own files: give another directory, or none for "
+            f"{path}/object_store"
+        )
+    check_is_no_data_directory(store.url, env)

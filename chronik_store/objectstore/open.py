@@ -28,6 +28,9 @@ SCHEMES = "file:///absolute/path, s3://bucket/prefix, memory://name/prefix, gs:/
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 URL_BYTES_MAX = 4096
+_TOPICS = "TOPICS"
+"""What every data directory has and no bucket: see `data_directory`."""
+
 PREFIX_BYTES_MAX = 120
 """With the longest key of `layout`, still below S3's 1,024 bytes."""
 _OTHER_SCHEMES = frozenset({"gs", "gcs", "az", "abfs", "abfss", "adl"})
@@ -70,9 +73,15 @@ def open_object_store(
         )
     scheme, rest = match["scheme"], match["rest"]
     if scheme == "file":
-        if must_exist:
-            _check_there(_checked_path(rest), env)
-        return _local(rest, env, read_only=read_only)
+        path = _checked_path(rest)
+        if must_exist and not _exists(path, env):
+            raise ObjectStoreRefusedError(
+                f"there is no bucket file://{path}: the directory does not exist (a typing error, "
+                "or something that is not mounted)"
+            )
+        if must_exist or not read_only:
+            check_is_no_data_directory(url, env)
+        return _local(path, env, read_only=read_only)
     bucket, prefix = _split(scheme, rest)
     if scheme == "memory":
         return MemoryObjectStore(bucket, prefix, clock=env.clock)
@@ -107,10 +116,21 @@ def _is_writable(url: str) -> bool:
         return False
 
 
-def _check_there(path: str, env: Environment) -> None:
+def check_is_no_data_directory(url: str, env: Environment) -> None:
+    """ConfigError where a store keeps its own files: a bucket there would have its segments under
+    the names of local copies, which are removed once they are in the bucket.
+    """
+    path = url.removeprefix("file://")
+    if path != url and _exists(f"{path.rstrip('/')}/{_TOPICS}", env):
+        raise ConfigError(
+            f"{url} is a data directory, not a bucket (it has a file {_TOPICS}): give another "
+            "directory; unless it was made with another one, its own bucket is object_store in it"
+        )
+
+
+def _exists(path: str, env: Environment) -> bool:
     try:
-        if env.fs.exists(path):
-            return
+        return env.fs.exists(path)
     except PermissionError as error:
         raise AccessDeniedError(
             f"file://{path} cannot be looked at: permission denied; check the owner and mode of "
@@ -120,10 +140,6 @@ def _check_there(path: str, env: Environment) -> None:
         raise UnavailableError(
             f"file://{path} cannot be looked at: {error.strerror or error}"
         ) from error
-    raise ObjectStoreRefusedError(
-        f"there is no bucket file://{path}: the directory does not exist (a typing error, or "
-        "something that is not mounted)"
-    )
 
 
 def _local(path: str, env: Environment, *, read_only: bool) -> ObjectStore:

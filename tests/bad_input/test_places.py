@@ -96,3 +96,48 @@ def test_a_store_for_which_there_is_no_thread_does_not_open_and_keeps_nothing(tm
                 env=Environment(threads=NoThreads()),
             )
     chronik.LogStore.open(tmp_path / "d", config=CONFIG).close()
+
+
+OWN = ["", "/", "//", "/.", "/wal", "/segments", "/cache", "/scratch/bundles", "/quarantine/x"]
+
+
+@pytest.mark.parametrize("below", OWN)
+def test_a_data_directory_is_not_its_own_bucket(tmp_path, below):
+    """Its segments would have the names of local copies, which go once they are in the bucket."""
+    url = f"file://{tmp_path}/d{below}"
+    for config in (CONFIG, CONFIG.replace(object_store=url)):
+        with pytest.raises(chronik.ConfigError, match="keeps its own files"):
+            chronik.LogStore.open(tmp_path / "d", object_store=url, config=config)
+    assert [] == list(tmp_path.iterdir())
+    with chronik.LogStore.open(tmp_path / "d", config=CONFIG) as store:
+        assert f"file://{tmp_path}/d/object_store" == store.status().object_store
+
+
+def test_nor_by_another_name(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    with pytest.raises(chronik.ConfigError, match="is a data directory"):
+        chronik.LogStore.open(tmp_path / "d", object_store=f"file://{tmp_path}/link", config=CONFIG)
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_nor_is_that_of_another_store_one(tmp_path, name):
+    with chronik.LogStore.open(tmp_path / "d", config=CONFIG):
+        pass
+    with pytest.raises(chronik.ConfigError, match="is a data directory"):
+        BUCKETS[name](f"file://{tmp_path}/d", tmp_path / "new")
+    assert [tmp_path / "d"] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bucket", ["", "/d2", "/d/object_store", "/d/bucket", "/wal"])
+def test_a_bucket_beside_around_or_inside_is_one(tmp_path, bucket):
+    url = f"file://{tmp_path}{bucket}"
+    with chronik.PartitionLog.open(
+        tmp_path / "d", topic="t", object_store=url, config=CONFIG.replace(indexing_enabled=False)
+    ) as log:
+        log.append([b"x"] * 10)
+        log.seal()
+        for _ in range(2):
+            assert not log.run_pipeline_once().errors
+        assert 10 == len(list(log.scan()))
+        assert "object_store" == log.read(0).tier
+        assert log.verify(bucket=True, deep=True).ok
