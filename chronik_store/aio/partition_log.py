@@ -20,6 +20,7 @@ from chronik_store.aio.offloop import Opening, Pool
 from chronik_store.arguments import check_offset, check_seconds
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
+from chronik_store.errors import LogClosedError
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_core import LogCore
 from chronik_store.model import (
@@ -37,6 +38,7 @@ from chronik_store.partition_log import PartitionLog
 from chronik_store.read_chain import EntryRun
 
 SCAN_RECORDS = 1000
+LOOK_SECONDS = 0.25
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
@@ -161,11 +163,11 @@ class AsyncPartitionLog:
         """Return when a record at `offset` is committed, the time is up, or nothing comes any
         more: the log is closed, or has ended. Who asks again then waits in full, as in a thread.
         """
-        log = self._log
-        if log._core is None or log._core.read_only:
-            await self._pool.run(log._view.wait_offset, offset, wait_seconds)
+        log, loop = self._log, asyncio.get_running_loop()
+        core = log._core
+        if core is None or core.read_only:
+            await self._look_for(offset, loop.time() + wait_seconds)
             return
-        core, loop = log._core, asyncio.get_running_loop()
         if self._moved is None:
             moved = self._moved = asyncio.Event()
             core.watch.add_listener(functools.partial(_wake, loop, moved))
@@ -178,6 +180,19 @@ class AsyncPartitionLog:
                 async with asyncio.timeout(left):
                     await self._moved.wait()
             except TimeoutError:
+                return
+
+    async def _look_for(self, offset: int, deadline: float) -> None:
+        """`wait_offset` beside a writer, in a thread, for moments: who is cancelled gives up the
+        wait only, and the thread must not be lost to the others for the rest of it.
+        """
+        view, loop = self._log._view, asyncio.get_running_loop()
+        while (left := deadline - loop.time()) > 0:
+            if await self._pool.run(view.wait_offset, offset, min(left, LOOK_SECONDS)):
+                return
+            try:
+                view.check_open()
+            except LogClosedError:
                 return
 
     async def read_batches(

@@ -296,3 +296,27 @@ def test_a_loop_that_closes_under_a_waiter_is_nobody_elses_concern(tmp_path, mon
             assert (0, 1, False) == log.append(b"a")
         face._pool.close()
     assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_waits_beside_a_writer_that_were_given_up_take_no_thread_from_the_others(tmp_path):
+    """Each kept one of the eight for the rest of its time."""
+
+    async def main():
+        async with opened(tmp_path / "d") as writer, opened(tmp_path / "d", read_only=True) as log:
+            await writer.append(b"a")
+            assert b"a" == (await log.read(0, wait_seconds=20)).records[0].value
+            for _ in range(2):
+                waits = [asyncio.create_task(log.read(1, wait_seconds=600)) for _ in range(8)]
+                await asyncio.sleep(0.05)
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+            async with asyncio.timeout(20):
+                assert b"a" == (await log.read(0)).records[0].value
+                waiting = asyncio.create_task(log.read(1, wait_seconds=600))
+                await asyncio.sleep(1)
+                await writer.append(b"b")
+                assert b"b" == (await waiting).records[0].value
+                assert () == (await log.read(2, wait_seconds=0.3)).records
+
+    run(main())
