@@ -150,18 +150,13 @@ class AppendPath:
         state = core.state
         core.check_writable_locked()
         base_offset = wal.end_offset
-        if expected_offset is not None and expected_offset != base_offset:
+        if expected_offset is not None:
             try:
                 check_offset(expected_offset, "expected_offset")
             except ChronikError as error:
                 error.durability = "not_durable"
                 raise
-            raise OffsetConflictError(
-                f"expected the log to end at {expected_offset}, it ends at {base_offset}: "
-                "read what was appended in between, then decide again",
-                expected_offset=expected_offset,
-                end_offset=base_offset,
-            )
+        # Before the offset is compared: what is repeated was appended where it was expected to be.
         if batch.producer_id:
             original = state.producers.check(
                 batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.record_count
@@ -170,6 +165,8 @@ class AppendPath:
                 seq = 0 if original.index < core.committed.index else wal.last_seq
                 place = AppendResult(original.base_offset, original.end_offset, duplicate=True)
                 return original.index, seq, place
+        if expected_offset is not None and expected_offset != base_offset:
+            raise _conflict(expected_offset, base_offset)
         core.control.lead_locked()
         high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
         timestamp_us = max(state.last_timestamp_us, min(high_us, now_us + self._max_future_us))
@@ -189,3 +186,12 @@ class AppendPath:
         except BaseException as error:  # MemoryError, Ctrl-C: no longer whole, and not undone
             wal.spoil_locked(error)
             raise
+
+
+def _conflict(expected_offset: int, end_offset: int) -> OffsetConflictError:
+    return OffsetConflictError(
+        f"expected the log to end at {expected_offset}, it ends at {end_offset}: read what was "
+        "appended in between, then decide again",
+        expected_offset=expected_offset,
+        end_offset=end_offset,
+    )

@@ -73,6 +73,25 @@ def test_expected_offset_is_compare_and_append(log):
     assert 1 == log.watermarks.end
 
 
+def test_a_repeated_batch_is_where_it_was_expected_to_be(log):
+    """Whoever repeats an append of unknown outcome must not hear that somebody else was faster."""
+    batch = chronik.RecordBatch.build([b"a", b"b"], producer_id=7)
+    assert (0, 2, False) == log.append(batch, expected_offset=0)
+    assert (0, 2, True) == log.append(batch, expected_offset=0)
+    assert (0, 2, True) == log.append_nowait(batch, expected_offset=0).result(20)
+    with pytest.raises(chronik.OffsetConflictError):
+        log.append(batch.with_producer(7, 0, 2), expected_offset=0)
+    assert (2, 4, False) == log.append(batch.with_producer(7, 0, 2), expected_offset=2)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0])
+def test_what_equals_an_expected_offset_is_not_one(log, wrong):
+    log.append(b"a")
+    with pytest.raises(TypeError, match="expected_offset"):
+        log.append(b"b", expected_offset=wrong)
+    assert 1 == log.watermarks.end
+
+
 def test_too_large_is_refused_before_anything_is_queued(tmp_path):
     config = CONFIG.replace(record_bytes_max=1000, batch_bytes_max=2000)
     with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=config) as log:
