@@ -9,6 +9,7 @@ whatever else it is busy with. What is about the real disk says so (`disk_path`)
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import shutil
@@ -63,6 +64,12 @@ def _work_in_memory(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
     os.environ |= {"PYTEST_DEBUG_TEMPROOT": MEMORY, "TMPDIR": made}
     tempfile.tempdir = None  # it has been asked for, and is remembered
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end: no collection of garbage looks at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
