@@ -128,10 +128,12 @@ class AsyncProducer:
             )
         number = self._choose(record) if partition is None else partition
         if not 0 <= number < self.partitions:
-            raise TopicNotFoundError(
+            error = TopicNotFoundError(
                 f"topic {self.topic!r} has partitions 0 to {self.partitions - 1}, not {number}",
                 topic=self.topic,
             )
+            error.durability = "not_durable"
+            raise error
         gathering = self._gathering.get(number)
         if gathering is None:
             gathering = self._gathering[number] = _Gathering()

@@ -10,7 +10,12 @@ import pytest
 
 from chronik_server.client import AsyncClient
 from chronik_server.client.producer import Placed
-from chronik_store.errors import RecordTooLargeError
+from chronik_store.errors import (
+    BackpressureError,
+    LogClosedError,
+    RecordTooLargeError,
+    TopicNotFoundError,
+)
 from chronik_store.model import Record
 from tests.server.serving import LOG, connected, run
 
@@ -133,5 +138,25 @@ def test_a_record_that_is_given_while_the_producer_closes_is_sent(tmp_path: Path
             await closing
             assert all(each.done() for each in futures)
             assert [(0, 0), (0, 1), (1, 0)] == [each.result() for each in futures]
+
+    run(main())
+
+
+def test_a_record_that_is_refused_at_once_was_not_stored(tmp_path: Path) -> None:
+    """And each error of an append says so."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            producer = await client.producer("events", buffer_bytes=100, linger_seconds=60)
+            with pytest.raises(TopicNotFoundError) as unknown:
+                producer.append_nowait(b"x", partition=7)
+            producer.append_nowait(b"x" * 200)
+            with pytest.raises(BackpressureError) as full:
+                producer.append_nowait(b"x")
+            await producer.close()
+            with pytest.raises(LogClosedError) as closed:
+                producer.append_nowait(b"x")
+            assert {"not_durable"} == {each.value.durability for each in (unknown, full, closed)}
 
     run(main())
