@@ -46,22 +46,26 @@ class LogView(Protocol):
 def watermarks_of(view: LogView) -> Watermarks:
     """The plot line. Read right to left, so that limits that move right keep their order.
 
-    A snapshot's manifest knows of seals whose entries are still to come to this replica: up to
-    there nothing is sealed here beyond what is committed here.
+    Nothing is sealed, tiered or indexed here beyond what is committed here, although the manifest
+    may say so: a snapshot's knows of seals whose entries are still to come to this replica, and
+    another thread that folds what a reader beside the writer has found moves it first.
     """
     manifest = view.manifest
-    committed = view.committed.offset
+    start = manifest.start_offset
+    committed = max(start, view.committed.offset)
     durable = max(view.durable.offset, committed)
     end = max(view.end_offset, durable)
-    start = manifest.start_offset
-    indexed = indexed_offset(manifest)
     _, sealed = sealed_end(manifest)
+
+    def shown(limit: int) -> int:
+        return max(start, min(limit, committed))
+
     return Watermarks(
         start=start,
-        indexed=max(start, indexed),
-        tiered=max(start, manifest.next.offset),
-        sealed=max(start, min(sealed, committed)),
-        committed=max(start, committed),
+        indexed=shown(indexed_offset(manifest)),
+        tiered=shown(manifest.next.offset),
+        sealed=shown(sealed),
+        committed=committed,
         durable=durable,
         end=end,
     )

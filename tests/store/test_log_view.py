@@ -1,0 +1,34 @@
+"""The plot line at any moment, also between two steps of another thread."""
+
+from __future__ import annotations
+
+import chronik_store as chronik
+from chronik_store.log_view import watermarks_of
+
+CONFIG = chronik.LogConfig(pipeline_enabled=False, indexing_enabled=False)
+
+
+def test_a_reader_beside_the_writer_that_has_folded_more_than_it_shows(tmp_path, monkeypatch):
+    """One look may find records, their seal and their upload, and folds them first."""
+    with (
+        chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as writer,
+        chronik.PartitionLog.open(tmp_path / "d", topic="t", read_only=True) as reader,
+    ):
+        assert 0 == reader.watermarks.end
+        writer.append([b"x"] * 10)
+        writer.seal()
+        assert not writer.run_pipeline_once().errors
+        writer.append([b"y"] * 5)
+        writer.append(b"z")  # swears to what came before
+        core, seen = reader._core, []
+        commit = core.state.commit
+
+        def commit_and_look(index):
+            commit(index)
+            seen.append(watermarks_of(core))
+
+        monkeypatch.setattr(core.state, "commit", commit_and_look)
+        line = reader.watermarks
+        assert (0, 0, 10, 10) == (line.start, line.indexed, line.tiered, line.sealed)
+        assert 15 <= line.committed
+        assert any(each.tiered == each.committed == 0 for each in seen)
