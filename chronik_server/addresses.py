@@ -54,6 +54,16 @@ def parse_address(text: str, *, what: str = "an address") -> Address:
     return Address(host, int(port))
 
 
+def parse_reachable(text: str, *, what: str = "an address") -> Address:
+    """`parse_address` of what others connect to."""
+    address = parse_address(text, what=what)
+    if not address.port:
+        raise ConfigError(
+            f"{what} {text!r}: nobody can connect to port 0; write the port that is listened on"
+        )
+    return address
+
+
 def parse_peers(text: str) -> tuple[tuple[str, Address], ...]:
     """`1@host:port,2@host:port`: the nodes of a cluster by id."""
     found: dict[str, Address] = {}
@@ -63,5 +73,5 @@ def parse_peers(text: str) -> tuple[tuple[str, Address], ...]:
             raise ConfigError(
                 f"CHRONIK_PEERS {part!r}: write ID@HOST:PORT,ID@HOST:PORT with each id once"
             )
-        found[node_id] = parse_address(address, what="CHRONIK_PEERS")
+        found[node_id] = parse_reachable(address, what="CHRONIK_PEERS")
     return tuple(found.items())

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from chronik_server.addresses import parse_address, parse_peers
+from chronik_server.addresses import parse_address, parse_peers, parse_reachable
 from chronik_server.backend import NodeRemovedError
 from chronik_server.config import ServerConfig, parse_join
 from chronik_server.health import Health
@@ -70,7 +70,8 @@ def config_of(session: Session, options: dict[str, Any]) -> ServerConfig:
     """The server's settings: flags over environment over defaults."""
 
     def address(name: str) -> Any:
-        return None if options[name] is None else parse_address(options[name], what=f"--{name}")
+        parse = parse_reachable if name == "advertise" else parse_address
+        return None if options[name] is None else parse(options[name], what=f"--{name}")
 
     return ServerConfig.from_env(
         data_dir=session.own_directory(),

@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chronik_server.addresses import DEFAULT_PORT, Address, parse_address, parse_peers
+from chronik_server.addresses import (
+    DEFAULT_PORT,
+    Address,
+    parse_address,
+    parse_peers,
+    parse_reachable,
+)
 from chronik_server.tls import TlsOptions
 from chronik_store.errors import ConfigError
 from chronik_store.format.shape import NAME, ShapeError
@@ -116,7 +122,7 @@ def check_node_id(node_id: str) -> None:
 def parse_join(text: str) -> tuple[Address, ...]:
     """`host:port,host:port`: any nodes of the cluster to join."""
     parts = (part.strip() for part in text.split(","))
-    return tuple(parse_address(part, what="CHRONIK_JOIN") for part in parts if part)
+    return tuple(parse_reachable(part, what="CHRONIK_JOIN") for part in parts if part)
 
 
 def _flag(text: str) -> bool:
@@ -129,7 +135,10 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHRONIK_DATA_DIR": ("data_dir", str),
     "CHRONIK_NODE_ID": ("node_id", str),
     "CHRONIK_LISTEN": ("listen", lambda text: parse_address(text, what="CHRONIK_LISTEN")),
-    "CHRONIK_ADVERTISE": ("advertise", lambda text: parse_address(text, what="CHRONIK_ADVERTISE")),
+    "CHRONIK_ADVERTISE": (
+        "advertise",
+        lambda text: parse_reachable(text, what="CHRONIK_ADVERTISE"),
+    ),
     "CHRONIK_HEALTH_LISTEN": (
         "health_listen",
         lambda text: parse_address(text, what="CHRONIK_HEALTH_LISTEN"),

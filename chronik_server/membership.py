@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chronik_server import metadata_commands as commands
-from chronik_server.addresses import Address, parse_address
+from chronik_server.addresses import Address, parse_reachable
 from chronik_server.backend import NodeIdentity
 from chronik_server.config import check_node_id
 from chronik_server.metadata import Metadata
@@ -68,7 +68,7 @@ class Membership:
     async def add(self, node_id: str, address: str) -> None:
         """Let a node join under an id that nobody had; or tell where a known one is now."""
         check_node_id(node_id)
-        address = str(parse_address(address, what="a node's address"))
+        address = str(parse_reachable(address, what="a node's address"))
         self._must_lead()
         known = self._state.nodes.get(node_id)
         if known is not None and known.state in {"removed", "leaving"}:

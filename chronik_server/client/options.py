@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from chronik_server.addresses import Address, parse_address
+from chronik_server.addresses import Address, parse_reachable
 from chronik_server.tls import TlsOptions
 from chronik_store.errors import ConfigError
 
@@ -44,7 +44,9 @@ class ClientOptions:
 
 def parse_servers(text: str) -> tuple[Address, ...]:
     """`host:port,host:port`: any nodes of one cluster."""
-    found = tuple(parse_address(part, what="a server") for part in text.split(",") if part.strip())
+    found = tuple(
+        parse_reachable(part, what="a server") for part in text.split(",") if part.strip()
+    )
     if not found:
         raise ConfigError("no server is named: write HOST:PORT, or several with commas between")
     return found

@@ -1,15 +1,26 @@
 """HOST:PORT as people write it, and what cannot be meant."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from chronik_server.addresses import Address, parse_address
+from chronik_server.addresses import Address, parse_address, parse_peers, parse_reachable
 from chronik_server.client import ClientOptions
 from chronik_server.client.channel import Channel
 from chronik_server.client.options import parse_servers
+from chronik_server.config import ServerConfig, parse_join
 from chronik_server.errors import ConnectionLostError
 from chronik_store.errors import ConfigError
+
+
+def _peer(text: str) -> object:
+    return parse_peers(f"1@{text}")
+
+
+def _advertised(text: str) -> object:
+    return ServerConfig.from_env({"CHRONIK_ADVERTISE": text})
+
 
 LONG = "a" * 64 + ".example"
 
@@ -42,3 +53,11 @@ def test_a_name_that_no_resolver_takes_is_refused_where_it_is_typed(host: str) -
 def test_to_connect_to_such_a_name_is_a_typed_error(host: str) -> None:
     with pytest.raises(ConnectionLostError, match="cannot connect"):
         asyncio.run(Channel.open(Address(host, 7411), ClientOptions(connect_seconds=5.0)))
+
+
+@pytest.mark.parametrize("read", [parse_servers, parse_join, parse_reachable, _peer, _advertised])
+def test_port_0_is_for_who_listens_and_not_for_who_connects(read: Callable[[str], object]) -> None:
+    """It would stand in the registry for good, and nobody would reach the node."""
+    with pytest.raises(ConfigError, match="nobody can connect to port 0"):
+        read("127.0.0.1:0")
+    assert Address("127.0.0.1", 0) == parse_address("127.0.0.1:0")
