@@ -289,7 +289,7 @@ class PartitionLog:
         """
         view = self._view
         view.check_open()
-        return self._chain.offset_for_timestamp(to_us(time), limit=view.refresh())
+        return self._chain.offset_for_timestamp(to_us(time), limit=view.refresh)
 
     def cursor(self, name: str) -> Cursor:
         """A named, durable position of a reader. ConfigError for a name that cannot be one."""

@@ -275,7 +275,9 @@ class ReadChain:
             yield from fetched.entries
             place = fetched.next
 
-    def offset_for_timestamp(self, timestamp_us: int, *, limit: Position) -> int | None:
+    def offset_for_timestamp(
+        self, timestamp_us: int, *, limit: Callable[[], Position]
+    ) -> int | None:
         """The first readable offset whose index timestamp is at least this; None: there is none.
 
         At most one block of one segment is read. All records of an entry share its index
@@ -285,8 +287,11 @@ class ReadChain:
         wal = planner.wal
         failures: list[ChronikError] = []
         for attempt in range(PLANS):
+            committed = limit()
             first_index = 0 if wal is None else wal.first_index
             manifest = planner.refresh() if attempt else planner.manifest()
+            if manifest.start_offset > committed.offset:
+                continue  # The log went on, and dropped all that the limit knows of.
             try:
                 if manifest.next.index + 1 < first_index:
                     continue  # Read after the WAL, yet older than it: not what is there now.
@@ -298,7 +303,7 @@ class ReadChain:
                 continue
             # A file pruned meanwhile may have held the answer.
             if wal is None or wal.first_index == first_index:
-                return _clipped(found, manifest.start_offset, limit)
+                return _clipped(found, manifest.start_offset, committed)
         if failures:
             raise most_telling(failures)
         raise UnavailableError(

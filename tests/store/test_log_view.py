@@ -32,3 +32,26 @@ def test_a_reader_beside_the_writer_that_has_folded_more_than_it_shows(tmp_path,
         assert (0, 0, 10, 10) == (line.start, line.indexed, line.tiered, line.sealed)
         assert 15 <= line.committed
         assert any(each.tiered == each.committed == 0 for each in seen)
+
+
+def test_a_time_is_found_although_all_that_was_known_is_dropped_meanwhile(tmp_path, monkeypatch):
+    """Between the look for the end and that for the start, by another thread of the reader."""
+    with (
+        chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as writer,
+        chronik.PartitionLog.open(tmp_path / "d", topic="t", read_only=True) as reader,
+    ):
+        writer.append([b"x"] * 10)
+        assert b"x" == reader.read(0, wait_seconds=20).records[0].value
+        core, refresh = reader._core, reader._core.refresh
+
+        def and_meanwhile():
+            monkeypatch.undo()
+            seen = refresh()
+            writer.append([b"y"] * 10)
+            writer.drop_before(15)
+            writer.append(b"z")
+            assert 15 == reader.watermarks.start
+            return seen
+
+        monkeypatch.setattr(core, "refresh", and_meanwhile)
+        assert 15 == reader.offset_for_timestamp(0)

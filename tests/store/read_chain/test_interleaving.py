@@ -108,5 +108,5 @@ def test_one_read_and_one_time_lookup_are_right_before_or_after_the_event(
             _at_call(partition, number, event)
             time = partition.log.timestamps_us[offset]
             before = offset - offset % 2
-            found = partition.chain.offset_for_timestamp(time, limit=limit)
+            found = partition.chain.offset_for_timestamp(time, limit=_constant(limit))
             assert found in {before, max(before, 33)}

@@ -189,7 +189,7 @@ def _check_everything(log: Log) -> None:
         assert [record.value for record in answer] == log.values[offset : offset + 3]
     for time in range(0, log.times[-1] + 2, 3):
         later = [at for at in range(start, len(log.values)) if log.times[at] >= time]
-        found = log.chain.offset_for_timestamp(time, limit=log.limit)
+        found = log.chain.offset_for_timestamp(time, limit=lambda: log.limit)
         assert found == (later[0] if later else None)
     first = log.manifest.segments[0].first_index if log.manifest.segments else 1
     entries = list(log.chain.iterate_entries(first, log.wal.last_index + 1))

@@ -21,7 +21,9 @@ def _brute(partition: Any, timestamp_us: int) -> int | None:
 
 
 def _look(partition: Any, timestamp_us: int) -> int | None:
-    found: int | None = partition.chain.offset_for_timestamp(timestamp_us, limit=partition.limit)
+    found: int | None = partition.chain.offset_for_timestamp(
+        timestamp_us, limit=lambda: partition.limit
+    )
     return found
 
 
