@@ -290,8 +290,10 @@ class ReadChain:
             committed = limit()
             first_index = 0 if wal is None else wal.first_index
             manifest = planner.refresh() if attempt else planner.manifest()
-            if manifest.start_offset > committed.offset:
-                continue  # The log went on, and dropped all that the limit knows of.
+            if manifest.start_offset > committed.offset and attempt < PLANS - 1:
+                # The log went on, and dropped all that the limit knows of. (On a replica that lags
+                # it stays so: nothing can be read there yet.)
+                continue
             try:
                 if manifest.next.index + 1 < first_index:
                     continue  # Read after the WAL, yet older than it: not what is there now.

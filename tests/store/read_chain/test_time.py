@@ -137,3 +137,12 @@ def test_an_object_missing_although_listed_is_unavailable(tiered: Any) -> None:
     tiered.bucket.objects.clear()
     with pytest.raises(UnavailableError, match="manifest lists"):
         _look(tiered, 105)
+
+
+def test_of_a_log_that_begins_behind_what_is_committed_here_nothing_is_readable(
+    tiered: Any,
+) -> None:
+    """A replica that lags, whose manifest came with a snapshot."""
+    limit = Position(2, tiered.manifest.start_offset - 1)
+    found = tiered.chain.offset_for_timestamp(0, limit=lambda: limit)
+    assert found is None
