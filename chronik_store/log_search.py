@@ -109,8 +109,10 @@ class LogSearch:
             return execute(self._plan(checked, options))
 
     def _plan(self, checked: CheckedQuery, options: SearchOptions) -> SearchPlan:
-        committed = self._view.refresh()
-        manifest = self._view.manifest
+        committed, manifest = self._view.refresh(), self._view.manifest
+        if manifest.start_offset > committed.offset:
+            # Another thread has seen meanwhile that all of it was dropped, and what came after.
+            committed, manifest = self._view.refresh(), self._view.manifest
         return SearchPlan(
             query=checked,
             options=options,
