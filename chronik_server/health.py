@@ -28,6 +28,8 @@ from chronik_store.errors import ChronikError, ConfigError
 logger = logging.getLogger("chronik_server.health")
 
 ANSWER_SECONDS = 5.0
+CONNECTIONS_MAX = 64
+"""Each is a thread for ten seconds at most; who comes beyond is hung up on."""
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -40,6 +42,26 @@ class _Handler(WSGIRequestHandler):
 
 class _Listener(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread can be started
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def server_bind(self) -> None:
         """Without asking a name server, on the event loop, what this machine is called."""
