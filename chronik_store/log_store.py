@@ -282,10 +282,9 @@ class LogStore:
 
     def _entry(self, topic: str) -> TopicEntry:
         self._directory.check_sure(topic)
+        if self._read_only:
+            self._directory.look()
         entry = self._directory.topic(topic)
-        if entry is None and self._read_only:
-            self._directory.reload()
-            entry = self._directory.topic(topic)
         if entry is None:
             raise self._not_found(topic)
         return entry

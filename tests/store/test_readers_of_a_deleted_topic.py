@@ -70,3 +70,12 @@ def test_what_is_made_beside_a_reader_is_in_its_status(both):
     writer.create_topic("u")
     assert ["t", "u"] == [each.topic for each in reader.status().partitions]
     assert log is reader.partition("t")
+
+
+def test_partitions_that_are_added_are_there_for_a_reader_too(both):
+    writer, reader = both
+    assert 3 == reader.search("t", "old").total
+    writer.create_topic("t", partitions=2, exist_ok=True)
+    writer.partition("t", 1).append([b"old and new"] * 2)
+    assert 2 == len(values(reader.partition("t", 1), 2))
+    assert 5 == reader.search("t", "old").total
