@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from functools import partial
+from typing import cast
 
 from chronik_server.client.outgoing import OutgoingLane, outcome
 from chronik_server.client.routing import Lane, Router
@@ -34,9 +35,9 @@ Answer = asyncio.Future[AppendResult]
 Item = Record | bytes | RecordBatch
 
 
-class _Call(NamedTuple):
-    count: int  # type: ignore[assignment]
-    answer: Answer
+_Call = tuple[int, Answer]
+"""How many records, and who waits for them; a plain tuple, since one is made for every call."""
+_result = partial(tuple.__new__, AppendResult)
 
 
 class Overlapping:
@@ -60,16 +61,20 @@ class Overlapping:
 
         TypeError, RecordTooLargeError at once, with nothing queued.
         """
-        items = (records,) if type(records) is RecordBatch else items_of(records)
-        if not items:
-            return None
-        size = _shared_bytes(items)
         answer: Answer = self._loop.create_future()
+        items: Sequence[Item]
+        if type(records) is bytes:  # most of all calls
+            items, size = (records,), len(records) + 1
+        else:
+            items = (records,) if type(records) is RecordBatch else items_of(records)
+            if not items:
+                return None
+            size = _shared_bytes(items)
         if not size or size >= GATHER_BYTES:
-            self._send(items, (_Call(len(items), answer),))
+            self._send(items, ((len(items), answer),))
             return answer
         self._records += items
-        self._calls.append(_Call(len(items), answer))
+        self._calls.append((len(items), answer))
         self._gathered_bytes += size
         if self._gathered_bytes >= GATHER_BYTES:
             self._dispatch()
@@ -109,14 +114,14 @@ class Overlapping:
         if isinstance(found, BaseException):
             self._failed(records, calls, found)
         elif len(calls) == 1:
-            if not calls[0].answer.done():
-                calls[0].answer.set_result(found)
+            if not calls[0][1].done():
+                calls[0][1].set_result(found)
         else:
             base, _, duplicate = found
             for count, answer in calls:
                 end = base + count if base >= 0 else base
                 if not answer.done():
-                    answer.set_result(AppendResult(base, end, duplicate))
+                    answer.set_result(_result((base, end, duplicate)))
                 base = end
         self._leave()
 
@@ -131,8 +136,8 @@ class Overlapping:
             return
         start = 0
         for call in calls:
-            own = records[start : start + call.count]
-            start += call.count
+            own = records[start : start + call[0]]
+            start += call[0]
             try:
                 self._send(own, (call,))
             except (TypeError, ValueError, ChronikError) as refusal:
