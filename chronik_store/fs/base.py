@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Buffer = bytes | bytearray | memoryview
+SYNC_BYTES = 8 << 20
+"""A large file is synced whenever so much of it was written: the append that syncs its WAL on the
+same disk meanwhile waits for that much, and not for the whole file.
+"""
 
 
 class File(Protocol):

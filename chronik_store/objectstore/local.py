@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 
 from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import AccessDeniedError, Durability, UnavailableError
-from chronik_store.fs.base import FileSystem
+from chronik_store.fs.base import SYNC_BYTES, FileSystem
 from chronik_store.objectstore.base import Buffer, ObjectInfo, ObjectNotFoundError, PutOutcome
 from chronik_store.objectstore.layout import check_key, check_prefix
 from chronik_store.objectstore.ranges import clip_range
@@ -167,7 +167,11 @@ class LocalObjectStore:
     def _write_temp(self, temp: str, data: Buffer) -> None:
         file = self._fs.create(temp)
         try:
-            file.write_at(0, [data])
+            whole = memoryview(data)
+            for start in range(0, max(len(whole), 1), SYNC_BYTES):
+                if start:
+                    file.sync_data()
+                file.write_at(start, [whole[start : start + SYNC_BYTES]])
             file.sync_all()
         except OSError:
             file.close()

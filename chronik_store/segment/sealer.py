@@ -20,7 +20,7 @@ from chronik_store.format.entry import Entry, EntryKind, pack_header, verify_pay
 from chronik_store.format.manifest_file import SealedRange, SegmentInfo
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.segment_file import SegmentHeader
-from chronik_store.fs.base import File, FileSystem
+from chronik_store.fs.base import SYNC_BYTES, File, FileSystem
 from chronik_store.segment.sparse import FooterBuilder
 
 WRITE_BYTES = 1 << 20
@@ -88,6 +88,7 @@ class _Writer:
         self.file = file
         self.hasher = Hasher()
         self.position = 0
+        self._synced_to = 0
         self._buffers: list[Buffer] = []
         self._pending_bytes = 0
 
@@ -103,6 +104,9 @@ class _Writer:
             self.position += self.file.write_at(self.position, self._buffers)
             self._buffers = []
             self._pending_bytes = 0
+        if self.position - self._synced_to >= SYNC_BYTES:
+            self.file.sync_data()
+            self._synced_to = self.position
 
 
 def _write(
