@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import ssl
-import subprocess
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from chronik_server.addresses import Address, parse_address
-from chronik_server.cli_serve import serve
 from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.errors import TABLE, ConnectionLostError, UnauthenticatedError
-from chronik_server.health import Health
 from chronik_server.protocol import data, greeting
 from chronik_server.protocol.connection import Connection
 from chronik_server.protocol.events import Closed, Event, Failure, Request, Response
 from chronik_server.protocol.frames import FrameKind, encode_frame
 from chronik_server.protocol.states import Side
 from chronik_server.protocol.verbs import Verb
-from chronik_server.server import Server
 from chronik_server.tls import TlsOptions
-from chronik_store.cli.session import Session
 from chronik_store.errors import (
     BackpressureError,
     ChronikError,
@@ -39,7 +28,7 @@ from chronik_store.errors import (
     UnavailableError,
 )
 from chronik_store.format.record_batch import RecordBatch
-from tests.server.serving import LOG, QUICK, connected, run, serving
+from tests.server.serving import QUICK, connected, run, serving
 
 
 class Raw:
@@ -347,101 +336,6 @@ def test_settings_come_from_the_environment_and_hide_secrets() -> None:
             ServerConfig.from_env(bad)
 
 
-def certificates(directory: Path) -> dict[str, str]:
-    """A CA, a server certificate for 127.0.0.1, and a client certificate."""
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
-
-    openssl(
-        "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
-        "-days", "2",
-    )  # fmt: skip
-    for name in ("server", "client"):
-        (directory / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl(
-            "req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-        )
-        openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-            "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext",
-        )  # fmt: skip
-    files = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
-    return {name: str(directory / name) for name in files}
-
-
-def test_tls_asks_for_a_certificate_of_the_ca_and_a_token(tmp_path: Path) -> None:
-    files = certificates(tmp_path)
-    server_tls = TlsOptions(
-        certificate=files["server.pem"], key=files["server.key"], ca=files["ca.pem"]
-    )
-    client_tls = TlsOptions(
-        certificate=files["client.pem"], key=files["client.key"], ca=files["ca.pem"]
-    )
-
-    async def ask(address: str, tls: TlsOptions | None, token: str | None) -> object:
-        options = ClientOptions(tls=tls, token=token, retry_seconds=0.1, connect_seconds=2)
-        async with AsyncClient(address, options=options) as client:
-            return await client.topics()
-
-    async def main() -> None:
-        async with serving(tmp_path / "d", tls=server_tls, auth_token="t") as (_, address):
-            assert () == await ask(address, client_tls, "t")
-            with pytest.raises(UnauthenticatedError):
-                await ask(address, client_tls, None)
-            with pytest.raises(ConnectionLostError, match="does it ask for a client certificate"):
-                await ask(address, TlsOptions(ca=files["ca.pem"]), "t")
-            with pytest.raises(ConnectionLostError, match="does it ask for TLS"):
-                await ask(address, None, "t")
-            with pytest.raises(ConnectionLostError, match="certificate"):
-                await ask(address, TlsOptions(), "t")
-
-    run(main())
-    with pytest.raises(ConfigError, match=r"nothing\.pem"):
-        TlsOptions(certificate="nothing.pem", key="nothing.key").server_context()
-    assert ssl.TLSVersion.TLSv1_2 == client_tls.client_context().minimum_version
-
-
-def test_health_says_what_is(tmp_path: Path) -> None:
-    def get(url: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    async def main() -> None:
-        async with connected(tmp_path) as (server, client):
-            await client.create_topic("events")
-            await client.append("events", b"x")
-            health = Health(server, asyncio.get_running_loop())
-            base = f"http://{health.start(Address('127.0.0.1', 0))}"
-            assert (200, '{"event loop": "ok"}\n') == await asyncio.to_thread(get, base + "/live")
-            assert 200 == (await asyncio.to_thread(get, base + "/ready"))[0]
-            page = (await asyncio.to_thread(get, base + "/metrics"))[1]
-            assert 'chronik_requests_total{verb="produce"} 1.0' in page
-            assert "chronik_connections 1.0" in page
-            assert 'chronik_partitions{role="leader"} 1.0' in page
-            assert 'chronik_records_waiting{limit="committed"} 0.0' in page
-            assert 'chronik_records_waiting{limit="tiered"} 1.0' in page
-            assert "chronik_status_answered 1.0" in page
-            assert 404 == (await asyncio.to_thread(get, base + "/secret"))[0]
-            server.stopping = True
-            assert 503 == (await asyncio.to_thread(get, base + "/ready"))[0]
-            server.stopping = False
-            await server.backend.close()
-            page = (await asyncio.to_thread(get, base + "/metrics"))[1]
-            assert "chronik_status_answered 0.0" in page
-            assert "chronik_disk_free_bytes" not in page, "unknown is not zero"
-            code, said = await asyncio.to_thread(get, base + "/ready")
-            assert (503, True) == (code, "is closed" in json.loads(said)["store"])
-            await asyncio.to_thread(health.stop)
-
-    run(main())
-
-
 def test_answers_that_no_handler_gave_are_counted(tmp_path: Path) -> None:
     """The greeting; what is too much, what nobody knows; and what a node refuses as it stops."""
 
@@ -475,129 +369,6 @@ def test_answers_that_no_handler_gave_are_counted(tmp_path: Path) -> None:
                 assert 1 == failures("ping", UnavailableError)
 
     run(main())
-
-
-@pytest.mark.parametrize("host", ["::1", "localhost"])
-def test_health_asks_nobody_what_the_machine_is_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    """A name server that is away would hold the event loop of a node that has just started."""
-
-    def hanging(*_: object) -> str:
-        raise AssertionError("a name server is asked")
-
-    monkeypatch.setattr("socket.getfqdn", hanging)
-
-    async def main() -> None:
-        async with connected(tmp_path) as (server, _):
-            health = Health(server, asyncio.get_running_loop())
-            address = health.start(Address(host, 0))
-            _, writer = await asyncio.open_connection(address.host, address.port)
-            writer.close()
-            await asyncio.to_thread(health.stop)
-
-    run(main())
-
-
-def test_a_node_that_stops_does_not_hold_its_loop_for_the_sake_of_health(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its appends are seen through meanwhile, and it beats."""
-    stop, threads = Health.stop, []
-
-    def watched(health: Health) -> None:
-        threads.append(threading.current_thread())
-        stop(health)
-
-    monkeypatch.setattr(Health, "stop", watched)
-    free = Address("127.0.0.1", 0)
-    config = ServerConfig(data_dir=str(tmp_path), listen=free, health_listen=free)
-
-    async def main() -> None:
-        asked = asyncio.Event()
-        asked.set()
-        assert 0 == await serve(Session(), config, LOG, asked)
-        assert threading.current_thread() not in threads
-        assert 1 == len(threads)
-
-    run(main())
-
-
-def test_22_a_handshake_that_never_comes_is_hung_up_on(tmp_path: Path) -> None:
-    files = certificates(tmp_path)
-    tls = TlsOptions(certificate=files["server.pem"], key=files["server.key"])
-
-    async def main() -> None:
-        async with serving(tmp_path / "d", tls=tls, greeting_seconds=0.2) as (_, address):
-            host, _, port = address.rpartition(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-            assert b"" == await asyncio.wait_for(reader.read(), 10)
-            writer.close()
-
-    run(main())
-
-
-LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
-
-
-@pytest.mark.parametrize("new_loop", LOOPS, ids=["asyncio", "uvloop"])
-def test_who_shakes_hands_counts_as_a_connection(tmp_path: Path, new_loop: Any) -> None:
-    files = certificates(tmp_path)
-    tls = TlsOptions(certificate=files["server.pem"], key=files["server.key"])
-    options = ClientOptions(tls=TlsOptions(ca=files["ca.pem"]), connect_seconds=2, retry_seconds=0)
-
-    async def ask(address: str) -> object:
-        async with AsyncClient(address, options=options) as client:
-            return await client.topics()
-
-    def refused(server: Server, reason: str) -> float:
-        return server.metrics.refused.labels(reason)._value.get()
-
-    async def main() -> None:
-        async with serving(tmp_path / "d", tls=tls, connections_max=3, greeting_seconds=1.0) as (
-            server,
-            address,
-        ):
-            host, _, port = address.rpartition(":")
-            for _ in range(5):  # whoever hangs up makes room
-                mute = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
-                assert () == await ask(address)
-                for _, writer in mute:
-                    writer.close()
-                async with asyncio.timeout(5):
-                    await asyncio.gather(*(reader.read() for reader, _ in mute))
-            await asyncio.sleep(0.1)
-            assert 0 == server.connections
-            assert 0 == refused(server, "connections")
-
-            mute = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
-            await asyncio.sleep(0.05)
-            assert 3 == server.connections
-            with pytest.raises(ConnectionLostError):
-                await ask(address)
-            assert 1 == refused(server, "connections")
-            assert 0 == refused(server, "greeting")
-            async with asyncio.timeout(5):  # and their time is bounded
-                await asyncio.gather(*(reader.read() for reader, _ in mute))
-            assert 3 == refused(server, "greeting")
-            assert () == await ask(address)
-            for _, writer in mute:
-                writer.close()
-
-            plain, writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"GET / HTTP/1.1\r\n\r\n")
-            async with asyncio.timeout(5):
-                await plain.read()
-            writer.close()
-            assert 4 == refused(server, "greeting")
-
-            mute = [await asyncio.open_connection(host, int(port))]
-        async with asyncio.timeout(5):  # a server that stops waits for nobody's handshake
-            await mute[0][0].read()
-        mute[0][1].close()
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_20_an_empty_token_is_no_token() -> None:

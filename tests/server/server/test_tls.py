@@ -1,0 +1,154 @@
+"""TLS between clients and a server: who is let in, and what a handshake may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.errors import ConnectionLostError, UnauthenticatedError
+from chronik_server.server import Server
+from chronik_server.tls import TlsOptions
+from chronik_store.errors import (
+    ConfigError,
+)
+from tests.server.serving import run, serving
+
+
+def certificates(directory: Path) -> dict[str, str]:
+    """A CA, a server certificate for 127.0.0.1, and a client certificate."""
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
+
+    openssl(
+        "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
+        "-days", "2",
+    )  # fmt: skip
+    for name in ("server", "client"):
+        (directory / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        openssl(
+            "req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
+        )
+        openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext",
+        )  # fmt: skip
+    files = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
+    return {name: str(directory / name) for name in files}
+
+
+def test_tls_asks_for_a_certificate_of_the_ca_and_a_token(tmp_path: Path) -> None:
+    files = certificates(tmp_path)
+    server_tls = TlsOptions(
+        certificate=files["server.pem"], key=files["server.key"], ca=files["ca.pem"]
+    )
+    client_tls = TlsOptions(
+        certificate=files["client.pem"], key=files["client.key"], ca=files["ca.pem"]
+    )
+
+    async def ask(address: str, tls: TlsOptions | None, token: str | None) -> object:
+        options = ClientOptions(tls=tls, token=token, retry_seconds=0.1, connect_seconds=2)
+        async with AsyncClient(address, options=options) as client:
+            return await client.topics()
+
+    async def main() -> None:
+        async with serving(tmp_path / "d", tls=server_tls, auth_token="t") as (_, address):
+            assert () == await ask(address, client_tls, "t")
+            with pytest.raises(UnauthenticatedError):
+                await ask(address, client_tls, None)
+            with pytest.raises(ConnectionLostError, match="does it ask for a client certificate"):
+                await ask(address, TlsOptions(ca=files["ca.pem"]), "t")
+            with pytest.raises(ConnectionLostError, match="does it ask for TLS"):
+                await ask(address, None, "t")
+            with pytest.raises(ConnectionLostError, match="certificate"):
+                await ask(address, TlsOptions(), "t")
+
+    run(main())
+    with pytest.raises(ConfigError, match=r"nothing\.pem"):
+        TlsOptions(certificate="nothing.pem", key="nothing.key").server_context()
+    assert ssl.TLSVersion.TLSv1_2 == client_tls.client_context().minimum_version
+
+
+def test_22_a_handshake_that_never_comes_is_hung_up_on(tmp_path: Path) -> None:
+    files = certificates(tmp_path)
+    tls = TlsOptions(certificate=files["server.pem"], key=files["server.key"])
+
+    async def main() -> None:
+        async with serving(tmp_path / "d", tls=tls, greeting_seconds=0.2) as (_, address):
+            host, _, port = address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            assert b"" == await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+
+    run(main())
+
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=["asyncio", "uvloop"])
+def test_who_shakes_hands_counts_as_a_connection(tmp_path: Path, new_loop: Any) -> None:
+    files = certificates(tmp_path)
+    tls = TlsOptions(certificate=files["server.pem"], key=files["server.key"])
+    options = ClientOptions(tls=TlsOptions(ca=files["ca.pem"]), connect_seconds=2, retry_seconds=0)
+
+    async def ask(address: str) -> object:
+        async with AsyncClient(address, options=options) as client:
+            return await client.topics()
+
+    def refused(server: Server, reason: str) -> float:
+        return server.metrics.refused.labels(reason)._value.get()
+
+    async def main() -> None:
+        async with serving(tmp_path / "d", tls=tls, connections_max=3, greeting_seconds=1.0) as (
+            server,
+            address,
+        ):
+            host, _, port = address.rpartition(":")
+            for _ in range(5):  # whoever hangs up makes room
+                mute = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+                assert () == await ask(address)
+                for _, writer in mute:
+                    writer.close()
+                async with asyncio.timeout(5):
+                    await asyncio.gather(*(reader.read() for reader, _ in mute))
+            await asyncio.sleep(0.1)
+            assert 0 == server.connections
+            assert 0 == refused(server, "connections")
+
+            mute = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            assert 3 == server.connections
+            with pytest.raises(ConnectionLostError):
+                await ask(address)
+            assert 1 == refused(server, "connections")
+            assert 0 == refused(server, "greeting")
+            async with asyncio.timeout(5):  # and their time is bounded
+                await asyncio.gather(*(reader.read() for reader, _ in mute))
+            assert 3 == refused(server, "greeting")
+            assert () == await ask(address)
+            for _, writer in mute:
+                writer.close()
+
+            plain, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            async with asyncio.timeout(5):
+                await plain.read()
+            writer.close()
+            assert 4 == refused(server, "greeting")
+
+            mute = [await asyncio.open_connection(host, int(port))]
+        async with asyncio.timeout(5):  # a server that stops waits for nobody's handshake
+            await mute[0][0].read()
+        mute[0][1].close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 30))
