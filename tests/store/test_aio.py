@@ -229,11 +229,14 @@ def test_an_open_that_is_cancelled_as_its_loop_ends_leaves_the_directory_to_othe
     async def main():
         slow = SlowOpening(monkeypatch, after=True)
         slow.go.set()
-        asyncio.create_task(opened(tmp_path / "d")._run())  # noqa: RUF006 (left alone on purpose)
+        task = asyncio.create_task(opened(tmp_path / "d")._run())  # left alone on purpose
         await slow.arrives()
+        return task
 
-    run(main())
+    task = run(main())
     monkeypatch.undo()
+    if not task.cancelled():  # it was there before the loop ended, and is the caller's
+        task.result()._store.close()
     chronik.LogStore.open(tmp_path / "d").close()
 
 
