@@ -2,9 +2,11 @@
 
 Place: one per store, shared by all WALs. A sync of bytes that were written before (as zeros)
 moves no metadata and takes about half the time of one that grows the file; and the zeros tell
-recovery an unwritten sector from a damaged one (protocol 9, 14). Promise: an acknowledgement never
-waits for it, unless it needs the very bytes being filled. Invariant: it has a descriptor of its
-own, since a write error is reported once per descriptor and must not be taken from the committer.
+recovery an unwritten sector from a damaged one (protocol 9, 14). For groups so large that metadata
+hardly counts, blocks are reserved instead: they read as zeros, and nothing is written twice.
+Promise: an acknowledgement never waits for it, unless it needs the very bytes being filled.
+Invariant: it has a descriptor of its own, since a write error is reported once per descriptor and
+must not be taken from the committer.
 """
 
 from __future__ import annotations
@@ -52,8 +54,7 @@ def write_zeros(
     ENOSPC, and nothing written, if less than `keep_free_bytes` would be free: what comes after
     the zeros (a rotation, a control entry) needs that room more.
     """
-    if keep_free_bytes and fs.usage(path).free_bytes - (end - start) < keep_free_bytes:
-        raise OSError(errno.ENOSPC, "the room left is kept for appends", path)
+    _check_room(fs, path, end - start, keep_free_bytes)
     file = fs.open(path, write=True)
     try:
         while start < end:
@@ -63,6 +64,23 @@ def write_zeros(
         file.sync_data()
     finally:
         file.close()
+
+
+def reserve_zeros(fs: FileSystem, path: str, size_bytes: int, *, keep_free_bytes: int = 0) -> bool:
+    """Give an empty file so many bytes that read as zeros, in blocks of its own that nobody wrote.
+    False where the file system cannot. OSError as `write_zeros`.
+    """
+    _check_room(fs, path, size_bytes, keep_free_bytes)
+    file = fs.open(path, write=True)
+    try:
+        return file.reserve(0, size_bytes)
+    finally:
+        file.close()
+
+
+def _check_room(fs: FileSystem, path: str, size_bytes: int, keep_free_bytes: int) -> None:
+    if keep_free_bytes and fs.usage(path).free_bytes - size_bytes < keep_free_bytes:
+        raise OSError(errno.ENOSPC, "the room left is kept for appends", path)
 
 
 def give_back_zeros(fs: FileSystem, path: str, start: int, end: int) -> None:

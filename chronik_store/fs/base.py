@@ -51,6 +51,13 @@ class File(Protocol):
         """Make bytes and all metadata durable."""
         ...
 
+    def reserve(self, position: int, length: int) -> bool:
+        """Have the disk's blocks for a stretch from the end of the file on, without writing them.
+        It reads as zeros, and the size grows. False, and nothing done, where the file system has
+        no such call. OSError (ENOSPC) when there is no room.
+        """
+        ...
+
     def give_back(self, position: int, length: int) -> None:
         """Free the disk's blocks under a stretch of zeros. It reads as zeros, and the size stays.
 

@@ -30,11 +30,13 @@ _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
 
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
-_NO_HOLES = {errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_SUCH_CALL = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 def _load_fallocate() -> Callable[[int, int, int, int], int] | None:
-    """Linux's own call, which Python does not offer: `posix_fallocate` knows no holes."""
+    """Linux's own call, which Python does not offer: `posix_fallocate` knows no holes, and
+    writes into each block where the file system cannot reserve.
+    """
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None, use_errno=True)
@@ -126,14 +128,26 @@ class PosixFile:
         """Make bytes and all metadata durable."""
         _sync(self._descriptor)
 
+    def reserve(self, position: int, length: int) -> bool:
+        """Blocks for a stretch behind the end (Linux: unwritten extents); the size grows."""
+        return length > 0 and self._allocate(0, position, length)
+
     def give_back(self, position: int, length: int) -> None:
         """Free the blocks under a stretch of zeros (Linux: a hole); the size stays."""
-        if _fallocate is None or length <= 0:
-            return
-        if _fallocate(self._descriptor, _PUNCH_HOLE | _KEEP_SIZE, position, length):
+        if length > 0:
+            self._allocate(_PUNCH_HOLE | _KEEP_SIZE, position, length)
+
+    def _allocate(self, mode: int, position: int, length: int) -> bool:
+        """fallocate(2). False where there is no such call."""
+        if _fallocate is None:
+            return False
+        while _fallocate(self._descriptor, mode, position, length):
             code = ctypes.get_errno()
-            if code not in _NO_HOLES:
+            if code in _NO_SUCH_CALL:
+                return False
+            if code != errno.EINTR:
                 raise OSError(code, os.strerror(code), self._path)
+        return True
 
     @contextmanager
     def map(self) -> Iterator[memoryview]:

@@ -112,6 +112,23 @@ class FileSystemTests:
         assert again.read_at(0, 6000) == b"x" * 5000
         again.close()
 
+    def test_what_is_reserved_reads_as_zeros(self, fs: FileSystem, root: str) -> None:
+        file = fs.create(f"{root}/a")
+        file.write_at(0, [b"x" * 100])
+
+        if file.reserve(100, (1 << 20) - 100):
+            assert file.size() == 1 << 20
+            assert file.read_at(0, 1 << 21) == b"x" * 100 + bytes((1 << 20) - 100)
+        else:
+            assert file.size() == 100
+        file.write_at(1 << 17, [b"y"])
+        file.sync_data()
+        file.close()
+        again = fs.open(f"{root}/a")
+        assert again.read_at(0, 100) == b"x" * 100
+        assert again.read_at((1 << 17) - 1, 2) == b"\0y"
+        again.close()
+
     def test_zeros_that_are_given_back_are_still_zeros(self, fs: FileSystem, root: str) -> None:
         file = fs.create(f"{root}/a")
         file.write_at(0, [b"x" * 100, bytes((1 << 20) - 100)])

@@ -104,6 +104,18 @@ class SimulatedFile:
             self._node.sync(mark)
         self._calls.finish(operation, self._path)
 
+    def reserve(self, position: int, length: int) -> bool:
+        """Zeros from the end on, which a crash may take like any bytes that are not synced."""
+        self._check(writing=True)
+        self._calls.begin("reserve", self._path)
+        end = len(self._node.content)
+        data = memoryview(bytes(position + length - end))
+        accepted = self._write(end, data)
+        self._calls.finish("reserve", self._path)
+        if accepted < len(data):
+            raise failure(errno.ENOSPC, self._path)
+        return True
+
     def give_back(self, position: int, length: int) -> None:
         """Nothing changes that a read could tell. AssertionError over bytes that are not zeros."""
         self._check(writing=True)

@@ -8,7 +8,9 @@ committer never writes into a region that the filler is filling, nor the filler 
 or is being written; both are claimed under the WAL's lock.
 
 Zeros ahead of a slow log are written into its file, a chunk at a time. A fast one gets its next
-file whole (see `spare_file`), and goes on there as soon as its present zeros are used up.
+file whole (see `spare_file`), and goes on there as soon as its present zeros are used up. If its
+groups are large, the blocks of that file are only reserved; once they are small again, the rest of
+it is filled like any other.
 """
 
 from __future__ import annotations
@@ -39,6 +41,11 @@ _GIVE_BACK_BYTES = 64 << 10
 so that no block with a frame in it is touched.
 """
 _FAST_FILL_SECONDS = 1.0
+_LARGE_GROUP_BYTES = 256 << 10
+"""From here on a sync that also commits the use of reserved blocks is cheaper than zeros, which are
+the same bytes once more; for groups of 100 KiB it is not (decision 0027).
+"""
+_MEAN_OF_GROUPS = 8
 _SPARE_SHARE = 4
 """A log that uses up the largest chunk's fourth part fast is one for spare files."""
 _ELSEWHERE = (1 << 62, 0)
@@ -80,6 +87,8 @@ class ActiveFile:
         self._filling: tuple[int, int] | None = None
         self._fill_done: Event | None = None
         self._spare: SpareFile | None = None
+        self._reserved = False
+        self._mean_group_bytes = 0.0
         self._fill_allowed = False
         self._chunk = 0
         self._filled_at = 0.0
@@ -112,8 +121,14 @@ class ActiveFile:
 
     def settle_locked(self) -> bool:
         """The claimed write is durable. True: the filler should be notified."""
-        self.end = end = self._writing_end
+        end = self._writing_end
+        size, mean = end - self.end, self._mean_group_bytes
+        self._mean_group_bytes = mean + (size - mean) / _MEAN_OF_GROUPS if mean else float(size)
+        self.end = end
         self._filled = max(self._filled, end)
+        if self._reserved and self._mean_group_bytes < _LARGE_GROUP_BYTES // 2:
+            self._reserved = False
+            self._filled = end
         return self._filling is None and self._fill_due_locked()
 
     # --- new files -------------------------------------------------------------------------------
@@ -135,6 +150,7 @@ class ActiveFile:
         buffers = [head, first, *encode_group(group.frames, file.origin, marks, file.file_id)]
         end = file.origin + group.size_bytes
         spare = self._take_spare(end)
+        self._reserved = spare is not None and spare.reserved
         fs, temporary = self._env.fs, file.path + TEMPORARY
         if spare is not None:
             temporary, file.size = spare.path, spare.size
@@ -241,7 +257,8 @@ class ActiveFile:
         if fast and chunk >= high // _SPARE_SHARE:
             size = min(self._settings.file_bytes, 2 * max(self._filled, chunk))
             size += -size % _PAGE_BYTES
-            self._spare = SpareFile(f"{self._directory}/spare{TEMPORARY}", size)
+            large = self._mean_group_bytes >= _LARGE_GROUP_BYTES
+            self._spare = SpareFile(f"{self._directory}/spare{TEMPORARY}", size, reserved=large)
             self._chunk, self._filled_at = chunk, now
             return _ELSEWHERE
         start = max(self._filled, self._writing_end)
@@ -297,7 +314,7 @@ class ActiveFile:
         if file is None:
             return
         filling = self._filling[1] if self._filling else 0
-        file.size = max(self.end, self._filled, filling)
+        file.size = max(self.end, self._filled, filling, file.size)
         start = self.end + -self.end % _GIVE_BACK_BYTES
         # Behind a group whose outcome is unknown there may be more than zeros.
         if file.size - start >= _GIVE_BACK_BYTES and self._writing_end == self.end:
@@ -323,7 +340,7 @@ class ActiveFile:
 
     def size_locked(self) -> int:
         """Bytes of the active file on disk now."""
-        return max(self.end, self._filled)
+        return max(self.end, self._filled, self.file.size if self.file is not None else 0)
 
     def stop(self) -> None:
         """No more filling; returns when a chunk under way is done."""

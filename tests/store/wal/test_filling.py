@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from chronik_store.commit.filler import write_zeros
 from chronik_store.errors import LogPoisonedError
 from chronik_store.testing.crash import CrashMode
 from chronik_store.testing.disk_faults import Gate, fail_next
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
+from chronik_store.testing.simulated_file import SimulatedFile
+from chronik_store.wal import active_file, spare_file
 
 Opens = Callable[..., Any]
 DIRECTORY = "/data/wal"
@@ -186,6 +189,122 @@ def test_a_spare_file_that_is_too_small_for_a_group_is_left_for_the_next_file(
         while active.fill():
             pass
     assert len(owner.wal.files()) > 3
+    assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
+
+
+LARGE = 300_000
+WIDE = {"fill_bytes_min": 1 << 18, "fill_bytes_max": 1 << 20, "file_bytes": 4 << 20}
+
+
+@pytest.fixture
+def zeros(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """The stretches of zeros that are written ahead: name of the file, start, end."""
+    written: list[tuple[str, int, int]] = []
+
+    def note(fs: Any, path: str, start: int, end: int, **options: Any) -> None:
+        written.append((path.rpartition("/")[2], start, end))
+        write_zeros(fs, path, start, end, **options)
+
+    monkeypatch.setattr(active_file, "write_zeros", note)
+    monkeypatch.setattr(spare_file, "write_zeros", note)
+    return written
+
+
+def in_large_groups(owner: Any, files: int) -> None:
+    """Append until so many files more are there, each with its zeros or blocks in time."""
+    files += len(owner.wal.files())
+    for _ in range(200):
+        owner.append(b"L" * LARGE)
+        while owner.wal._active.fill():
+            pass
+        if len(owner.wal.files()) >= files:
+            return
+    raise AssertionError("the log did not rotate")
+
+
+def large(disk: SimulatedDisk, open_wal: Opens) -> Any:
+    """A log whose groups are large; only the test fills."""
+    owner = open_wal(disk, settings=WIDE)
+    owner.services.filler.close()
+    while not owner.wal._active._reserved and len(owner.wal.files()) < 10:
+        in_large_groups(owner, 1)
+    return owner
+
+
+def test_blocks_for_large_groups_are_reserved_and_not_written(
+    disk: SimulatedDisk, open_wal: Opens, zeros: list[tuple[str, int, int]]
+) -> None:
+    owner = large(disk, open_wal)
+    zeros.clear()
+    in_large_groups(owner, 2)
+
+    assert not zeros
+    path = owner.wal.files()[-1].path
+    assert len(disk.peek(path)) == owner.wal.files()[-1].size_bytes > 3 << 20
+    for mode in ("kept", "lost"):
+        again = open_wal(disk.crash(mode))
+        assert again.wal.recovery.verdict == "clean"
+        assert again.live().keys() == set(range(1, owner.wal.last_index + 1))
+
+
+def test_small_groups_behind_large_ones_get_zeros_again(
+    disk: SimulatedDisk, open_wal: Opens, zeros: list[tuple[str, int, int]]
+) -> None:
+    owner = large(disk, open_wal)
+    active = owner.wal._active
+    assert active._reserved
+    zeros.clear()
+    files = len(owner.wal.files())
+    for _ in range(30):
+        owner.append(b"s" * 100)
+        while active.fill():
+            pass
+
+    assert not active._reserved
+    if len(owner.wal.files()) > files:  # It left the reserved blocks for a file of zeros.
+        assert (SPARE, 0, 1 << 20) in zeros
+    else:
+        assert zeros
+        assert zeros[0][1] <= active.end < zeros[-1][2]
+    assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
+
+
+def test_where_nothing_can_be_reserved_zeros_are_written(
+    disk: SimulatedDisk,
+    open_wal: Opens,
+    zeros: list[tuple[str, int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SimulatedFile, "reserve", lambda _file, _position, _length: False)
+    owner = large(disk, open_wal)
+    zeros.clear()
+    in_large_groups(owner, 2)
+
+    assert [end for name, _, end in zeros if name == SPARE][-1] == 4 << 20
+    path = owner.wal.files()[-1].path
+    content = disk.peek_durable(path)
+    assert content is not None
+    assert len(content) > 3 << 20
+    assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
+
+
+def test_a_disk_without_room_to_reserve_ends_nothing(disk: SimulatedDisk, open_wal: Opens) -> None:
+    owner = large(disk, open_wal)
+    refused = 0
+
+    def fail(_number: int, operation: str, _path: str) -> None:
+        nonlocal refused
+        if operation == "reserve":
+            refused += 1
+            raise OSError(errno.ENOSPC, "full")
+
+    disk.hook = fail
+    in_large_groups(owner, 2)
+
+    assert refused >= 1
+    assert SPARE not in disk.list(DIRECTORY)
+    disk.hook = None
+    in_large_groups(owner, 2)
     assert open_wal(disk.crash("lost")).live().keys() == set(range(1, owner.wal.last_index + 1))
 
 
