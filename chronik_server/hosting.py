@@ -14,6 +14,7 @@ has told others of: what it said is stopped stays stopped, over a restart, too.
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import logging
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class Hosting:
         on_full: Callable[[RaftPartition], None],
     ) -> None:
         self.partitions: dict[Lane, RaftPartition] = {}
-        self.unopened: dict[Lane, str] = {}
+        self.unopened: dict[Lane, ChronikError] = {}
         """Partitions that should run here and cannot, and why."""
         self._topic_ids: dict[Lane, str] = {}
         self._store = store
@@ -114,7 +115,7 @@ class Hosting:
         if state.offset == self._seen or state.offset < await self._told_of():
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
-        offset, faults, before = state.offset, set[str](), self._folded
+        offset, faults, before = state.offset, set[ChronikError | None](), self._folded
         self.close_stale(state)
         for topic in list(state.deleting.values()):
             faults.add(await self._fault(self._delete, topic))
@@ -130,20 +131,20 @@ class Hosting:
             unopened[name, partition] = await self._fault(
                 self._hold, state, name, partition, (before, until)
             )
-        self.unopened = {lane: fault for lane, fault in unopened.items() if fault}
-        self._said = {*faults, *unopened.values()} - {""}
+        self.unopened = {lane: fault for lane, fault in unopened.items() if fault is not None}
+        self._said = {str(each) for each in {*faults, *unopened.values()} - {None}}
         if not self._said:
             self._seen = offset
 
-    async def _fault(self, step: Callable[..., Any], *arguments: Any) -> str:
-        """What is in the way of a step; "" when it was done."""
+    async def _fault(self, step: Callable[..., Any], *arguments: Any) -> ChronikError | None:
+        """What is in the way of a step; None when it was done."""
         try:
             await step(*arguments)
         except ChronikError as error:
             if str(error) not in self._said:
                 logger.warning("%s", error)
-            return str(error)
-        return ""
+            return copy.copy(error)  # without its traceback, which would hold a log's files
+        return None
 
     def running(self, topic: Topic, partition: int) -> RaftPartition | None:
         """The partition of this topic, and not of a namesake, if its group runs here."""

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from chronik_server.addresses import Address, parse_address
@@ -43,6 +43,7 @@ from chronik_server.steward import Steward
 from chronik_server.turn import Turn
 from chronik_store import replicated
 from chronik_store.aio import AsyncLogStore
+from chronik_store.each_partition import damage_of
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, IdentityMismatchError
 from chronik_store.format.checksum import Buffer, content_hash
@@ -293,11 +294,16 @@ class RaftBackend:
             for key, part in sorted(self._hosting.partitions.items())
             if topic in {None, key[0]}
         )
-        found = dataclasses.replace(status, partitions=parts, unavailable=self._unavailable(status))
+        found = dataclasses.replace(
+            status,
+            partitions=parts,
+            unavailable=self._unavailable(status),
+            damaged=_each_once(status.damaged, damage_of(self._hosting.unopened.values())),
+        )
         return StatusFound(found, roles, self.identity.node_id)
 
     def _unavailable(self, status: StoreStatus) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*status.unavailable, *self._hosting.unopened.values())))
+        return _each_once(status.unavailable, map(str, self._hosting.unopened.values()))
 
     async def run_pipeline(self) -> PipelineReport:
         """See `Backend`."""
@@ -416,3 +422,7 @@ def metadata_topic(cluster_id: str, first: tuple[str, ...]) -> Topic:
 def _reachable(address: Address) -> Address | None:
     """None for a listener on every interface, which nobody can connect to by that name."""
     return None if address.host in {"0.0.0.0", "::"} else address  # noqa: S104 (it is refused)
+
+
+def _each_once(of_store: Iterable[str], of_groups: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*of_store, *of_groups)))

@@ -7,15 +7,20 @@ node, is no failure; a log that another thread closed meanwhile is opened again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from chronik_store.data_directory import DataDirectory
-from chronik_store.errors import ChronikError, LogClosedError
+from chronik_store.errors import ChronikError, CorruptionError, LogClosedError
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.partition_log import PartitionLog
 
 T = TypeVar("T")
+
+
+def damage_of(failures: Iterable[ChronikError]) -> tuple[str, ...]:
+    """Those that say that bytes are damaged, as `StoreStatus.damaged` has them."""
+    return tuple(str(each) for each in failures if isinstance(each, CorruptionError))
 
 
 class EachPartition:

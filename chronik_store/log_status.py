@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SUSPECT = "suspect"
 """How the note begins of a log whose WAL was damaged, and not made good since."""
+LOST = f"{SUSPECT}: acknowledged records may be missing behind the end that is shown"
+"""Of a log that has no other copies to catch up from."""
 
 
 def status_of(core: LogCore) -> LogStatus:
@@ -51,7 +53,7 @@ def _notes(core: LogCore) -> tuple[str, ...]:
         if core.replica.suspect:
             notes.append(f"{SUSPECT}: this node has no vote here until it has caught up")
     elif core.recovery.verdict == "suspect":
-        notes.append(f"{SUSPECT}: acknowledged records may be missing behind the end that is shown")
+        notes.append(LOST)
     if core.read_only:
         return tuple(notes)  # what stands still is the writer's to say
     if not core.config.indexing_enabled:

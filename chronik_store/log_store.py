@@ -21,7 +21,7 @@ from chronik_store.arguments import check_seconds
 from chronik_store.config import LogConfig, check_config
 from chronik_store.data_directory import DataDirectory, absolute_path, disk_errors
 from chronik_store.disk_guard import DiskGuard
-from chronik_store.each_partition import EachPartition
+from chronik_store.each_partition import EachPartition, damage_of
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
@@ -360,7 +360,7 @@ class LogStore:
         cache = self._bucket.cache.stats()
         found = self._each.ask(PartitionLog.status)
         statuses = tuple(each for each in found if isinstance(each, LogStatus))
-        failures = tuple(str(each) for each in found if isinstance(each, ChronikError))
+        failures = tuple(each for each in found if isinstance(each, ChronikError))
         return StoreStatus(
             path=self._directory.path,
             store_id=self._directory.store_id,
@@ -371,7 +371,8 @@ class LogStore:
             cache_memory_bytes=cache.memory_bytes,
             cache_disk_bytes=cache.disk_bytes,
             partitions=statuses,
-            unavailable=failures,
+            unavailable=tuple(map(str, failures)),
+            damaged=damage_of(failures),
         )
 
     # --- life ------------------------------------------------------------------------------------

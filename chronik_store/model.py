@@ -370,7 +370,9 @@ class LogStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """A data directory at a glance. `unavailable`: why partitions could not be opened."""
+    """A data directory at a glance. `unavailable`: why partitions could not be opened; `damaged`:
+    those of these reasons that are damage (CorruptionError), which no second try cures.
+    """
 
     path: str
     store_id: str
@@ -382,6 +384,7 @@ class StoreStatus:
     cache_disk_bytes: int
     partitions: tuple[LogStatus, ...]
     unavailable: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 def to_us(time: dt.datetime | int) -> int:

@@ -234,6 +234,7 @@ STORE_STATUS: Final = Optioned(
         "cache_disk_bytes": UINT63,
         "partitions": TupleOf(LOG_STATUS, 1 << 20),
         "unavailable": _LINES,
+        "damaged": _LINES,
     },
 )
 _COUNTS: Final = (

@@ -19,8 +19,8 @@ from chronik_store.cli.plot import PARTS, bar_of
 from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Lanes, Session
 from chronik_store.cli.terminal import Output, say
-from chronik_store.errors import ChronikError, TopicNotFoundError
-from chronik_store.log_store import LogStore
+from chronik_store.errors import TopicNotFoundError
+from chronik_store.log_status import LOST
 from chronik_store.model import LogStatus, StoreStatus
 
 BAR_CELLS = 48
@@ -62,20 +62,17 @@ def command(session: Session, topic: str | None, watch: bool, interval: float) -
             for failure in status.unavailable:
                 say(f"chronik: error: {failure}")
             if not watch:
-                return _code_of_failures(store) if status.unavailable else exits.DONE
+                return _code_of(status)
             session.clock.sleep(interval)
 
 
-def _code_of_failures(store: LogStore) -> int:
-    """As a verb that needs the partitions would end: one that is damaged weighs most."""
-    codes = []
-    for info in store.topics():
-        for number in range(info.partitions):
-            try:
-                store.partition(info.name, number)
-            except ChronikError as error:
-                codes.append(exits.code_of(error))
-    return max(codes, default=exits.CORRUPTION)
+def _code_of(status: StoreStatus) -> int:
+    """Of a directory and of a server alike: damage weighs most. A reader shows what is good of a
+    log that its server cannot open: that is damage to both.
+    """
+    if status.damaged or any(LOST in part.notes for part in status.partitions):
+        return exits.CORRUPTION
+    return exits.UNAVAILABLE if status.unavailable else exits.DONE
 
 
 def _bucket_status(session: Session, topic: str | None) -> int:

@@ -113,6 +113,33 @@ def test_verbs_answer_alike_with_a_directory_and_a_server(chronik, tmp_path, lin
             assert here.err == there.err or here.code != 0, arguments
 
 
+def flip(file: Path) -> None:
+    with file.open("r+b") as found:
+        found.write(b"\xff" * 300)
+
+
+def take_away(file: Path) -> None:
+    file.unlink()
+    file.mkdir()  # no rights would keep root from reading it
+
+
+@pytest.mark.parametrize(("harm", "code"), [(flip, 4), (take_away, 3)])
+@pytest.mark.parametrize("topic", [[], ["bad"]])
+def test_status_ends_alike_with_a_directory_and_a_server(chronik, tmp_path, harm, code, topic):
+    """4 is for damage, which a retry does not cure, and only for that."""
+    for name in ("good", "bad"):
+        lines = tmp_path / name
+        lines.write_text("x" * 1000)
+        assert 0 == chronik("-d", "here", "produce", name, lines).code
+    for file in Path("here/wal/bad").rglob("wal_*"):
+        harm(file)
+    here = chronik("-d", "here", "status", *topic)
+    with served(tmp_path / "here") as address:
+        there = chronik("-s", address, "status", *topic)
+    assert (code, code) == (here.code, there.code), (here.err, there.err)
+    assert there.err.startswith("chronik: error: ")
+
+
 def test_an_export_over_a_server_is_the_same_file(chronik, tmp_path, lines):
     with served(tmp_path / "there") as address:
         chronik("-d", "here", "produce", "events", lines)

@@ -474,8 +474,10 @@ def test_a_partition_that_cannot_be_opened_is_said_where_people_look(
             await client.read("events", 0)
         faults = {check.name: check.fault for check in await node.backend.checks()}
         assert "events/0 is gone" in faults["log"]
-        (said,) = (await client.status()).store.unavailable
+        found = (await client.status()).store
+        (said,) = found.unavailable
         assert "events/0 is gone" in said
+        assert () == found.damaged, "a copy may be brought back"
         logged = [each for each in caplog.messages if "events/0 is gone" in each]
         assert 1 == len(logged), "once, not at every look"
         await client.delete_topic("events")
