@@ -29,6 +29,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chronik_store.clock import Clock
 from chronik_store.config import S3Options
 from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.objectstore.base import (
@@ -67,14 +68,19 @@ class S3ObjectStore:
         bucket, prefix: where; the prefix without '/' at its ends.
         options: endpoint, region, credentials, timeouts.
         threads: source of the thread that runs the client's loop.
+        clock: compared with the store's when that refuses us. Requests are signed by botocore,
+            which reads the machine's own.
 
     Construction starts that thread and touches no network.
     """
 
-    def __init__(self, bucket: str, prefix: str, options: S3Options, *, threads: Threads) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, options: S3Options, *, threads: Threads, clock: Clock
+    ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._options = options
+        self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._files = _file_system(options, self._loop)
         self._lock = threads.lock()
@@ -318,7 +324,8 @@ class S3ObjectStore:
             # Without its frames: the client's errors stand in rings, which would keep ours, and
             # with them the mapped file that is being sent, until the collector comes.
             error.__traceback__ = None
-            raise translated(error, url=self.url, verb=verb, key=key) from error
+            now_us = self._clock.time_us()
+            raise translated(error, url=self.url, verb=verb, key=key, now_us=now_us) from error
         finally:
             future.cancel()  # an interrupt of the waiting thread ends the request too
             del future  # it holds the error, whose frames hold it

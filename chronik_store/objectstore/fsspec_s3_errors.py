@@ -4,11 +4,16 @@ Place: beside `fsspec_s3`; loaded with it, never by `import chronik_store`. Prom
 botocore or aiohttp leaves the room, and the message names what to check. Invariant: of a mutating
 call that failed, "not_durable" is said only with proof: the store answered 4xx, or no connection
 was ever made. Everything else (5xx, a lost reply, a reset, a timeout) is "unknown".
+
+A store refuses what a wrong clock has signed, and the answer to a HEAD has no room for the reason.
+So each refusal's Date is compared with our clock: nobody should look for rights that are there.
 """
 
 from __future__ import annotations
 
 import os
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from aiohttp import ClientConnectorError
@@ -41,7 +46,8 @@ _RIGHTS_HINT = (
     "check the credentials, and that they may s3:GetObject, s3:PutObject, s3:DeleteObject and "
     "s3:ListBucket on this bucket and prefix"
 )
-_SKEW_HINT = "set this machine's clock"
+_SKEW_SECONDS_MAX = 300.0
+"""Stores refuse 900; one that is on its way there, or refuses earlier, is worth a word."""
 _RETRIABLE_4XX = frozenset({408, 409, 425, 429})
 _ABSENT = frozenset({"NoSuchKey", "NoSuchVersion"})
 
@@ -58,14 +64,17 @@ def code_of(error: BaseException) -> str:
     return str(_details(error).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def translated(error: Exception, *, url: str, verb: str, key: str) -> UnavailableError:
-    """Our error for what `verb` on `key` raised. `verb` is put, delete, get, head or list."""
+def translated(error: Exception, *, url: str, verb: str, key: str, now_us: int) -> UnavailableError:
+    """Our error for what `verb` on `key` raised. `verb` is put, delete, get, head or list.
+
+    now_us: what time it is here.
+    """
     durability: Durability | None = None
     if verb in {"put", "delete"}:
         durability = "not_durable" if _certainly_not_done(error) else "unknown"
     where = f"{url}: {verb} {key!r}"
     if isinstance(error, ClientError):
-        return _from_answer(error, where, url, durability)
+        return _from_answer(error, where, url, durability, now_us)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return AccessDeniedError(
             f"{where}: no usable credentials; set S3_ACCESS_KEY and S3_SECRET_KEY, or give "
@@ -93,7 +102,7 @@ def translated(error: Exception, *, url: str, verb: str, key: str) -> Unavailabl
 
 
 def _from_answer(
-    error: ClientError, where: str, url: str, durability: Durability | None
+    error: ClientError, where: str, url: str, durability: Durability | None, now_us: int
 ) -> UnavailableError:
     status, code = status_of(error), code_of(error)
     message = _details(error).get("Message")
@@ -105,12 +114,8 @@ def _from_answer(
             f"{where}: the bucket does not exist; create it, or correct {url} and S3_ENDPOINT",
             durability=durability,
         )
-    if code == "RequestTimeTooSkewed":
-        return AccessDeniedError(f"{said}; {_SKEW_HINT}", durability=durability)
-    if code in _CREDENTIALS:
-        return AccessDeniedError(f"{said}; {_CREDENTIALS_HINT}", durability=durability)
-    if status in {401, 403}:
-        return AccessDeniedError(f"{said}; {_RIGHTS_HINT}", durability=durability)
+    if code == "RequestTimeTooSkewed" or code in _CREDENTIALS or status in {401, 403}:
+        return AccessDeniedError(f"{said}; {_what_to_check(error, now_us)}", durability=durability)
     if status == 501:
         return ObjectStoreRefusedError(
             f"{said}; this store lacks what the log stands on, create-only puts among it",
@@ -123,6 +128,35 @@ def _from_answer(
     if 400 <= status < 500 and status not in _RETRIABLE_4XX and code != "RequestTimeout":
         return ObjectStoreRefusedError(said, durability=durability)
     return UnavailableError(said, durability=durability)
+
+
+def _what_to_check(refusal: ClientError, now_us: int) -> str:
+    code, ahead_seconds = code_of(refusal), _ahead_seconds(refusal, now_us)
+    is_about_time = code == "RequestTimeTooSkewed"
+    rights = _CREDENTIALS_HINT if code in _CREDENTIALS else _RIGHTS_HINT
+    # By its name: the answer may be read elsewhere, by a client of this node.
+    clock = f"set the clock of {os.uname().nodename}"
+    if ahead_seconds is None or abs(ahead_seconds) < _SKEW_SECONDS_MAX:
+        return clock if is_about_time else rights
+    side = "ahead of" if ahead_seconds > 0 else "behind"
+    clock += f", which is about {_coarsely(abs(ahead_seconds))} {side} the store's"
+    return clock if is_about_time else f"{clock}; if it is still refused, {rights}"
+
+
+def _coarsely(seconds: float) -> str:
+    """Alike each time: a failure that goes on is logged when its text changes."""
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < 120 else f"{round(seconds / 3600)} hours"
+
+
+def _ahead_seconds(answer: ClientError, now_us: int) -> float | None:
+    """How far our clock is ahead of that of who answered; None where that does not tell."""
+    headers = answer.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        theirs = parsedate_to_datetime(headers["date"])
+        return now_us / 1e6 - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def _certainly_not_done(error: Exception) -> bool:

@@ -100,7 +100,7 @@ def _remote(
     if scheme in {"s3", "s3a"}:
         from chronik_store.objectstore.fsspec_s3 import S3ObjectStore
 
-        return S3ObjectStore(bucket, prefix, options, threads=env.threads)
+        return S3ObjectStore(bucket, prefix, options, threads=env.threads, clock=env.clock)
     if scheme in _OTHER_SCHEMES:
         from chronik_store.objectstore.fsspec_store import open_fsspec
 

@@ -106,6 +106,14 @@ def either_bucket(request, tmp_path):
 
 
 @pytest.fixture
+def rgw_bucket(ceph_rgw):
+    """A fresh bucket of a real S3 server."""
+    made = S3Bucket(ceph_rgw, f"cluster-{secrets.token_hex(6)}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def bucket(tmp_path):
     """A fresh bucket in a directory."""
     made = DirectoryBucket(tmp_path / "bucket")

@@ -47,6 +47,7 @@ def open_store(server, bucket):
             prefix,
             server.options(**options),
             threads=SystemThreads(),
+            clock=SystemClock(),
         )
         opened.append(store)
         return store

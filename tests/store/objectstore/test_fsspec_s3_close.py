@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from chronik_store.clock import SystemClock
 from chronik_store.config import S3Options
 from chronik_store.errors import UnavailableError
 from chronik_store.objectstore import fsspec_s3
@@ -25,7 +26,7 @@ OPTIONS = S3Options(
 
 @pytest.fixture
 def store():
-    store = S3ObjectStore("bucket", "p", OPTIONS, threads=SystemThreads())
+    store = S3ObjectStore("bucket", "p", OPTIONS, threads=SystemThreads(), clock=SystemClock())
     yield store
     store.close()
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import aiohttp
@@ -15,15 +16,24 @@ NO_CONNECTION = aiohttp.ClientConnectorError(
 )
 
 
-def answer(status, code, message="why"):
+NOW_US = 1_795_957_200_000_000
+"""Sun, 29 Nov 2026 13:00:00 GMT."""
+
+
+def answer(status, code, message="why", date=None):
     details = {"Code": code, "Message": message}
+    headers = {} if date is None else {"date": date}
     return boto.ClientError(
-        {"Error": details, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject"
+        {
+            "Error": details,
+            "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+        },
+        "PutObject",
     )
 
 
 def of(error, verb="put"):
-    return translated(error, url="s3://bucket/p", verb=verb, key="k")
+    return translated(error, url="s3://bucket/p", verb=verb, key="k", now_us=NOW_US)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +114,42 @@ def test_an_answer_without_a_message_says_nothing_of_one():
     error = answer(403, "SignatureDoesNotMatch")
     error.response["Error"].pop("Message", None)
     assert "403 SignatureDoesNotMatch; check S3_ACCESS_KEY" in str(of(error))
+
+
+HERE = os.uname().nodename
+AHEAD, BEHIND = "Sun, 29 Nov 2026 11:00:00 GMT", "Sun, 29 Nov 2026 17:00:00 -0000"
+
+
+@pytest.mark.parametrize(
+    ("code", "date", "said"),
+    [
+        # The answer to a HEAD has no body, hence no code.
+        (
+            "403",
+            AHEAD,
+            f"set the clock of {HERE}, which is about 2 hours ahead of the store's; if it is",
+        ),
+        (
+            "403",
+            BEHIND,
+            f"set the clock of {HERE}, which is about 4 hours behind the store's; if it is",
+        ),
+        ("403", "Sun, 29 Nov 2026 12:39:31 GMT", "about 20 minutes ahead of the store's"),
+        ("403", "Sun, 29 Nov 2026 12:39:32 GMT", "about 20 minutes ahead of the store's"),
+        ("AccessDenied", AHEAD, "s3:PutObject"),
+        ("SignatureDoesNotMatch", AHEAD, "if it is still refused, check S3_ACCESS_KEY"),
+        ("RequestTimeTooSkewed", BEHIND, f"{HERE}, which is about 4 hours behind the store's"),
+        ("RequestTimeTooSkewed", None, f"set the clock of {HERE}"),
+    ],
+)
+def test_a_refusal_by_a_store_whose_clock_differs_names_the_clock_and_by_how_much(code, date, said):
+    error = of(answer(403, code, date=date))
+    assert type(error) is AccessDeniedError
+    assert said in str(error)
+    assert f"set the clock of {HERE}" in str(error)
+
+
+@pytest.mark.parametrize("date", ["Sun, 29 Nov 2026 12:56:00 GMT", "yesterday", "", None])
+def test_a_refusal_by_a_store_whose_clock_is_ours_or_unknown_is_about_rights(date):
+    assert "clock" not in str(of(answer(403, "403", date=date)))
+    assert "s3:PutObject" in str(of(answer(403, "403", date=date)))
