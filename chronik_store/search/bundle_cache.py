@@ -18,7 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from chronik_store.errors import ChronikError, CorruptionError, LogClosedError
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    LogClosedError,
+    UnavailableError,
+)
 from chronik_store.format.segment_info import BundleInfo
 from chronik_store.fs.base import FileSystem
 from chronik_store.search.bundle import ReadRange, open_bundle
@@ -81,13 +86,16 @@ class BundleCache:
         self._closed = False
 
     @contextmanager
-    def lease(self, ref: BundleRef) -> Iterator[IndexSearch]:
+    def lease(
+        self, ref: BundleRef, seconds_left: Callable[[], float] | None = None
+    ) -> Iterator[IndexSearch]:
         """The open bundle, for as long as the context lasts.
 
-        Raises what `open_bundle` raises (the same again at once if the bytes were wrong), and
-        LogClosedError.
+        seconds_left: how long another thread that fetches it may still be waited for; None: as long
+        as it takes. Raises what `open_bundle` raises (the same again at once if the bytes were
+        wrong), UnavailableError after that time, and LogClosedError.
         """
-        opened = self._claim(ref.info.key)
+        opened = self._claim(ref.info.key, seconds_left)
         try:
             if opened.search is None:
                 self._fill(opened, ref)
@@ -119,7 +127,7 @@ class BundleCache:
         if self._directory_is == "ours":
             remove_tree(self._fs, self._directory)
 
-    def _claim(self, key: str) -> _Open:
+    def _claim(self, key: str, seconds_left: Callable[[], float] | None) -> _Open:
         """An entry with one more user; one without a search is ours to fill."""
         with self._lock:
             while True:
@@ -136,7 +144,10 @@ class BundleCache:
                     opened.users += 1
                     self._open.move_to_end(key)
                     return opened
-                self._lock.wait(1.0)
+                left = 1.0 if seconds_left is None else seconds_left()
+                if left <= 0:
+                    raise UnavailableError(f"deadline: {key} is still being fetched")
+                self._lock.wait(min(left, 1.0))
 
     def _fill(self, opened: _Open, ref: BundleRef) -> None:
         key = ref.info.key

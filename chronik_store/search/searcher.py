@@ -218,8 +218,9 @@ class _Run:
             return None
         if deadline is not None and plan.clock.monotonic() >= deadline:
             return "deadline"
+        left = None if deadline is None else lambda: deadline - plan.clock.monotonic()
         try:
-            with plan.cache.lease(ref) as search:
+            with plan.cache.lease(ref, left) as search:
                 found = search.search(
                     plan.query.tree,
                     start=span[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -207,6 +208,33 @@ def test_without_time_only_what_is_open_already_is_searched(partition: Partition
     # The batch that offset 8 is in begins at 6, so the tail holds a little of the bundle too.
     assert ((6, 12),) == again.coverage[0].searched
     assert [11, 10, 9, 8, 7, 6] == offsets(again)
+
+
+def test_a_bundle_that_another_thread_fetches_is_waited_for_until_the_deadline(
+    partition: Partition,
+) -> None:
+    ref = partition.bundles[0]
+    fetching, go_on = threading.Event(), threading.Event()
+
+    def slow(position: int, length: int) -> bytes:
+        fetching.set()
+        assert go_on.wait(30)
+        return ref.read_range(position, length)
+
+    partition.bundles[0] = dataclasses.replace(ref, read_range=slow)
+    first: list[SearchResult] = []
+    searching = threading.Thread(target=lambda: first.append(partition.search("disk")))
+    searching.start()
+    assert fetching.wait(10)
+
+    second = partition.search("disk", deadline_seconds=0.3)
+
+    assert searching.is_alive()
+    assert {(0, 4)} <= {hole for hole in second.coverage[0].missing}
+    assert any("still being fetched" in reason for reason in second.coverage[0].reasons)
+    go_on.set()
+    searching.join(30)
+    assert first[0].complete
 
 
 def test_no_deadline_waits_for_all(partition: Partition) -> None:
