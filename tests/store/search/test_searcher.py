@@ -230,7 +230,7 @@ def test_a_bundle_that_another_thread_fetches_is_waited_for_until_the_deadline(
     second = partition.search("disk", deadline_seconds=0.3)
 
     assert searching.is_alive()
-    assert {(0, 4)} <= {hole for hole in second.coverage[0].missing}
+    assert {(0, 4)} <= set(second.coverage[0].missing)
     assert any("still being fetched" in reason for reason in second.coverage[0].reasons)
     go_on.set()
     searching.join(30)
