@@ -66,7 +66,12 @@ def missing_for_server() -> list[str]:
 
 def _remote_session(server: str, as_json: bool) -> Session:
     from chronik_server.cli_remote import session
-    from chronik_server.errors import ConnectionLostError, NotLeaderError, UnauthenticatedError
+    from chronik_server.errors import (
+        CertificateError,
+        ConnectionLostError,
+        NotLeaderError,
+        UnauthenticatedError,
+    )
     from chronik_store.cli import exits
 
     exits.ADVICE += [
@@ -78,6 +83,7 @@ def _remote_session(server: str, as_json: bool) -> Session:
             NotLeaderError,
             "`chronik leader list` shows who leads; a majority of its nodes must be up",
         ),
+        (CertificateError, "`openssl s_client -connect HOST:PORT -showcerts` shows it"),
         (UnauthenticatedError, "set CHRONIK_AUTH_TOKEN, or CHRONIK_TLS_CERT and CHRONIK_TLS_KEY"),
     ]
     return session(server, as_json)

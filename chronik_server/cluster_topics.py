@@ -16,7 +16,7 @@ from typing import Any
 from chronik_server import metadata_commands as commands
 from chronik_server.addresses import parse_address
 from chronik_server.client import AsyncClient, ClientOptions
-from chronik_server.errors import NotLeaderError
+from chronik_server.errors import CertificateError, NotLeaderError
 from chronik_server.hosting import Hosting, group_of
 from chronik_server.local_backend import search_options
 from chronik_server.metadata import METADATA_TOPIC, Topic
@@ -275,6 +275,8 @@ class ClusterTopics:
             async with AsyncClient((parse_address(address),), options=once) as client:
                 try:
                     return await client.search(topic.name, query, partition=number, **options)
+                except CertificateError as error:
+                    last = UnavailableError(str(error))  # not the asker's: a node is out of reach
                 except ChronikError as error:
                     last = error
         raise last or UnavailableError(

@@ -21,6 +21,7 @@ from chronik_server.metadata import Metadata
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.peers import PeerLinks
 from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport
+from chronik_server.rarely import Rarely
 from chronik_server.shared_bucket import SharedBucket
 from chronik_server.steward import Steward
 from chronik_store.errors import ChronikError, ConfigError
@@ -183,15 +184,14 @@ class Control:
 
 
 async def _again(duty: Callable[[], Awaitable[None]], seconds: float) -> None:
-    said = ""
+    rarely = Rarely(asyncio.get_running_loop().time)
     while True:
         try:
             await duty()
-            said = ""
+            rarely.is_over()
         except ChronikError as error:
-            if str(error) != said:
+            if rarely.is_news(str(error), lasts=not error.retriable):
                 logger.warning("%s", error)
-            said = str(error)
         except Exception:
             logger.exception("a duty of the control side failed")
         await asyncio.sleep(seconds)

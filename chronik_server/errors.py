@@ -9,6 +9,7 @@ untyped error is never sent as it is, and never as success. Invariant: codes are
      +-- NotLeaderError                retriable    .node_id .address .group
      +-- UnknownOutcomeError           durability unknown
      +-- UnauthenticatedError
+     |    +-- CertificateError         the other side's certificate is not believed here
      +-- ProtocolError
      |    +-- LocalProtocolError       this side misused the connection: a defect here
      +-- ConnectionLostError           (UnavailableError) retriable
@@ -58,6 +59,10 @@ class UnknownOutcomeError(ChronikError):
 
 class UnauthenticatedError(ChronikError):
     """The peer has not proved who it is: pass the token or the client certificate it asks for."""
+
+
+class CertificateError(UnauthenticatedError):
+    """The other side's certificate is not believed here: nothing was asked, nothing was sent."""
 
 
 class ProtocolError(ChronikError):

@@ -15,6 +15,9 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
+from chronik_server.rarely import Rarely
+from chronik_server.tls import not_believed
+
 logger = logging.getLogger("chronik_server.server")
 
 
@@ -40,6 +43,7 @@ class Handshakes:
         self._refused = refused
         self._session = session
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rarely = Rarely(asyncio.get_running_loop().time)
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -69,10 +73,15 @@ class Handshakes:
 
     async def _shake(self, accepted: socket.socket) -> None:
         accepted.setblocking(False)
+        who = _host_of(accepted)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._session, accepted, ssl=self._context, ssl_handshake_timeout=self._seconds
             )
+        except ssl.SSLCertVerificationError as error:
+            self._refused("greeting")
+            if self._rarely.is_news(f"{who} {error.verify_code}"):
+                logger.warning("hung up on a caller: %s", not_believed(who, error))
         except (ssl.SSLError, ConnectionAbortedError) as error:
             self._refused("greeting")
             logger.debug("no handshake: %s", error)
@@ -85,6 +94,13 @@ class Handshakes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _host_of(accepted: socket.socket) -> str:
+    try:
+        return str(accepted.getpeername()[0])
+    except OSError:
+        return "somebody who is gone"
 
 
 class _Accepted(asyncio.Protocol):

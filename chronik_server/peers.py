@@ -18,11 +18,13 @@ from chronik_server.addresses import Address
 from chronik_server.backend import Link
 from chronik_server.client.channel import Channel
 from chronik_server.client.options import ClientOptions
+from chronik_server.errors import CertificateError
 from chronik_server.protocol.cluster import NodeReport
 from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.protocol.raft_message import RaftMessage
 from chronik_server.raft import messages
 from chronik_server.raft.node import RaftNode
+from chronik_server.rarely import Rarely
 from chronik_server.turn import Turn
 from chronik_store.errors import ChronikError, IdentityMismatchError
 from chronik_store.format.checksum import Buffer
@@ -84,22 +86,23 @@ class PeerLinks:
         return node_id in self._addresses
 
     async def _keep(self, node_id: str) -> None:
-        said, turn = "", 0
+        rarely, turn = Rarely(asyncio.get_running_loop().time), 0
         while True:
             found = self._addresses[node_id]
             turn += 1
             try:
                 if found:
                     await self._connect(node_id, found[turn % len(found)])
-                said = ""
+                rarely.is_over()
+            except CertificateError as error:
+                if rarely.is_news(str(error)):  # certificates are replaced: it is tried again
+                    logger.warning("node %s is not connected: %s", node_id, error)
             except ChronikError as error:
-                if type(error).__name__ != said:  # once, not four times a second
+                if rarely.is_news(type(error).__name__, lasts=not error.retriable):
                     logger.warning("node %s: %s", node_id, error)
-                    said = type(error).__name__
             except Exception:
-                if said != "defect":
+                if rarely.is_news("defect"):
                     logger.exception("node %s: its connection failed; it is tried again", node_id)
-                    said = "defect"
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _connect(self, node_id: str, address: Address) -> None:

@@ -10,7 +10,26 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from chronik_server.errors import CertificateError
 from chronik_store.errors import ConfigError
+
+_NAMES = frozenset({62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH and ..._IP_ADDRESS_MISMATCH; `ssl` has no names for them."""
+_NOT_YET_VALID, _EXPIRED = 9, 10
+
+
+def not_believed(where: str, error: ssl.SSLCertVerificationError) -> CertificateError:
+    """What to do about a certificate that `where` showed and this side does not believe."""
+    if error.verify_code in _NAMES:
+        advice = "connect by a name that is in it, or have it name this one"
+    elif error.verify_code == _EXPIRED:
+        advice = "it has run out: replace it there"
+    elif error.verify_code == _NOT_YET_VALID:
+        advice = "it is not valid yet: look at the clocks"
+    else:
+        advice = "have CHRONIK_TLS_CA name the CA that signed it (unset: the system's are believed)"
+    reason = error.verify_message.rstrip(".")
+    return CertificateError(f"the certificate of {where} is not believed: {reason}; {advice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

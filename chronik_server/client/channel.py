@@ -9,6 +9,7 @@ others wait for their turn; after a loss the channel stays lost: whoever wants a
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -31,6 +32,7 @@ from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.table import VERB_OF
 from chronik_server.protocol.writing import write_all
+from chronik_server.tls import not_believed
 from chronik_server.turn import Turn
 from chronik_store.errors import ChronikError, ConfigError, RecordTooLargeError
 from chronik_store.format.checksum import Buffer
@@ -78,7 +80,8 @@ class Channel(asyncio.BufferedProtocol):
         on_told: Callable[[Any, Buffer], None] | None = None,
         turn: Turn | None = None,
     ) -> Channel:
-        """Connect and greet. ConnectionLostError, or what the node says against it.
+        """Connect and greet. ConnectionLostError, CertificateError, or what the node says against
+        it.
 
         peer: a node that calls says who it is; on_told then takes what it is told one way. turn:
         shared with whatever else its owner sends.
@@ -93,6 +96,9 @@ class Channel(asyncio.BufferedProtocol):
                     address.port,
                     ssl=context,
                 )
+        except ssl.SSLCertVerificationError as error:
+            # The next attempt would see the same certificate.
+            raise not_believed(str(address), error) from error
         except (OSError, TimeoutError, ValueError) as error:
             # ValueError: no name of a host, as far as the resolver is concerned.
             reason = str(error) or f"no answer within {options.connect_seconds:g} s"

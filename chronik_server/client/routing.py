@@ -17,7 +17,12 @@ from typing import Any, Final
 from chronik_server.addresses import Address, parse_address
 from chronik_server.client.channel import Channel
 from chronik_server.client.options import ClientOptions
-from chronik_server.errors import ConnectionLostError, NotLeaderError, UnknownOutcomeError
+from chronik_server.errors import (
+    CertificateError,
+    ConnectionLostError,
+    NotLeaderError,
+    UnknownOutcomeError,
+)
 from chronik_server.protocol.events import Response
 from chronik_server.protocol.topics import DescribeTopic, TopicDescription
 from chronik_server.turn import Turn
@@ -113,7 +118,8 @@ class Router:
         """A channel to some node: an open one if there is, else the first that can be reached.
         One that lately knew of no leader comes after all others.
 
-        Raises the last node's error when none can be.
+        When none can be: the error of one whose certificate is not believed, which waiting does
+        not cure; else that of the last.
         """
         for address, task in self._channels.items():
             if (
@@ -131,7 +137,8 @@ class Router:
             try:
                 return await self.channel(address)
             except ChronikError as error:
-                last = error
+                if not isinstance(last, CertificateError):
+                    last = error
         assert last is not None
         raise last
 
@@ -146,16 +153,18 @@ class Router:
 
     async def leader_channel(self, lane: Lane) -> Channel:
         """A channel to the node that leads a partition, as far as anybody knows."""
-        address = self._leaders.get(lane)
-        if address is None:
-            address = await self._find_leader(lane)
+        remembered = self._leaders.get(lane)
+        address = remembered or await self._find_leader(lane)
         if address is None:
             return await self.any_channel()  # it names the leader, or its answer is looked at
         try:
             return await self.channel(address)
-        except ConnectionLostError:
+        except (ConnectionLostError, CertificateError) as error:
             self._leaders.pop(lane, None)
-            raise
+            if remembered is None or isinstance(error, ConnectionLostError):
+                raise
+        # It may have led before it got a certificate that nobody believes: is it another by now?
+        return await self.leader_channel(lane)
 
     async def _find_leader(self, lane: Lane) -> Address | None:
         topic = lane[0]

@@ -6,13 +6,15 @@ import asyncio
 import functools
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from chronik_server import cluster_topics
 from chronik_server.cli_remote import _partitions
 from chronik_server.client import AsyncClient, Client
 from chronik_server.cluster_topics import OFFSET_MAX, ClusterTopics
+from chronik_server.errors import CertificateError
 from chronik_server.hosting import group_of
 from chronik_server.metadata import Metadata
 from chronik_server.metadata_commands import AdmitNode, MakeTopic
@@ -120,6 +122,29 @@ def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
                 assert not found.total_is_exact
                 with pytest.raises(UnavailableError):
                     await search(require_complete=True)
+
+    run(main())
+
+
+def test_a_node_whose_certificate_is_not_believed_is_a_gap_like_one_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who searches has proved who it is, and must not be told that it has not."""
+
+    class Disbelieving(AsyncClient):
+        async def search(self, *_: object, **__: object) -> NoReturn:
+            raise CertificateError("the certificate of 2 is not believed")
+
+    async def main() -> None:
+        async with clustered(tmp_path, 2) as nodes:
+            monkeypatch.setattr(cluster_topics, "AsyncClient", Disbelieving)
+            async with AsyncClient(servers(nodes), options=QUICK) as client:
+                await client.create_topic("x", partitions=2, replicas=1)
+                found = await client.search("x", "found")
+                (gap,) = [each for each in found.coverage if not each.complete]
+                assert ("the certificate of 2 is not believed",) == gap.reasons
+                with pytest.raises(UnavailableError, match="certificate"):
+                    await client.search("x", "found", require_complete=True)
 
     run(main())
 

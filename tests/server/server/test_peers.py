@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chronik_server import peers
-from chronik_server.addresses import Address
+from chronik_server.addresses import Address, parse_address
+from chronik_server.client.channel import Channel
 from chronik_server.client.options import ClientOptions
 from chronik_server.peers import BACKLOG_BYTES_MAX, PeerLinks
 from chronik_server.protocol.connection import Connection
@@ -19,9 +21,12 @@ from chronik_server.protocol.raft_message import RaftMessage
 from chronik_server.protocol.states import Side
 from chronik_server.raft import messages
 from chronik_server.raft.messages import Beat
+from chronik_server.tls import TlsOptions
 from chronik_server.turn import Turn
 from chronik_store.errors import IdentityMismatchError
-from tests.server.serving import run
+from tests.ports import free_ports
+from tests.server.server.test_tls import certificates
+from tests.server.serving import run, serving
 
 OWN = PeerIdentity("0" * 32, "1", "1" * 32, "2" * 32)
 PEER = PeerIdentity("0" * 32, "2", "3" * 32, "4" * 32)
@@ -53,9 +58,8 @@ class Wire:
 
 
 def links_of(**others: Any) -> PeerLinks:
-    links = PeerLinks(
-        OWN, ClientOptions(), lambda _peer: None, lambda _sender, _report: None, **others
-    )
+    options = others.pop("options", ClientOptions())
+    links = PeerLinks(OWN, options, lambda _peer: None, lambda _sender, _report: None, **others)
     links.raft = Raft()  # type: ignore[assignment]
     return links
 
@@ -128,6 +132,43 @@ def test_a_peer_that_takes_nothing_is_cut_and_loses_what_waits() -> None:
         assert (1, True, 1) == (len(wire.told), wire.cut, links.dropped)
 
     run(main())
+
+
+def test_a_certificate_that_is_not_believed_is_logged_and_the_node_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For it may be replaced, here or there; and so that who looks into the log sees it."""
+    monkeypatch.setattr(peers, "RECONNECT_SECONDS", 0.01)
+    files, others = certificates(tmp_path / "tls"), certificates(tmp_path / "others")
+    tls = TlsOptions(certificate=files["server.pem"], key=files["server.key"])
+    believed = tmp_path / "ca.pem"
+    theirs, ours = (Path(each["ca.pem"]).read_bytes() for each in (others, files))
+    believed.write_bytes(theirs)
+    attempts, opened = [], Channel.open
+
+    async def counted(*arguments: Any, **options: Any) -> Channel:
+        attempts.append(arguments)
+        return await opened(*arguments, **options)
+
+    monkeypatch.setattr(Channel, "open", counted)
+
+    async def main() -> None:
+        async with serving(tmp_path / "d", tls=tls) as (_, address):
+            links = links_of(options=ClientOptions(tls=TlsOptions(ca=str(believed))))
+            nobody = Address("127.0.0.1", free_ports(1)[0])
+            links.follow({"2": (parse_address(address), nobody)})
+            while len(attempts) < 20:  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0.01)
+            believed.write_bytes(ours)
+            while not any("in no cluster" in each for each in caplog.messages):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await links.close()
+
+    run(main())
+    said = [each for each in caplog.messages if "is not believed" in each]
+    assert 1 == len(said)
+    assert "have CHRONIK_TLS_CA name the CA" in said[0]
+    assert 1 == sum("cannot connect" in each for each in caplog.messages)
 
 
 def identity(node_id: str) -> PeerIdentity:
