@@ -82,12 +82,14 @@ class DirectoryBucket(Bucket):
 class S3Bucket(Bucket):
     """A bucket of a server that speaks S3; the nodes reach it through a proxy that can fail."""
 
-    def __init__(self, server, name):
+    def __init__(self, server, name, *, is_direct=False):
+        """is_direct: the nodes reach the server itself, and only that can fail."""
+        self.server = server
         self.proxy = FaultProxy(server.host, server.port)
         self.proxy.__enter__()
         options = server.options()
         self.environ = {
-            "S3_ENDPOINT": self.proxy.url,
+            "S3_ENDPOINT": server.endpoint if is_direct else self.proxy.url,
             "S3_REGION": options.region,
             "S3_ACCESS_KEY": options.access_key,
             "S3_SECRET_KEY": options.secret_key,

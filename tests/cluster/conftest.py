@@ -84,11 +84,14 @@ def emulator(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["emulator", pytest.param("rgw", marks=[pytest.mark.s3, pytest.mark.slow])])
+@pytest.fixture
 def s3_bucket(request):
-    """A fresh bucket of a server that can fail."""
+    """A fresh bucket of a server that can fail: "emulator", "rgw", or "rgw itself" without a proxy
+    in between. The test says which, by an indirect parameter.
+    """
     server = request.getfixturevalue("emulator" if request.param == "emulator" else "ceph_rgw")
-    made = S3Bucket(server, f"cluster-{secrets.token_hex(6)}")
+    name = f"cluster-{secrets.token_hex(6)}"
+    made = S3Bucket(server, name, is_direct=request.param == "rgw itself")
     yield made
     made.close()
 

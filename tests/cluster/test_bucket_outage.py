@@ -2,6 +2,9 @@
 
 Meanwhile appends and reads of what is local go on, nothing leaves a node that is not in the bucket,
 and what only the bucket has is unavailable, never absent; afterwards each object is there once.
+
+An emulator serves each run; with `-m s3` a real server (Ceph RGW) does, which is also killed for
+good and started again, with uploads on their way.
 """
 
 import contextlib
@@ -50,6 +53,8 @@ def failing(bucket, kind):
     }
     if kind == "is gone":
         bucket.proxy.disappear()
+    elif kind == "is killed":
+        bucket.server.kill_gateway()
     else:
         bucket.proxy.add(faults[kind])
     try:
@@ -57,6 +62,8 @@ def failing(bucket, kind):
     finally:
         if kind == "is gone":
             bucket.proxy.reappear()
+        elif kind == "is killed":
+            bucket.server.start_gateway()
         bucket.proxy.clear()
 
 
@@ -64,27 +71,40 @@ def number_of(value):
     return int(MESSAGE.match(value).group(1))
 
 
-def assert_nothing_is_lost(cluster, bucket, known):
-    """Looks at the nodes first and at the bucket then: what left the one is in the other.
-
-    known: {(partition, offset): value}, acknowledged.
-    """
+def numbers_here(cluster):
+    """{node: the numbers of the messages in its files}."""
     here = {}
     for node in cluster.nodes:
         found = numbers_in(node.files("wal", "events").values())
         here[node] = found | numbers_in(node.files("segments", "events").values())
+    return here
+
+
+def assert_nothing_is_lost(here, bucket, known):
+    """The nodes were looked at first, the bucket is now: what left the one is in the other.
+
+    known: {(partition, offset): value}, acknowledged before.
+    """
     segments, _ = bucket.runs("events")
     for (partition, offset), value in known.items():
         if any(base <= offset < end for base, end in segments.get(partition, ())):
             continue
-        holders = [node for node in cluster.nodes if number_of(value) in here[node]]
+        holders = [node for node in here if number_of(value) in here[node]]
         assert len(holders) >= 2, f"{partition}/{offset} is on {holders} only, not in the bucket"
 
 
+LATE, REFUSED = ("stalls", "answers are lost"), ("resets", "answers 503")
+REAL = pytest.mark.s3
+
+
 @pytest.mark.parametrize(
-    "kinds",
-    [("stalls", "answers are lost"), ("resets", "answers 503", "is gone")],
-    ids=["late or lost", "refused or gone"],
+    ("s3_bucket", "kinds"),
+    [
+        pytest.param("emulator", LATE, id="emulator-late or lost"),
+        pytest.param("emulator", (*REFUSED, "is gone"), id="emulator-refused or gone"),
+        pytest.param("rgw", ("answers are lost", *REFUSED, "is killed"), id="rgw", marks=REAL),
+    ],
+    indirect=["s3_bucket"],
 )
 def test_a_bucket_that_fails_under_load_stops_tiering_and_nothing_else(
     start_cluster, s3_bucket, figure, kinds
@@ -100,9 +120,12 @@ def test_a_bucket_that_fails_under_load_stops_tiering_and_nothing_else(
                 load.wait_for(800)  # more than a segment of each partition
                 pause = load.longest_pause(begun)
                 known = dict(load.acknowledged.values)
-                assert_nothing_is_lost(cluster, s3_bucket, known)
+                here = numbers_here(cluster)
+                if kind != "is killed":
+                    assert_nothing_is_lost(here, s3_bucket, known)
                 at = load.acknowledged.end(0) - 20
                 read_node(cluster.nodes[0], "events", 0, at + 20, start=at)  # what is hot is read
+            assert_nothing_is_lost(here, s3_bucket, known)
             ends = {number: load.acknowledged.end(number) for number in range(PARTITIONS)}
             healed = time.monotonic()
             eventually(lambda ends=ends: tiered(cluster, ends), 150, f"tiering resumes ({kind})")
@@ -129,8 +152,16 @@ def tiered(cluster, ends):
     return True
 
 
+@pytest.mark.parametrize(
+    ("s3_bucket", "kind"),
+    [
+        pytest.param("emulator", "is gone", id="emulator"),
+        pytest.param("rgw itself", "is killed", id="rgw", marks=REAL),
+    ],
+    indirect=["s3_bucket"],
+)
 def test_a_bucket_that_is_gone_is_said_to_be_and_its_records_are_unavailable_never_absent(
-    start_cluster, s3_bucket, figure
+    start_cluster, s3_bucket, kind, figure
 ):
     cluster = start_cluster(s3_bucket, CHRONIK_CACHE_MEMORY_BYTES="0", CHRONIK_CACHE_DISK_BYTES="0")
     create(cluster, "events", 1)
@@ -139,7 +170,7 @@ def test_a_bucket_that_is_gone_is_said_to_be_and_its_records_are_unavailable_nev
     wait_until_only_in_the_bucket(cluster, "events", load.acknowledged)
     assert not any(messages_on_disk(node, "events") for node in cluster.nodes)
     node = cluster.nodes[0]
-    with failing(s3_bucket, "is gone"):
+    with failing(s3_bucket, kind):
         kept = produce(cluster, "events", 300, start=10_000_000)
         begun = time.monotonic()
         with pytest.raises(UnavailableError) as caught:
