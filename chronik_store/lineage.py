@@ -22,6 +22,7 @@ from chronik_store.format.manifest_file import ManifestObject, decode_manifest_o
 from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
 from chronik_store.objectstore.layout import (
     MANIFESTS_PREFIX,
+    check_topic_name,
     manifest_key,
     manifest_prefix,
     parse_manifest_key,
@@ -61,12 +62,15 @@ class Survey(NamedTuple):
     deleted: frozenset[str]
 
 
-def survey(store: ObjectStore) -> Survey:
-    """List every partition that has a manifest. One page a thousand keys, at most 64 keys a log."""
+def survey(store: ObjectStore, topic: str | None = None) -> Survey:
+    """List every partition that has a manifest, of all topics or of this one. One page a thousand
+    keys, at most 64 keys a log.
+    """
     partitions: set[tuple[str, int]] = set()
     deleted: set[str] = set()
+    prefix = MANIFESTS_PREFIX if topic is None else f"{MANIFESTS_PREFIX}{check_topic_name(topic)}/"
     after = ""
-    while page := store.list(MANIFESTS_PREFIX, start_after=after, limit=PAGE):
+    while page := store.list(prefix, start_after=after, limit=PAGE):
         after = page[-1].key
         for each in page:
             manifest = parse_manifest_key(each.key)

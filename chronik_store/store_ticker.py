@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, LogClosedError
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.log_core import LogCore
 from chronik_store.model import PipelineReport
@@ -82,6 +82,8 @@ class StoreTicker:
             logger.warning("a deletion waits: %s", waits)
         logs, failures = self._partitions()
         for failure in failures:
+            if isinstance(failure, LogClosedError):
+                continue  # the store is being closed
             # One partition that cannot be opened must not keep the others from their bucket.
             logger.error("a partition is left out of the pipeline: %s", failure)
         return logs

@@ -152,7 +152,9 @@ def command(
 
 
 def say_what_is_left(session: Session, log: PartitionLog) -> None:
-    """Closing waits for the pipeline's run under way, which may be that of a whole segment."""
+    """Closing waits for what the pipeline has under way, which may be a whole segment, or nothing
+    while it looks at other partitions.
+    """
     config, marks = session.config(), log.watermarks
     if not session.has_copies and (status := log.status()).fenced:
         note = next((note for note in status.notes if note.startswith("fenced")), "fenced")
@@ -165,8 +167,8 @@ def say_what_is_left(session: Session, log: PartitionLog) -> None:
     there = marks.indexed if config.indexing_enabled else marks.tiered
     if config.pipeline_enabled and there < marks.sealed:
         say(
-            f"offsets {there} to {marks.sealed - 1} are on their way to the bucket: this run ends "
-            "first (Ctrl-C leaves it to the next writer)"
+            f"offsets {there} to {marks.sealed - 1} are not in the bucket yet, or not in its "
+            "search index: what is under way ends first (Ctrl-C leaves it to the next writer)"
         )
 
 

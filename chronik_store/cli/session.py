@@ -20,9 +20,10 @@ from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, TopicNotFoundError, UnavailableError
+from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.lineage import lineage_of, survey
 from chronik_store.log_store import LogStore
+from chronik_store.objectstore.layout import STORE_KEY
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
 
@@ -119,17 +120,24 @@ class Session:
                 "or make one with `chronik topic create NAME`"
             )
 
-    def bucket_topics(self) -> dict[str, int]:
-        """Of the bucket that was named: topics, and how many partitions of each are there."""
+    def _bucket_partitions(self, topic: str | None = None) -> dict[str, list[int]]:
+        """Of the bucket that was named: its topics, or this one, and which partitions of each have
+        published something. ConfigError: nothing of Chronik is there, the prefix is mistyped.
+        """
         config = self.config()
         store = open_object_store(
             self.directory, env=Environment(), s3=config.s3, read_only=True, must_exist=True
         )
         try:
-            found, topics = survey(store), dict[str, int]()
-            for topic, partition in found.partitions:
-                if lineage_of(store, topic, partition, found.deleted).head is not None:
-                    topics[topic] = max(topics.get(topic, 0), partition + 1)
+            found, topics = survey(store, topic), dict[str, list[int]]()
+            if topic is None and not found.partitions and store.head(STORE_KEY) is None:
+                raise ConfigError(
+                    f"{store.url} holds no Chronik store (no {STORE_KEY} object): check bucket and "
+                    "prefix; a store appears here with its first upload"
+                )
+            for name, partition in found.partitions:
+                if lineage_of(store, name, partition, found.deleted).head is not None:
+                    topics.setdefault(name, []).append(partition)
             return topics
         finally:
             store.close()
@@ -142,8 +150,8 @@ class Session:
         with ExitStack() as stack:
             if self.in_bucket:
                 yield (
-                    (topic, stack.enter_context(self.reading_lanes(topic, partition)))
-                    for topic in sorted(self.bucket_topics())
+                    (topic, self._bucket_lanes(stack, topic, numbers, partition))
+                    for topic, numbers in sorted(self._bucket_partitions().items())
                 )
             else:
                 store = stack.enter_context(self.reading_store())
@@ -156,24 +164,25 @@ class Session:
         """One partition of a topic, or all of them, for reading."""
         with ExitStack() as stack:
             if self.in_bucket:
-                yield self._bucket_lanes(stack, topic, partition)
+                numbers = []
+                if partition is None:
+                    numbers = self._bucket_partitions(topic).get(topic, [0])
+                yield self._bucket_lanes(stack, topic, numbers, partition)
             else:
                 store = stack.enter_context(self.reading_store())
                 yield lanes_of(store, topic, partition)
 
-    def _bucket_lanes(self, stack: ExitStack, topic: str, partition: int | None) -> Lanes:
-        def one(number: int) -> tuple[int, PartitionLog]:
+    def _bucket_lanes(
+        self, stack: ExitStack, topic: str, numbers: list[int], partition: int | None
+    ) -> Lanes:
+        """Of the partitions that are there the one that is wanted, or all. A partition appears with
+        its first published segment, so there may be gaps.
+        """
+        lanes: Lanes = []
+        for number in numbers if partition is None else [partition]:
             log = open_bucket(self.directory, topic=topic, partition=number, config=self.config())
-            return number, stack.enter_context(log)
-
-        if partition is not None:
-            return [one(partition)]
-        lanes = [one(0)]
-        while True:
-            try:
-                lanes.append(one(len(lanes)))
-            except TopicNotFoundError:
-                return lanes
+            lanes.append((number, stack.enter_context(log)))
+        return lanes
 
 
 def lanes_of(store: LogStore, topic: str, partition: int | None) -> Lanes:

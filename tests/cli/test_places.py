@@ -151,6 +151,35 @@ def test_a_bucket_has_a_status_a_verdict_and_cursors_without_a_topic(chronik, bu
     assert [(each["cursor"], each["offset"]) for each in cursors] == [("mine", 1)]
 
 
+def test_a_bucket_shows_every_partition_that_has_published_and_no_other_hides_it(chronik, tmp_path):
+    """Without one of 0 all was refused; behind any other gap the rest was left out in silence."""
+    url = f"file://{tmp_path}/gaps"
+    with LogStore.open("data", object_store=url, config=QUIET) as store:
+        store.create_topic("a", partitions=5)
+        for number in (1, 3):
+            log = store.partition("a", number)
+            log.append(b"of %d" % number)
+            log.seal()
+        store.run_pipeline_once()
+
+    assert chronik("-d", url, "consume", "a").lines == ["of 1", "of 3"]
+    assert chronik("-d", url, "search", "a", "of", "-c").lines == ["2"]
+    assert chronik("-d", url, "export", "a", "--to", "a.jsonl").code == 0
+    assert len(Path("a.jsonl").read_text().splitlines()) == 2
+    assert [part["partition"] for part in chronik("-d", url, "status", "--json").objects] == [1, 3]
+    ran = chronik("-d", url, "consume", "a", "-p", "2")
+    assert (ran.code, "holds no manifest of a/2" in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.parametrize("verb", ["status", "verify --bucket", "topic list", "cursor list"])
+def test_a_prefix_in_which_there_is_nothing_of_chronik_is_mistyped(chronik, bucket, verb):
+    """`verify` of it ended with 0: all is well."""
+    Path("bucket/typo").mkdir()
+    ran = chronik("-d", f"{bucket}/typo", *verb.split())
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    assert "holds no Chronik store (no STORE object): check bucket and prefix" in ran.err
+
+
 def test_cursors_of_a_topic_that_is_not_there_are_a_mistake(chronik, bucket):
     ran = chronik("cursor", "list", "nosuch")
     assert (ran.code, "no topic 'nosuch' in data" in ran.err) == (2, True), ran.err

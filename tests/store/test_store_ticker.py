@@ -50,6 +50,16 @@ def test_the_pipeline_runs_by_itself(tmp_path):
         assert 20 == log.watermarks.indexed
 
 
+def test_a_round_that_begins_while_its_store_closes_reports_no_partition(tmp_path, caplog):
+    """`produce` into one of several partitions said for each other one that it was left out."""
+    with chronik.LogStore.open(tmp_path / "d", config=CONFIG) as store:
+        store.create_topic("a", partitions=2)
+    store = chronik.LogStore.open(tmp_path / "d", config=CONFIG)
+    store.close()
+    assert [] == store._ticker._cores()
+    assert "" == caplog.text
+
+
 def test_the_tail_index_of_a_searched_log_follows_its_appends(tmp_path):
     with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as log:
         log.append(b"needle one")
