@@ -22,7 +22,10 @@ from chronik_store.data_directory import (
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError, UnavailableError
 from chronik_store.format.checksum import content_hash
+from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.store_file import TopicEntry, decode_store_identity
+from chronik_store.lineage import read_manifest
 from chronik_store.log_core import LogCore
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.layout import tombstone_key
@@ -255,19 +258,33 @@ def snapshot_of(store: LogStore, log: PartitionLog) -> Snapshot:
     """What a peer far behind begins with. May read the bucket: call it from a worker.
 
     Producer state as of the last segment stands in its footer, which is read when this open has
-    not uploaded that segment itself. UnavailableError, CorruptionError when it cannot be had.
+    not uploaded that segment itself; where retention has left no segment, in the manifest that
+    was published. UnavailableError, CorruptionError when it cannot be had.
     """
     replica = log.replica
     try:
         return replica.snapshot()
     except UnavailableError:
         manifest = core_of(log).manifest
-        if not manifest.segments:
+        if manifest.segments:
+            last = manifest.segments[-1]
+            producers = load_footer(store._bucket.open_object(last), last).producers
+        elif manifest.published_number:
+            producers = _published_producers(store, manifest)
+        else:
             raise
-        last = manifest.segments[-1]
-        footer = load_footer(store._bucket.open_object(last), last)
-        replica.load_producers(manifest.next.index, footer.producers)
+        replica.load_producers(manifest.next.index, producers)
         return replica.snapshot()
+
+
+def _published_producers(store: LogStore, manifest: Manifest) -> tuple[ProducerEntry, ...]:
+    who = (manifest.topic, manifest.partition, manifest.log_id)
+    found, _ = read_manifest(store._bucket.store, *who, manifest.published_number)
+    if found.manifest.next.index != manifest.next.index:
+        raise UnavailableError(
+            f"the end of what is in the bucket, {manifest.next.offset}, is not published yet"
+        )
+    return found.producers
 
 
 def core_of(log: PartitionLog) -> LogCore:

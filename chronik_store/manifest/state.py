@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from chronik_store.format.checkpoint import Checkpoint
-from chronik_store.format.control import AddSegment, Command, Members, Seal, decode_command
+from chronik_store.format.control import Command, Members, Seal, decode_command
 from chronik_store.format.entry import EntryHeader, EntryKind
 from chronik_store.format.manifest_file import LogBase, Manifest
 from chronik_store.format.producer_state import ProducerEntry
@@ -207,23 +207,26 @@ class FoldedState:
             name = EntryKind(header.kind).name
             self.refused[name] = self.refused.get(name, 0) + 1
             return
-        self.manifest = applied.manifest
+        before, self.manifest = self.manifest.next.index, applied.manifest
         if isinstance(command, Seal):
             self._note_sealed(header.index)
-        elif isinstance(command, AddSegment):
-            self.tiered_producers = self._producers_at.get(command.segment.last_index)
+        # Not by ADD_SEGMENT alone: `next` moves over ranges that were dropped before their upload.
+        if self.manifest.next.index != before:
+            self.tiered_producers = self._producers_at.get(self.manifest.next.index)
 
     def _note_sealed(self, index: int) -> None:
         """A SEAL took effect here, or long ago in the checkpoint that this log started from."""
         self._tally.sealed(index)
         self._producers_at[index] = self.producers.entries()
-        live = {each.last_index for each in self.manifest.sealed}
+        live = {self.manifest.next.index, *(each.last_index for each in self.manifest.sealed)}
         self._producers_at = {at: kept for at, kept in self._producers_at.items() if at in live}
 
     # --- what the folded values are used for ----------------------------------------------------
 
     def producers_at(self, last_index: int) -> tuple[ProducerEntry, ...]:
-        """Producer state as of a SEAL whose range is not yet in the manifest. KeyError if not."""
+        """Producer state as of `manifest.next`, or of a SEAL behind it. KeyError if not known."""
+        if last_index == self.manifest.next.index and self.tiered_producers is not None:
+            return self.tiered_producers
         return self._producers_at[last_index]
 
     def open_segment(self, committed_offset: int) -> OpenSegment:

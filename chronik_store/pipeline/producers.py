@@ -48,12 +48,14 @@ def producers_at_seal(turn: Turn, sealed: SealedRange) -> tuple[ProducerEntry, .
 def producers_of_next(turn: Turn, manifest: Manifest) -> tuple[ProducerEntry, ...]:
     """Producer state as of `manifest.next`, never newer than the data in the bucket (protocol 2).
 
-    From what the upload remembers, else from the last segment's footer, else (all segments were
-    dropped) from the manifest published before. Older than `next` is safe: a producer whose
-    sequence it does not know gets a typed error; newer would swallow a retry.
+    From the log, else from what the upload remembers, else from the last segment's footer, else
+    (all segments were dropped) from the manifest published before. Older than `next` is safe: a
+    producer whose sequence it does not know gets a typed error; newer would swallow a retry.
     """
-    remembered = turn.lane.producers
-    end_offset = manifest.next.offset
+    try:
+        return turn.partition.producers_at(manifest.next.index)
+    except KeyError:
+        remembered, end_offset = turn.lane.producers, manifest.next.offset
     if remembered is not None and remembered[0] == end_offset:
         return remembered[1]
     if end_offset == 0:

@@ -11,10 +11,13 @@ from chronik_store.errors import (
     ChronikError,
     LogPoisonedError,
     ProducerSequenceError,
+    UnavailableError,
 )
 from chronik_store.format.manifest_file import decode_manifest_object
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.objectstore.layout import parse_manifest_key
+from chronik_store.replica import Replica
+from chronik_store.replicated import core_of, snapshot_of
 from chronik_store.restore import restore
 from chronik_store.testing.crash import CrashError, MortalThreads
 from chronik_store.testing.disk_faults import Gate, all_of, crash_at, fail_next
@@ -117,6 +120,63 @@ def test_2_the_published_manifest_carries_producers_as_of_its_data(life: Life) -
     found = decode_manifest_object(life.bucket.get(newest))
     assert [0] == [entry.last_sequence for entry in found.producers]
     assert 1 == found.manifest.next.offset
+
+
+def snapshot_sequences(life: Life) -> tuple[int, list[int]]:
+    """Where a snapshot of this log, as a node that leads makes it, ends; its producers' last."""
+    core = core_of(life.log)
+    core.replica = Replica(core, lambda call: call())
+    made = snapshot_of(life.store, life.log)
+    return made.base.offset, [each.last_sequence for each in made.producers]
+
+
+def test_2_a_log_whose_segments_have_all_expired_still_has_a_snapshot(life: Life) -> None:
+    """Or a new node would wait for the next segment, which an idle log never gets."""
+    life.store.close()
+    life.config = CONFIG.replace(retention_bytes=0)
+    life.open()
+    life.log.append(batch(0, b"a"))
+    life.log.seal()
+    life.drain()
+    life.store.close()
+    life.open()
+    assert not life.log._core.manifest.segments
+    assert (1, [0]) == snapshot_sequences(life)
+    life.store.close()
+
+
+def test_2_nor_does_a_range_that_was_dropped_before_its_upload_hide_the_producers(
+    life: Life,
+) -> None:
+    """A node that begins there and leads would store the retry of the dropped batch again."""
+    for number in range(2):
+        life.log.append(batch(number, b"x"))
+        life.log.seal()
+        if not number:
+            life.drain()
+    life.log.drop_before(2)
+    assert (2, [0, 1]) == snapshot_sequences(life)
+    life.log.append(batch(2, b"x"))
+    life.drain()
+    life.store.close()
+    life.open()
+    assert not life.log._core.manifest.segments
+    life.log._core.state.tiered_producers = None  # as in a log that begins behind that SEAL
+    assert (2, [0, 1]) == snapshot_sequences(life)
+    life.store.close()
+
+
+def test_2_what_is_not_published_yet_is_no_snapshot(life: Life) -> None:
+    life.log.append(batch(0, b"x"))
+    life.log.seal()
+    life.drain()
+    life.log.append(batch(1, b"x"))
+    life.log.seal()
+    life.log.drop_before(2)
+    life.log._core.state.tiered_producers = None
+    with pytest.raises(UnavailableError):
+        snapshot_sequences(life)
+    life.store.close()
 
 
 # --- 3: duplicates ------------------------------------------------------------------------------

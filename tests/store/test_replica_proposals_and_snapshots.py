@@ -15,7 +15,7 @@ from chronik_store.errors import (
     OffsetConflictError,
     ProducerSequenceError,
 )
-from chronik_store.format.control import CursorSet, Fenced, Members, Noop, Seal
+from chronik_store.format.control import CursorSet, DropPrefix, Fenced, Members, Noop, Seal
 from chronik_store.format.manifest_file import LogBase
 from chronik_store.replica import Replica, Snapshot
 from chronik_store.testing.cluster_log import (
@@ -225,3 +225,24 @@ def test_a_snapshot_stands_for_the_end_of_the_last_segment_not_for_the_newest_en
 
     assert (0, 4) == (snapshot.base.index, snapshot.folded_to)
     assert core.manifest == snapshot.manifest
+
+
+@pytest.mark.parametrize("order", ["sealed first", "dropped first"])
+def test_a_snapshot_behind_a_range_that_was_dropped_has_the_producers_as_of_its_end(disk, order):
+    """No segment of it was ever listed: DROP_PREFIX, or the SEAL behind it, moved `next`."""
+    _, replica, committer = leading(disk)
+    replica.propose(1, [batch(b"a", producer_id=7, base_sequence=0)])
+    commands = [Seal(1, "admin", 0), DropPrefix(1, "test", 0)]
+    replica.propose(1, commands if order == "sealed first" else commands[::-1])
+    replica.propose(1, [batch(b"b", producer_id=7, base_sequence=1)])
+    committer.flush()
+    replica.advance_commit(4)
+
+    snapshot = replica.snapshot()
+
+    assert (2 if order == "sealed first" else 3, 1) == snapshot.base[::2]
+    assert [(0, 1)] == [(each.last_sequence, each.index) for each in snapshot.producers]
+    _, other, _ = stepped(SimulatedDisk(seed=2))
+    other.install_snapshot(Snapshot.decode(snapshot.encode()))
+    other.save_hard_state(2, "n2")
+    assert other.propose(2, [batch(b"a", producer_id=7, base_sequence=0)]).duplicate

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from chronik_store.format.control import DropPrefix
 from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
-from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline import collect
 
@@ -25,6 +25,10 @@ def read(world: Any, kit: Any, number: int) -> ManifestObject:
 
 def numbers(world: Any) -> list[int]:
     return [int(key[-25:-5]) for key in world.object_keys("manifests/")]
+
+
+def sequences(found: ManifestObject) -> list[int]:
+    return [each.last_sequence for each in found.producers]
 
 
 def tiered(kit: Any, runs: int = 1, **config: Any) -> tuple[Any, Any]:
@@ -221,23 +225,38 @@ def test_old_numbers_are_swept_and_the_newest_stay(
 
 
 @pytest.mark.parametrize("drop_all", [False, True])
+@pytest.mark.parametrize("forgets", [False, True])
 def test_producers_are_as_of_the_tiered_end_not_newer(
-    kit: Any, monkeypatch: pytest.MonkeyPatch, drop_all: bool
+    kit: Any, drop_all: bool, forgets: bool
 ) -> None:
     """Protocol 2."""
     world = kit.World()
     process = world.open()
-    process.append(5)
-    entry = ProducerEntry(7, 0, 4, 4, 4, 5, 5)
-    monkeypatch.setattr(process, "producers_at", lambda _index: (entry,))
+    process.append(5, producer_id=7)
     process.drain()
-    assert read(world, kit, 1).producers == (entry,)
+    assert sequences(read(world, kit, 1)) == [0, 1, 2, 3, 4]
 
-    from chronik_store.format.control import DropPrefix
+    def forgotten(_last_index: int) -> Any:
+        raise KeyError
 
     again = world.open()
+    if forgets:
+        again.producers_at = forgotten
     offset = 5 if drop_all else 1
     again.propose(DropPrefix(offset=offset, reason="test", clock_us=0), term=world.term)
     again.drain()
     assert bool(again.manifest.segments) is not drop_all
-    assert read(world, kit, 2).producers == (entry,)
+    assert read(world, kit, 2).producers == read(world, kit, 1).producers
+
+
+def test_producers_of_a_range_that_was_dropped_before_its_upload_are_published(kit: Any) -> None:
+    """Protocol 2: a restore begins behind that range, so its batches are no unknown ones."""
+    world = kit.World()
+    process = world.open()
+    process.append(5, producer_id=7)
+    assert process.pipeline.seal_now(process)
+    process.propose(DropPrefix(offset=5, reason="test", clock_us=0), term=world.term)
+    process.drain()
+    newest = read(world, kit, numbers(world)[-1])
+    assert newest.manifest.next.offset == 5
+    assert sequences(newest) == [0, 1, 2, 3, 4]
