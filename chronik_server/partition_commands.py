@@ -9,6 +9,8 @@ time, and nobody else.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from chronik_server.raft.consensus import Consensus
 from chronik_server.raft.errors import OutcomeUnknownError
@@ -18,6 +20,7 @@ from chronik_store.format.control import Command
 from chronik_store.log_core import LogCore
 
 COMMAND_SECONDS = 10.0
+T = TypeVar("T")
 
 
 class PartitionCommands:
@@ -33,8 +36,8 @@ class PartitionCommands:
         self._log.cursor(name)  # whether that can be the name of one
         core = self._core
         most = core.config.cursors_max
-        await self._commit_if(
-            admin_commands.cursor_commit(
+        await self._settle(
+            lambda: admin_commands.cursor_commit(
                 core.manifest, core.committed.offset, name, next_offset, reset=reset, most=most
             )
         )
@@ -42,9 +45,7 @@ class PartitionCommands:
     async def delete_cursor(self, name: str) -> bool:
         """As `Cursor.delete`; whether there was one."""
         self._log.cursor(name)
-        command = admin_commands.cursor_deletion(self._core.manifest, name)
-        await self._commit_if(command)
-        return command is not None
+        return await self._settle(lambda: admin_commands.cursor_deletion(self._core.manifest, name))
 
     async def seal(self) -> int:
         """As `PartitionLog.seal`."""
@@ -61,14 +62,30 @@ class PartitionCommands:
     def _now_us(self) -> int:
         return self._core.env.clock.time_us()
 
+    async def _settle(self, plan: Callable[[], Command | None]) -> bool:
+        """As `ControlPath.settle`. What needs no command is so by what this node knows, which is
+        all there is to know if it leads still.
+        """
+        while True:
+            if (command := plan()) is None:
+                await self._in_time(self._consensus.read_barrier())
+                if (command := plan()) is None:
+                    return False
+            if self._core.control.refusal_of(await self._propose(command)) is None:
+                return True
+
     async def _commit_if(self, command: Command | None) -> None:
-        if command is None:
-            return
+        if command is not None:
+            await self._propose(command)
+
+    async def _propose(self, command: Command) -> int:
         self._core.check_open()
-        proposed = self._consensus.propose([command])
+        return (await self._in_time(self._consensus.propose([command]))).index
+
+    async def _in_time(self, asked: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
-                await proposed
+                return await asked
         except TimeoutError as error:
             raise OutcomeUnknownError(
                 f"no quorum has it after {COMMAND_SECONDS:g} s; it may be committed yet"

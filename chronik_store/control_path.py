@@ -8,6 +8,7 @@ cluster owns both questions go through a door that consensus puts here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from chronik_store.errors import UnavailableError
@@ -92,6 +93,22 @@ class ControlPath:
             raise
         self._core.wal.lead(seq)
         return index
+
+    def refusal_of(self, index: int) -> str | None:
+        """Why the command that is committed at `index` changed nothing; None: it took effect."""
+        with self._core.wal.lock:
+            return self._core.state.refusal_of(index)
+
+    def settle(self, plan: Callable[[], Command | None]) -> bool:
+        """Propose what `plan` finds is to do, until that took effect (True) or nothing is to do.
+
+        Between its look and its entry another command may have found its place; then it looks
+        again, and says by an error if what was wanted cannot be any more.
+        """
+        while (command := plan()) is not None:
+            if self.refusal_of(self._core.propose(command)) is None:
+                return True
+        return False
 
     def stage_locked(self, command: Command) -> tuple[int, int]:
         """Stage a control entry: (its index, the seq that makes it durable)."""

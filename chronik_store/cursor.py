@@ -2,7 +2,8 @@
 
 Place: handed out by `PartitionLog.cursor`. Promise: `commit` returns when the position is durable
 and committed like any record; it survives restarts, is replicated, and goes to the bucket with the
-manifest. Invariant: a cursor never moves back unless told so with `reset=True`.
+manifest. Invariant: a cursor never moves back unless told so with `reset=True`; a commit that
+returns stood, at some moment of its call, where it says.
 """
 
 from __future__ import annotations
@@ -67,13 +68,13 @@ class Cursor:
     def commit(self, next_offset: int, *, reset: bool = False) -> None:
         """Remember that everything below `next_offset` is done. Durable when it returns.
 
-        OffsetConflictError when that would move the cursor back and `reset` is not set;
-        OffsetOutOfRangeError past the committed end.
+        Of commits that overlap each returns as if they had come one after the other. So
+        OffsetConflictError when this would move the cursor back and `reset` is not set, also when
+        one that overlaps has just moved it on; OffsetOutOfRangeError past the committed end.
         """
         log = self._log
-        log._writable()
-        log._propose_if(
-            cursor_commit(
+        log._writable().control.settle(
+            lambda: cursor_commit(
                 log._manifest(),
                 log._view.committed.offset,
                 self.name,
@@ -85,5 +86,5 @@ class Cursor:
 
     def delete(self) -> None:
         """Forget the position. Durable when it returns; no error if there is none."""
-        self._log._writable()
-        self._log._propose_if(cursor_deletion(self._log._manifest(), self.name))
+        log = self._log
+        log._writable().control.settle(lambda: cursor_deletion(log._manifest(), self.name))

@@ -27,6 +27,8 @@ from chronik_store.manifest.members import MemberHistory
 from chronik_store.manifest.producers import ProducerTable
 
 RECORDS = int(EntryKind.RECORDS)
+REFUSALS_KEPT = 1024
+"""So many refused commands are remembered, each for who proposed it and asks at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class FoldedState:
         self.suspect = False
         self.last_timestamp_us = 0
         self.refused: dict[str, int] = {}
+        self._refusals: dict[int, str] = {}
+        self._refusals_from = 0
         self._started = False
         self._hole_to = 0
         self._last_index = 0
@@ -206,6 +210,7 @@ class FoldedState:
                 self._tally.refused(header.index)
             name = EntryKind(header.kind).name
             self.refused[name] = self.refused.get(name, 0) + 1
+            self.note_refusal(header.index, applied.refused)
             return
         before, self.manifest = self.manifest.next.index, applied.manifest
         if isinstance(command, Seal):
@@ -222,6 +227,20 @@ class FoldedState:
         self._producers_at = {at: kept for at, kept in self._producers_at.items() if at in live}
 
     # --- what the folded values are used for ----------------------------------------------------
+
+    def note_refusal(self, index: int, reason: str) -> None:
+        """The command at `index` was folded and changed nothing."""
+        if len(self._refusals) >= REFUSALS_KEPT:
+            oldest = next(iter(self._refusals))
+            del self._refusals[oldest]
+            self._refusals_from = oldest + 1
+        self._refusals[index] = reason
+
+    def refusal_of(self, index: int) -> str | None:
+        """Why the command at `index`, which is folded, changed nothing; None: it took effect."""
+        if index < self._refusals_from:
+            return "what became of it is not remembered any more"
+        return self._refusals.get(index)
 
     def producers_at(self, last_index: int) -> tuple[ProducerEntry, ...]:
         """Producer state as of `manifest.next`, or of a SEAL behind it. KeyError if not known."""

@@ -16,7 +16,7 @@ from chronik_server.raft.door import ConsensusDoor
 from chronik_server.raft.errors import OutcomeUnknownError
 from chronik_store.aio.offloop import POOL_THREADS
 from chronik_store.errors import OffsetConflictError, OffsetOutOfRangeError
-from chronik_store.format.control import Noop
+from chronik_store.format.control import CursorSet, Noop
 from tests.server.cluster.nodes import clustered
 from tests.server.serving import QUICK, run
 
@@ -45,6 +45,69 @@ def test_commands_do_what_they_say_and_refuse_what_cannot_be_meant(tmp_path: Pat
             await part.drop_before(2)
             await part.drop_before(1)
             assert (await client.watermarks("x")).start == 2
+
+    run(main())
+
+
+def test_a_commit_that_another_one_overtook_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were asked for when the cursor stood before either; the log has them in one order."""
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            await client.append("x", [b"a"] * 10)
+            part = node.backend.known_partition("x", 0)
+            propose = part.consensus.propose
+            first: list[CursorSet] = []
+
+            def overtaken(payloads: Any, **options: Any) -> asyncio.Future[Any]:
+                while first:
+                    propose([first.pop()])
+                return propose(payloads, **options)
+
+            monkeypatch.setattr(part.consensus, "propose", overtaken)
+            first.append(CursorSet("c", 9, False))
+            with pytest.raises(OffsetConflictError, match="stands at 9") as caught:
+                await client.commit_cursor("x", "c", 5)
+            assert 9 == caught.value.expected_offset == await client.cursor_offset("x", "c")
+            first.append(CursorSet("c", 10, False))
+            await client.commit_cursor("x", "c", 5, reset=True)
+            assert 5 == await client.cursor_offset("x", "c")
+            first.append(CursorSet("c", None, True))
+            assert not await client.delete_cursor("x", "c"), "another one did"
+
+    run(main())
+
+
+def test_what_is_so_already_is_said_by_who_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that was deposed and does not know it yet may have missed that it is so no more."""
+
+    async def deposed() -> int:
+        raise OutcomeUnknownError("leadership ended before a quorum confirmed the read")
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            await client.append("x", [b"a"] * 10)
+            part = node.backend.known_partition("x", 0)
+            await part.commit_cursor("c", 5, reset=False)
+            monkeypatch.setattr(part.consensus, "read_barrier", deposed)
+            for call in (
+                part.commit_cursor("c", 5, reset=False),
+                part.delete_cursor("other"),
+            ):
+                with pytest.raises(UnknownOutcomeError):
+                    await call
 
     run(main())
 
