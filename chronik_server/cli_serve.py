@@ -101,7 +101,13 @@ async def serve(
         stop.set()
 
     backend = await open_backend(config, log_config, end, env=env)
-    server = Server(backend, config, clock=env.clock, batch_bytes_max=log_config.batch_bytes_max)
+    server = Server(
+        backend,
+        config,
+        clock=env.clock,
+        batch_bytes_max=log_config.batch_bytes_max,
+        search_seconds=log_config.search_deadline_seconds,
+    )
     health = Health(server, asyncio.get_running_loop())
     try:
         address = await server.start()

@@ -38,12 +38,10 @@ from chronik_store.model import Coverage, SearchResult, TopicInfo
 from chronik_store.objectstore.layout import check_topic_name
 from chronik_store.search.searcher import merge_results
 
-SEARCH_SECONDS = 20.0
-"""How long other nodes have for their part of a search without a deadline: less than whoever asked
-waits before he gives up the connection, and everything else that he asked on it.
-"""
 GRACE_SECONDS = 1.0
-"""... and beyond a deadline, which they keep themselves."""
+"""So much longer than a search's deadline, which they keep themselves, other nodes have for their
+part: less than whoever asked waits before he gives up the connection, and all that he asked on it.
+"""
 REASON_MAX = 200
 """Signs of the reason for a gap."""
 OFFSET_MAX = (1 << 63) - 1
@@ -245,9 +243,7 @@ class ClusterTopics:
         if part is not None or (is_mine and (topic.name, number) not in self._hosting.unopened):
             part = await self.partition(topic.name, number)
             return await part.search(query, options)
-        limit = SEARCH_SECONDS
-        if options["deadline_seconds"] is not None:
-            limit = options["deadline_seconds"] + GRACE_SECONDS
+        limit = options["deadline_seconds"] + GRACE_SECONDS
         try:
             async with asyncio.timeout(limit):
                 return await self._search_elsewhere(topic, number, query, options)

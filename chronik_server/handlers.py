@@ -26,18 +26,27 @@ Answer = tuple[Any, Buffer | list[Buffer]]
 Handler = Callable[[Any, Any], Awaitable[Answer]]
 """Of a message and its payload; of a fetch, which has none, and where its records are counted."""
 _NOTHING = b""
+SEARCH_SECONDS_MAX = 3e8
+"""Ten years: a setting without a limit, as a number that fits into a message."""
 
 
 class Handlers:
     """The verbs of one node, by the class of their request."""
 
     def __init__(
-        self, backend: Backend, clock: Clock, *, batch_bytes_max: int, fetch_bytes_max: int
+        self,
+        backend: Backend,
+        clock: Clock,
+        *,
+        batch_bytes_max: int,
+        fetch_bytes_max: int,
+        search_seconds: float,
     ) -> None:
         self._backend = backend
         self._clock = clock
         self._batch_bytes_max = batch_bytes_max
         self._fetch_bytes_max = fetch_bytes_max
+        self.search_ms = int(min(search_seconds, SEARCH_SECONDS_MAX) * 1000)
         self.by_message: dict[type, Handler] = {
             greeting.Ping: self._ping,
             topics.CreateTopic: self._create_topic,
@@ -141,6 +150,8 @@ class Handlers:
         return data.CursorDeleted(await partition.delete_cursor(request.name)), _NOTHING
 
     async def _search(self, request: data.Search, _: Buffer) -> Answer:
+        if request.deadline_ms is None:  # said in the welcome; the other nodes keep it, too
+            request = dataclasses.replace(request, deadline_ms=self.search_ms)
         return _searched(await self._backend.search(request))
 
     # --- topics ----------------------------------------------------------------------------------

@@ -25,10 +25,12 @@ from chronik_server.metrics import ServerMetrics
 from chronik_server.protocol.frames import READ_BYTES
 from chronik_server.session import Session
 from chronik_store.clock import Clock
+from chronik_store.config import LogConfig
 from chronik_store.errors import ConfigError
 
 logger = logging.getLogger("chronik_server.server")
 
+SEARCH_SECONDS = LogConfig().search_deadline_seconds
 SWEEP_SECONDS = 0.5
 BACKLOG = 1024
 FAREWELL_SECONDS = 1.0
@@ -39,7 +41,13 @@ class Server:
     """One node's RPC. Make it, `start` it and `stop` it on one event loop."""
 
     def __init__(
-        self, backend: Backend, config: ServerConfig, *, clock: Clock, batch_bytes_max: int
+        self,
+        backend: Backend,
+        config: ServerConfig,
+        *,
+        clock: Clock,
+        batch_bytes_max: int,
+        search_seconds: float = SEARCH_SECONDS,
     ) -> None:
         self.backend = backend
         self.config = config
@@ -49,6 +57,7 @@ class Server:
             clock,
             batch_bytes_max=batch_bytes_max,
             fetch_bytes_max=config.frame_bytes_max,
+            search_seconds=search_seconds,
         )
         self.answers = AnswerBudget(config.answers_bytes_max)
         self.sessions: set[Session] = set()

@@ -208,6 +208,7 @@ class Session(asyncio.BufferedProtocol):
             frame_bytes_max=config.frame_bytes_max,
             in_flight_max=config.in_flight_requests_max,
             peer=peer,
+            search_ms=self._server.handlers.search_ms,
         )
         self._server.metrics.by_verb[event.verb].note(self._server.loop.time() - self._heard)
         self._send(Response(event.request_id, welcome))

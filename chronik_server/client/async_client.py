@@ -48,7 +48,6 @@ from chronik_store.model import (
     to_us,
 )
 
-PIPELINE_SECONDS = 600.0
 LANES_KEPT = 1024
 """Partitions of which it is remembered how to append, though nothing is on its way there."""
 
@@ -235,12 +234,10 @@ class AsyncClient:
         check_offset(offset, "offset")
         wait_ms = int(wait_seconds * 1000)
         question = data.Fetch(topic, partition, offset, max_bytes, min_bytes, wait_ms, consistency)
-        seconds = self.router.options.request_seconds + wait_seconds
         if from_any:
-            answer = await self.router.ask_any(question, lane=ANY, timeout_seconds=seconds)
+            answer = await self.router.ask_any(question, lane=ANY)
         else:
-            lane = (topic, partition)
-            answer = await self.router.ask_leader(lane, question, timeout_seconds=seconds)
+            answer = await self.router.ask_leader((topic, partition), question)
         found: data.Fetched = answer.message
         records = tuple(records_of(answer.payload, offset, max_records))
         following = records[-1].offset + 1 if records else offset
@@ -335,8 +332,7 @@ class AsyncClient:
             None if deadline_seconds is None else int(deadline_seconds * 1000),
             require_complete,
         )
-        seconds = self.router.options.request_seconds + (deadline_seconds or 0.0)
-        answer = await self.router.ask_any(question, timeout_seconds=seconds)
+        answer = await self.router.ask_any(question)
         return search_result_of(topic, answer.message, answer.payload)
 
     # --- cursors ---------------------------------------------------------------------------------
@@ -376,9 +372,7 @@ class AsyncClient:
 
     async def run_pipeline_once(self) -> PipelineReport:
         """One pipeline step on some node, for what it leads; errors are in the report."""
-        question, seconds = cluster.RunPipeline(), self.router.options.request_seconds
-        # Segments are uploaded and indexed meanwhile.
-        answer = await self.router.ask_any(question, timeout_seconds=seconds + PIPELINE_SECONDS)
+        answer = await self.router.ask_any(cluster.RunPipeline())
         return cast("cluster.PipelineRun", answer.message).report
 
     async def status(self, topic: str | None = None) -> cluster.StatusFound:

@@ -1,8 +1,9 @@
 """One connection to one node: many questions in flight, each answered once.
 
 Place: under `routing`; the bytes are `protocol.connection`'s. Promise: `ask` ends with the answer,
-with the typed error that the node sent, or with ConnectionLostError, `request_seconds` after its
-turn at the latest. Invariants: never more questions are in flight than the node said it takes:
+with the typed error that the node sent, or with ConnectionLostError: `request_seconds` after its
+turn, for what may take longer when its patience has ended (`patience`), or when a ping that is sent
+meanwhile has no answer. Invariants: never more questions are in flight than the node said it takes:
 others wait for their turn; after a loss the channel stays lost: whoever wants another opens one.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from chronik_server.addresses import Address
 from chronik_server.client.options import ClientOptions
+from chronik_server.client.patience import patience_seconds
 from chronik_server.client.places import Places
 from chronik_server.errors import ConnectionLostError, ProtocolError
 from chronik_server.protocol.connection import Connection, Limits
@@ -28,7 +30,7 @@ from chronik_server.protocol.events import (
     Told,
 )
 from chronik_server.protocol.frames import VERSION
-from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
+from chronik_server.protocol.greeting import Hello, PeerIdentity, Ping, Welcome
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.table import VERB_OF
 from chronik_server.protocol.writing import write_all
@@ -69,6 +71,7 @@ class Channel(asyncio.BufferedProtocol):
         self._room = asyncio.Event()
         self._room.set()
         self._ended = asyncio.Event()
+        self._pinged: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(
@@ -146,16 +149,34 @@ class Channel(asyncio.BufferedProtocol):
         """One question, one answer. Typed errors of the node are raised as they are."""
         if timeout_seconds is None:
             timeout_seconds = self._options.request_seconds
+            timeout_seconds += patience_seconds(message, self.welcome)
         if self.is_full:
             await self.turn_to_ask(timeout_seconds)
         future = self.post(message, payload)
-        timer = self._loop.call_later(timeout_seconds, self.give_up, timeout_seconds)
+        watch = _Watch(self, timeout_seconds, self._options.request_seconds)
         try:
             if not self._room.is_set():
                 await self._room.wait()
             return await future
         finally:
-            timer.cancel()
+            watch.cancel()
+
+    def prove_alive(self) -> None:
+        """Ask for a sign of life, unless that is asked already; without one the channel is lost.
+
+        A node that takes no more questions now is not asked: each of those has its own end.
+        """
+        if self._pinged is None and not self.is_full and self._lost is None:
+            seconds = self._options.request_seconds
+            self._pinged = self._loop.call_later(seconds, self.give_up, seconds)
+            self.post(Ping()).add_done_callback(self._is_alive)
+
+    def _is_alive(self, answer: asyncio.Future[Response]) -> None:
+        if self._pinged is not None:
+            self._pinged.cancel()
+            self._pinged = None
+        if not answer.cancelled():
+            answer.exception()  # marked as seen: whatever it is, the questions get it too
 
     async def turn_to_ask(self, timeout_seconds: float) -> None:
         """Return when `post` may be called, at once; after `timeout_seconds` BackpressureError."""
@@ -333,6 +354,32 @@ class Channel(asyncio.BufferedProtocol):
             if not future.done():
                 future.set_exception(self._lost)
                 future.exception()
+
+
+class _Watch:
+    """Of one question: gives its channel up when its time is over, and asks on the way there
+    whether anybody is there.
+    """
+
+    def __init__(self, channel: Channel, seconds: float, step: float) -> None:
+        self._channel = channel
+        self._seconds = seconds
+        self._step = step
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + seconds
+        self._timer = self._loop.call_later(min(seconds, step), self._look)
+
+    def _look(self) -> None:
+        left = self._end - self._loop.time()
+        if left <= 0:
+            self._channel.give_up(self._seconds)
+            return
+        self._channel.prove_alive()
+        self._timer = self._loop.call_later(min(left, self._step), self._look)
+
+    def cancel(self) -> None:
+        """It is answered, or nobody waits any more."""
+        self._timer.cancel()
 
 
 def _may_want(options: ClientOptions) -> str:

@@ -261,10 +261,7 @@ class AsyncConsumer:
             max_bytes=self._fetch_bytes,
             wait_ms=self._wait_ms if self._follow else 0,
         )
-        seconds = self._router.options.request_seconds + self._wait_ms / 1000
-        response = await self._router.ask_leader(
-            (self.topic, lane.partition), question, timeout_seconds=seconds
-        )
+        response = await self._router.ask_leader((self.topic, lane.partition), question)
         if len(response.payload):
             lane.behind_since = None
             lane.ready.append(_Answer(lane.offset, response.payload, response.message))

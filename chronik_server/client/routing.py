@@ -244,17 +244,13 @@ class Router:
         *,
         lane: Lane = METADATA,
         repeatable: bool = True,
-        timeout_seconds: float | None = None,
     ) -> Response:
         """Ask some node; it answers itself, or names who can.
 
         lane: under which a node that it names is remembered. repeatable: asking twice does no
         harm; else only what certainly was not done is repeated.
         """
-        return await self._ask(
-            lane, message, b"",
-            repeatable=repeatable, leader=False, timeout_seconds=timeout_seconds,
-        )  # fmt: skip
+        return await self._ask(lane, message, b"", repeatable=repeatable, leader=False)
 
     async def ask_leader(
         self,
@@ -263,15 +259,11 @@ class Router:
         payload: Buffer = b"",
         *,
         repeatable: bool = True,
-        timeout_seconds: float | None = None,
     ) -> Response:
         """Ask the leader of a partition, wherever it moves. Another node's answer is returned when
         no node names a leader, or the named one does not come to lead within `retry_seconds`.
         """
-        return await self._ask(
-            lane, message, payload,
-            repeatable=repeatable, leader=True, timeout_seconds=timeout_seconds,
-        )  # fmt: skip
+        return await self._ask(lane, message, payload, repeatable=repeatable, leader=True)
 
     async def _ask(
         self,
@@ -281,7 +273,6 @@ class Router:
         *,
         repeatable: bool,
         leader: bool,
-        timeout_seconds: float | None = None,
     ) -> Response:
         backoff = Backoff(self.options, self.entropy)
         hints, looked = 0, False
@@ -290,7 +281,7 @@ class Router:
             try:
                 known = leader or lane in self._leaders
                 channel = await (self.leader_channel(lane) if known else self.any_channel())
-                answer = await channel.ask(message, payload, timeout_seconds=timeout_seconds)
+                answer = await channel.ask(message, payload)
                 if not leader or getattr(answer.message, "staleness_ms", None) is None:
                     return answer
                 named = await self._look_again(lane, channel.address)

@@ -38,7 +38,8 @@ class Hello:
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """What the server chose, who it is, and what it takes: bytes of a frame (head included) and
-    requests in flight on one connection.
+    requests in flight on one connection. search_ms: how long a search takes that names no deadline;
+    None: a server that does not say.
     """
 
     version: int
@@ -49,6 +50,7 @@ class Welcome:
     frame_bytes_max: int
     in_flight_max: int
     peer: PeerIdentity | None = None
+    search_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ WELCOME: Final = Codec(
         "frame_bytes_max": UINT63,
         "in_flight_max": UINT63,
         "peer": Optional(PEER_IDENTITY),
+        "search_ms": Optional(UINT63),
     },
 )
 PING: Final = Codec(Ping, {})

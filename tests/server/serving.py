@@ -37,13 +37,24 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def serving(
-    path: Path | str, *, log: LogConfig = LOG, port: int = 0, **settings: Any
+    path: Path | str,
+    *,
+    log: LogConfig = LOG,
+    port: int = 0,
+    search_seconds: float = 10.0,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Server, str]]:
     """A running server and its address as text."""
     store = await AsyncLogStore.open(str(path), config=log)
     backend = LocalBackend(store, NodeIdentity("cluster", "1", "0" * 32, "1" * 32))
     config = ServerConfig(listen=Address("127.0.0.1", port), shutdown_seconds=2.0, **settings)
-    server = Server(backend, config, clock=SystemClock(), batch_bytes_max=log.batch_bytes_max)
+    server = Server(
+        backend,
+        config,
+        clock=SystemClock(),
+        batch_bytes_max=log.batch_bytes_max,
+        search_seconds=search_seconds,
+    )
     address = await server.start()
     try:
         yield server, str(address)

@@ -11,8 +11,8 @@ import pytest
 
 from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient
-from chronik_server.errors import NotLeaderError, UnknownOutcomeError
-from chronik_server.protocol import data, topics
+from chronik_server.errors import ConnectionLostError, NotLeaderError, UnknownOutcomeError
+from chronik_server.protocol import cluster, data, greeting, topics
 from chronik_server.server import Server
 from chronik_store.errors import ChronikError, UnavailableError
 from tests.server.serving import QUICK, connected, run, serving
@@ -232,6 +232,82 @@ def test_a_search_has_its_deadline_to_answer(tmp_path: Path) -> None:
 
             server.handlers.by_message[data.Search] = thorough
             assert 0 == (await client.search("events", "nothing", deadline_seconds=15.0)).total
+
+    run(main())
+
+
+def test_a_search_has_the_time_of_the_servers_own_setting(tmp_path: Path) -> None:
+    """Which the client does not know, but for the welcome; 30 s were all that it waited."""
+    options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=0.0)
+
+    async def main() -> None:
+        async with connected(tmp_path, options=options, search_seconds=5.0) as (server, client):
+            await client.create_topic("events")
+            search, deadlines = server.handlers.by_message[data.Search], []
+
+            async def thorough(request: data.Search, *others: Any) -> Any:
+                await asyncio.sleep(1.0)
+                return await search(request, *others)
+
+            async def noted(request: data.Search) -> Any:
+                deadlines.append(request.deadline_ms)
+                return await asked(request)
+
+            asked = server.backend.search
+            server.backend.search = noted  # type: ignore[method-assign]
+            server.handlers.by_message[data.Search] = thorough
+            assert 0 == (await client.search("events", "nothing")).total
+            assert [5000] == deadlines, "what the client was told is what is kept"
+
+    run(main())
+
+
+@pytest.mark.parametrize("message", [topics.CreateTopic, topics.DeleteTopic, cluster.Status])
+def test_what_may_take_long_by_its_nature_costs_no_connection(
+    tmp_path: Path, message: type
+) -> None:
+    """A topic goes when the pipeline's run has ended; what else was asked there went with it."""
+    options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=0.0)
+
+    async def main() -> None:
+        async with connected(tmp_path, options=options) as (server, client):
+            await client.create_topic("events")
+            handler = server.handlers.by_message[message]
+
+            async def slow(*arguments: Any) -> Any:
+                await asyncio.sleep(1.0)
+                return await handler(*arguments)
+
+            server.handlers.by_message[message] = slow
+            call = {
+                topics.CreateTopic: client.create_topic("other"),
+                topics.DeleteTopic: client.delete_topic("events"),
+                cluster.Status: client.status(),
+            }
+            await call.pop(message)
+            for left in call.values():
+                left.close()
+
+    run(main())
+
+
+def test_a_node_that_is_gone_is_noticed_while_a_patient_question_waits(tmp_path: Path) -> None:
+    options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=0.0)
+
+    async def main() -> None:
+        async with connected(tmp_path, options=options) as (server, client):
+            pings = []
+
+            async def never(request: Any, _: Any) -> Any:
+                pings.append(request)
+                await asyncio.sleep(60)
+
+            for kind in (greeting.Ping, cluster.Status):
+                server.handlers.by_message[kind] = never
+            async with asyncio.timeout(5):
+                with pytest.raises(ConnectionLostError, match=r"not answered for 0\.3 s"):
+                    await asyncio.gather(client.status(), client.status())
+            assert 1 == sum(isinstance(each, greeting.Ping) for each in pings)
 
     run(main())
 
