@@ -349,7 +349,7 @@ class RaftBackend:
         faults = [f"{p.topic}/{p.partition}: {p.last_error}" for p in status.partitions
                   if p.last_error is not None]  # fmt: skip
         leaderless = [
-            f"{topic}/{number}"
+            f"{topic}/{number}{part.doubt}"
             for (topic, number), part in self._hosting.partitions.items()
             if part.consensus.leader is None
         ]

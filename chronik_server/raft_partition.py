@@ -272,14 +272,25 @@ class RaftPartition:
         if not self.consensus.is_ready:
             raise self.not_leader()
 
+    @property
+    def doubt(self) -> str:
+        """Why this copy may elect nobody, if that is because its disk was damaged."""
+        replica = self.core.replica
+        if replica is None or not replica.suspect:
+            return ""
+        return (
+            ". The disk of this one was damaged, so it has no vote until it has caught up with a "
+            "leader; were all damaged, they elect once all of them are here"
+        )
+
     def not_leader(self) -> NotLeaderError:
         """Names the leader, if it is known."""
         leader = self.consensus.leader
         return NotLeaderError(
             f"{self} is led by {leader}"
             if leader
-            else f"{self} is led by nobody that this node "
-            "knows of: it is being elected, or too many of its nodes are down for a majority",
+            else f"{self} is led by nobody that this node knows of: it is being elected, or too "
+            f"many of its nodes are down for a majority{self.doubt}",
             node_id=leader,
             address=None if leader is None else self._address_of(leader),
         )

@@ -14,7 +14,7 @@ from typing import get_args
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from chronik_server.protocol.cluster import GroupRole, StatusFound
-from chronik_store.log_status import SUSPECT
+from chronik_store.log_status import CUT, SUSPECT
 from chronik_store.model import LogStatus
 
 _PARTITIONS = {
@@ -29,6 +29,11 @@ _PARTITIONS = {
     "chronik_partitions_suspect": (
         "Partitions in which this node has no vote, since its disk was damaged",
         lambda part: any(note.startswith(SUSPECT) for note in part.notes),
+    ),
+    "chronik_partitions_cut_short": (
+        "Partitions that this node leads since the disk of every voter was damaged: records may "
+        "be lost",
+        lambda part: any(note.startswith(CUT) for note in part.notes),
     ),
     "chronik_partitions_fenced": (
         "Partitions whose place in the bucket another store has taken",

@@ -20,6 +20,8 @@ SUSPECT = "suspect"
 """How the note begins of a log whose WAL was damaged, and not made good since."""
 LOST = f"{SUSPECT}: acknowledged records may be missing behind the end that is shown"
 """Of a log that has no other copies to catch up from."""
+CUT = "cut short"
+"""How the note begins of a log all whose copies were damaged: it goes on where the best ends."""
 
 
 def status_of(core: LogCore) -> LogStatus:
@@ -52,6 +54,8 @@ def _notes(core: LogCore) -> tuple[str, ...]:
     if core.replica is not None:
         if core.replica.suspect:
             notes.append(f"{SUSPECT}: this node has no vote here until it has caught up")
+        if core.wal.cut:
+            notes.append(f"{CUT}: the disk of every voter was damaged; the log {core.wal.cut}")
     elif core.recovery.verdict == "suspect":
         notes.append(LOST)
     if core.read_only:

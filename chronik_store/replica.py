@@ -119,6 +119,11 @@ class Replica:
         """This node may have lost acknowledged entries: no vote, no count (protocol 9)."""
         return self._wal.suspect
 
+    def go_on_by_roll_call(self) -> str:
+        """Every voter is suspect, and this log the longest: whole from here on. What that costs."""
+        self.set_suspect(False)
+        return self._wal.note_cut()
+
     @property
     def members(self) -> tuple[int, Members] | None:
         """(index, members) of the last MEMBERS entry in the log, committed or not (protocol 12)."""

@@ -12,6 +12,7 @@ whether a quorum still answers (protocol 15).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +39,8 @@ from chronik_store.format.record_batch import RecordBatch
 
 if TYPE_CHECKING:
     from chronik_server.raft.group import RaftGroup
+
+logger = logging.getLogger("chronik_server.raft")
 
 CONTROL_BYTES = 256
 """What a control entry counts for in the queue."""
@@ -77,7 +80,8 @@ class LeaderRole(Leader, RoleBase):
         super().start()
         if self.group.replica.suspect:
             # By the roll call of all voters this log is the group's (protocol 9).
-            self.group.replica.set_suspect(False)
+            cost = self.group.replica.go_on_by_roll_call()
+            logger.error("%s: the disk of every voter was damaged; the log %s", self.group, cost)
         staged = self.group.replica.propose(self.group.term, [Noop()])
         self.noop_index = staged.index
         self.kick()

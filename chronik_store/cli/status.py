@@ -20,7 +20,7 @@ from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Lanes, Session
 from chronik_store.cli.terminal import Output, say
 from chronik_store.errors import TopicNotFoundError
-from chronik_store.log_status import LOST
+from chronik_store.log_status import CUT, LOST
 from chronik_store.model import LogStatus, StoreStatus
 
 BAR_CELLS = 48
@@ -70,7 +70,8 @@ def _code_of(status: StoreStatus) -> int:
     """Of a directory and of a server alike: damage weighs most. A reader shows what is good of a
     log that its server cannot open: that is damage to both.
     """
-    if status.damaged or any(LOST in part.notes for part in status.partitions):
+    notes = [note for part in status.partitions for note in part.notes]
+    if status.damaged or any(note == LOST or note.startswith(CUT) for note in notes):
         return exits.CORRUPTION
     return exits.UNAVAILABLE if status.unavailable else exits.DONE
 

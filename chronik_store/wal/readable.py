@@ -67,6 +67,7 @@ class ReadableWal:
         self._durable = DurableLimit(self._table.position_after(replay.copy_from - 1))
         self.check_listed: Callable[[], None] = _always
         """Of a log beside its writer: raises once its topic has been deleted."""
+        self.cut = ""
         self._pruner = Pruner(env.fs, lock, services.descriptors, directory, quarantine)
 
     def refresh(self) -> bool:
@@ -107,6 +108,24 @@ class ReadableWal:
         return news
 
     # --- limits ----------------------------------------------------------------------------------
+
+    def note_cut(self) -> str:
+        """The log goes on where its good part ends, and nobody has more of it: what that may have
+        cost, in words, which `cut` keeps as long as this object lives.
+        """
+        with self.lock:
+            last_index, end_offset = self._table.last_index, self._table.end_offset
+        remains = self._recovered.remains
+        said = f"goes on at offset {end_offset}: "
+        if remains.committed_index > last_index:
+            said += f"records behind it, to entry {remains.committed_index}, were acknowledged"
+        else:
+            said += "records behind it that were acknowledged"
+        said += " and are lost"
+        if remains.end_offset > end_offset:
+            said += f"; what is left of them, to offset {remains.end_offset}, is in damaged files"
+        self.cut = said
+        return said
 
     @property
     def base(self) -> LogBase:

@@ -22,7 +22,13 @@ from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, se
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.replay import Replay
 from chronik_store.wal.settings import Replayer, WalIdentity
-from chronik_store.wal.verdict import Judgement, judge, strongest_hard_state
+from chronik_store.wal.verdict import (
+    Judgement,
+    Remains,
+    judge,
+    remains_of,
+    strongest_hard_state,
+)
 
 _FRAMES_AT_A_TIME = 1024
 
@@ -33,12 +39,14 @@ class Recovered:
 
     file, position: the last file that was replayed, and where its next frame would stand, for a
     follower to go on from; looked_through_at: when it last went through all that stands behind
-    (monotonic seconds); last_seq: above any seq in use; temporaries: unfinished files.
+    (monotonic seconds); remains: what stands whole behind damage; last_seq: above any seq in use;
+    temporaries: unfinished files.
     """
 
     replay: Replay
     verdict: Verdict = "clean"
     findings: list[str] = field(default_factory=list)
+    remains: Remains = field(default_factory=Remains)
     file: LogFile | None = None
     position: int = 0
     looked_through_at: float = -math.inf
@@ -99,6 +107,7 @@ def recover(
         found.verdict = "suspect"
         found.findings += chain.findings
     _replay_chain(env.fs, chain, found, live=live)
+    _say_what_remains(found)
     _set_aside(env.fs, chain, found)
     found.last_seq = max(found.last_seq, found.replay.last_seq)
     found.elapsed_seconds = env.clock.monotonic() - started
@@ -140,7 +149,7 @@ def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool)
         if not good:
             # The rest of the line stands behind the damage.
             for late in chain.files[place + 1 :]:
-                _keep_hard_state(fs, late, found.replay)
+                found.remains = found.remains.joined(_keep_hard_state(fs, late, found.replay))
                 found.replay.table.files.append(_aside_file(late, found.replay))
             return
 
@@ -240,7 +249,7 @@ def _reached(
     judgement = judge(
         view, position, file_id=file.file_id, expected_seq=replay.last_seq + 1, sworn_seq=end[1]
     )
-    _note_damage(file, position, judgement, fault, found, sworn_seq=end[1])
+    _note_damage(view, file, position, judgement, fault, found, sworn_seq=end[1])
     return False
 
 
@@ -269,7 +278,8 @@ def _last_file(
     if live and not (judgement.below_mark and _still_damaged(view, file, position)):
         return True  # Being written, or not sworn to yet: the next look will tell.
     if judgement.verdict == "suspect":
-        _note_damage(file, position, judgement, fault, found, sworn_seq=replay.sworn[1])
+        sworn_seq = replay.sworn[1]
+        _note_damage(view, file, position, judgement, fault, found, sworn_seq=sworn_seq)
         return False
     if judgement.verdict == "torn":
         found.verdict = "torn" if found.verdict == "clean" else found.verdict
@@ -293,6 +303,7 @@ def _still_damaged(view: memoryview, file: LogFile, position: int) -> bool:
 
 
 def _note_damage(
+    view: memoryview,
     file: LogFile,
     position: int,
     judgement: Judgement,
@@ -304,6 +315,7 @@ def _note_damage(
     replay = found.replay
     file.damaged = True
     found.verdict = "suspect"
+    found.remains = found.remains.joined(remains_of(view, position, file.file_id))
     found.cut_bytes = max(0, judgement.end - position)
     found.last_seq = max(found.last_seq, judgement.last_seq)
     replay.raise_hard_state(*max(judgement.hard_state, replay.hard_state))
@@ -355,17 +367,33 @@ def _aside_is_damaged(fs: FileSystem, opening: Opening) -> bool:
         handle.close()
 
 
-def _keep_hard_state(fs: FileSystem, opening: Opening, replay: Replay) -> None:
-    """A term that was promised stays promised, even if the log it stood in is damaged."""
+def _keep_hard_state(fs: FileSystem, opening: Opening, replay: Replay) -> Remains:
+    """A term that was promised stays promised, even if the log it stood in is damaged. Returns
+    what else the file says.
+    """
     if opening.checkpoint is None or opening.header is None:
-        return
+        return Remains()
     term, vote = opening.checkpoint.term, opening.checkpoint.vote
     handle = fs.open(opening.path)
     try:
         with handle.map() as view:
             found = strongest_hard_state(view, opening.origin, opening.header.file_id)
+            remains = remains_of(view, opening.origin, opening.header.file_id)
     finally:
         handle.close()
     strongest = max(found, (term, vote))
     if strongest[0] > replay.hard_state[0]:
         replay.raise_hard_state(*strongest)
+    return remains
+
+
+def _say_what_remains(found: Recovered) -> None:
+    """Which offsets are at stake: whoever reads this may have no other copy."""
+    table, remains = found.replay.table, found.remains
+    if remains.last_index > table.last_index:
+        found.findings.append(
+            f"behind the damage whole entries up to {remains.last_index} (offset "
+            f"{remains.end_offset}) are left, which `chronik inspect` shows"
+        )
+    if remains.committed_index > table.last_index:
+        found.findings.append(f"entries up to {remains.committed_index} had been committed")

@@ -12,6 +12,7 @@ alone: a flip in a length must not make a frame "run past the end of the file".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chronik_store.errors import CorruptionError
 from chronik_store.format.entry import ENTRY_HEADER_BYTES
@@ -63,6 +64,20 @@ class Judgement:
     end: int = 0
 
 
+class Remains(NamedTuple):
+    """What whole frames behind damage say: entries up to an index, and where their records end;
+    and up to which index entries were committed when they were written.
+    """
+
+    last_index: int = 0
+    end_offset: int = 0
+    committed_index: int = 0
+
+    def joined(self, other: Remains) -> Remains:
+        """What both say."""
+        return Remains(*map(max, self, other))
+
+
 def judge(
     view: memoryview, position: int, *, file_id: int, expected_seq: int, sworn_seq: int
 ) -> Judgement:
@@ -102,6 +117,22 @@ def strongest_hard_state(view: memoryview, start: int, file_id: int) -> tuple[in
         if frame.kind == _HARD_STATE:
             strongest = max(strongest, decode_hard_state(frame_payload(view, frame)))
     return strongest
+
+
+def remains_of(view: memoryview, start: int, file_id: int) -> Remains:
+    """What stands whole from `start` on, behind damage: nothing builds on it any more."""
+    last_index = end_offset = committed_index = 0
+    while (frame := find_frame(view, start, file_id=file_id)) is not None:
+        start = frame.next_position
+        committed_index = max(committed_index, frame.committed_index)
+        if frame.kind == _ENTRY:
+            try:
+                header, _ = frame_entry(view, frame)
+            except CorruptionError:
+                continue
+            last_index = max(last_index, header.index)
+            end_offset = max(end_offset, header.end_offset)
+    return Remains(last_index, end_offset, committed_index)
 
 
 def _contradiction(view: memoryview, frame: FrameHeader, file_id: int, expected_seq: int) -> str:

@@ -21,7 +21,7 @@ from chronik_server.testing.node import Node, role_of
 from chronik_server.testing.world import World
 from chronik_store.errors import BackpressureError, ConfigError
 from chronik_store.format.control import Members
-from chronik_store.log_status import SUSPECT, status_of
+from chronik_store.log_status import CUT, SUSPECT, status_of
 from chronik_store.testing.cluster_log import control_entry, run_of
 from tests.server.raft.alone import STALLED, Alone, ask, entries_of, success
 
@@ -138,6 +138,25 @@ def test_9_s4_all_voters_suspect_the_longest_log_leads_after_a_roll_call():
         world.until(lambda: not any(n.replica.suspect for n in world.nodes.values()))
         assert 2 == world.commit(b"y").base_offset
         assert [] == world.violations
+
+
+def test_9_s4_who_leads_by_a_roll_call_says_what_that_may_have_cost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with World(3, seed=4) as world:
+        world.boot_all()
+        world.commit(b"x")
+        for name in world.names:
+            suspect(world, name)
+            world.crash(name, "kept")
+            world.boot(name)
+        leader = world.elect()
+
+        (told,) = [each for each in caplog.records if each.levelname == "ERROR"]
+        assert "the disk of every voter was damaged; the log goes on at offset 1" in told.message
+        notes = {name: status_of(node.core).notes for name, node in world.nodes.items()}
+        assert [leader.name] == [name for name in notes if CUT in "".join(notes[name])]
+        assert any(note.startswith(CUT) for note in notes[leader.name])
 
 
 def test_9_s4_who_is_whole_ignores_an_election_of_suspects():

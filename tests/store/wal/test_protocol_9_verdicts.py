@@ -150,6 +150,17 @@ class TestAccepted:
         assert owner.wal.suspect
         assert owner.append(b"new") == 4
 
+    def test_what_stands_whole_behind_the_damage_is_named(
+        self, damaged: SimulatedDisk, open_wal: Opens
+    ) -> None:
+        """In the damaged file and in those after it: these records may be nowhere else."""
+        owner = open_wal(damaged, start=False, read_only=True)
+
+        said = "; ".join(owner.wal.recovery.findings)
+        assert "entries up to 3 (offset 0) are good" in said
+        assert "behind the damage whole entries up to 8 (offset 0) are left" in said
+        assert "entries up to 8 had been committed" in said
+
     def test_s3_suspicion_outlives_the_next_open(
         self, damaged: SimulatedDisk, open_wal: Opens
     ) -> None:

@@ -1,0 +1,192 @@
+"""The disk of every node is damaged at once, beyond what a torn write explains (protocol 9).
+
+While the nodes are down a bit is flipped in the WAL of each, in the midst of records that were
+acknowledged; so no node may believe that it has all. Promise: nobody leads until all are there;
+then the log goes on where the best copy ends, every acknowledged record before that is read from
+every node, and that those behind it are lost is said, with their offsets, and nowhere papered over.
+"""
+
+import json
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+
+from chronik_server.client import Client, ClientOptions
+from chronik_server.errors import NotLeaderError
+from chronik_server.protocol.data import Fetch, Produce
+from chronik_store.errors import OffsetOutOfRangeError
+from chronik_store.format.record_batch import RecordBatch
+from tests.cluster.messages import (
+    CATCH_UP_SECONDS,
+    OPTIONS,
+    Acknowledged,
+    ask_node,
+    assert_every_node_has,
+    body,
+    leader_of,
+    line_of,
+    numbers_in,
+    produce,
+    read_node,
+)
+from tests.cluster.processes import ROOT, eventually
+from tests.cluster.tiering import create, seal_all, wait_until_indexed
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+BATCH = 20
+MESSAGES = 400
+DAMAGED_AT = {"1": 250, "2": 310, "3": 350}
+"""{node: a message in the batch where its WAL is damaged}; node 3 has the most left."""
+GOOD_TO = 340
+"""Where the batch begins in which the best copy is damaged."""
+LARGE = {"CHRONIK_SEGMENT_BYTES": str(64 << 20)}
+
+
+def append_batches(cluster, start, end):
+    """One entry for each batch, so that what is damaged with a message is known."""
+    found = Acknowledged()
+    with Client(cluster.servers, options=OPTIONS) as client:
+        for number in range(start, end, BATCH):
+            values = [body(each) for each in range(number, number + BATCH)]
+            found.add(0, client.append("events", values, partition=0).base_offset, values)
+    return found
+
+
+def where(node, number):
+    """(path, content, position) of message `number` in the node's WAL."""
+    for path, content in node.files("wal", "events").items():
+        at = content.find(b'{"message": %d,' % number)
+        if at >= 0:
+            return path, content, at
+    raise AssertionError(f"{node} has no message {number} in its WAL")
+
+
+def damage(node, number):
+    """Flip a bit in a message where it stands in the node's WAL."""
+    path, content, at = where(node, number)
+    with path.open("r+b") as file:
+        file.seek(at + 2)
+        file.write(bytes([content[at + 2] ^ 0x10]))
+
+
+def spoil_behind(node, number):
+    """Noise behind all that is there, as of a write that went astray: nothing is lost, who knows.
+
+    number: of the last message.
+    """
+    path, content, _ = where(node, number)
+    end = len(content.rstrip(b"\0"))
+    with path.open("r+b") as file:
+        file.seek(end + 16)
+        file.write(random.Random(9).randbytes(2000))
+
+
+def status_by_hand(node):
+    """What `chronik -s NODE status events` ends with and says."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "chronik_server", "-s", node.address, "status", "events"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def events_in(node):
+    """[(level, event), ...] of the node's log."""
+    lines = [line for line in node.log.read_text().splitlines() if line.startswith("{")]
+    return [(found["level"], found["event"]) for found in map(json.loads, lines)]
+
+
+def assert_nobody_leads(cluster, some):
+    """Two damaged nodes of three elect nobody, and say why; what they have left is read."""
+    batch = RecordBatch.build([body(900)])
+    for node in some:
+        eventually(
+            lambda node=node: "was damaged" in (node.faults() or {}).get("leaders", ""),
+            CATCH_UP_SECONDS,
+            lambda node=node: f"{node} says why nobody leads: {node.faults()}",
+        )
+        with pytest.raises(NotLeaderError, match="disk of this one was damaged"):
+            ask_node(node, Produce("events"), batch.buffer)
+        code, said = status_by_hand(node)
+        assert (code, "suspect: this node has no vote here" in said) == (0, True), said
+        assert "may have lost acknowledged entries" in node.log.read_text()
+    short = ClientOptions(connect_seconds=2.0, request_seconds=5.0, retry_seconds=3.0)
+    with (
+        Client(",".join(node.address for node in some), options=short) as client,
+        pytest.raises(NotLeaderError, match="were all damaged"),
+    ):
+        client.append("events", [body(901)])
+    assert all(line_of(node, "events", 0).committed <= GOOD_TO for node in some)
+
+
+def test_damage_on_every_disk_waits_for_all_nodes_and_names_what_is_lost(
+    start_cluster, bucket, figure
+):
+    cluster = start_cluster(bucket, **LARGE)
+    create(cluster, "events", 1)
+    acknowledged = append_batches(cluster, 0, MESSAGES)
+    cluster.kill_all()
+    for node in cluster.nodes:
+        damage(node, DAMAGED_AT[node.id])
+    first, second, best = cluster.nodes
+    first.start()
+    second.start()
+    assert_nobody_leads(cluster, [first, second])
+
+    best.start()
+    for node in cluster.nodes:
+        node.wait_until_ready()
+    assert leader_of(cluster, "events", 0) is best
+    kept = {place: v for place, v in acknowledged.values.items() if place[1] < GOOD_TO}
+    lost = {place: v for place, v in acknowledged.values.items() if place[1] >= GOOD_TO}
+    assert lost
+    assert_every_node_has(cluster, "events", Acknowledged(kept))
+    with pytest.raises(OffsetOutOfRangeError):  # no empty answer
+        ask_node(best, Fetch("events", 0, MESSAGES))
+
+    # The one that leads says so once, loudly; `status` and the metrics say so as long as it runs.
+    cut = [event for level, event in events_in(best) if level == "error"]
+    assert len(cut) == 1
+    named = re.search(r"goes on at offset (\d+): .* acknowledged and are lost", cut[0])
+    assert int(named[1]) == GOOD_TO, cut
+    left = re.search(r"what is left of them, to offset (\d+), is in damaged files", cut[0])
+    assert int(left[1]) == MESSAGES, cut
+    code, said = status_by_hand(best)
+    assert (code, f"goes on at offset {GOOD_TO}" in said) == (4, True), said
+    # Every disk still has what stood behind its damage: nothing was cut off, or written over.
+    for node in cluster.nodes:
+        held = numbers_in(node.files("wal", "events").values())
+        assert set(range(360, MESSAGES)) <= held, f"{node} has thrown records away"
+
+    kept |= append_batches(cluster, 1000, 1200).values
+    cluster.kill_all()
+    cluster.start()
+    kept |= append_batches(cluster, 2000, 2100).values
+    assert_every_node_has(cluster, "events", Acknowledged(kept))
+    figure(f"{len(kept)} acknowledged messages are there, {len(lost)} are said to be lost")
+
+
+def test_damage_on_every_disk_takes_nothing_that_is_in_the_bucket_or_whole_somewhere(
+    start_cluster, bucket
+):
+    """The first half is in the bucket; of the second each node has lost another part."""
+    cluster = start_cluster(bucket, **LARGE)
+    create(cluster, "events", 1)
+    acknowledged = append_batches(cluster, 0, MESSAGES)
+    seal_all(cluster, "events", 1)
+    wait_until_indexed(cluster.nodes, "events", acknowledged)
+    acknowledged.values |= append_batches(cluster, 1000, 1400).values
+    cluster.kill_all()
+    damage(cluster.nodes[0], 1000)
+    damage(cluster.nodes[1], 1200)
+    spoil_behind(cluster.nodes[2], 1399)
+    cluster.start()
+    assert leader_of(cluster, "events", 0) is cluster.nodes[2]
+    assert_every_node_has(cluster, "events", acknowledged)
+    acknowledged.values |= produce(cluster, "events", 100, start=3000).values
+    assert_every_node_has(cluster, "events", acknowledged)
+    assert read_node(cluster.nodes[0], "events", 0, 10).pairs == acknowledged.of(0)[:10]
