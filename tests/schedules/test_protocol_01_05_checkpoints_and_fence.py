@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 
@@ -194,6 +195,23 @@ def test_3_a_retry_of_what_is_in_flight_waits_for_its_original(life: Life) -> No
     gate.open()
     assert (1, 2, False) == first.result(10)
     assert (1, 2, True) == second.result(10)
+
+
+def test_3_a_caller_that_waits_with_a_retry_waits_for_its_original(life: Life) -> None:
+    life.append()
+    gate = Gate("sync_data")
+    life.disk.hook = gate
+    first = life.log.append_nowait(batch(0, b"x"))
+    assert gate.arrived.wait(10)
+    found: list[tuple[int, int, bool]] = []
+    retry = threading.Thread(target=lambda: found.append(life.log.append(batch(0, b"x"))))
+    retry.start()
+    retry.join(0.1)
+    assert retry.is_alive()
+    assert not first.done()
+    gate.open()
+    retry.join(10)
+    assert [(1, 2, True)] == found
 
 
 def test_3_when_the_original_fails_its_retry_fails_as_unknown(life: Life) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from chronik_server.raft.errors import OutcomeUnknownError
-from chronik_server.raft.messages import AppendEntries, AppendEntriesResponse
+from chronik_server.raft.messages import AppendEntries, AppendEntriesResponse, TimeoutNow
 from chronik_server.testing.node import role_of
 from chronik_server.testing.world import World
 from chronik_store.format.control import Noop
@@ -227,6 +227,41 @@ def test_27_a_read_waits_for_a_round_that_began_after_it():
         assert 1 == read.result()
 
 
+def test_27_a_read_at_a_new_leader_waits_for_its_first_entry():
+    """8: until then it does not know how far the leader before it had committed."""
+    with Alone(terms=[1, 1]) as alone:
+        term = alone.lead()
+        read = alone.node.consensus.read_barrier()
+        alone.run()
+        alone.feed("n2", success(term, 2, role_of(alone.node).request_id))
+        assert not read.done()
+
+        alone.feed("n2", success(term, 3, role_of(alone.node).request_id))
+        assert 3 == read.result()
+
+
+def test_27_a_read_waits_until_what_a_quorum_has_is_here_too():
+    with Alone() as alone:
+        term = alone.lead()
+        for index in (1, 2):  # the term's first entry, then the members
+            alone.acknowledge("n2", index)
+        alone.world.network.disk_delays = (1e9,)
+        alone.world.propose(alone.node, b"x")
+        alone.run()
+        for peer in ("n2", "n3"):
+            alone.acknowledge(peer, 3)
+        assert (3, 2) == (role_of(alone.node).commit_index, alone.replica.commit_index)
+        read = alone.node.consensus.read_barrier()
+        alone.run()
+        for peer in ("n2", "n3"):
+            alone.feed(peer, success(term, 3, role_of(alone.node).request_id))
+        assert not read.done()
+
+        alone.node.committer.flush()
+        alone.run()
+        assert 3 == read.result() == alone.replica.commit_index
+
+
 def test_27_leadership_is_handed_over_without_a_pause():
     """3.10 of the thesis."""
     with World(3) as world:
@@ -243,6 +278,22 @@ def test_27_leadership_is_handed_over_without_a_pause():
         assert world.loop.time() - started < world.settings.election_seconds_min
         assert 1 == world.commit(b"after").base_offset
         assert [] == world.violations
+
+
+def test_27_the_successor_has_everything_before_it_is_told_to_start():
+    with Alone() as alone:
+        term = alone.lead()
+        for index in (1, 2):
+            alone.acknowledge("n3", index)
+        alone.acknowledge("n2", 1)
+        moving = alone.node.consensus.transfer("n2")
+        alone.acknowledge("n3", 2)
+        alone.feed("n2", success(term, 1))
+        assert [] == alone.sent(TimeoutNow)
+
+        alone.acknowledge("n2", 2)
+        assert [TimeoutNow(term)] == alone.sent(TimeoutNow, "n2")
+        assert not moving.done()
 
 
 def test_27_a_transfer_that_nobody_takes_up_ends_and_the_leader_goes_on():

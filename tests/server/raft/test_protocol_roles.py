@@ -247,12 +247,35 @@ def test_12_s1_one_voter_at_a_time_and_one_change_at_a_time():
             leader.consensus.change_members(Members(("n1", "n2", "n3"), ("n5",)))
 
 
-def test_12_s2_no_change_before_an_entry_of_its_own_term_is_committed():
-    with Alone(4, terms=[1]) as alone:
-        alone.lead()
+def test_12_a_learner_that_has_not_caught_up_becomes_no_voter():
+    with World(["n1", "n2", "n3"], learners=["n4"]) as world:
+        for name in ("n1", "n2", "n3"):
+            world.boot(name)
+        leader = world.elect()
+        world.run(1)
 
+        with pytest.raises(ConfigError, match="caught up"):
+            leader.consensus.change_members(Members(("n1", "n2", "n3", "n4"), ()))
+        world.boot("n4")
+        world.until(world.converged)
+        world.run(1)
+        change(world, leader, "n1 n2 n3 n4")
+
+
+def test_12_s2_no_change_before_an_entry_of_its_own_term_is_committed():
+    with Alone(4, hard=(1, "")) as alone:
+        four = control_entry(1, 1, 0, Members(("n1", "n2", "n3", "n4"), ()))
+        alone.feed("n2", entries_of(1, 0, 0, [four], commit=1))
+        alone.lead()
+        assert 1 == alone.replica.members[0] == alone.replica.commit_index
+
+        three = Members(("n1", "n2", "n3"), ())
         with pytest.raises(BackpressureError, match="not committed"):
-            alone.node.consensus.change_members(Members(("n1", "n2", "n3"), ()))
+            alone.node.consensus.change_members(three)
+        for peer in ("n2", "n3"):
+            alone.acknowledge(peer, 2)
+        alone.node.consensus.change_members(three).cancel()
+        assert three.voters == alone.group.voters
 
 
 def test_12_s1_a_change_counts_from_the_append_and_its_truncation_takes_it_back():

@@ -152,3 +152,23 @@ def test_a_failed_fill_is_harmless_when_the_disk_is_full_and_fatal_when_it_is_br
         else:
             with pytest.raises(LogPoisonedError):
                 owner.append(b"y")
+
+
+def test_a_group_beside_which_the_filler_fails_is_not_acknowledged(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """An error is reported once: the filler may have been told of what befell the group."""
+    owner = open_wal(disk)
+    owner.append(b"before")
+    durable = owner.wal.durable
+
+    def fail_beside(_number: int, operation: str, _path: str) -> None:
+        if operation == "sync_data":
+            owner.wal._fill_failed(OSError(errno.EIO, "in the zeros ahead"))
+
+    disk.hook = fail_beside
+    with pytest.raises(LogPoisonedError) as caught:
+        owner.append(b"beside it")
+
+    assert "unknown" == caught.value.durability
+    assert durable == owner.wal.durable

@@ -14,8 +14,8 @@ import pytest
 
 from chronik_store.errors import LogPoisonedError
 from chronik_store.model import Position
-from chronik_store.testing.disk_faults import Gate, fail_next
-from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.disk_faults import Gate, crash_at, fail_next
+from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
 
 Opens = Callable[..., Any]
 
@@ -95,6 +95,27 @@ def test_s2_only_what_no_mark_swears_to_is_copied(disk: SimulatedDisk, open_wal:
     # The last group: nothing was written after it that says it was synced.
     assert again.wal.recovery.copied_bytes == 64 + 400
     assert again.wal.last_index == 20
+
+
+def test_s2_copies_count_all_together_or_not_at_all(open_wal: Opens) -> None:
+    """However small groups are now: a file with the first of them only would be the log's end."""
+    call, crashed = 0, True
+    while crashed:
+        call += 1
+        disk = SimulatedDisk(seed=call)
+        owner = open_wal(disk, commits=False)
+        for number in range(5):
+            seq = owner.stage(b"%d" % number * 300)
+        owner.wal.lead(seq)
+        image = disk.kill()
+        image.hook = crash_at(call)
+        try:
+            open_wal(image, settings={"group_bytes": 1})
+            crashed = False
+        except CrashError:
+            pass
+        assert open_wal(image.crash("lost")).live().keys() == {1, 2, 3, 4, 5}
+    assert call > 10
 
 
 def test_s2_a_name_that_was_read_is_made_durable_before_a_file_builds_on_it(

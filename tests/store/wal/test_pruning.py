@@ -73,6 +73,23 @@ def test_what_is_not_committed_never_goes(owner: Any) -> None:
         owner.wal.remove_files(owner.wal.files()[6].seq)
 
 
+def test_a_truncation_that_is_not_on_disk_yet_takes_no_file(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """A crash undoes it, and a log that begins above what is committed takes its base for that."""
+    made = open_wal(disk, settings={"file_bytes": 1500}, commits=False)
+    for number in range(8):
+        made.append(values=[b"%d" % number * 1400])
+    made.wal.commit_mark = 5
+    with made.wal.changing():
+        made.wal.stage_truncate(6)
+    count, _ = made.wal.remove_files(1 << 40)
+
+    assert count == 5
+    again = open_wal(disk.crash("lost"), accept_suspect=True)
+    assert (5, {6, 7, 8}) == (again.wal.base.index, set(again.copy.entries))
+
+
 def test_a_pinned_file_goes_when_the_pin_does(owner: Any, disk: SimulatedDisk) -> None:
     files = owner.wal.files()
     with owner.wal.pin(2):
