@@ -28,7 +28,6 @@ from chronik_store.errors import (
     ChronikError,
     DiskFullError,
     LogPoisonedError,
-    OffsetConflictError,
     OffsetOutOfRangeError,
     UnavailableError,
 )
@@ -108,12 +107,11 @@ class RaftPartition:
         done: Callable[[AppendResult | BaseException], None],
     ) -> bool:
         """See `PartitionBackend`."""
-        if acks != "quorum" or self._order.locked():
+        if acks != "quorum" or expected_offset is not None or self._order.locked():
             return False
         self._must_lead()
         if self._pause_seconds(batch):
             return False
-        self._check_end(expected_offset)
 
         def told(outcome: Proposed | ChronikError) -> None:
             if isinstance(outcome, Proposed):
@@ -154,22 +152,13 @@ class RaftPartition:
     def _propose(self, batch: RecordBatch, expected_offset: int | None) -> asyncio.Future[Proposed]:
         if not self.consensus.is_ready:
             raise self.not_leader()
-        self._check_end(expected_offset)
         before = self.core.end_offset
         try:
-            committed = self.consensus.propose([batch])
+            committed = self.consensus.propose([batch], expected_offset=expected_offset)
             self._was_duplicate = self.core.end_offset == before
             return committed
         except (raft.NotLeaderError, LogPoisonedError) as error:
             raise self.translated(error) from error
-
-    def _check_end(self, expected_offset: int | None) -> None:
-        if expected_offset is not None and expected_offset != self.core.end_offset:
-            raise OffsetConflictError(
-                f"expected the log to end at {expected_offset}, it ends at {self.core.end_offset}",
-                expected_offset=expected_offset,
-                end_offset=self.core.end_offset,
-            )
 
     async def _durable_here(self, committed: asyncio.Future[Proposed]) -> None:
         """Return when it is on this disk, or sooner when it is committed. A retry that shares

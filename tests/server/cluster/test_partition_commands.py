@@ -17,6 +17,7 @@ from chronik_server.raft.errors import OutcomeUnknownError
 from chronik_store.aio.offloop import POOL_THREADS
 from chronik_store.errors import OffsetConflictError, OffsetOutOfRangeError
 from chronik_store.format.control import CursorSet, Noop
+from chronik_store.format.record_batch import RecordBatch
 from tests.server.cluster.nodes import clustered
 from tests.server.serving import QUICK, run
 
@@ -108,6 +109,29 @@ def test_what_is_so_already_is_said_by_who_leads(
             ):
                 with pytest.raises(UnknownOutcomeError):
                     await call
+
+    run(main())
+
+
+def test_3_a_repeated_compare_and_append_is_the_duplicate_that_it_is(tmp_path: Path) -> None:
+    """As in an embedded log: what is repeated was appended where it was expected to be."""
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            batch = RecordBatch.build([b"a", b"b"], producer_id=7, base_sequence=0)
+            assert (0, 2, False) == await client.append("x", batch, expected_offset=0)
+            assert (0, 2, True) == await client.append("x", batch, expected_offset=0)
+            part = node.backend.known_partition("x", 0)
+            assert (0, 2, True) == await part.produce(batch, "leader", 0)
+            with pytest.raises(OffsetConflictError) as caught:
+                await client.append("x", batch.with_producer(7, 0, 2), expected_offset=0)
+            assert (0, 2) == (caught.value.expected_offset, caught.value.end_offset)
+            assert "not_durable" == caught.value.durability
+            assert (2, 3, False) == await client.append("x", b"c", expected_offset=2)
 
     run(main())
 
