@@ -194,6 +194,29 @@ def test_a_snapshot_below_the_commit_changes_nothing(disk):
     assert (1, 3) == (replica.first_index, replica.last_index)
 
 
+def test_a_snapshot_that_is_older_than_what_is_left_here_changes_nothing(disk):
+    core, replica, committer = stepped(disk)
+    replica.install_snapshot(snapshot_at(core, 50, 3, 40))
+    committer.flush()
+
+    replica.install_snapshot(snapshot_at(core, 20, 2, 15))
+    committer.flush()
+
+    assert (51, 50, 50) == (replica.first_index, replica.last_index, replica.commit_index)
+
+
+def test_what_was_written_before_a_snapshot_is_not_marked_committed_by_it(disk):
+    """Its own file is not there yet, and what the log has at these indexes never was committed."""
+    core, replica, committer = stepped(disk)
+    replica.append_entries(0, 0, run_of([1, 1]))
+    replica.install_snapshot(snapshot_at(core, 50, 3, 40))
+    committer.step()
+    assert 50 > replica.durable_index
+
+    _, replica, _ = stepped(disk.crash("lost"))
+    assert (2, 0) == (replica.last_index, replica.commit_index)
+
+
 def test_a_snapshot_of_another_log_is_refused(disk):
     core, replica, _ = stepped(disk)
     other = snapshot_at(core, 5, 1, 5)
@@ -246,3 +269,35 @@ def test_a_snapshot_behind_a_range_that_was_dropped_has_the_producers_as_of_its_
     other.install_snapshot(Snapshot.decode(snapshot.encode()))
     other.save_hard_state(2, "n2")
     assert other.propose(2, [batch(b"a", producer_id=7, base_sequence=0)]).duplicate
+
+
+def test_a_snapshot_has_the_members_as_of_its_base(disk):
+    _, replica, committer = leading(disk)
+    before, after = Members(("a", "b"), ()), Members(("a", "b", "c"), ())
+    commands = [before, batch(b"x"), Seal(1, "admin", 0), after, DropPrefix(1, "test", 0)]
+    replica.propose(1, commands)
+    committer.flush()
+    replica.advance_commit(5)
+
+    snapshot = replica.snapshot()
+
+    assert (3, 1, before) == (snapshot.base.index, snapshot.members_index, snapshot.members)
+    assert (4, after) == replica.members
+
+
+def test_a_checkpoint_has_the_members_that_are_committed_and_a_truncation_its_seals(disk):
+    """What is truncated must not come back with a file that was begun before."""
+    core, replica, committer = leading(disk)
+    before, after = Members(("a", "b"), ()), Members(("a", "b", "c"), ())
+    replica.propose(1, [before, batch(b"x")])
+    committer.flush()
+    replica.advance_commit(2)
+    size = core.state.open_bytes
+    replica.propose(1, [after, batch(b"y" * 100_000), Seal(1, "admin", 0)])
+    checkpoint = core.checkpoint()
+    assert (1, before) == (checkpoint.members_index, checkpoint.members)
+    assert core.state.seal_waits
+
+    replica.truncate_suffix(3)
+
+    assert (size, False) == (core.state.open_bytes, core.state.seal_waits)

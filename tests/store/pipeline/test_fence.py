@@ -66,7 +66,9 @@ def test_a_former_state_of_ours_is_adopted() -> None:
         pytest.param(
             dataclasses.replace(published(), predecessor_hash="6" * 16), id="after another one"
         ),
-        pytest.param(published(103), id="folded further than we are"),
+        pytest.param(
+            published(103, segments=OURS.segments, start_offset=10), id="folded further than we are"
+        ),
         pytest.param(published(start_offset=11), id="its start is ahead of ours"),
         pytest.param(published(segments=(segment(1, "1"),)), id="it lists what we never had"),
         pytest.param(published(segments=(segment(0),)), id="it lacks what we had by then"),

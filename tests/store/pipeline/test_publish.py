@@ -260,3 +260,20 @@ def test_producers_of_a_range_that_was_dropped_before_its_upload_are_published(k
     newest = read(world, kit, numbers(world)[-1])
     assert newest.manifest.next.offset == 5
     assert sequences(newest) == [0, 1, 2, 3, 4]
+
+
+def test_a_leader_that_is_deposed_while_it_makes_a_manifest_puts_none(kit: Any) -> None:
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+    known = process.producers_at
+
+    def deposed(last_index: int) -> Any:
+        if process.manifest.segments:
+            process.leads = None  # reading them from the bucket takes its time
+        return known(last_index)
+
+    process.producers_at = deposed
+    process.run()
+    assert process.manifest.segments
+    assert numbers(world) == []

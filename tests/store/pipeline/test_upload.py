@@ -252,6 +252,23 @@ def test_a_full_disk_is_emptied_by_the_upload_and_does_not_stop_it(kit: Any) -> 
     assert roomy.object_keys("segments/") == world.object_keys("segments/")
 
 
+def test_a_full_disk_puts_nothing_for_a_leader_that_was_deposed(kit: Any) -> None:
+    world, process = ready(kit)
+    world.disk.capacity_bytes = 1000
+    propose = process.propose
+
+    def deposed_behind_it(command: Any, *, term: int) -> int:
+        index: int = propose(command, term=term)
+        if type(command).__name__ == "Intent":
+            process.leads = None
+        return index
+
+    process.propose = deposed_behind_it
+    process.run()
+    assert process.manifest.intents
+    assert world.object_keys("segments/") == []
+
+
 def test_a_full_disk_and_a_bucket_that_is_away_keep_everything(kit: Any) -> None:
     world, process = ready(kit)
     world.disk.capacity_bytes = 1000

@@ -192,3 +192,16 @@ def test_a_file_staged_before_a_snapshot_says_what_was_folded_then(
     assert [c.manifest_folded_to for c in again.copy.checkpoints][:2] == [0, 0]
     if again.wal.base.index == 0:
         assert again.wal.recovery_commit_index == 0
+
+
+def test_the_commit_index_is_known_from_a_checkpoint_alone(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """Nothing was written behind it, and the frames before it were written before they knew."""
+    owner = open_wal(disk, commits=False)
+    for _ in range(3):
+        owner.append(b"x")
+    owner.wal.commit_mark = 2
+    owner.wal.rotate()
+
+    assert open_wal(disk.crash("lost"), start=False).wal.recovery_commit_index == 2

@@ -1,0 +1,169 @@
+"""What a restored log takes over, and what becomes of two restores of one log (protocol 2, 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from chronik_store import LogConfig, LogStore
+from chronik_store.environment import Environment
+from chronik_store.errors import FencedError
+from chronik_store.format.manifest_file import (
+    IntentItem,
+    LogBase,
+    ManifestObject,
+    decode_manifest_object,
+)
+from chronik_store.format.record_batch import RecordBatch
+from chronik_store.manifest.state import empty_manifest
+from chronik_store.objectstore.layout import manifest_key, parse_manifest_key
+from chronik_store.objectstore.local import LocalObjectStore
+from chronik_store.restore import restore
+from chronik_store.restore.succession import FIRST_NUMBER, Kept, succeed
+from chronik_store.testing.crash import MortalThreads
+from chronik_store.testing.disk_faults import fail_next
+from chronik_store.testing.simulated_disk import SimulatedDisk
+
+CONFIG = LogConfig(
+    pipeline_enabled=False,
+    indexing_enabled=False,
+    cache_disk_bytes=0,
+    disk_reserve_bytes=0,
+    disk_throttle_bytes=0,
+)
+URL = "file:///bucket"
+
+
+def env_of(disk: SimulatedDisk) -> Environment:
+    return Environment(fs=disk, threads=MortalThreads())
+
+
+def open_store(disk: SimulatedDisk, path: str = "/old") -> LogStore:
+    return LogStore.open(path, object_store=URL, config=CONFIG, env=env_of(disk))
+
+
+def batch(sequence: int) -> RecordBatch:
+    return RecordBatch.build([b"%d" % sequence], producer_id=7, base_sequence=sequence)
+
+
+def filled(disk: SimulatedDisk, segments: int = 2) -> None:
+    with open_store(disk) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        for sequence in range(segments):
+            log.append(batch(sequence))
+            log.seal()
+        while not log.run_pipeline_once().idle:
+            pass
+
+
+def manifests(disk: SimulatedDisk) -> list[tuple[Any, ManifestObject]]:
+    found = []
+    for path in disk.paths("/bucket/manifests"):
+        key = parse_manifest_key(path.removeprefix("/bucket/"))
+        assert key is not None
+        found.append((key, decode_manifest_object(disk.peek(path))))
+    return found
+
+
+def test_a_cut_at_the_end_of_a_segment_forgets_the_producers_behind_it() -> None:
+    """Or what they send again would be swallowed as a duplicate of what was cut off."""
+    disk = SimulatedDisk()
+    filled(disk)
+    restore(URL, "/new", until_offset=1, config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/new") as store:
+        log = store.partition("t")
+        assert log.append(batch(0)).duplicate
+        assert (1, 2, False) == log.append(batch(1))
+
+
+def test_the_term_is_above_every_one_that_the_old_log_had() -> None:
+    disk = SimulatedDisk()
+    filled(disk)
+    for number in range(3):  # each open has a term of its own; no segment is of the later ones
+        with open_store(disk) as store:
+            log = store.partition("t")
+            log.cursor("c").commit(number, reset=True)
+            if number == 2:
+                log.drop_before(1)
+                log.run_pipeline_once()
+    old = [found.term for _, found in manifests(disk)]
+    assert max(old) > 2
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    (first,) = [found for _, found in manifests(disk) if found.term not in old]
+    assert first.term > max(old)
+
+
+def racing(act: Any) -> Any:
+    """`put_if_absent`, with `act` before the first put of a new log's first manifest."""
+    put = LocalObjectStore.put_if_absent
+    seen: set[str] = set()
+
+    def put_if_absent(self: Any, key: str, data: Any) -> Any:
+        parsed = parse_manifest_key(key)
+        if parsed is not None and parsed.number == FIRST_NUMBER and not seen:
+            seen.add(key)
+            if decode_manifest_object(bytes(data)).successor is None:
+                act(self, put, parsed, data)
+        return put(self, key, data)
+
+    return put_if_absent
+
+
+def test_a_restore_that_is_overtaken_before_its_first_manifest_is_told() -> None:
+    disk = SimulatedDisk()
+    filled(disk)
+
+    def overtake(_store: Any, _put: Any, _key: Any, _data: Any) -> None:
+        restore(URL, "/other", config=CONFIG, env=env_of(disk))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalObjectStore, "put_if_absent", racing(overtake))
+        with pytest.raises(FencedError, match="taken over"):
+            restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert not disk.exists("/new/STORE")
+    with open_store(disk, "/other") as store:
+        assert (2, 3, False) == store.partition("t").append(b"goes on")
+
+
+def test_a_first_manifest_that_was_collected_long_ago_is_not_made_anew() -> None:
+    """An image of a restore that was finished elsewhere, run once more."""
+    disk = SimulatedDisk()
+    filled(disk)
+
+    def went_on(store: Any, put: Any, key: Any, data: Any) -> None:
+        put(store, manifest_key(key.topic, key.partition, key.log_id, FIRST_NUMBER + 70), data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalObjectStore, "put_if_absent", racing(went_on))
+        with pytest.raises(FencedError, match="taken over"):
+            restore(URL, "/new", config=CONFIG, env=env_of(disk))
+
+
+def test_of_what_was_announced_bundles_are_garbage_and_segments_stay() -> None:
+    """A segment that was never listed may hold the only copy of what was acknowledged."""
+    old = empty_manifest("t", 0, "a" * 32, "b" * 32)
+    intents = (IntentItem(("a.seg",), 3, 1, 5, 0), IntentItem(("b.idx",), 0, 1, 6, 0))
+    announced = ManifestObject(dataclasses.replace(old, intents=intents), 1, 6, "5" * 16)
+    kept = Kept((), LogBase(0, 0, 0, 0), (), None, 0)
+
+    first = succeed(announced, "5" * 16, kept, log_id="c" * 32, now_us=7)
+
+    assert ["b.idx"] == [item.key for item in first.manifest.garbage]
+    assert () == first.manifest.intents
+
+
+def test_what_was_sealed_and_not_uploaded_is_reported_as_missing() -> None:
+    disk = SimulatedDisk()
+    filled(disk, segments=1)
+    with open_store(disk) as store:
+        log = store.partition("t")
+        log.append(batch(1))
+        log.seal()
+        disk.hook = fail_next("link", 5, path_end=".seg", times=1 << 30)
+        log.run_pipeline_once()
+        disk.hook = None
+    report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert (1, ((1, 2),)) == (report.logs[0].end_offset, report.logs[0].missing)
