@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from chronik_store.cli.rendering import json_of
 from chronik_store.errors import ChronikError, ConfigError, CorruptionError
 from chronik_store.format.checkpoint import decode_checkpoint
 from chronik_store.format.control import decode_command
@@ -30,6 +31,7 @@ from chronik_store.format.frame import (
     frame_payload,
 )
 from chronik_store.format.manifest_file import decode_manifest_object
+from chronik_store.format.record_batch import StoredBatch
 from chronik_store.format.segment_file import (
     SEGMENT_TRAILER_BYTES,
     decode_segment_footer,
@@ -58,6 +60,26 @@ def items_of(data: bytes, path: str) -> Iterator[Item]:
         yield from reader(data, path)
     except CorruptionError as error:
         yield DAMAGE, {"message": str(error)}
+
+
+def records_of(data: bytes, path: str) -> Iterator[Item]:
+    """The records of a WAL file, as `consume --json` shows them, and its damage; what stands behind
+    damage is no part of the log any more, and is shown all the same.
+
+    ConfigError when it is no WAL file.
+    """
+    if _READERS.get(data[:4]) is not _wal:
+        raise ConfigError(f"{path} is no WAL file: records are taken out of one only by --records")
+    header = decode_wal_file_header(data, path=path)
+    for what, fields in items_of(data, path):
+        if what == DAMAGE:
+            yield what, fields
+        elif fields.get("entry") == EntryKind.RECORDS.name:
+            frame = decode_frame(memoryview(data), fields["position"], file_id=header.file_id)
+            assert frame is not None
+            entry, payload = frame_entry(memoryview(data), frame, path=path)
+            for record in StoredBatch(payload, entry.base_offset, entry.timestamp_us).records():
+                yield "record", json_of(record, header.topic, header.partition)
 
 
 def plain(value: Any) -> Any:

@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from chronik_store.cli import exits
-from chronik_store.cli.anatomy import DAMAGE, items_of
+from chronik_store.cli.anatomy import DAMAGE, items_of, records_of
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.rendering import time_text
 from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import say
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.objectstore.open import open_object_store
@@ -29,6 +30,7 @@ SHORT_CHARS = 100
     "chronik inspect data/wal/events/0/wal_*.log",
     "chronik inspect --json data/wal/events/0/wal_00000000000000000001.log | jq .index",
     "chronik inspect s3://bucket/prefix/manifests/events/0/LOG/00000000000000000007.cbor",
+    "chronik inspect --records wal_*.log | jq -c 'select(.offset >= 340)' > lost.jsonl",
 )
 @click.argument("places", nargs=-1, required=True, metavar="FILE|URL...")
 @click.option(
@@ -38,11 +40,19 @@ SHORT_CHARS = 100
     metavar="MAX",
     help="Stop after MAX structures of each file.",
 )
+@click.option(
+    "--records",
+    is_flag=True,
+    help="Only the records of WAL files, behind damage too, as `produce --records` takes them.",
+)
 @pass_session
-def command(session: Session, places: tuple[str, ...], count: int | None) -> int:
+def command(session: Session, places: tuple[str, ...], count: int | None, records: bool) -> int:
     """Take apart WAL files, segments, manifests, search bundles and STORE files."""
     damaged = False
     for place in places:
+        if records:
+            damaged |= _show_records(session, place, count)
+            continue
         if len(places) > 1 and not session.as_json:
             session.output.line(session.output.styled(place, "1"))
         for number, (what, fields) in enumerate(items_of(_read(session, place), place)):
@@ -51,6 +61,19 @@ def command(session: Session, places: tuple[str, ...], count: int | None) -> int
             damaged |= what == DAMAGE
             _show(session, place, what, fields)
     return exits.CORRUPTION if damaged else exits.DONE
+
+
+def _show_records(session: Session, place: str, count: int | None) -> bool:
+    """True if something in the file is damaged; that is said on stderr, records are stdout's."""
+    damaged, shown = False, 0
+    for what, fields in records_of(_read(session, place), place):
+        if what == DAMAGE:
+            damaged = True
+            say(f"damage in {place}: " + "  ".join(f"{n}={_text(n, v)}" for n, v in fields.items()))
+        elif count is None or shown < count:
+            shown += 1
+            session.output.json(fields)
+    return damaged
 
 
 def _read(session: Session, place: str) -> bytes:

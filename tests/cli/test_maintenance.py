@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from chronik_store import PartitionLog
 from chronik_store.cli import doctor, rebuilding
 from chronik_store.clock import SystemClock
 from chronik_store.model import PipelineReport
@@ -52,6 +53,29 @@ def test_damage_is_shown_where_it_is_and_what_follows_it_too(chronik, events):
 
     assert 4 == ran.code
     assert "damage" in {each["structure"] for each in ran.objects}
+
+
+def test_records_behind_damage_are_taken_out_and_appended_again(chronik):
+    """What a log goes on without is still in its file: nobody has to write a program for it."""
+    with PartitionLog.open("data", topic="events") as log:
+        for value in (b"one", b"two", b"three"):
+            log.append(value)
+    (wal,) = (path for path in Path("data/wal/events/0").iterdir() if b"two" in path.read_bytes())
+    frames = chronik("inspect", "--json", wal).objects
+    flip(wal, [each["position"] for each in frames if each.get("entry") == "RECORDS"][1] + 200)
+
+    ran = chronik("inspect", "--records", wal)
+
+    assert [("one", 0), ("three", 2)] == [(each["value"], each["offset"]) for each in ran.objects]
+    assert 4 == ran.code
+    assert "damage in" in ran.err
+    assert ["one"] == [
+        each["value"] for each in chronik("inspect", "--records", "-n", "1", wal).objects
+    ]
+    Path("lost").write_text(ran.lines[1] + "\n")
+    assert 0 == chronik("-d", "other", "produce", "events", "--records", "lost").code
+    assert ["three"] == chronik("-d", "other", "consume", "events").lines
+    assert 2 == chronik("inspect", "--records", "data/STORE").code
 
 
 def test_a_file_of_somebody_elses_is_refused(chronik):
