@@ -43,6 +43,10 @@ class NodeRemovedError(Exception):
     """This node is no member of its cluster any more: its process ends, as asked."""
 
 
+class StoppedError(Exception):
+    """This node was asked to end before it could serve: its process ends, as asked."""
+
+
 class FetchOptions(NamedTuple):
     """How much to read, and how long to wait for it. room: where what is read is counted."""
 

@@ -53,7 +53,9 @@ def list_(session: Session, topic: str | None) -> int:
     "chronik -s 127.0.0.1:7411 leader transfer --metadata",
 )  # fmt: skip
 @click.argument("topic", required=False)
-@click.option("-p", "--partition", type=click.IntRange(min=0), default=0, metavar="N")
+@click.option(
+    "-p", "--partition", type=click.IntRange(min=0), default=0, show_default=True, metavar="N"
+)
 @click.option("--to", metavar="ID", help="The node that takes over; default: whoever is best off.")
 @click.option("--metadata", is_flag=True, help="The cluster's metadata instead of a topic.")
 @pass_session

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from chronik_server.addresses import parse_address, parse_peers, parse_reachable
-from chronik_server.backend import NodeRemovedError
+from chronik_server.backend import NodeRemovedError, StoppedError
 from chronik_server.config import ServerConfig, parse_join
 from chronik_server.health import Health
 from chronik_server.node import open_backend
@@ -100,7 +100,11 @@ async def serve(
         fatal.append(error)
         stop.set()
 
-    backend = await open_backend(config, log_config, end, env=env)
+    try:
+        backend = await open_backend(config, log_config, end, env=env, stop=stop)
+    except StoppedError as stopped:
+        say(f"chronik: {stopped}")
+        return exits.DONE
     server = Server(
         backend,
         config,

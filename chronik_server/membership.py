@@ -130,7 +130,11 @@ class Membership:
             raise UnavailableError(
                 "no other voter is connected and up to date", durability="not_durable"
             )
-        if to in status.voters and to not in able:
+        if to not in status.voters:
+            raise ConfigError(
+                f"node {to} cannot lead {part}: it has no vote there ({', '.join(status.voters)})"
+            )
+        if to not in able:
             raise UnavailableError(
                 f"node {to} is away, too far behind to lead, or its disk is full; ask again later"
             )

@@ -16,14 +16,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from chronik_server.addresses import Address
-from chronik_server.backend import Backend, NodeIdentity
+from chronik_server.backend import Backend, NodeIdentity, StoppedError
 from chronik_server.config import ServerConfig
 from chronik_server.joining import addresses_in, describe
 from chronik_server.local_backend import LocalBackend
+from chronik_server.protocol.cluster import ClusterDescription
 from chronik_server.turn import Turn
 from chronik_store.aio import AsyncLogStore
 from chronik_store.config import LogConfig
@@ -44,11 +45,17 @@ OnFatal = Callable[[BaseException], None]
 
 
 async def open_backend(
-    config: ServerConfig, log_config: LogConfig, on_fatal: OnFatal, *, env: Environment
+    config: ServerConfig,
+    log_config: LogConfig,
+    on_fatal: OnFatal,
+    *,
+    env: Environment,
+    stop: asyncio.Event | None = None,
 ) -> Backend:
     """Open the data directory; a server of its own, or a node of a cluster.
 
-    on_fatal: called when the process must end: a disk has failed, or NodeRemovedError. Errors: as
+    on_fatal: called when the process must end: a disk has failed, or NodeRemovedError. stop: set
+    when it is to end; StoppedError, while it still looks for the cluster that it joins. Errors: as
     `LogStore.open`; ConfigError when it cannot be what the settings ask for.
     """
     owner = await _run(owner_of, config.data_dir, env)
@@ -67,7 +74,8 @@ async def open_backend(
                 "--object-store"
             )
         if config.join:
-            return await _join(config, log_config, on_fatal, env)
+            found = await _unless(stop, describe(config))
+            return await _join(config, log_config, on_fatal, env, found)
         return await _node(
             config, log_config, on_fatal, env,
             cluster_id=cluster_id_of(config), hints=dict(config.peers), first=_first(config),
@@ -95,19 +103,36 @@ async def _reopen(
     )  # fmt: skip
 
 
+async def _unless(stop: asyncio.Event | None, asking: Coroutine[Any, Any, T]) -> T:
+    """What was asked for; StoppedError when the process is asked to end first."""
+    task = asyncio.ensure_future(asking)
+    asked = asyncio.ensure_future(asyncio.Event().wait() if stop is None else stop.wait())
+    try:
+        await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise StoppedError("asked to end before a node of the cluster had answered")
+        return task.result()
+    finally:
+        asked.cancel()
+        task.cancel()
+
+
 async def _join(
-    config: ServerConfig, log_config: LogConfig, on_fatal: OnFatal, env: Environment
+    config: ServerConfig,
+    log_config: LogConfig,
+    on_fatal: OnFatal,
+    env: Environment,
+    found: ClusterDescription,
 ) -> RaftBackend:
-    """Ask the cluster who it is, before anything is written here."""
-    found = await describe(config)
+    """See that this node can be one of the cluster, before anything is written here."""
     own = {node.node_id: node for node in found.nodes}.get(config.node_id)
+    if own is not None and own.state in {"leaving", "removed"}:
+        raise ConfigError(f"node id {config.node_id} is used up: choose another")
     if own is not None and own.node_uuid is not None:
         raise ConfigError(
             f"node id {config.node_id} belongs to directory {own.node_uuid}: a node that lost its "
             "disk comes back under a new id (`chronik node remove` the old one)"
         )
-    if own is not None and own.state in {"leaving", "removed"}:
-        raise ConfigError(f"node id {config.node_id} is used up: choose another")
     if found.bucket:
         look = functools.partial(check_bucket, log_config, found.bucket, found.bucket_url, env=env)
         try:

@@ -139,7 +139,8 @@ def describe(session: Session, topic: str) -> None:
                  "local_bytes": part.wal_bytes + part.local_segment_bytes,
                  "bucket_bytes": part.segment_bytes}
             )  # fmt: skip
-        local, bucket = size_text(part.wal_bytes), size_text(part.segment_bytes)
+        local = size_text(part.wal_bytes + part.local_segment_bytes)
+        bucket = size_text(part.segment_bytes)
         rows.append((str(part.partition), *map(str, limits), local, bucket))
     if not session.as_json:
         session.output.table(heads, rows)

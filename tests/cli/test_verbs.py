@@ -14,6 +14,7 @@ import chronik_store
 from chronik_store.cli.bench import Bench
 from chronik_store.cli.main import VERBS
 from chronik_store.cli.produce import say_what_is_left
+from chronik_store.cli.rendering import size_text
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.partition_log import PartitionLog
@@ -356,3 +357,17 @@ def test_a_separator_may_be_any_byte(chronik):
     Path("lines").write_bytes(b"a\xffb\n")
     assert chronik("produce", "t", "--key-sep", os.fsdecode(b"\xff"), "lines").code == 0
     assert chronik("consume", "t", "--format", r"%k %v\n").out == "a b\n"
+
+
+def test_describe_counts_segments_that_are_kept_here_as_local_in_both_forms(chronik, tmp_path):
+    config = chronik_store.LogConfig(local_segment_bytes=1 << 20, pipeline_enabled=False)
+    with PartitionLog.open(tmp_path / "data", topic="a", config=config) as log:
+        log.append([b"x" * 1000] * 100)
+        log.seal()
+        log.run_pipeline_once()
+
+    [found] = chronik("topic", "describe", "a", "--json").objects
+    [_, row] = chronik("topic", "describe", "a").lines
+
+    assert found["local_bytes"] > found["bucket_bytes"] > 100_000
+    assert size_text(found["local_bytes"]) in row
