@@ -21,7 +21,7 @@ from chronik_store.format.store_file import decode_store_identity
 from chronik_store.model import Record
 from chronik_store.objectstore.layout import parse_segment_key
 from chronik_store.testing.crash import CrashError, MortalThreads
-from chronik_store.testing.faulty_object_store import Fault
+from chronik_store.testing.faulty_object_store import Call, Fault
 from chronik_store.testing.virtual_time import Machine, Simulation, Timing
 from chronik_store.testing.worlds.oracle import check_bucket
 from chronik_store.testing.worlds.store_world import StoreWorld
@@ -71,9 +71,9 @@ def test_11_two_laptops_with_one_bucket_prefix(life: Life) -> None:
     life.drain()
     other = Life(2)
     other.bucket = other.door.inner = life.bucket
+    objects = {info.key for info in life.bucket.list("")}
     with pytest.raises(IdentityMismatchError):
         other.open()
-    objects = {info.key for info in life.bucket.list("")}
     assert objects == {info.key for info in life.bucket.list("")}
     life.ledger.check(life.log)
 
@@ -97,6 +97,29 @@ def test_11_a_claim_that_was_made_while_we_could_not_look_stops_the_first_put(li
     assert 1 == len(life.bucket.list("segments/"))
     life.ledger.check(life.log)
     other.store.close()
+
+
+def test_11_of_two_stores_that_claim_a_prefix_at_once_one_puts_nothing_more(life: Life) -> None:
+    """Both have found it unclaimed, and proved that it creates only once."""
+    other = Life(4)
+    other.open()
+    other.append()
+    other.log.seal()
+    other.drain()
+    theirs = other.bucket.get("STORE")
+    other.store.close()
+
+    def faster(call: Call, phase: str) -> None:
+        if (call.operation, call.key, phase) == ("put", "STORE", "before"):
+            life.bucket.put_if_absent("STORE", theirs)
+
+    life.door.hook = faster
+    life.append(2)
+    life.log.seal()
+    report = life.log.run_pipeline_once()
+    assert any("belongs to store" in error for error in report.errors)
+    assert ["STORE"] == [info.key for info in life.bucket.list("")]
+    life.ledger.check(life.log)
 
 
 # --- 14: many partitions ------------------------------------------------------------------------

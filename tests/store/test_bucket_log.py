@@ -120,3 +120,17 @@ def test_a_look_that_took_long_does_not_go_back_to_the_log_before(cut, monkeypat
         monkeypatch.setattr(reader._view, "_newest", slow)
         reader._view.refresh()
         assert 15 == reader._view.end_offset
+
+
+def test_a_bucket_that_lists_an_older_manifest_takes_nothing_back(tmp_path, monkeypatch):
+    """A listing that is late must not unsay what a reader was told."""
+    url = f"file://{tmp_path}/bucket"
+    with chronik.LogStore.open(tmp_path / "d", object_store=url, config=CONFIG) as store:
+        store.create_topic("t")
+        published(store, [b"first"])
+        with chronik.open_bucket(url, topic="t", config=CONFIG) as reader:
+            late = reader._view._newest()
+            published(store, [b"second"])
+            assert 2 == reader._view.refresh().offset
+            monkeypatch.setattr(reader._view, "_newest", lambda: late)
+            assert 2 == reader._view.refresh().offset

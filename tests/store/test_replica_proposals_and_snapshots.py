@@ -99,6 +99,18 @@ def test_a_truncation_forgets_the_batches_that_it_cut(disk):
     assert not replica.propose(1, [records]).duplicate
 
 
+def test_17_a_time_far_ahead_of_the_leaders_clock_does_not_pin_the_index(disk):
+    core, replica, _ = leading(disk)
+    now_us = core.env.clock.time_us()
+    far_us = now_us + 10**13
+
+    replica.propose(1, [batch(b"x", timestamps_us=[far_us]), batch(b"y")])
+
+    first, second = replica.entries(1, 1 << 20)
+    assert now_us <= first.header.timestamp_us <= now_us + 3700 * 10**6
+    assert first.header.timestamp_us == second.header.timestamp_us
+
+
 def test_a_batch_out_of_sequence_stages_nothing(disk):
     _, replica, _ = leading(disk)
 

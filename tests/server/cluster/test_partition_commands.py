@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from chronik_server import partition_commands
 from chronik_server.backend import FetchOptions
 from chronik_server.client import AsyncClient
 from chronik_server.errors import NotLeaderError, UnknownOutcomeError
+from chronik_server.raft.consensus import Proposed
 from chronik_server.raft.door import ConsensusDoor
 from chronik_server.raft.errors import OutcomeUnknownError
 from chronik_store.aio.offloop import POOL_THREADS
-from chronik_store.errors import OffsetConflictError, OffsetOutOfRangeError
+from chronik_store.errors import OffsetConflictError, OffsetOutOfRangeError, UnavailableError
 from chronik_store.format.control import CursorSet, Noop
 from chronik_store.format.record_batch import RecordBatch
+from chronik_store.wal.active_file import ActiveFile
 from tests.server.cluster.nodes import clustered
 from tests.server.serving import QUICK, run
 
@@ -132,6 +135,86 @@ def test_3_a_repeated_compare_and_append_is_the_duplicate_that_it_is(tmp_path: P
             assert (0, 2) == (caught.value.expected_offset, caught.value.end_offset)
             assert "not_durable" == caught.value.durability
             assert (2, 3, False) == await client.append("x", b"c", expected_offset=2)
+
+    run(main())
+
+
+def test_4_only_who_leads_says_that_an_offset_is_past_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S4: what was read elsewhere is committed, though this node has not heard of it yet."""
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            await client.append("x", [b"a", b"b"])
+            part = node.backend.known_partition("x", 0)
+            await part.drop_before(1)
+            options = FetchOptions(1000, 1, 0.0, "committed")
+            for offset in (0, 3):
+                with pytest.raises(OffsetOutOfRangeError):
+                    await part.fetch(offset, options)
+            monkeypatch.setattr(type(part.consensus), "is_ready", False)
+            with pytest.raises(UnavailableError, match="may be committed"):
+                await part.fetch(3, options)
+            with pytest.raises(OffsetOutOfRangeError):
+                await part.fetch(0, options)
+
+    run(main())
+
+
+def test_acks_leader_waits_for_the_disk_of_the_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, write = threading.Event(), ActiveFile.write
+
+    def held(active: ActiveFile, group: Any, marks: Any) -> None:
+        assert gate.wait(20)
+        write(active, group, marks)
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            await client.append("x", b"before")
+            part = node.backend.known_partition("x", 0)
+            monkeypatch.setattr(ActiveFile, "write", held)
+            batch = RecordBatch.build([b"a"])
+            told = asyncio.create_task(part.produce(batch, "leader", None))
+            await asyncio.sleep(0.2)
+            assert 2 == part.core.end_offset
+            assert not told.done()
+            gate.set()
+            assert (1, 2, False) == await told
+
+    run(main())
+
+
+def test_3_a_retry_with_acks_leader_waits_for_what_becomes_of_its_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands somewhere before the log's end: only the outcome says where."""
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as (node,),
+            AsyncClient(node.address, options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            await client.append("x", [b"a", b"b"])
+            part = node.backend.known_partition("x", 0)
+            original: asyncio.Future[Proposed] = asyncio.get_running_loop().create_future()
+            monkeypatch.setattr(part.consensus, "propose", lambda *_, **__: original)
+            told = asyncio.create_task(part.produce(RecordBatch.build([b"a"]), "leader", None))
+            await asyncio.sleep(0.1)
+            assert not told.done()
+            original.set_result(Proposed(1, 1, 0, 1, duplicate=True))
+            assert (0, 1, True) == await told
 
     run(main())
 

@@ -30,6 +30,14 @@ def test_a_scan_from_anywhere_gives_every_record_once_in_order(
             assert [record.value for record in records] == tiered.log.values[start:end]
 
 
+def test_a_scan_that_begins_past_the_end_is_an_error_not_empty(tiered: Any) -> None:
+    """Known bug 10: whoever asks there was told of records that are not known here."""
+    assert list(tiered.chain.scan(40, limit=lambda: tiered.limit)) == []
+    with pytest.raises(OffsetOutOfRangeError) as caught:
+        list(tiered.chain.scan(41, limit=lambda: tiered.limit))
+    assert caught.value.end_offset == 40
+
+
 def test_a_scan_follows_when_its_wait_says_so(tiered: Any) -> None:
     waits = []
 

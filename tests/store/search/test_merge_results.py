@@ -42,3 +42,11 @@ def test_a_path_known_in_one_partition_is_known() -> None:
     assert ("json.b",) == merged.unknown_paths
     empty = merge_results([], order="newest", limit=1, elapsed_seconds=0.0)
     assert ((), ()) == (empty.hits, empty.unknown_paths)
+
+
+def test_a_total_is_exact_only_if_that_of_each_partition_is() -> None:
+    whole, part = (SearchResult((), 1, exact, (), (), 0.0) for exact in (True, False))
+    for results in ([whole, part], [part, whole]):
+        assert not merge_results(
+            results, order="newest", limit=1, elapsed_seconds=0.0
+        ).total_is_exact

@@ -147,6 +147,18 @@ def test_what_time_or_paths_rule_out_counts_as_searched_unopened(partition: Part
         assert result.complete
 
 
+def test_a_bundle_at_the_very_edge_of_the_times_asked_for_is_opened(partition: Partition) -> None:
+    """since is a time that counts, until is one that does not."""
+    info = partition.bundles[0].info
+
+    last = partition.search("disk", since_us=info.max_timestamp_us, order="oldest")
+    first = partition.search("disk", until_us=info.min_timestamp_us + 1, order="oldest")
+    none = partition.search("disk", until_us=info.min_timestamp_us, order="oldest")
+
+    assert (3, 0) == (offsets(last)[0], offsets(first)[0])
+    assert [] == offsets(none)
+
+
 def test_a_corrupt_bundle_is_searched_as_tail(partition: Partition) -> None:
     partition.bad.add(0)
     result = partition.search("disk")

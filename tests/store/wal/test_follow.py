@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from chronik_store.errors import CorruptionError, ReadOnlyError, UnavailableError
 from chronik_store.format.frame import FRAME_MAGIC
+from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.wal import follow
 
@@ -90,6 +92,29 @@ def test_a_reader_that_saw_the_last_mark_of_a_close_follows_the_next_open(
     reader.wal.refresh()
 
     assert payloads(reader) == again.live()
+
+
+def test_a_reader_of_a_file_that_the_next_open_makes_anew_goes_on_in_that_one(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """Nobody swore to the file, so the next one continues the file before it, and has all of it."""
+    writer = open_wal(disk)
+    for number in range(10):
+        writer.append(b"%d" % number * 1500)
+    disk = disk.kill()
+    open_wal(disk)
+    reader = open_wal(disk.another_process(), start=False, read_only=True)
+    disk = disk.kill()
+    disk.hook = fail_next("remove", errno.EIO, times=1 << 30)  # it stays there for a while
+    again = open_wal(disk)
+    again.append(b"after")
+    again.append(b"that")
+    assert len(disk.list("/data/wal")) == 3
+
+    reader.wal.refresh()
+
+    assert payloads(reader) == again.live()
+    assert reader.wal.recovery.verdict == "clean"
 
 
 def test_a_reader_that_was_left_behind_by_pruning_starts_over(pair: tuple[Any, Any]) -> None:
