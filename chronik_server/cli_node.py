@@ -1,8 +1,9 @@
-"""`chronik node list|add|remove|convert`: the nodes of a cluster.
+"""`chronik node list|add|remove|convert|doubt`: the nodes of a cluster.
 
-Place: a verb group; over `client`, but for `convert`, which works on a directory. Promise: `add`
-and `remove` return when the cluster has it in writing; `remove` then waits until the node has
-left, unless told not to. Exit 0 done, 2 for what cannot be meant, 3 when it was not done in time.
+Place: a verb group; over `client`, but for `convert` and `doubt`, which work on a directory.
+Promise: `add` and `remove` return when the cluster has it in writing; `remove` then waits until the
+node has left, unless told not to. Exit 0 done, 2 for what cannot be meant, 3 when it was not done
+in time.
 """
 
 from __future__ import annotations
@@ -150,3 +151,34 @@ def convert(session: Session, node_id: str) -> None:
         session.output.json({"cluster_id": cluster_id, "node_id": node_id})
     else:
         say(f"{session.directory} is node {node_id} of cluster {cluster_id}; `chronik serve` it")
+
+
+@subverb(
+    command, "doubt",
+    "chronik -d /var/lib/chronik node doubt events -p 2",
+    "chronik -d /var/lib/chronik node doubt --metadata",
+)  # fmt: skip
+@click.argument("topic", required=False)
+@click.option("-p", "--partition", type=click.IntRange(min=0), default=0, metavar="N")
+@click.option("--metadata", is_flag=True, help="The cluster's metadata instead of a topic.")
+@pass_session
+def doubt(session: Session, topic: str | None, partition: int, metadata: bool) -> None:
+    """Have DIR's copy of a partition count as damaged, so that a roll call can be held.
+
+    For a partition that nobody leads since the disks of half of its nodes, or more, were damaged:
+    stop its other nodes, do this to each, and start them. Once all are doubted and there, the one
+    with the most leads. What none of them has whole is lost by that.
+    """
+    from chronik_store.replicated import doubt as doubt_copy
+
+    if metadata == (topic is not None):
+        raise click.UsageError("name a topic, or say --metadata")
+    directory = session.own_directory()
+    session.must_be_there(directory)
+    name, number = (METADATA_TOPIC, 0) if topic is None else (topic, partition)
+    doubt_copy(directory, name, number, config=session.config(), env=Environment())
+    if session.as_json:
+        session.output.json({"topic": topic, "partition": number, "metadata": metadata})
+    else:
+        what = "the metadata" if metadata else f"{topic}/{number}"
+        say(f"{session.directory} counts its copy of {what} as damaged; `chronik serve` it")

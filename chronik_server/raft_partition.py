@@ -263,13 +263,14 @@ class RaftPartition:
 
     @property
     def doubt(self) -> str:
-        """Why this copy may elect nobody, if that is because its disk was damaged."""
+        """Why this copy elects nobody, if that is because it may lack something."""
         replica = self.core.replica
         if replica is None or not replica.suspect:
             return ""
         return (
-            ". The disk of this one was damaged, so it has no vote until it has caught up with a "
-            "leader; were all damaged, they elect once all of them are here"
+            ". The copy of this one may lack what was acknowledged (see its log), so it has no "
+            "vote until it has caught up with a leader; if none is sure of its copy, they elect "
+            "once all of them are here"
         )
 
     def not_leader(self) -> NotLeaderError:

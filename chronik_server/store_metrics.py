@@ -31,8 +31,7 @@ _PARTITIONS = {
         lambda part: any(note.startswith(SUSPECT) for note in part.notes),
     ),
     "chronik_partitions_cut_short": (
-        "Partitions that this node leads since the disk of every voter was damaged: records may "
-        "be lost",
+        "Partitions that this node leads since no voter was sure of its copy: records may be lost",
         lambda part: any(note.startswith(CUT) for note in part.notes),
     ),
     "chronik_partitions_fenced": (

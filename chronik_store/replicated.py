@@ -20,13 +20,20 @@ from chronik_store.data_directory import (
     remove_tree,
 )
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, ReadOnlyError, UnavailableError
+from chronik_store.errors import (
+    ConfigError,
+    CorruptionError,
+    ReadOnlyError,
+    TopicNotFoundError,
+    UnavailableError,
+)
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.store_file import TopicEntry, decode_store_identity
 from chronik_store.lineage import read_manifest
 from chronik_store.log_core import LogCore
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.layout import tombstone_key
 from chronik_store.objectstore.open import open_object_store
@@ -82,6 +89,42 @@ def owner_of(path: str | os.PathLike[str], env: Environment) -> str | None:
         finally:
             file.close()
     return decode_store_identity(data, path=name).owner
+
+
+def doubt(
+    path: str | os.PathLike[str],
+    topic: str,
+    partition: int,
+    *,
+    config: LogConfig,
+    env: Environment,
+) -> None:
+    """Have a node that is down count its copy of a partition as damaged (protocol 9): from its next
+    start on it has no vote there until it has caught up, or has part in a roll call. Durable when
+    it returns; repeatable.
+
+    ConfigError: it is no node's directory. TopicNotFoundError: it has no copy. Else as
+    `open_as_node`.
+    """
+    owner = owner_of(path, env)
+    if owner is None or owner == LOCAL_OWNER:
+        raise ConfigError(f"{os.fspath(path)!r} is not the directory of a cluster's node")
+    cluster_id, _, node_id = owner.partition("/")
+    quiet = config.replace(pipeline_enabled=False)
+    with open_as_node(
+        path, cluster_id=cluster_id, node_id=node_id, dispatch=_at_once, config=quiet, env=env
+    ) as store:
+        if not any((topic, partition) == (p.topic, p.partition) for p in local_partitions(store)):
+            raise TopicNotFoundError(f"this node has no copy of {topic}/{partition}", topic=topic)
+        core = core_of(store.partition(topic, partition))
+        core.begin()
+        with core.wal.lock:
+            seq = core.wal.stage_suspect(True)
+        core.wal.lead(seq)
+
+
+def _at_once(callback: Callable[[], None]) -> None:
+    callback()
 
 
 def claim_bucket(store: LogStore) -> tuple[str, str]:

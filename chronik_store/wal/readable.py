@@ -118,10 +118,9 @@ class ReadableWal:
         remains = self._recovered.remains
         said = f"goes on at offset {end_offset}: "
         if remains.committed_index > last_index:
-            said += f"records behind it, to entry {remains.committed_index}, were acknowledged"
+            said += f"acknowledged records behind it, to entry {remains.committed_index}, are lost"
         else:
-            said += "records behind it that were acknowledged"
-        said += " and are lost"
+            said += "whatever was acknowledged behind it is lost"
         if remains.end_offset > end_offset:
             said += f"; what is left of them, to offset {remains.end_offset}, is in damaged files"
         self.cut = said

@@ -86,6 +86,7 @@ def test_what_a_server_excludes_is_refused_wherever_it_stands(chronik, served, b
         ("consume", "a"),
         ("status",),
         ("node", "convert"),
+        ("node", "doubt", "events"),
     ],
 )
 @pytest.mark.parametrize("is_there", [False, True])

@@ -9,8 +9,14 @@ import pytest
 from chronik_store import LogConfig, LogStore
 from chronik_store.conversion import convert, found_topics, is_founder
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, CorruptionError, DirectoryLockedError, ReadOnlyError
-from chronik_store.replicated import core_of, open_as_node, owner_of
+from chronik_store.errors import (
+    ConfigError,
+    CorruptionError,
+    DirectoryLockedError,
+    ReadOnlyError,
+    TopicNotFoundError,
+)
+from chronik_store.replicated import core_of, doubt, open_as_node, owner_of
 
 OWN = "__own"
 QUIET = LogConfig(pipeline_enabled=False)
@@ -51,6 +57,30 @@ def test_topics_and_logs_keep_their_ids(tmp_path: Path) -> None:
         assert 2 == store.partition("events").watermarks.end
     finally:
         store.close()
+
+
+def test_9_an_operator_has_one_copy_of_a_node_count_as_damaged(tmp_path: Path) -> None:
+    filled(tmp_path)
+    directory, config, env = tmp_path / "d", config_of(tmp_path), Environment()
+    with pytest.raises(ConfigError, match="not the directory of a cluster's node"):
+        doubt(directory, "events", 0, config=config, env=env)
+    cluster_id = converted(tmp_path)
+    for topic, partition in (("nothing", 0), ("events", 1)):
+        with pytest.raises(TopicNotFoundError, match="no copy"):
+            doubt(directory, topic, partition, config=config, env=env)
+
+    for _ in range(2):
+        doubt(directory, "events", 0, config=config, env=env)
+
+    with open_as_node(
+        directory, cluster_id=cluster_id, node_id="7", dispatch=lambda call: call(),
+        config=config, env=env,
+    ) as store:  # fmt: skip
+        suspect = {name: core_of(store.partition(name)).wal.suspect for name in ("events", "other")}
+        assert {"events": True, "other": False} == suspect
+        assert 2 == store.partition("events").watermarks.end
+        with pytest.raises(DirectoryLockedError):
+            doubt(directory, "events", 0, config=config, env=env)
 
 
 def test_11_afterwards_it_belongs_to_the_node(tmp_path: Path) -> None:
