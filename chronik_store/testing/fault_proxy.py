@@ -256,9 +256,10 @@ class _Connection:
     def _reset(self) -> bool:
         """Close with RST instead of FIN: what a crashed server or a firewall looks like."""
         connection = self._writer.get_extra_info("socket")
-        linger = struct.pack("ii", 1, 0)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self._writer.transport.abort()
+        if connection.fileno() >= 0:  # else the client has not waited for it
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self._writer.transport.abort()
         return False
 
 

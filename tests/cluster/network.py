@@ -231,9 +231,10 @@ class _Crossing:
         await direction.is_open.wait()
 
     def reset(self):
-        """Break it, with RST."""
+        """Break it, with RST; an end that has gone already has no socket any more."""
         for writer in (self._writer, self._upstream):
-            if writer is not None and (connection := writer.get_extra_info("socket")) is not None:
+            connection = None if writer is None else writer.get_extra_info("socket")
+            if connection is not None and connection.fileno() >= 0:
                 linger = struct.pack("ii", 1, 0)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 writer.transport.abort()
