@@ -316,10 +316,10 @@ class LogCore:
         """The current term (hard state)."""
         return self.state.term
 
-    @property
-    def members(self) -> Members | None:
-        """Members in force by this log."""
-        found = self.state.members.in_force()
+    def members_at(self, index: int) -> Members | None:
+        """Members as of an entry, not below `manifest.next`."""
+        with self._lock:
+            found = self.state.members.as_of(index)
         return None if found is None else found[1]
 
     @property

@@ -107,8 +107,6 @@ class Partition(Protocol):
         ...
 
     @property
-    def members(self) -> Members | None: ...
-    @property
     def closed(self) -> bool:
         """For good: another log of this partition may have its files and its folder by now."""
         ...
@@ -124,6 +122,10 @@ class Partition(Protocol):
     def open_segment(self) -> OpenSegment: ...
     def producers_at(self, last_index: int) -> tuple[ProducerEntry, ...]:
         """Producer state as of the SEAL at `last_index`; KeyError if it is not kept."""
+        ...
+
+    def members_at(self, index: int) -> Members | None:
+        """Members as of an entry that is committed, not below `manifest.next`."""
         ...
 
     def checkpoint(self) -> Checkpoint:

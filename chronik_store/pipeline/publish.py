@@ -53,7 +53,7 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
         predecessor_hash=manifest.published_hash,
         successor=None,
         producers=producers_of_next(turn, manifest),
-        members=turn.partition.members,
+        members=turn.partition.members_at(manifest.next.index),
     )
     body = proposed.encode()
     turn.check()

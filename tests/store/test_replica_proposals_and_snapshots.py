@@ -284,7 +284,7 @@ def test_a_snapshot_behind_a_range_that_was_dropped_has_the_producers_as_of_its_
 
 
 def test_a_snapshot_has_the_members_as_of_its_base(disk):
-    _, replica, committer = leading(disk)
+    core, replica, committer = leading(disk)
     before, after = Members(("a", "b"), ()), Members(("a", "b", "c"), ())
     commands = [before, batch(b"x"), Seal(1, "admin", 0), after, DropPrefix(1, "test", 0)]
     replica.propose(1, commands)
@@ -295,6 +295,7 @@ def test_a_snapshot_has_the_members_as_of_its_base(disk):
 
     assert (3, 1, before) == (snapshot.base.index, snapshot.members_index, snapshot.members)
     assert (4, after) == replica.members
+    assert [None, before, after] == [core.members_at(index) for index in (0, 3, 4)]
 
 
 def test_a_checkpoint_has_the_members_that_are_committed_and_a_truncation_its_seals(disk):

@@ -221,8 +221,7 @@ class Process:
     def manifest(self) -> Manifest:
         return self.state.manifest
 
-    @property
-    def members(self) -> Members | None:
+    def members_at(self, _index: int) -> Members | None:
         return None
 
     def leader_term(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chronik_store.format.control import DropPrefix
+from chronik_store.format.control import DropPrefix, Members
 from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline import collect
@@ -277,3 +277,14 @@ def test_a_leader_that_is_deposed_while_it_makes_a_manifest_puts_none(kit: Any) 
     process.run()
     assert process.manifest.segments
     assert numbers(world) == []
+
+
+def test_members_are_those_of_the_tiered_end_too(kit: Any) -> None:
+    """Later ones may not be committed: only what is goes into the bucket (protocol 5)."""
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+    process.members_at = lambda index: Members((f"as of {index}",), ())
+    process.drain()
+    found = read(world, kit, 1)
+    assert found.members == Members((f"as of {found.manifest.next.index}",), ())

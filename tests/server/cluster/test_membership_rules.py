@@ -1,0 +1,85 @@
+"""Who may be asked to leave, and under which id somebody may come (protocol 12)."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chronik_server.backend import NodeIdentity
+from chronik_server.membership import Membership
+from chronik_server.metadata import Metadata
+from chronik_server.metadata_commands import AdmitNode, RemoveNode, RetireNode
+from chronik_store.errors import ConfigError, UnavailableError
+
+
+def registry(*nodes: str, joining: tuple[str, ...] = ()) -> Metadata:
+    state = Metadata()
+    for number, node in enumerate((*nodes, *joining)):
+        how = "joining" if node in joining else "member"
+        state.apply(AdmitNode(node, f"host{number}:1", how), state.offset)  # type: ignore[arg-type]
+    return state
+
+
+def verbs(state: Metadata, *, away: set[str]) -> tuple[Membership, list[Any]]:
+    """Of node 1, which leads the metadata; what it wishes for is in the list, and applied."""
+    wished: list[Any] = []
+
+    async def command(wish: Any) -> None:
+        wished.append(wish)
+        state.apply(wish, state.offset)
+
+    part = SimpleNamespace(consensus=SimpleNamespace(is_ready=True))
+    group: Any = SimpleNamespace(state=state, part=part, is_current=True, command=command)
+    identity = NodeIdentity("c" * 32, "1", "a" * 32, "b")
+    found = Membership(group, identity, hints={}, is_connected=lambda node: node not in away)
+    return found, wished
+
+
+@pytest.mark.parametrize(
+    ("nodes", "away", "goes", "allowed"),
+    [
+        ("123", "", "3", True),
+        ("123", "2", "3", False),
+        ("123", "3", "3", True),
+        ("12345", "2", "5", True),
+        ("12345", "23", "5", False),
+        ("12345", "23", "3", True),
+        ("1234", "2", "4", True),
+    ],
+)
+def test_who_stays_must_be_a_majority_that_is_there(
+    nodes: str, away: str, goes: str, allowed: bool
+) -> None:
+    membership, wished = verbs(registry(*nodes), away=set(away))
+    if allowed:
+        asyncio.run(membership.remove(goes))
+        assert wished == [RetireNode(goes)]
+    else:
+        with pytest.raises(UnavailableError, match="majority"):
+            asyncio.run(membership.remove(goes))
+        assert wished == []
+
+
+def test_who_never_came_may_be_sent_away_whoever_is_there() -> None:
+    membership, wished = verbs(registry("1", "2", joining=("3",)), away={"2", "3"})
+    asyncio.run(membership.remove("3"))
+    assert wished == [RetireNode("3")]
+
+
+def test_an_id_and_an_address_are_used_once() -> None:
+    state = registry("1", "2", "3")
+    membership, wished = verbs(state, away=set())
+    with pytest.raises(ConfigError, match="last one"):
+        asyncio.run(verbs(registry("1"), away=set())[0].remove("1"))
+    with pytest.raises(ConfigError, match="address of node 2"):
+        asyncio.run(membership.add("4", "host1:1"))
+    asyncio.run(membership.remove("3"))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="used once"):
+            asyncio.run(membership.add("3", "elsewhere:1"))
+        state.apply(RemoveNode("3"), state.offset)
+    asyncio.run(membership.add("4", "host2:1"))  # where the removed one was
+    assert wished == [RetireNode("3"), AdmitNode("4", "host2:1")]
