@@ -10,10 +10,14 @@ import pytest
 import chronik_store as chronik
 from chronik_store import topic_changes
 from chronik_store.environment import Environment
+from chronik_store.format.store_file import TopicEntry
+from chronik_store.objectstore.base import PutOutcome
+from chronik_store.objectstore.open import open_object_store
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
 from chronik_store.topic_changes import TopicChanges
+from chronik_store.topic_deletion import delete_published
 from tests.store.tasks import AT_LAST, Task
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False, indexing_enabled=False, garbage_seconds=0)
@@ -235,3 +239,32 @@ def test_a_change_that_is_under_way_is_no_failed_one():
         disk.hook = hook
         store.create_topic("t", partitions=2, exist_ok=True)
         assert [store.partition("t")] == seen
+
+
+def test_a_deletion_that_comes_late_leaves_a_namesakes_objects_alone(tmp_path):
+    """In a cluster the name is free before the bucket is swept (protocol 6)."""
+    config = CONFIG.replace(pipeline_enabled=False)
+
+    def published(path, url):
+        with chronik.LogStore.open(path, object_store=url, config=config) as store:
+            topic = store.create_topic("t")
+            store.partition("t").append(b"x")
+            store.partition("t").seal()
+            while not store.partition("t").run_pipeline_once().idle:
+                pass
+            return TopicEntry("t", topic.topic_id, 1, "live")
+
+    old = published(tmp_path / "old", f"file://{tmp_path}/bucket")
+    published(tmp_path / "new", f"file://{tmp_path}/other")
+    bucket, other = (
+        open_object_store(f"file://{tmp_path}/{each}", env=Environment(), s3=config.s3)
+        for each in ("bucket", "other")
+    )
+    theirs = {each.key for folder in ("manifests/", "segments/") for each in other.list(folder)}
+    for key in theirs:
+        assert bucket.put_if_absent(key, other.get(key)) is PutOutcome.CREATED
+
+    delete_published(bucket, old)
+
+    left = {each.key for folder in ("manifests/", "segments/") for each in bucket.list(folder)}
+    assert theirs == left

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from chronik_server.backend import NodeIdentity
+from chronik_server.group_changes import MemberSteps
 from chronik_server.membership import Membership
 from chronik_server.metadata import Metadata
 from chronik_server.metadata_commands import AdmitNode, RemoveNode, RetireNode
+from chronik_server.raft.consensus import PeerStatus
 from chronik_store.errors import ConfigError, UnavailableError
+from chronik_store.format.control import Members
 
 
 def registry(*nodes: str, joining: tuple[str, ...] = ()) -> Metadata:
@@ -83,3 +86,33 @@ def test_an_id_and_an_address_are_used_once() -> None:
         state.apply(RemoveNode("3"), state.offset)
     asyncio.run(membership.add("4", "host2:1"))  # where the removed one was
     assert wished == [RetireNode("3"), AdmitNode("4", "host2:1")]
+
+
+def test_a_learner_votes_once_it_has_what_the_leader_had_a_round_ago() -> None:
+    """A voter that lags for hours would be one that a quorum cannot count on."""
+    made: list[Members] = []
+    commit, match = 1000, 500
+
+    async def change_members(members: Members) -> None:
+        made.append(members)
+
+    def status() -> Any:
+        peers = (PeerStatus("2", match, match + 1, "replicate", True, False),)
+        return SimpleNamespace(group_id="g", commit_index=commit, peers=peers)
+
+    consensus: Any = SimpleNamespace(status=status, change_members=change_members)
+    steps = MemberSteps("1", lambda _peer: True)
+    now, wish = Members(("1",), ("2",)), Members(("1", "2"), ())
+
+    def look() -> None:
+        asyncio.run(steps.advance(consensus, now, wish))
+
+    look()
+    match = 999
+    look()
+    commit, match = 2000, 999
+    look()
+    assert made == []
+    match = 2000
+    look()
+    assert made == [wish]
