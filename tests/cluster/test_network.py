@@ -1,4 +1,4 @@
-"""The network of the cluster tests, without a cluster: what it does to connections that have ended."""
+"""The network of the cluster tests, without a cluster."""
 
 import socket
 
