@@ -21,7 +21,7 @@ from chronik_server.hosting import Hosting, group_of
 from chronik_server.local_backend import search_options
 from chronik_server.metadata import METADATA_TOPIC, Topic
 from chronik_server.metadata_group import MetadataGroup
-from chronik_server.placement import COPIES_DEFAULT, loads, place_topic
+from chronik_server.placement import COPIES_DEFAULT, place_topic
 from chronik_server.protocol.data import Search
 from chronik_server.protocol.topics import CreateTopic, PartitionPlace, TopicDescription
 from chronik_server.raft.node import RaftNode
@@ -130,7 +130,7 @@ class ClusterTopics:
             tuple(fresh(16).hex() for _ in range(request.partitions)),
             copies,
             place_topic(
-                request.partitions, copies, there if len(there) >= copies else nodes, loads(state)
+                request.partitions, copies, there if len(there) >= copies else nodes, state.load
             ),
         )
 

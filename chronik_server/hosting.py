@@ -77,6 +77,8 @@ class Hosting:
         self._jobs: set[asyncio.Future[Any]] = set()
         self._making = ""
         """Id of the topic of which a partition is being made here."""
+        self._endings = -1
+        """Those of the metadata that all that runs here agrees with."""
         self._seen = -1
         """The fold that everything here agrees with."""
         self._said: set[str] = set()
@@ -153,8 +155,12 @@ class Hosting:
 
     def close_stale(self, state: Metadata) -> None:
         """Groups that may not run here any more take no part from here on: at once, whatever the
-        reconciliation waits for.
+        reconciliation waits for. Looks at all of them only when one may have ended: topics that are
+        made end nobody, and what runs anew is looked at when it is added (`_hold`).
         """
+        if state.endings == self._endings:
+            return
+        self._endings = state.endings
         for lane in list(self.partitions):
             if self._place_here(state, lane) is None:
                 self._close(lane)

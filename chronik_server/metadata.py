@@ -16,6 +16,7 @@ Metadata holds the wish. Who is a member of a group, that group's own log says (
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -98,6 +99,10 @@ class Metadata:
         """By id."""
         self.bucket: ClaimBucket | None = None
         """The one bucket; None until its founder's claim is committed."""
+        self.load: Counter[str] = Counter()
+        """How many partitions each node is wished to hold."""
+        self.endings = 0
+        """How often somebody may have ceased to be a holder: grows with such a command."""
         self._names: dict[str, str] = {}  # topic id -> name, of live topics
         self._how: dict[type, Callable[[Any, int], None]] = {
             AdmitNode: self._admit,
@@ -193,11 +198,16 @@ class Metadata:
             offset,
         )
         self._names[command.topic_id] = command.name
+        for place in places:
+            self.load.update(place.replicas)
 
     def _drop(self, command: DropTopic, _offset: int) -> None:
         name = self._names.pop(command.topic_id, None)
         if name is not None:
-            self.deleting[command.topic_id] = self.topics.pop(name)
+            self.endings += 1
+            topic = self.deleting[command.topic_id] = self.topics.pop(name)
+            for place in topic.places:
+                self.load.subtract(place.replicas)
 
     def _forget(self, command: ForgetTopic, _offset: int) -> None:
         self.deleting.pop(command.topic_id, None)
@@ -222,6 +232,9 @@ class Metadata:
         return topic.places[partition]
 
     def _put_place(self, topic_id: str, partition: int, place: Place) -> None:
+        self.endings += 1
         topic = self.topics[self._names[topic_id]]
+        self.load.subtract(topic.places[partition].replicas)
+        self.load.update(place.replicas)
         places = (*topic.places[:partition], place, *topic.places[partition + 1 :])
         self.topics[topic.name] = replace(topic, places=places)

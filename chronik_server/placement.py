@@ -22,14 +22,6 @@ META_VOTERS_MAX = 5
 # --- which nodes hold a partition -----------------------------------------------------------------
 
 
-def loads(metadata: Metadata) -> Counter[str]:
-    """How many partitions each node is wished to hold."""
-    return Counter(
-        node for topic in metadata.topics.values() for place in topic.places
-        for node in place.replicas
-    )  # fmt: skip
-
-
 def place_topic(
     partitions: int, copies: int, nodes: Collection[str], load: Counter[str]
 ) -> tuple[tuple[str, ...], ...]:
@@ -58,14 +50,13 @@ def next_wish(metadata: Metadata, alive: Collection[str]) -> Wish | None:
     and whoever knows that it will not removes it.
     """
     members = set(metadata.nodes_in("member"))
-    load: Counter[str] | None = None
+    load = metadata.load
     for topic in metadata.topics.values():
         wanted = min(topic.copies, len(members))
         for partition, place in enumerate(topic.places):
             kept = [node for node in place.replicas if node in members]
             if len(kept) == len(place.replicas) >= wanted:
                 continue
-            load = loads(metadata) if load is None else load
             spare = (members & set(alive)) - set(kept)
             added = sorted(spare, key=lambda node: (load[node], node))
             replicas = tuple(sorted((*kept, *added[: max(0, wanted - len(kept))])))

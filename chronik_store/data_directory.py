@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -269,10 +270,16 @@ class DataDirectory:
 
     def topic(self, name: str) -> TopicEntry | None:
         """The live topic of this name."""
-        for entry in self.catalog.topics:
-            if entry.name == name and entry.state == "live":
-                return entry
-        return None
+        return next((each for each in self.namesakes(name) if each.state == "live"), None)
+
+    def namesakes(self, name: str) -> list[TopicEntry]:
+        """Every topic of this name: a live one, and those that are being deleted."""
+        topics, found = self.catalog.topics, []
+        for at in range(bisect_left(topics, (name,)), len(topics)):  # they are sorted
+            if topics[at].name != name:
+                break
+            found.append(topics[at])
+        return found
 
     def check_sure(self, name: str) -> None:
         """UnavailableError if nobody can know whether the last change of this topic is in force."""

@@ -190,9 +190,7 @@ def install_partition(
     directory, assembly = store._directory, store._assembly
     entry = TopicEntry(name, topic_id, len(log_ids), "live")
     with store._topics:
-        if any(
-            each.name == name and each.topic_id != topic_id for each in directory.catalog.topics
-        ):
+        if any(each.topic_id != topic_id for each in directory.namesakes(name)):
             raise UnavailableError(f"an older topic {name!r} has not left this node yet")
         paths = directory.paths(name, partition)
         try:

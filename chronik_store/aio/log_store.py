@@ -16,6 +16,9 @@ from chronik_store.config import LogConfig
 from chronik_store.log_store import LogStore
 from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
 
+FACES_MIN = 64
+"""So many faces are kept before anybody looks whether their logs are still open."""
+
 
 class AsyncLogStore:
     """`LogStore` for asyncio. Use it from the loop that opened it."""
@@ -24,6 +27,7 @@ class AsyncLogStore:
         self._store = store
         self._pool = Pool()
         self._faces: dict[tuple[str, int], AsyncPartitionLog] = {}
+        self._faces_max = FACES_MIN
 
     @classmethod
     def open(
@@ -65,15 +69,21 @@ class AsyncLogStore:
         log = await self._pool.run(self._store.partition, topic, partition)
         face = self._faces.get((topic, partition))
         if face is None or face._log is not log:
-            self._drop_closed()
+            if len(self._faces) >= self._faces_max:
+                self._drop_closed()
             face = self._faces[topic, partition] = AsyncPartitionLog(log, self._pool)
         return face
 
     def _drop_closed(self) -> None:
-        """Logs that were closed under us, by a deletion: a face would keep them for ever."""
+        """Logs that were closed under us, by a deletion: a face would keep them for ever.
+
+        Looked for when there are twice as many faces as were left last time: who opens a thousand
+        logs does not look at each of them a thousand times.
+        """
         for key, face in list(self._faces.items()):
             if face._log._core is not None and face._log._core.closed:
                 del self._faces[key]
+        self._faces_max = max(FACES_MIN, 2 * len(self._faces))
 
     async def search(self, topic: str, query: str, **options: Any) -> SearchResult:
         """As `LogStore.search`."""

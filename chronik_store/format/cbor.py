@@ -42,6 +42,14 @@ def encode(value: Any) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
+def array_head(count: int) -> bytes:
+    """How the canonical encoding of an array of so many items begins; the items follow."""
+    for most, first, width in ((0x17, 0x80 + count, 0), (0xFF, 0x98, 1), (0xFFFF, 0x99, 2)):
+        if count <= most:
+            return bytes((first,)) + (count.to_bytes(width, "big") if width else b"")
+    return b"\x9a" + count.to_bytes(4, "big")
+
+
 def decode(data: Buffer, *, what: str, path: str = "") -> Any:
     """The one item that `data` holds; arrays as lists.
 

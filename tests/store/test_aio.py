@@ -10,6 +10,8 @@ import weakref
 import pytest
 
 import chronik_store as chronik
+from chronik_store.aio import AsyncLogStore
+from chronik_store.aio import log_store as log_store_face
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -323,3 +325,31 @@ def test_waits_beside_a_writer_that_were_given_up_take_no_thread_from_the_others
                 assert () == (await log.read(2, wait_seconds=0.3)).records
 
     run(main())
+
+
+def test_faces_of_logs_that_were_closed_are_not_kept_and_rarely_looked_for(tmp_path, monkeypatch):
+    """Looking at every face for each log that is opened made a thousand of them quadratic."""
+    monkeypatch.setattr(log_store_face, "FACES_MIN", 4)
+    looks = []
+    drop_closed = AsyncLogStore._drop_closed
+    monkeypatch.setattr(
+        AsyncLogStore, "_drop_closed", lambda self: (looks.append(1), drop_closed(self))
+    )
+
+    async def main():
+        async with AsyncLogStore.open(tmp_path / "d", config=CONFIG) as store:
+            for number in range(40):
+                await store.create_topic(f"t{number}")
+                await store.partition(f"t{number}")
+            assert len(looks) < 10
+            inner = store._store
+            for number in range(36):
+                inner.delete_topic(f"t{number}")  # under the face
+            for number in range(100):
+                await store.create_topic(f"u{number}")
+                await store.partition(f"u{number}")
+                inner.delete_topic(f"u{number}")
+            assert len(store._faces) < 90
+            assert len(looks) < 30
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 import threading
 from collections.abc import Awaitable, Callable
@@ -449,6 +450,31 @@ def test_the_fold_may_go_on_while_a_partition_is_made(tmp_path: Path) -> None:
         await here.hosting.reconcile(state)
         assert (False, False) == (here.runs(A, 0), here.holds("events", 0))
         assert (A,) == here.hosting.cleared(state)
+
+    on_node(tmp_path, act)
+
+
+def test_a_topic_that_is_made_costs_no_look_at_all_the_others(tmp_path: Path) -> None:
+    """Each of a thousand that are made one after the other cost a look at each before it."""
+
+    async def act(here: Here) -> None:
+        state, looks = fold(EVENTS), list[object]()
+        await here.hosting.reconcile(state)
+        place_here = here.hosting._place_here
+
+        def counted(*given: Any) -> Any:
+            looks.append(given)
+            return place_here(*given)
+
+        here.hosting._place_here = counted  # type: ignore[method-assign]
+        for number in range(3):
+            made = dataclasses.replace(EVENTS, name=f"t{number}", topic_id=f"{number:032x}")
+            state.apply(made, state.offset)
+            here.hosting.close_stale(state)
+        assert [] == looks
+        state.apply(DropTopic(A), state.offset)
+        here.hosting.close_stale(state)
+        assert (1, False) == (len(looks), here.runs(A, 0))
 
     on_node(tmp_path, act)
 

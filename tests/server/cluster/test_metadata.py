@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 
 from chronik_server import metadata_commands as commands
@@ -65,6 +68,33 @@ def test_a_command_of_a_newer_version_is_passed_over_and_counted() -> None:
 def test_what_is_no_command_is_corruption(item: object) -> None:
     with pytest.raises(CorruptionError):
         commands.decode(cbor.encode(item))
+
+
+def test_the_load_of_each_node_is_what_counting_it_would_give() -> None:
+    """It is kept beside the topics, since who places a topic would count them all."""
+    chance, state, ids = random.Random(7), fold(*members("1", "2", "3", "4")), list[str]()
+    for number in range(300):
+        names = tuple(sorted(chance.sample(["1", "2", "3", "4"], 2)))
+        kind = chance.choice(["make", "make", "drop", "place", "settle"])
+        if kind == "make" or not ids:
+            ids.append(f"{number:032x}")
+            name = f"t{chance.randrange(60)}"  # some are there already, and change nothing
+            command: Command = MakeTopic(name, ids[-1], (LOG,) * 2, 2, (names, names))
+        elif kind == "drop":
+            command = DropTopic(ids.pop(chance.randrange(len(ids))))
+        elif kind == "place":
+            command = PlacePartition(chance.choice(ids), chance.randrange(3), names)
+        else:
+            command = SettlePartition(chance.choice(ids), 0, state.offset - 1)
+        state.apply(command, state.offset)
+        counted = Counter(
+            node
+            for topic in state.topics.values()
+            for place in topic.places
+            for node in place.replicas
+        )
+        assert counted == state.load, command
+    assert len(state.topics) > 5
 
 
 # --- nodes ----------------------------------------------------------------------------------------

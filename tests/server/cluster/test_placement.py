@@ -18,7 +18,6 @@ from chronik_server.metadata_commands import (
 from chronik_server.placement import (
     Led,
     is_reached,
-    loads,
     metadata_wish,
     next_handover,
     next_members,
@@ -72,7 +71,7 @@ def test_a_partition_gets_the_copies_it_asked_for_as_soon_as_there_are_nodes() -
     places = state.topics["events"].places
     assert {3} == {len(place.replicas) for place in places}
     assert all("1" in place.replicas for place in places)  # what is there stays
-    assert max(loads(state).values()) - min(loads(state).values()) <= 2
+    assert max(state.load.values()) - min(state.load.values()) <= 2
 
 
 def test_nothing_moves_because_a_node_is_new_or_away() -> None:

@@ -64,3 +64,8 @@ def test_a_decoder_bomb_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(CorruptionError):
         cbor.decode(b"\x9a\xff\xff\xff\xff" * 10, what="test")
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 65_535, 65_536])
+def test_the_head_of_an_array_is_the_canonical_one(count: int) -> None:
+    assert cbor.encode([None] * count) == cbor.array_head(count) + b"\xf6" * count

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from chronik_store.errors import CorruptionError
+from chronik_store.format import store_file
 from chronik_store.format.checkpoint import decode_checkpoint
-from chronik_store.format.envelope import Kind, seal
+from chronik_store.format.envelope import Kind, seal, seal_value
 from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
 from chronik_store.format.producer_state import (
     ProducerEntry,
@@ -199,6 +200,25 @@ def test_a_catalog_is_sorted_and_says_nothing_twice(names: list[str]) -> None:
 
     with pytest.raises(ValueError, match="sorted and different"):
         catalog.encode()
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 1000])
+def test_a_catalog_that_is_put_together_is_what_the_shape_says(count: int) -> None:
+    topics = [TopicEntry(f"t{n:05}", f"{n:032x}", n + 1, "live") for n in range(count)]
+    catalog = TopicCatalog(tuple(topics))
+    kind, shape = store_file._CATALOG_KIND, store_file._CATALOG
+    assert seal_value(kind, shape, catalog) == catalog.encode()
+    assert catalog == decode_topic_catalog(catalog.encode())
+
+
+def test_of_a_catalog_only_what_is_new_is_encoded() -> None:
+    """Each topic that is made writes it anew: encoding all of them made a thousand quadratic."""
+    topics: tuple[TopicEntry, ...] = ()
+    before = store_file._entry_bytes.cache_info().misses
+    for number in range(100):
+        topics = (*topics, TopicEntry(f"u{number:05}", f"{number:032x}", 1, "live"))
+        TopicCatalog(topics).encode()
+    assert 100 == store_file._entry_bytes.cache_info().misses - before
 
 
 def test_namesakes_differ_in_their_id() -> None:
