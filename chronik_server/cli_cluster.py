@@ -29,7 +29,7 @@ from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import say
-from chronik_store.errors import ChronikError, ConfigError
+from chronik_store.errors import ChronikError, ConfigError, UnavailableError
 
 STOP_SECONDS = 15.0
 READY_SECONDS = 60.0
@@ -63,13 +63,12 @@ def command(session: Session, nodes: int, port: int) -> int:
     environ = {name: value for name, value in os.environ.items() if name not in OF_ONE_NODE}
     ServerConfig.from_env(environ)  # a ConfigError is said here, not in three logs
     _check_ports(range(port, port + nodes))
-    directory.mkdir(parents=True, exist_ok=True)
     logs = {node: directory / f"{node}.log" for node in ids}
-    processes = {
-        node: _start(directory / node, node, addresses, bucket, logs[node], environ) for node in ids
-    }
-    watch = _Watch(processes, logs)
+    _make(directory, logs)
+    watch = _Watch(logs)
     try:
+        for node, log in logs.items():
+            watch.add(node, _start(directory / node, node, addresses, bucket, log, environ))
         if not _wait_until_ready(watch, addresses, environ):
             return exits.UNAVAILABLE
         if session.as_json:
@@ -84,8 +83,20 @@ def command(session: Session, nodes: int, port: int) -> int:
     except KeyboardInterrupt:
         watch.look(0.0)
     finally:
-        _stop(processes)
+        _stop(watch.processes)
     return exits.UNAVAILABLE if watch.ended else exits.DONE
+
+
+def _make(directory: Path, logs: Mapping[str, Path]) -> None:
+    """The directory and the nodes' logs, before a process is there to be left behind."""
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise ConfigError(f"{directory} is a file; a directory is needed")
+        directory.mkdir(parents=True, exist_ok=True)
+        for log in logs.values():
+            log.open("ab").close()
+    except OSError as error:
+        raise UnavailableError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
 def _check_ports(ports: range) -> None:
@@ -123,21 +134,24 @@ def _start(
 
 class _Watch:
     """Says when a node ends, and what its log said last. `ended`: which have; `has_failed`: one
-    of them by itself, not by a signal.
+    of them by itself, not by a signal. `processes`: all that were added.
     """
 
-    def __init__(self, processes: Processes, logs: Mapping[str, Path]) -> None:
+    def __init__(self, logs: Mapping[str, Path]) -> None:
         self.ended: list[str] = []
         self.has_failed = False
-        self._processes = processes
+        self.processes: Processes = {}
         self._logs = logs
         self._found: list[str] = []
         self._news = threading.Condition()
-        for node in processes:
-            threading.Thread(target=self._wait, args=(node,), daemon=True).start()
+
+    def add(self, node: str, process: subprocess.Popen[bytes]) -> None:
+        """Watch this one, too."""
+        self.processes[node] = process
+        threading.Thread(target=self._wait, args=(node,), daemon=True).start()
 
     def _wait(self, node: str) -> None:
-        self._processes[node].wait()
+        self.processes[node].wait()
         with self._news:
             self._found.append(node)
             self._news.notify()
@@ -150,7 +164,7 @@ class _Watch:
             fresh = self._found[len(self.ended) :]
         for node in fresh:
             self.ended.append(node)
-            code = self._processes[node].returncode
+            code = self.processes[node].returncode
             self.has_failed |= code >= 0
             say(f"chronik: node {node} has ended, exit code {code}{last_words(self._logs[node])}")
 

@@ -20,12 +20,14 @@ from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, UnavailableError
+from chronik_store.errors import ConfigError, ReadOnlyError, UnavailableError
 from chronik_store.lineage import lineage_of, survey
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.layout import STORE_KEY
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
+from chronik_store.replicated import owner_of
 
 Lanes = list[tuple[int, PartitionLog]]
 """The partitions that a verb works on: (number, log)."""
@@ -94,8 +96,20 @@ class Session:
         directory = self.own_directory()
         if not make:
             self.must_be_there(directory)
+        self._must_be_ours(directory)
         with LogStore.open(self.directory, config=self.config(**changes)) as store:
             yield store
+
+    @staticmethod
+    def _must_be_ours(directory: str) -> None:
+        """ReadOnlyError when it is a node's; also while it runs, lest it be stopped for this."""
+        owner = owner_of(directory, Environment())
+        if owner not in {None, LOCAL_OWNER}:
+            cluster, _, node = str(owner).partition("/")
+            raise ReadOnlyError(
+                f"{directory} is of node {node} of cluster {cluster}, which alone writes there: "
+                "ask its server, with -s HOST:PORT"
+            )
 
     def own_directory(self) -> str:
         """The data directory. ConfigError when a bucket was named."""

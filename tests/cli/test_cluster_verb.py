@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chronik_server import cli_cluster
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_cluster import last_words
 from chronik_store.cli import main
@@ -54,6 +55,43 @@ def test_a_node_that_cannot_start_is_named_with_the_reason_and_nothing_is_announ
     assert (ran.code, ran.out) == (3, ""), ran.err
     assert "node 1 has ended, exit code 2" in ran.err
     assert "is a file" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("d", 2, "d is a file; a directory is needed"), ("d/2.log", 3, "d/2.log: Is a directory")],
+)
+def test_a_place_for_logs_that_cannot_be_used_is_said_and_no_node_is_left_behind(
+    chronik, tmp_path, monkeypatch, name, code, said
+):
+    """It was a traceback, behind which the nodes before it ran on."""
+    place = tmp_path / name
+    if code == 2:
+        place.write_text("")
+    else:
+        place.mkdir(parents=True)
+    monkeypatch.setattr(cli_cluster, "_start", lambda *_: pytest.fail("a node was started"))
+    ran = chronik("-d", "d", "cluster", "--nodes", "2", "--port", str(free_port()))
+
+    assert (ran.code, ran.out, said in ran.err) == (code, "", True), ran.err
+
+
+def test_nodes_that_were_started_are_stopped_when_the_next_one_cannot_be(chronik, monkeypatch):
+    started = []
+
+    def start(*_):
+        if started:
+            raise KeyboardInterrupt
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[0]
+
+    monkeypatch.setattr(cli_cluster, "_start", start)
+    try:
+        chronik("-d", "d", "cluster", "--nodes", "2", "--port", str(free_port()))
+        assert started[0].poll() == -signal.SIGTERM
+    finally:
+        started[0].kill()
+        started[0].wait()
 
 
 @pytest.mark.parametrize(

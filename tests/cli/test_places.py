@@ -10,6 +10,7 @@ import chronik_store
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import session as remote
 from chronik_store.cli import main
+from chronik_store.environment import Environment
 from chronik_store.log_store import LogStore
 
 QUIET = chronik_store.LogConfig(pipeline_enabled=False)
@@ -131,6 +132,29 @@ def test_a_bucket_is_not_served(chronik, served, tmp_path):
 
     assert (ran.code, "is a bucket" in ran.err) == (2, True), ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("runs", [False, True])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "produce b /dev/null", "consume b --cursor mine", "cursor set b mine 0", "topic create d",
+        "topic delete b --yes", "rebuild-index b",
+    ],
+)  # fmt: skip
+def test_a_nodes_directory_is_written_through_its_server(chronik, served, bucket, verb, runs):
+    """It was `opened read-only`, and beside a node that runs the advice to stop it first."""
+    assert chronik("node", "convert", "--node-id", "7").code == 0
+    owner = chronik_store.data_directory.DataDirectory.open(
+        Environment(), str(Path("data").absolute()), url=None, read_only=False, owner="local"
+    ) if runs else None  # fmt: skip
+    ran = chronik(*verb.split())
+    if owner is not None:
+        owner.close()
+
+    assert ran.code == 3
+    assert "data is of node 7 of cluster" in ran.err
+    assert "ask its server, with -s HOST:PORT" in ran.err
 
 
 # --- what a bucket holds --------------------------------------------------------------------------
