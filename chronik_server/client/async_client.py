@@ -16,7 +16,7 @@ from typing import Literal, Self, cast
 from chronik_server.addresses import Address
 from chronik_server.client.consumer import AsyncConsumer, Start
 from chronik_server.client.fetching import records_of, search_result_of
-from chronik_server.client.options import ClientOptions, parse_servers
+from chronik_server.client.options import ClientOptions, addresses_of
 from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.overlapping import Overlapping
 from chronik_server.client.producer import AsyncProducer
@@ -73,7 +73,7 @@ class AsyncClient:
         clock: Clock | None = None,
         entropy: Entropy | None = None,
     ) -> None:
-        addresses = parse_servers(servers) if isinstance(servers, str) else tuple(servers)
+        addresses = addresses_of(servers)
         self.router = Router(addresses, options, clock or SystemClock(), entropy or SystemEntropy())
         self.batching = Batching(LogConfig(), self.router.clock)
         self._appends: dict[tuple[Lane, data.Acks], Overlapping] = {}

@@ -7,7 +7,7 @@ a client has an end that stands here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chronik_server.addresses import Address, parse_reachable
@@ -40,6 +40,21 @@ class ClientOptions:
         environ = os.environ if environ is None else environ
         token = environ.get("CHRONIK_AUTH_TOKEN") or None
         return cls(token=token, tls=TlsOptions.from_env(environ))
+
+
+def addresses_of(servers: object) -> tuple[Address, ...]:
+    """What a client is given, as addresses. TypeError when it is neither."""
+    if isinstance(servers, str):
+        return parse_servers(servers)
+    given: tuple[object, ...] = tuple(servers) if isinstance(servers, Sequence) else (servers,)
+    found = tuple(each for each in given if isinstance(each, Address))
+    if len(found) < len(given):
+        wrong = next(type(each).__name__ for each in given if not isinstance(each, Address))
+        raise TypeError(
+            "servers are given as a str, 'HOST:PORT,HOST:PORT', or as addresses in a list, not as "
+            f"{wrong}"
+        )
+    return found
 
 
 def parse_servers(text: str) -> tuple[Address, ...]:

@@ -508,3 +508,10 @@ def test_what_is_sent_as_the_connection_breaks_fails_as_lost_and_nothing_else() 
         assert [] == faults
 
     run(main())
+
+
+@pytest.mark.parametrize("servers", [["127.0.0.1:7411"], [b"x"], 7411, None, b"127.0.0.1:7411"])
+def test_servers_that_are_neither_a_text_nor_addresses_are_refused_by_type(servers: Any) -> None:
+    """A list of texts was taken, and failed later, as a defect of the client's own."""
+    with pytest.raises(TypeError, match="'HOST:PORT,HOST:PORT'"):
+        Client(servers)
