@@ -273,7 +273,7 @@ class RaftBackend:
 
     async def _sweep(self, topic: Topic) -> None:
         sweep = functools.partial(
-            replicated.sweep_topic, self._store, topic.name, topic.topic_id, topic.partitions
+            replicated.sweep_topic, self._store, topic.name, topic.topic_id, topic.log_ids
         )
         await self._loop.run_in_executor(None, sweep)
 

@@ -41,7 +41,7 @@ from chronik_store.partition_log import PartitionLog
 from chronik_store.replica_values import Snapshot
 from chronik_store.segment.reader import load_footer
 from chronik_store.store_bucket import check_claim
-from chronik_store.topic_deletion import delete_published
+from chronik_store.topic_deletion import OwnLog, delete_published, is_taken_over
 
 NODE_NAME = "NODE"
 Dispatch = Callable[[Callable[[], None]], None]
@@ -247,14 +247,16 @@ def is_listed(store: LogStore, topic_id: str) -> bool:
     return any(each.topic_id == topic_id for each in store._directory.catalog.topics)
 
 
-def sweep_topic(store: LogStore, name: str, topic_id: str, partitions: int) -> None:
+def sweep_topic(store: LogStore, name: str, topic_id: str, log_ids: Sequence[str]) -> None:
     """Delete every object that the published manifests of a deleted topic name, and last of all
     its tombstone: no node has anything of it any more. UnavailableError. Repeatable.
     """
     if store._bucket.check_identity():
-        entry = TopicEntry(name, topic_id, partitions, "deleting")
-        delete_published(store._bucket.store, entry)
-        store._bucket.store.delete([tombstone_key(name, topic_id)])
+        entry = TopicEntry(name, topic_id, len(log_ids), "deleting")
+        own = {number: OwnLog(log_id) for number, log_id in enumerate(log_ids)}
+        if not is_taken_over(store._bucket.store, entry, own):
+            delete_published(store._bucket.store, entry)
+            store._bucket.store.delete([tombstone_key(name, topic_id)])
 
 
 def remember(store: LogStore, name: str, number: int) -> None:

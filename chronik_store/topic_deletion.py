@@ -3,29 +3,48 @@
 Place: called by `log_store` for topics whose state is "deleting", at the call and, after a crash
 or an outage, again by the background. Promise: exactly the objects that the topic's own logs and
 manifests name are deleted, by topic id, so a namesake created later loses nothing; a tombstone
-stays beside the manifests. Invariant: bucket first, local directories second, the catalog last:
-until the last step everything can be done again.
+stays beside the manifests. What a restore has taken over is its new owner's, under the same topic
+id: then only what is local goes. Invariant: bucket first, local directories second, the catalog
+last: until the last step everything can be done again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, UnavailableError
-from chronik_store.format.manifest_file import decode_manifest_object
+from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.manifest.keys import named_keys
 from chronik_store.objectstore.base import ObjectStore
-from chronik_store.objectstore.layout import STORE_KEY, manifest_prefix, tombstone_key
+from chronik_store.objectstore.layout import (
+    STORE_KEY,
+    ManifestKey,
+    manifest_prefix,
+    parse_manifest_key,
+    tombstone_key,
+)
 from chronik_store.store_bucket import StoreBucket
 
 logger = logging.getLogger("chronik_store.topics")
 
 DELETE_BATCH = 500
+AHEAD_MAX = 2
+"""Manifests of ours that we may not know of: the last PUBLISHED, to which no mark swears, and one
+that was put and never proposed.
+"""
+
+
+class OwnLog(NamedTuple):
+    """A log whose topic is deleted. published_number: its newest as far as it knows, if it does."""
+
+    log_id: str
+    published_number: int | None = None
 
 
 def delete_topic_data(
@@ -37,7 +56,8 @@ def delete_topic_data(
 ) -> None:
     """Delete a topic's objects and directories. Raises what stands in the way; repeatable."""
     keys: set[str] = set()
-    published = unsure = False
+    own: dict[int, OwnLog] = {}
+    published = unsure = fenced = False
     for partition in range(entry.partitions):
         paths = directory.paths(entry.name, partition)
         if not assembly.has_wal(paths):
@@ -52,6 +72,8 @@ def delete_topic_data(
                 )
             else:
                 keys |= named_keys(manifest) | announced
+                own[partition] = OwnLog(manifest.log_id, manifest.published_number)
+                fenced = fenced or manifest.fenced is not None
                 published = published or manifest.published_number > 0
     claimed = (published or unsure or bool(keys)) and bucket.check_identity()
     if published and not claimed:
@@ -59,7 +81,12 @@ def delete_topic_data(
             f"{bucket.store.url} holds no {STORE_KEY} object, though topic {entry.name} was "
             "published there: is this the bucket? Its objects are deleted when it is back"
         )
-    if claimed:
+    if claimed and (fenced or is_taken_over(bucket.store, entry, own)):
+        logger.warning(
+            "topic %s was taken over by a restore: it is deleted here, and stays in %s",
+            entry.name, bucket.store.url,
+        )  # fmt: skip
+    elif claimed:
         bucket.store.put_if_absent(
             tombstone_key(entry.name, entry.topic_id), entry.topic_id.encode()
         )
@@ -83,19 +110,48 @@ def delete_published(
         store.delete(ordered[first : first + DELETE_BATCH])
 
 
+def is_taken_over(store: ObjectStore, entry: TopicEntry, own: Mapping[int, OwnLog]) -> bool:
+    """Whether another log goes on from one of ours, by its claim or as a copy of it (protocol 5):
+    then nothing of the topic in the bucket is ours any more. own: by partition, as far as known.
+
+    Where none is known to have published, every claim may be of ours.
+    """
+    unknown = ours = False
+    for _, key, found in _published(store, entry):
+        mine = own.get(key.partition)
+        if mine is None:
+            unknown = unknown or found.successor is not None
+        elif key.log_id == mine.log_id:
+            ours = True
+            known = mine.published_number
+            is_copy = known is not None and key.number > known + AHEAD_MAX
+            if found.successor is not None or is_copy:
+                return True
+    return unknown and not ours
+
+
 def _bucket_keys(store: ObjectStore, entry: TopicEntry) -> set[str]:
     """The topic's published manifests, and what they name."""
     keys: set[str] = set()
+    for key, _, found in _published(store, entry):
+        keys.add(key)
+        keys |= named_keys(found.manifest)
+    return keys
+
+
+def _published(
+    store: ObjectStore, entry: TopicEntry
+) -> Iterator[tuple[str, ManifestKey, ManifestObject]]:
+    """The topic's published manifests, each with its key and what that says."""
     for partition in range(entry.partitions):
         prefix, after = manifest_prefix(entry.name, partition), ""
         while page := store.list(prefix, start_after=after):
             after = page[-1].key
             for info in page:
+                key = parse_manifest_key(info.key)
                 try:
                     found = decode_manifest_object(store.get(info.key), path=info.key)
                 except CorruptionError:
                     continue  # not ours to read: `verify --bucket --deep` lists it
-                if found.manifest.topic_id == entry.topic_id:
-                    keys.add(info.key)
-                    keys |= named_keys(found.manifest)
-    return keys
+                if key is not None and found.manifest.topic_id == entry.topic_id:
+                    yield info.key, key, found

@@ -17,6 +17,7 @@ from chronik_store.format.manifest_file import (
     decode_manifest_object,
 )
 from chronik_store.format.record_batch import RecordBatch
+from chronik_store.format.store_file import TopicEntry
 from chronik_store.manifest.state import empty_manifest
 from chronik_store.objectstore.layout import manifest_key, parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
@@ -25,6 +26,7 @@ from chronik_store.restore.succession import FIRST_NUMBER, Kept, succeed
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.topic_deletion import OwnLog, is_taken_over
 
 CONFIG = LogConfig(
     pipeline_enabled=False,
@@ -167,3 +169,72 @@ def test_what_was_sealed_and_not_uploaded_is_reported_as_missing() -> None:
         disk.hook = None
     report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
     assert (1, ((1, 2),)) == (report.logs[0].end_offset, report.logs[0].missing)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_topic_that_was_taken_over_is_deleted_here_and_not_in_the_bucket(knows: bool) -> None:
+    """The old owner deletes nothing any more, whether it has noticed or not (protocol 5, 6)."""
+    disk = SimulatedDisk()
+    filled(disk)
+    with open_store(disk) as old:
+        log = old.partition("t")
+        restore(URL, "/new", config=CONFIG, env=env_of(disk))
+        if knows:
+            log.append(b"not in the bucket")
+            log.seal()
+            log.run_pipeline_once()
+            assert log.status().fenced
+        objects = disk.paths("/bucket")
+        old.delete_topic("t")
+        assert old.topics() == ()
+        assert objects == disk.paths("/bucket")
+    with open_store(disk, "/new") as store:
+        log = store.partition("t")
+        assert [b"0", b"1"] == [each.value for each in log.scan()]
+        assert not [each for each in log.verify(bucket=True).findings if each.severity != "note"]
+        store.delete_topic("t")  # whose it is may delete it
+    left = [path for path in disk.paths("/bucket") if "/segments/" in path or ".cbor" in path]
+    assert left == []
+
+
+def publish(store: LogStore, *sequences: int) -> None:
+    log = store.partition("t")
+    for sequence in sequences:
+        log.append(batch(sequence))
+        log.seal()
+        log.run_pipeline_once()
+    while not log.run_pipeline_once().idle:
+        pass
+
+
+def test_a_copy_of_a_directory_does_not_delete_what_the_original_goes_on_with() -> None:
+    disk = SimulatedDisk()
+    filled(disk)
+    for path in [*disk.paths("/old")]:
+        disk.make_directories(path.replace("/old", "/copy", 1).rpartition("/")[0])
+        with_handle = disk.create(path.replace("/old", "/copy", 1))
+        with_handle.write_at(0, [disk.peek(path)])
+        with_handle.close()
+    with open_store(disk) as store:
+        publish(store, 2, 3, 4, 5)
+        objects = disk.paths("/bucket")
+        with open_store(disk, "/copy") as copy:
+            copy.delete_topic("t")
+        assert objects == disk.paths("/bucket")
+
+
+@pytest.mark.parametrize("whose", ["the old log's", "the new log's", "nobody knows"])
+def test_a_sweep_of_a_cluster_looks_whose_it_is(whose: str) -> None:
+    """Logs that were taken over, or that others took over from us, carry the topic's id, too."""
+    disk = SimulatedDisk()
+    filled(disk)
+    with open_store(disk) as store:
+        old = store.partition("t").status()
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/new") as store:
+        new = store.partition("t").status()
+        assert old.topic_id == new.topic_id
+        entry = TopicEntry("t", old.topic_id, 1, "deleting")
+        logs = {"the old log's": old.log_id, "the new log's": new.log_id}
+        own = {0: OwnLog(logs[whose])} if whose in logs else {}
+        assert is_taken_over(store._bucket.store, entry, own) is (whose != "the new log's")
