@@ -318,7 +318,6 @@ class DataDirectory:
 
     def _replace_catalog(self, topics: list[TopicEntry]) -> None:
         catalog = TopicCatalog(tuple(topics))
-        changed = {each.name for each in {*catalog.topics} ^ {*self.catalog.topics}}
         with disk_errors(self.path, "write the topics of"):
             self._write_aside(TOPICS_NAME, catalog.encode())
         try:
@@ -326,7 +325,8 @@ class DataDirectory:
         except BaseException as error:
             # A name that was changed and not synced may be either one after a power loss, and after
             # a restart it is the new one. Nothing may be acknowledged that holds in one only.
-            self.in_doubt |= changed
+            changed = {*catalog.topics} ^ {*self.catalog.topics}
+            self.in_doubt |= {each.name for each in changed}
             if not isinstance(error, OSError):
                 raise
             raise UnavailableError(

@@ -44,6 +44,10 @@ from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import StoredRecord, Tier
 
 ANSWERS_AHEAD = 2
+IDLE_SECONDS = 30.0
+"""So long after somebody has asked for records more of them are waited for at the end of a topic: a
+consumer that was abandoned does not poll for ever, and one that is asked again goes on at once.
+"""
 _NEW: Final = tuple.__new__
 Start = Literal["earliest", "latest"] | int | Mapping[int, int]
 
@@ -148,6 +152,9 @@ class AsyncConsumer:
     after a `seek`. An answer that was damaged on its way is CorruptionError as well; whoever
     iterates again gets its records from the node once more.
 
+    Nobody has to close one that follows: when it has not been asked for half a minute it waits for
+    no more records, and does again when it is asked.
+
     start: "earliest", "latest", an offset of every partition, or {partition: offset}; since_us: a
     time instead; cursor: the name of a durable position instead. follow: wait for more at the end.
     """
@@ -179,6 +186,9 @@ class AsyncConsumer:
         self._arrived = asyncio.Event()
         self._committed: dict[int, int] = {}
         self._closed = False
+        self._asking = 0
+        """Callers who wait for records now."""
+        self._asked_at = 0.0
 
     # --- where to begin --------------------------------------------------------------------------
 
@@ -237,6 +247,7 @@ class AsyncConsumer:
 
     def _begin(self, lane: PartitionLane) -> None:
         """Fetch, unless that is being done, or there is nothing to fetch or no room."""
+        self._asked_at = asyncio.get_running_loop().time()
         is_at_work = lane.task is not None and not lane.task.done()
         if not (is_at_work or lane.at_end or lane.failed or len(lane.ready) >= ANSWERS_AHEAD):
             lane.task = asyncio.create_task(self._fetch_on(lane))
@@ -244,14 +255,20 @@ class AsyncConsumer:
     # --- reading ahead ---------------------------------------------------------------------------
 
     async def _fetch_on(self, lane: PartitionLane) -> None:
-        """Ends when there is no room: no task waits for a consumer that nobody iterates."""
+        """Ends when there is no room, or nobody has asked for long: no task works, and keeps alive,
+        for a consumer that nobody iterates.
+        """
         try:
-            while not lane.at_end and len(lane.ready) < ANSWERS_AHEAD:
+            while not (lane.at_end or len(lane.ready) >= ANSWERS_AHEAD or self._is_idle()):
                 await self._fetch(lane)
         except ChronikError as error:
             lane.failed = error
         finally:
             self._arrived.set()
+
+    def _is_idle(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return not self._asking and now - self._asked_at > IDLE_SECONDS
 
     async def _fetch(self, lane: PartitionLane) -> None:
         question = Fetch(
@@ -333,7 +350,15 @@ class AsyncConsumer:
                     raise lane.failed
             if all(lane.at_end and not lane.ready for lane in self._lanes.values()):
                 return None
+            await self._arrival()
+
+    async def _arrival(self) -> None:
+        self._asking += 1
+        try:
             await self._arrived.wait()
+        finally:
+            self._asking -= 1
+            self._asked_at = asyncio.get_running_loop().time()
 
     def positions(self) -> dict[int, int]:
         """Of each partition, the offset behind the last record handed out."""
