@@ -168,15 +168,16 @@ class _Job:
         found = survey(self._store)
         services = WalServices.create(self._env)
         try:
-            logs = [
-                self._one(plan, each, found, services, number)
+            taken = [
+                (each, self._one(plan, each, found, services, number))
                 for number, each in enumerate(plan.logs)
             ]
         finally:
             services.close()
-        self._complete(plan)
+        self._complete(plan, [each for each, made in taken if made is not None])
         self._progress("partitions", len(plan.logs), len(plan.logs))
-        return RestoreReport(self._directory.path, url, plan.store_id, tuple(logs))
+        logs = tuple(made for _, made in taken if made is not None)
+        return RestoreReport(self._directory.path, url, plan.store_id, logs)
 
     def _one(
         self,
@@ -185,7 +186,7 @@ class _Job:
         found: Survey,
         services: WalServices,
         number: int,
-    ) -> RestoredLog:
+    ) -> RestoredLog | None:
         self._progress("partitions", number, len(plan.logs))
         paths = self._directory.paths(each.topic, each.partition)
         # Whatever an earlier run left here was made from the same plan: it is made again.
@@ -272,10 +273,10 @@ class _Job:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def _complete(self, plan: RestorePlan) -> None:
-        """The directory becomes one that opens."""
+    def _complete(self, plan: RestorePlan, logs: list[PlannedLog]) -> None:
+        """The directory becomes one that opens, with these logs of the plan."""
         counts: dict[tuple[str, str], int] = {}
-        for each in plan.logs:
+        for each in logs:
             counts[each.topic, each.topic_id] = each.partition + 1
         for (topic, topic_id), partitions in sorted(counts.items()):
             self._directory.put_topic(TopicEntry(topic, topic_id, partitions, "live"))
@@ -288,4 +289,4 @@ class _Job:
         )
         self._directory.write(STORE_NAME, identity.encode())
         remove_plan(self._directory)
-        _log.info("%s: restored %d partitions", self._directory.path, len(plan.logs))
+        _log.info("%s: restored %d partitions", self._directory.path, len(logs))

@@ -19,7 +19,7 @@ from chronik_store.format.manifest_file import Manifest, ManifestObject, Segment
 from chronik_store.lineage import Head, lineage_of, manifest_numbers
 from chronik_store.log_identity import LogPaths
 from chronik_store.objectstore.base import ObjectStore
-from chronik_store.objectstore.layout import manifest_key
+from chronik_store.objectstore.layout import manifest_key, tombstone_key
 from chronik_store.objectstore.object_source import ObjectSource
 from chronik_store.restore.cut_segment import CutSegment, put_cut_segment
 from chronik_store.restore.first_wal import LogWriter
@@ -71,11 +71,16 @@ def restore_log(
     log: PlannedLog,
     paths: LogPaths,
     deleted: frozenset[str],
-) -> RestoredLog:
-    """Take one partition over and write its local files. `paths` are empty. Errors: `restore`."""
+) -> RestoredLog | None:
+    """Take one partition over and write its local files. `paths` are empty. None: its topic was
+    deleted since this was planned. Errors: `restore`.
+    """
     writer = LogWriter(env, config, services, log, paths)
     claim = _claim(store, log, deleted)
     if claim is None:
+        # Asked for behind the manifests, which are deleted after it was put.
+        if store.head(tombstone_key(log.topic, log.topic_id)) is not None:
+            return None
         writer.write_empty()
         return RestoredLog(log.topic, log.partition, log.log_id, None, 0, 0, 0)
     old, old_hash = claim

@@ -9,7 +9,7 @@ import pytest
 
 from chronik_store import LogConfig, LogStore
 from chronik_store.environment import Environment
-from chronik_store.errors import FencedError
+from chronik_store.errors import ChronikError, FencedError
 from chronik_store.format.manifest_file import (
     IntentItem,
     LogBase,
@@ -238,3 +238,28 @@ def test_a_sweep_of_a_cluster_looks_whose_it_is(whose: str) -> None:
         logs = {"the old log's": old.log_id, "the new log's": new.log_id}
         own = {0: OwnLog(logs[whose])} if whose in logs else {}
         assert is_taken_over(store._bucket.store, entry, own) is (whose != "the new log's")
+
+
+def test_a_topic_that_is_deleted_before_it_is_claimed_does_not_come_back_empty() -> None:
+    """Under an id with a tombstone nobody would ever see what it publishes."""
+    disk = SimulatedDisk()
+    filled(disk)
+    with open_store(disk) as old:
+        old.create_topic("other")
+        old.partition("other").append(b"x")
+        old.partition("other").seal()
+        old.run_pipeline_once()
+        disk.hook = fail_next("link", 5, path_end=".cbor")
+        with pytest.raises(ChronikError):
+            restore(URL, "/new", config=CONFIG, env=env_of(disk))
+        disk.hook = None
+        old.delete_topic("t")
+    report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert ["other"] == [each.topic for each in report.logs]
+    with open_store(disk, "/new") as store:
+        assert ["other"] == [topic.name for topic in store.topics()]
+        store.create_topic("t")
+        publish(store, 0)
+    restore(URL, "/again", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/again") as store:
+        assert [b"0"] == [each.value for each in store.partition("t").scan()]
