@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import click
@@ -27,6 +29,7 @@ from chronik_store.errors import (
     BackpressureError,
     ChronikError,
     ConfigError,
+    LogClosedError,
     RecordTooLargeError,
 )
 from chronik_store.model import AppendResult, Record
@@ -149,12 +152,12 @@ def command(
         else:
             say(str(tally))
             say_what_is_left(session, log)
+        if not session.is_remote and session.config().pipeline_enabled:
+            run_pipeline(log)
 
 
 def say_what_is_left(session: Session, log: PartitionLog) -> None:
-    """Closing waits for what the pipeline has under way, which may be a whole segment, or nothing
-    while it looks at other partitions.
-    """
+    """What comes then may take as long as a whole segment does."""
     config, marks = session.config(), log.watermarks
     if not session.has_copies and (status := log.status()).fenced:
         note = next((note for note in status.notes if note.startswith("fenced")), "fenced")
@@ -168,8 +171,25 @@ def say_what_is_left(session: Session, log: PartitionLog) -> None:
     if config.pipeline_enabled and there < marks.sealed:
         say(
             f"offsets {there} to {marks.sealed - 1} are not in the bucket yet, or not in its "
-            "search index: what is under way ends first (Ctrl-C leaves it to the next writer)"
+            "search index: one run of the pipeline comes first (Ctrl-C leaves it to the next "
+            "writer)"
         )
+
+
+def run_pipeline(log: PartitionLog) -> None:
+    """Once over what was written here: runs that are shorter than the pipeline's pause may be all
+    that ever write to a directory, and nothing of it would be sealed by its age, or uploaded.
+
+    On a thread, which Ctrl-C leaves alone: closing ends it where its log can be left.
+    """
+
+    def once() -> None:
+        with suppress(LogClosedError):  # after Ctrl-C: the next writer's
+            log.run_pipeline_once()
+
+    thread = threading.Thread(target=once, name="chronik-produce", daemon=True)
+    thread.start()
+    thread.join()
 
 
 def _append_all(

@@ -371,3 +371,22 @@ def test_describe_counts_segments_that_are_kept_here_as_local_in_both_forms(chro
 
     assert found["local_bytes"] > found["bucket_bytes"] > 100_000
     assert size_text(found["local_bytes"]) in row
+
+
+@pytest.mark.parametrize("due", ["CHRONIK_SEGMENT_BYTES=1000", "CHRONIK_SEGMENT_AGE_SECONDS=0.001"])
+def test_short_runs_of_produce_take_what_is_due_to_the_bucket(chronik, tmp_path, monkeypatch, due):
+    """Nothing else may ever write to the directory; the store's own loop had no time to look."""
+    monkeypatch.setenv(*due.split("="))
+    Path("lines").write_text("a line of some length\n" * 100)
+    chronik("topic", "create", "a", "--partitions", "3")
+
+    for _ in range(2):
+        ran = chronik("produce", "a", "-p", "1", "lines")
+        assert (ran.code, "error" in ran.err) == (0, False), ran.err
+
+    [marks] = (
+        part["watermarks"]
+        for part in chronik("status", "a", "--json").objects
+        if part["partition"] == 1
+    )
+    assert marks["tiered"] == marks["sealed"] == marks["end"] == 200
