@@ -81,6 +81,8 @@ class Hosting:
         """Those of the metadata that all that runs here agrees with."""
         self._seen = -1
         """The fold that everything here agrees with."""
+        self._unnamed: set[replicated.LocalPartition] = set()
+        """Copies that were found here and belong to no topic."""
         self._said: set[str] = set()
         """Faults of the last reconciliation, which are not logged again while they last."""
 
@@ -206,14 +208,27 @@ class Hosting:
     async def _leave(self, state: Metadata, found: replicated.LocalPartition) -> None:
         """Remove a copy that nobody counts on any more."""
         topic = state.topic_of(found.topic_id)
+        lane = (found.topic, found.partition)
+        if topic is None and found.topic != METADATA_TOPIC:
+            self._note_unnamed(found)
         if topic is None or found.topic == METADATA_TOPIC:
             return  # nothing that metadata does not name is ever removed
-        lane = (found.topic, found.partition)
         if lane in self.partitions or self._raft.node_id in topic.places[found.partition].holders:
             return
         await self._note(state.offset)
         await self._run(replicated.remove_partition, self._store, *lane)
         logger.info("%s/%d has moved away from this node", *lane)
+
+    def _note_unnamed(self, found: replicated.LocalPartition) -> None:
+        """A copy that the metadata has forgotten, or, before it has named anything, is to name."""
+        if not self._folded or found in self._unnamed:
+            return
+        self._unnamed.add(found)
+        logger.error(
+            "%s/%d (topic %s) is here, and the cluster's metadata names no such topic: it does not "
+            "run, and its files stay; `chronik -d DIR consume` reads them",
+            *(found.topic, found.partition, found.topic_id),
+        )
 
     async def _hold(
         self, state: Metadata, name: str, partition: int, folds: tuple[int, int]

@@ -55,7 +55,7 @@ def _notes(core: LogCore) -> tuple[str, ...]:
         if core.replica.suspect:
             notes.append(f"{SUSPECT}: this node has no vote here until it has caught up")
         if core.wal.cut:
-            notes.append(f"{CUT}: no voter was sure of its copy; the log {core.wal.cut}")
+            notes.append(f"{CUT}: no voter was sure of its copy; {core.wal.cut}")
     elif core.recovery.verdict == "suspect":
         notes.append(LOST)
     if core.read_only:

@@ -81,7 +81,7 @@ class LeaderRole(Leader, RoleBase):
         if self.group.replica.suspect:
             # By the roll call of all voters this log is the group's (protocol 9).
             cost = self.group.replica.go_on_by_roll_call()
-            logger.error("%s: no voter is sure of its copy; the log %s", self.group, cost)
+            logger.error("%s: no voter is sure of its copy; %s", self.group, cost)
         staged = self.group.replica.propose(self.group.term, [Noop()])
         self.noop_index = staged.index
         self.kick()

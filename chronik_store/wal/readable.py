@@ -116,7 +116,8 @@ class ReadableWal:
         with self.lock:
             last_index, end_offset = self._table.last_index, self._table.end_offset
         remains = self._recovered.remains
-        said = f"goes on at offset {end_offset}: "
+        of = self._identity
+        said = f"{of.topic}/{of.partition} goes on at offset {end_offset}: "
         if remains.committed_index > last_index:
             said += f"acknowledged records behind it, to entry {remains.committed_index}, are lost"
         else:

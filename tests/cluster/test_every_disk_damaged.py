@@ -17,8 +17,9 @@ import pytest
 
 from chronik_server.client import Client, ClientOptions
 from chronik_server.errors import NotLeaderError
+from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.protocol.data import Fetch, Produce
-from chronik_store.errors import OffsetOutOfRangeError
+from chronik_store.errors import OffsetOutOfRangeError, TopicNotFoundError
 from chronik_store.format.record_batch import RecordBatch
 from tests.cluster.messages import (
     CATCH_UP_SECONDS,
@@ -31,6 +32,7 @@ from tests.cluster.messages import (
     line_of,
     produce,
     read_node,
+    settled,
 )
 from tests.cluster.processes import ROOT, eventually
 from tests.cluster.tiering import create, seal_all, wait_until_indexed
@@ -56,18 +58,19 @@ def append_batches(cluster, start, end):
     return found
 
 
-def where(node, number):
-    """(path, content, position) of message `number` in the node's WAL."""
-    for path, content in node.files("wal", "events").items():
-        at = content.find(b'{"message": %d,' % number)
+def where(node, what, topic="events"):
+    """(path, content, position) of a message, by its number, or of a text in the node's WAL."""
+    text = what if isinstance(what, bytes) else b'{"message": %d,' % what
+    for path, content in node.files("wal", topic).items():
+        at = content.find(text)
         if at >= 0:
             return path, content, at
-    raise AssertionError(f"{node} has no message {number} in its WAL")
+    raise AssertionError(f"{node} has no {text} in its WAL")
 
 
-def damage(node, number):
-    """Flip a bit in a message where it stands in the node's WAL."""
-    path, content, at = where(node, number)
+def damage(node, what, topic="events"):
+    """Flip a bit in a message, or a text, where it stands in the node's WAL."""
+    path, content, at = where(node, what, topic)
     with path.open("r+b") as file:
         file.seek(at + 2)
         file.write(bytes([content[at + 2] ^ 0x10]))
@@ -247,3 +250,56 @@ def test_two_damaged_disks_of_three_wait_for_an_operators_word_and_lose_nothing(
     assert_every_node_has(cluster, "events", acknowledged)
     acknowledged.values |= append_batches(cluster, 1000, 1100).values
     assert_every_node_has(cluster, "events", acknowledged)
+
+
+def test_a_topic_that_every_disk_has_forgotten_is_said_to_be_and_keeps_its_records(
+    start_cluster, bucket
+):
+    """The metadata's WAL is damaged on every node where it says that the topic was made."""
+    cluster = start_cluster(bucket, **LARGE)
+    with Client(cluster.servers, options=OPTIONS) as client:
+        settled(client)
+    create(cluster, "events", 1)
+    acknowledged = append_batches(cluster, 0, MESSAGES)
+    cluster.kill_all()
+    for node in cluster.nodes:
+        damage(node, b"events", METADATA_TOPIC)
+    cluster.start()
+    with Client(cluster.servers, options=OPTIONS) as client:
+        with pytest.raises(TopicNotFoundError):
+            client.append("events", [body(900)], partition=0)
+        client.create_topic("other", partitions=1)  # the metadata goes on
+    cut = [
+        event
+        for node in cluster.nodes
+        for level, event in events_in(node)
+        if level == "error" and "goes on at offset" in event
+    ]
+    assert len(cut) == 1
+    assert f"{METADATA_TOPIC}/0 goes on at offset" in cut[0]
+    for node in cluster.nodes:
+        eventually(
+            lambda node=node: any(
+                level == "error" and "events/0 (topic" in event and "names no such topic" in event
+                for level, event in events_in(node)
+            ),
+            CATCH_UP_SECONDS,
+            f"{node} says that it has a copy of what nobody knows",
+        )
+        # A follower may not know that the last one is committed.
+        assert len(read_by_hand(node)) >= MESSAGES - BATCH
+    best = max(cluster.nodes, key=lambda node: len(read_by_hand(node)))
+    lines = read_by_hand(best)
+    arguments = ("-s", cluster.servers, "produce", "events-2", "--records", "-p", "0")
+    code, _, said = by_hand(*arguments, lines=lines)
+    assert code == 0, said
+    kept = {place: v for place, v in acknowledged.values.items() if place[1] < len(lines)}
+    assert len(kept) >= MESSAGES - BATCH
+    assert_every_node_has(cluster, "events-2", Acknowledged(kept))
+
+
+def read_by_hand(node):
+    """The lines of `chronik -d DIRECTORY consume events --json`, beside the running node."""
+    code, out, said = by_hand("-d", node.directory, "consume", "events", "--json")
+    assert code == 0, said
+    return out.splitlines()
