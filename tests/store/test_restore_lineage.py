@@ -21,6 +21,7 @@ from chronik_store.format.store_file import TopicEntry
 from chronik_store.manifest.state import empty_manifest
 from chronik_store.objectstore.layout import manifest_key, parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
+from chronik_store.replicated import sweep_topic
 from chronik_store.restore import restore
 from chronik_store.restore.succession import FIRST_NUMBER, Kept, succeed
 from chronik_store.testing.crash import MortalThreads
@@ -207,19 +208,25 @@ def publish(store: LogStore, *sequences: int) -> None:
         pass
 
 
-def test_a_copy_of_a_directory_does_not_delete_what_the_original_goes_on_with() -> None:
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_copy_of_a_directory_does_not_delete_what_the_original_goes_on_with(knows: bool) -> None:
     disk = SimulatedDisk()
     filled(disk)
     for path in [*disk.paths("/old")]:
         disk.make_directories(path.replace("/old", "/copy", 1).rpartition("/")[0])
-        with_handle = disk.create(path.replace("/old", "/copy", 1))
-        with_handle.write_at(0, [disk.peek(path)])
-        with_handle.close()
-    with open_store(disk) as store:
-        publish(store, 2, 3, 4, 5)
+        file = disk.create(path.replace("/old", "/copy", 1))
+        file.write_at(0, [disk.peek(path)])
+        file.close()
+    with open_store(disk) as store, open_store(disk, "/copy") as copy:
+        publish(store, *range(2, 3 if knows else 6))
+        if knows:  # by a number that might be its own, were it not for what stands there
+            log = copy.partition("t")
+            log.append(b"another history")
+            log.seal()
+            log.run_pipeline_once()
+            assert log.status().fenced
         objects = disk.paths("/bucket")
-        with open_store(disk, "/copy") as copy:
-            copy.delete_topic("t")
+        copy.delete_topic("t")
         assert objects == disk.paths("/bucket")
 
 
@@ -237,7 +244,30 @@ def test_a_sweep_of_a_cluster_looks_whose_it_is(whose: str) -> None:
         entry = TopicEntry("t", old.topic_id, 1, "deleting")
         logs = {"the old log's": old.log_id, "the new log's": new.log_id}
         own = {0: OwnLog(logs[whose])} if whose in logs else {}
-        assert is_taken_over(store._bucket.store, entry, own) is (whose != "the new log's")
+        is_ours = whose == "the new log's"
+        assert is_taken_over(store._bucket.store, entry, own) is not is_ours
+        if own:
+            objects = disk.paths("/bucket/segments")
+            sweep_topic(store, "t", old.topic_id, [own[0].log_id])
+            assert disk.paths("/bucket/segments") == ([] if is_ours else objects)
+
+
+def test_one_partition_that_is_ours_says_so_for_those_that_are_not_here() -> None:
+    """As on a node that has some of them: the claim that it sees is of the log before its own."""
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        store.create_topic("t", partitions=2)
+        for partition in range(2):
+            store.partition("t", partition).append(b"x")
+            store.partition("t", partition).seal()
+        while not store.run_pipeline_once().idle:
+            pass
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/new") as store:
+        new = store.partition("t", 1).status()
+        entry = TopicEntry("t", new.topic_id, 2, "deleting")
+        assert is_taken_over(store._bucket.store, entry, {})
+        assert not is_taken_over(store._bucket.store, entry, {1: OwnLog(new.log_id, 1)})
 
 
 def test_a_topic_that_is_deleted_before_it_is_claimed_does_not_come_back_empty() -> None:

@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 
 from chronik_server.backend import NodeIdentity
-from chronik_server.group_changes import MemberSteps
+from chronik_server.group_changes import GroupChanges, MemberSteps
 from chronik_server.membership import Membership
 from chronik_server.metadata import Metadata
-from chronik_server.metadata_commands import AdmitNode, RemoveNode, RetireNode
+from chronik_server.metadata_commands import (
+    AdmitNode,
+    MakeTopic,
+    PlacePartition,
+    RemoveNode,
+    RetireNode,
+)
 from chronik_server.raft.consensus import PeerStatus
 from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.format.control import Members
@@ -116,3 +122,22 @@ def test_a_learner_votes_once_it_has_what_the_leader_had_a_round_ago() -> None:
     match = 2000
     look()
     assert made == [wish]
+
+
+@pytest.mark.parametrize(("commit", "settled"), [(4, False), (5, True)])
+def test_a_wish_has_come_true_only_once_its_members_are_committed(
+    commit: int, settled: bool
+) -> None:
+    """Who is not wished for any more removes its copy then: not before it is certain."""
+    state = Metadata()
+    topic_id = "a" * 32
+    state.apply(MakeTopic("t", topic_id, ("b" * 32,), 1, (("1",),)), 0)
+    state.apply(PlacePartition(topic_id, 0, ("2",)), 1)
+    replica = SimpleNamespace(members=(5, Members(("2",), ())))
+    consensus = SimpleNamespace(is_ready=True, commit_index=commit)
+    part: Any = SimpleNamespace(core=SimpleNamespace(replica=replica), consensus=consensus)
+    changes = GroupChanges(MemberSteps("2", lambda _peer: True))
+
+    found = asyncio.run(changes.tick(state, {("t", 0): part}))
+
+    assert bool(found) is settled

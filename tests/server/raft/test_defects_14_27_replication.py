@@ -38,8 +38,10 @@ def test_15_an_answer_speaks_of_what_was_compared_only():
 def test_16_a_follower_commits_no_further_than_what_was_compared():
     """Figure 2 step 5: min(leaderCommit, index of last new entry)."""
     with Alone(terms=[1, 1, 1]) as alone:
-        alone.feed("n2", entries_of(2, 2, 1, commit=3))
+        alone.feed("n2", entries_of(2, 0, 0, run_of([1]), commit=3))
+        assert 1 == alone.replica.commit_index
 
+        alone.feed("n2", entries_of(2, 2, 1, commit=3))
         assert 2 == alone.replica.commit_index
 
 

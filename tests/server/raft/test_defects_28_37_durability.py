@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import suppress
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from chronik_server.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshot,
     RequestVote,
     RequestVoteResponse,
     decode,
@@ -19,6 +21,8 @@ from chronik_server.raft.raftos_skeleton import RoleTimer
 from chronik_server.testing.node import role_of
 from chronik_server.testing.virtual_loop import VirtualLoop
 from chronik_server.testing.world import World
+from chronik_store.format.manifest_file import LogBase
+from chronik_store.replica import Snapshot
 from chronik_store.testing.cluster_log import batch, record_entry, run_of, stepped
 from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
@@ -228,3 +232,22 @@ def test_37_a_timer_reset_in_its_own_callback_runs_once_not_twice(loop):
 
 def test_37_a_timer_may_be_stopped_before_it_was_started(loop):
     RoleTimer(1.0, lambda: None).stop()
+
+
+def test_28_a_snapshot_is_acknowledged_when_it_is_durable():
+    """The leader counts this node for everything up to its base from then on."""
+    with Alone(terms=[1]) as alone:
+        base = LogBase(50, 1, 40, 0)
+        manifest = dataclasses.replace(alone.node.core.manifest, next=base)
+        snapshot = Snapshot(base, manifest, 53, (), None, 0)
+        alone.feed("n2", entries_of(2, 1, 1))  # the term is durable before
+        alone.forget()
+        alone.world.network.disk_delays = (1e9,)
+        alone.feed("n2", InstallSnapshot(2, "n2", 7, snapshot))
+        assert [] == alone.sent(AppendEntriesResponse)
+
+        alone.node.committer.flush()
+        alone.run()
+        assert [(True, 50)] == [
+            (m.success, m.match_index) for m in alone.sent(AppendEntriesResponse)
+        ]

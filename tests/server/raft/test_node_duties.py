@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from chronik_server.raft.liveness import NodeLiveness
-from chronik_server.raft.messages import BeatAck
+from chronik_server.raft.messages import Beat, BeatAck
 from chronik_server.raft.node import RaftNode
 
 
@@ -42,6 +42,27 @@ def test_24_what_is_not_led_any_more_is_forgotten_once_every_peer_knows() -> Non
         table._tick()
         assert (("goes", 2),) == told[-1].claims
         table.stop()
+
+    asyncio.run(main())
+
+
+def test_15_a_beat_that_was_overtaken_brings_no_claim_back() -> None:
+    """A group that is not led any more would be waited for as if it were."""
+
+    async def main() -> None:
+        told: list[Any] = []
+        table = NodeLiveness(
+            loop=asyncio.get_running_loop(), boot_id="b" * 32, beat_seconds=1e3,
+            patience_seconds=1.5, send=lambda _peer, beat: told.append(beat),
+            on_up=lambda _peer: None, on_down=lambda _peer: None,
+        )  # fmt: skip
+        late = Beat("c" * 32, 1, 2, 0, (("group", 5),))
+        table.on_beat("2", late)
+        assert ("2", 5) == table.claimant("group")
+        table.on_beat("2", Beat("c" * 32, 2, 3, 2, (("group", 0),)))
+        assert table.claimant("group") is None
+        table.on_beat("2", late)
+        assert table.claimant("group") is None
 
     asyncio.run(main())
 
