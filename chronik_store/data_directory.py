@@ -97,6 +97,8 @@ class DataDirectory:
         self.in_doubt: frozenset[str] = frozenset()
         """Topics whose last change may or may not be on disk, until TOPICS is written again."""
         self.identity: StoreIdentity | None = None
+        self.is_new = False
+        """It was made by this open."""
         self._seen: FileStat | None = None
         self._lock: FileLock | None = None
 
@@ -215,6 +217,7 @@ class DataDirectory:
             owner=owner,
         )
         self.write(STORE_NAME, identity.encode())
+        self.is_new = True
         return identity
 
     def _check(self, identity: StoreIdentity, url: str | None) -> None:

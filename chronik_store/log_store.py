@@ -177,7 +177,7 @@ class LogStore:
             )
             undo.callback(bucket.cache.close)
             if not read_only:
-                bucket.check_identity_if_reachable()
+                bucket.check_identity_if_reachable(directory)
             opened = cls(env, config, directory, bucket, read_only=read_only, owner=directory.owner)
             opened._ticker.start()
             undo.pop_all()

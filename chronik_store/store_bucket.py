@@ -16,7 +16,7 @@ import logging
 import os
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import DIRECTORIES, FORMAT_VERSION
+from chronik_store.data_directory import DIRECTORIES, FORMAT_VERSION, DataDirectory
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
@@ -89,8 +89,16 @@ class StoreBucket:
             )
         return True
 
-    def check_identity_if_reachable(self) -> None:
-        """At open: a foreign prefix is refused; in an outage the pipeline asks again later."""
+    def check_identity_if_reachable(self, directory: DataDirectory) -> None:
+        """At open: a foreign prefix is refused; in an outage the pipeline asks again later.
+
+        That a new directory is bound to a bucket is said: a URL that is mistyped is as good as any.
+        """
+        if directory.is_new and directory.url is not None:
+            logger.info(
+                "%s is a new data directory, of store %s: it belongs to %s for good",
+                directory.path, directory.store_id, self.store.url,
+            )  # fmt: skip
         try:
             self._prepared = self.check_identity() and not self._is_shared
         except UnavailableError as error:
@@ -161,6 +169,8 @@ class StoreBucket:
         )
         if self.store.put_if_absent(STORE_KEY, identity.encode()) is PutOutcome.EXISTS:
             self.check_identity()
+        else:
+            logger.info("store %s is made at %s, which held none", self._store_id, self.store.url)
 
     def close(self) -> None:
         """Release cache and connections."""

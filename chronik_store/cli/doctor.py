@@ -1,8 +1,8 @@
 """`chronik doctor`: can a log live here?
 
 Place: a verb. Promise: it tries things instead of reading settings: it syncs a file on the disk,
-and on throw-away keys it proves that the bucket creates only what is absent. Exit 1 when
-something speaks against using the place, 3 when the bucket does not answer.
+and on throw-away keys it proves that the bucket creates only what is absent; it says whose store is
+there. Exit 1 when something speaks against using the place, 3 when the bucket does not answer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import click
 
 from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
-from chronik_store.cli.rendering import duration_text, size_text
+from chronik_store.cli.rendering import duration_text, size_text, time_text
 from chronik_store.cli.session import Session
 from chronik_store.data_directory import STORE_NAME
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, UnavailableError
-from chronik_store.format.store_file import decode_store_identity
+from chronik_store.format.store_file import StoreIdentity, decode_store_identity
+from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
+from chronik_store.objectstore.layout import STORE_KEY
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.objectstore.probe import prove_create_only
 
@@ -42,11 +44,14 @@ def command(session: Session, url: str | None) -> int:
     report: dict[str, Any] = {"versions": _versions()}
     if not session.in_bucket:
         report["disk"] = _disk(session.directory)
+    is_asked_about = url is not None
     url = url or session.config().object_store or _bucket_of(session)
     problems: tuple[str, ...] = ()
     if url is not None:
-        report["bucket"] = _bucket(session, url)
-        problems = report["bucket"]["problems"]
+        bucket = report["bucket"] = _bucket(session, url)
+        if bucket["store_is_own"] is False and not is_asked_about:
+            bucket["problems"] += ("this bucket belongs to another store than the directory",)
+        problems = bucket["problems"]
     if session.as_json:
         session.output.json(report)
     else:
@@ -60,6 +65,14 @@ def _bucket_of(session: Session) -> str | None:
     """The bucket of the data directory, None if that is its own directory or there is none yet."""
     if session.in_bucket:
         return session.directory
+    identity = _identity(session)
+    return None if identity is None else identity.url
+
+
+def _identity(session: Session) -> StoreIdentity | None:
+    """Of the data directory, if there is one yet."""
+    if session.in_bucket:
+        return None
     path = Path(session.directory) / STORE_NAME
     try:
         data = path.read_bytes()
@@ -67,7 +80,7 @@ def _bucket_of(session: Session) -> str | None:
         return None
     except OSError as error:
         raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
-    return decode_store_identity(data, path=str(path)).url
+    return decode_store_identity(data, path=str(path))
 
 
 def _versions() -> dict[str, str | None]:
@@ -108,10 +121,11 @@ def _sync_seconds(descriptor: int, at: int) -> float:
 
 
 def _bucket(session: Session, url: str) -> dict[str, Any]:
-    env = Environment()
+    env, own = Environment(), _identity(session)
     store = open_object_store(url, env=env, s3=session.config().s3, must_exist=True)
     try:
         report = prove_create_only(store, threads=env.threads, clock=env.clock, entropy=env.entropy)
+        there = None if report.unanswered else _store_in(store)
     finally:
         store.close()
     return {
@@ -122,7 +136,28 @@ def _bucket(session: Session, url: str) -> dict[str, Any]:
         "rights": report.rights,
         "latency_seconds": report.latency_seconds,
         "clock_offset_seconds": report.clock_offset_seconds,
+        "store_id": None if there is None else there.store_id,
+        "store_created_us": None if there is None else there.created_us,
+        "store_is_own": None if own is None or there is None else own.store_id == there.store_id,
     }
+
+
+def _store_in(store: ObjectStore) -> StoreIdentity | None:
+    """Whose bucket it is; None: nobody's yet."""
+    try:
+        data = store.get(STORE_KEY)
+    except ObjectNotFoundError:
+        return None
+    return decode_store_identity(data, path=f"{store.url}/{STORE_KEY}")
+
+
+def _whose(session: Session, bucket: dict[str, Any]) -> str:
+    if bucket["store_id"] is None:
+        return "no store is there yet: the first upload makes one. Is the URL right?"
+    found = f"store {bucket['store_id'][:8]}, made {time_text(bucket['store_created_us'])}"
+    if bucket["store_is_own"] is None:
+        return found
+    return f"{found}: {'' if bucket['store_is_own'] else 'not '}that of {session.directory}"
 
 
 def _show(session: Session, report: dict[str, Any]) -> None:
@@ -150,5 +185,7 @@ def _show(session: Session, report: dict[str, Any]) -> None:
     offset = bucket["clock_offset_seconds"]
     if offset is not None:
         output.line(f"  its clock is {offset:+.1f} s from ours")
+    if not bucket["unanswered"]:
+        output.line(f"  {_whose(session, bucket)}")
     for problem in bucket["problems"]:
         output.line("  " + output.styled(f"! {problem}", "31"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from chronik_store.bucket_log import open_bucket
-from chronik_store.cli.terminal import Output
+from chronik_store.cli.terminal import Output, say
 from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
@@ -92,12 +92,19 @@ class Session:
         """The store, for writing; DirectoryLockedError when another writer has it.
 
         make: a directory that is not there yet is made; else ConfigError: its name is mistyped.
+        That one is made for a bucket is said, since that is for good and its URL may be mistyped.
         """
-        directory = self.own_directory()
+        directory, config = self.own_directory(), self.config(**changes)
         if not make:
             self.must_be_there(directory)
         self._must_be_ours(directory)
-        with LogStore.open(self.directory, config=self.config(**changes)) as store:
+        is_new = not self.is_there(directory)
+        with LogStore.open(self.directory, config=config) as store:
+            if is_new and config.object_store is not None:
+                say(
+                    f"chronik: {directory} is a new data directory, and belongs to "
+                    f"{config.object_store} for good; `chronik doctor` shows what is there"
+                )
             yield store
 
     @staticmethod
@@ -123,16 +130,20 @@ class Session:
     @staticmethod
     def must_be_there(directory: str) -> None:
         """ConfigError when it is no data directory: its name is mistyped, and it is not made."""
-        try:
-            is_there = any((Path(directory) / name).exists() for name in (STORE_NAME, TOPICS_NAME))
-        except OSError as error:
-            raise UnavailableError(f"cannot look into {directory}: {error.strerror}") from error
-        if not is_there:
+        if not Session.is_there(directory):
             what = "is no data directory" if Path(directory).is_dir() else "is not there"
             raise ConfigError(
                 f"no data directory: {directory!r} {what}; give one with -d or CHRONIK_DATA_DIR, "
                 "or make one with `chronik topic create NAME`"
             )
+
+    @staticmethod
+    def is_there(directory: str) -> bool:
+        """It is a data directory. UnavailableError when nobody can look."""
+        try:
+            return any((Path(directory) / name).exists() for name in (STORE_NAME, TOPICS_NAME))
+        except OSError as error:
+            raise UnavailableError(f"cannot look into {directory}: {error.strerror}") from error
 
     def _bucket_partitions(self, topic: str | None = None) -> dict[str, list[int]]:
         """Of the bucket that was named: its topics, or this one, and which partitions of each have

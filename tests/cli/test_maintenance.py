@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chronik_store import PartitionLog
+from chronik_store import LogStore, PartitionLog
 from chronik_store.cli import doctor, rebuilding
 from chronik_store.clock import SystemClock
 from chronik_store.model import PipelineReport
@@ -190,6 +190,33 @@ def test_the_doctor_tries_the_bucket_of_the_directory(chronik, tmp_path):
     chronik("--object-store", url, "topic", "create", "events")
 
     assert url == chronik("doctor", "--json").objects[0]["bucket"]["url"]
+
+
+def test_a_bucket_that_is_bound_for_good_is_said_when_it_is_and_the_doctor_says_whose_it_is(
+    chronik, tmp_path
+):
+    """A mistyped URL that is legal gives a new store at a new place; nobody noticed."""
+    url = f"file://{tmp_path}/bucket"
+    made = chronik("--object-store", url, "topic", "create", "events")
+    assert f"data is a new data directory, and belongs to {url} for good" in made.err
+    assert "for good" not in chronik("topic", "create", "others").err
+    assert "for good" not in chronik("-d", "plain", "topic", "create", "events").err
+
+    bucket = chronik("doctor", "--json").objects[0]["bucket"]
+    assert (None, None) == (bucket["store_id"], bucket["store_is_own"])
+    assert "no store is there yet" in chronik("doctor").out
+
+    with LogStore.open("data") as store:
+        store.partition("events").append(b"x")
+        store.partition("events").seal()
+        assert not store.run_pipeline_once().errors
+        own = store.status().store_id
+    bucket = chronik("doctor", "--json").objects[0]["bucket"]
+    assert (own, True) == (bucket["store_id"], bucket["store_is_own"])
+    assert f"store {own[:8]}, made 20" in chronik("doctor").out
+    asked_about = chronik("-d", "plain", "doctor", url)
+    assert (0, True) == (asked_about.code, "not that of plain" in asked_about.out)
+    assert 1 == chronik("-d", "plain", "--object-store", url, "doctor").code
 
 
 def test_the_doctor_does_not_call_a_bucket_unsafe_that_does_not_answer(chronik, monkeypatch):

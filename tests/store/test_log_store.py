@@ -394,3 +394,25 @@ def test_an_open_that_fails_closes_its_bucket(tmp_path, monkeypatch, fails):
         monkeypatch.undo()
         open_store(tmp_path / "one", object_store=url).close()
     assert {id(each) for each in opened} == {id(each) for each in closed}
+
+
+def test_that_a_new_directory_is_bound_to_a_bucket_is_logged_and_so_is_the_new_store(
+    tmp_path, caplog
+):
+    """A URL that is mistyped is as good as any other, and cannot be changed later."""
+    caplog.set_level("INFO", "chronik_store.bucket")
+    url = f"file://{tmp_path}/bucket"
+    config = chronik.LogConfig(pipeline_enabled=False, object_store=url)
+    for runs in range(2):
+        with chronik.LogStore.open(tmp_path / "d", config=config) as store:
+            store.create_topic("t", exist_ok=True)
+            store.partition("t").append(b"x")
+            store.partition("t").seal()
+            assert not store.run_pipeline_once().errors
+            known = store.status().store_id
+        said = [each for each in caplog.messages if url in each]
+        assert 2 == len(said), runs
+    assert f"of store {known}: it belongs to {url} for good" in said[0]
+    assert f"store {known} is made at {url}, which held none" == said[1]
+    chronik.LogStore.open(tmp_path / "plain", config=chronik.LogConfig()).close()
+    assert not [each for each in caplog.messages if "for good" in each][1:]
