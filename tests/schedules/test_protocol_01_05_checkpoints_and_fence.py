@@ -10,6 +10,7 @@ import pytest
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
+    FencedError,
     LogPoisonedError,
     ProducerSequenceError,
     UnavailableError,
@@ -341,6 +342,21 @@ def test_5_s3_a_restore_claims_first_and_the_old_owner_stops(life: Life) -> None
     assert objects == {info.key for info in life.bucket.list("segments/")}
     assert files <= set(life.disk.paths("/data/wal"))
     life.append()  # on_fenced is "append"
+    life.ledger.check(life.log)
+
+
+def test_5_s3_an_owner_that_shall_stop_takes_no_records_for_itself_alone(life: Life) -> None:
+    life.store.close()
+    life.config = CONFIG.replace(on_fenced="stop")
+    life.open()
+    tiered(life)
+    restore(URL, "/new", config=CONFIG, env=Environment(fs=life.disk, threads=MortalThreads()))
+    life.append()  # nobody has told it yet
+    life.log.seal()
+    assert life.log.run_pipeline_once().errors
+    with pytest.raises(FencedError) as caught:
+        life.log.append(b"whose is it?")
+    assert "not_durable" == caught.value.durability
     life.ledger.check(life.log)
 
 

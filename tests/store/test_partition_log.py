@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import chronik_store as chronik
+from chronik_store.wal.wal import Wal
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -389,3 +390,40 @@ def test_a_reader_beside_the_writer_follows_it(tmp_path):
             assert b"z" == reader.read(4, wait_seconds=10).records[0].value
             with pytest.raises(chronik.ReadOnlyError):
                 reader.append(b"x")
+
+
+def test_records_that_are_older_than_those_before_them_take_no_time_back(log):
+    """Protocol 17: the index of times only rises, whatever the records say."""
+    now_us = log._core.env.clock.time_us()
+    for age_seconds in (10, 5, 3600, 1):
+        log.append(chronik.Record(b"x", timestamp_us=now_us - age_seconds * 1_000_000))
+    wal = log._core.wal
+    entries = wal.read(1, wal.last_index, 1 << 20)
+    times = [entry.header.timestamp_us for entry in entries]
+    assert times == sorted(times)
+    found = [log.offset_for_timestamp(now_us - age * 1_000_000) for age in (3600, 10, 7, 5, 2, 1)]
+    assert [0, 0, 1, 1, 3, 3] == found
+
+
+def test_threads_that_append_first_share_one_beginning(tmp_path, monkeypatch):
+    """The new file of an open is made by the first append, whoever comes meanwhile waits."""
+    start, begun, go_on = Wal.start, threading.Event(), threading.Event()
+
+    def slow(wal, checkpoint):
+        begun.set()
+        assert go_on.wait(20)
+        start(wal, checkpoint)
+
+    with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as log:
+        log.append(b"before")
+    with chronik.PartitionLog.open(tmp_path / "d", topic="t", config=CONFIG) as log:
+        assert not log._core.started
+        monkeypatch.setattr(Wal, "start", slow)
+        threads = [threading.Thread(target=log.append, args=(b"x",)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        assert begun.wait(20)
+        go_on.set()
+        for thread in threads:
+            thread.join(20)
+        assert [b"before", b"x", b"x", b"x"] == [record.value for record in log.scan()]

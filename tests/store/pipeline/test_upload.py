@@ -252,6 +252,22 @@ def test_a_full_disk_is_emptied_by_the_upload_and_does_not_stop_it(kit: Any) -> 
     assert roomy.object_keys("segments/") == world.object_keys("segments/")
 
 
+def test_no_segment_file_takes_the_room_that_is_kept_for_the_log(kit: Any) -> None:
+    """The disk would take it; the WAL's next write might be the one that finds it full."""
+    made = []
+
+    def note(_number: int, operation: str, path: str) -> None:
+        if operation == "create" and "/segments/" in path:
+            made.append(path)
+
+    world, process = ready(kit, disk_reserve_bytes=10_000)
+    world.disk.capacity_bytes = 11_000
+    world.disk.hook = note
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5)]
+    assert made == []
+
+
 def test_a_full_disk_puts_nothing_for_a_leader_that_was_deposed(kit: Any) -> None:
     world, process = ready(kit)
     world.disk.capacity_bytes = 1000
