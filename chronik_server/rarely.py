@@ -1,8 +1,9 @@
 """What is to be logged of a fault that lasts: something at once, and not much.
 
 Place: beside whatever tries again for ever: links between nodes, listeners, duties. Promise: what
-was not said lately is said at once; the same is not said again within SAY_AGAIN_SECONDS.
-Invariant: what is remembered is bounded, so that nobody outside can fill the memory either.
+was not said lately is said at once; the same is not said again within SAY_AGAIN_SECONDS, nor more
+than KINDS_MAX different ones. Invariant: what is remembered is bounded; nobody outside fills log or
+memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class Rarely:
         if said is not None and not (lasts and now >= said + SAY_AGAIN_SECONDS):
             return False
         if len(self._said) >= KINDS_MAX:
-            del self._said[min(self._said, key=self._said.__getitem__)]
+            late = now - SAY_AGAIN_SECONDS
+            self._said = {each: when for each, when in self._said.items() if when > late}
+            if len(self._said) >= KINDS_MAX:
+                return False
         self._said[kind] = now
         return True
 
