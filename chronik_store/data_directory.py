@@ -86,6 +86,19 @@ def disk_errors(path: str, doing: str) -> Iterator[None]:
         raise disk_error(path, doing, error) from error
 
 
+@contextmanager
+def mended_by_hand() -> Iterator[None]:
+    """Within this, a damaged file is one that `repair` can do nothing about: what can is said."""
+    try:
+        yield
+    except CorruptionError as error:
+        raise CorruptionError(
+            f"{error.args[0]}: put the file back from a copy of the directory, or make a new one "
+            "of the bucket (chronik restore)",
+            path=error.path,
+        ) from error
+
+
 class DataDirectory:
     """An opened data directory. Not thread-safe: `LogStore` serialises changes."""
 
@@ -149,7 +162,7 @@ class DataDirectory:
         if fs.exists(path) and not fs.stat(path).is_directory:
             raise ConfigError(f"{path} is a file; a data directory is needed")
         if self.read_only:
-            if not fs.exists(f"{path}/{STORE_NAME}"):
+            if not any(fs.exists(f"{path}/{name}") for name in (STORE_NAME, TOPICS_NAME)):
                 raise ConfigError(
                     f"{path} is not a Chronik data directory (it has no {STORE_NAME} file); "
                     "open it without read_only to create one"
@@ -193,11 +206,13 @@ class DataDirectory:
                 )
             self.identity = self._create(url, owner, store_id)
         else:
-            self.identity = decode_store_identity(data, path=f"{self.path}/{STORE_NAME}")
+            with mended_by_hand():
+                self.identity = decode_store_identity(data, path=f"{self.path}/{STORE_NAME}")
             self._check(self.identity, url)
         topics = self.read(TOPICS_NAME)
         if topics is not None:
-            self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
+            with mended_by_hand():
+                self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
         elif next(self.env.fs.walk(f"{self.path}/wal"), None) is not None:
             # An empty list here would let a new topic take the place of what is there.
             raise CorruptionError(

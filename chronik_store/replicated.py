@@ -17,6 +17,7 @@ from chronik_store.data_directory import (
     absolute_path,
     disk_error,
     disk_errors,
+    mended_by_hand,
     remove_tree,
 )
 from chronik_store.environment import Environment
@@ -88,7 +89,8 @@ def owner_of(path: str | os.PathLike[str], env: Environment) -> str | None:
             data = file.read_at(0, file.size())
         finally:
             file.close()
-    return decode_store_identity(data, path=name).owner
+    with mended_by_hand():
+        return decode_store_identity(data, path=name).owner
 
 
 def doubt(

@@ -122,7 +122,7 @@ def command(
     cursor_name: str | None,
     linearizable: bool,
     pattern: str,
-) -> None:
+) -> int:
     """Print the records of TOPIC, oldest first."""
     if linearizable:
         session.confirm_reads()
@@ -150,6 +150,7 @@ def command(
         except KeyboardInterrupt:
             delivery.settle()
             raise exits.Interrupted(delivery.report_interrupted()) from None
+        return exits.DONE if delivery.count == count else session.outcome(lanes)
 
 
 def _printer(session: Session, topic: str, pattern: str) -> Callable[[Numbered], None]:

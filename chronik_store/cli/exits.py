@@ -94,7 +94,8 @@ def line_of(error: ChronikError) -> str:
         )
     for kind, advice in ADVICE:
         if isinstance(error, kind):
-            parts.append(advice)
+            if "chronik re" not in said:  # it has said already what repair or restore can do
+                parts.append(advice)
             break
     return "; ".join(parts)
 

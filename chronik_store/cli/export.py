@@ -59,7 +59,7 @@ def command(
     place: str | None,
     since: str | None,
     until: str | None,
-) -> None:
+) -> int:
     """Write the records of TOPIC to a file."""
     kind = Path(target).suffix
     if kind not in {".jsonl", ".parquet"}:
@@ -73,7 +73,7 @@ def command(
             for number, log in lanes
         }
         total = sum(max(0, stop - start) for start, stop in ranges.values())
-        temporary = target + ".unfinished"
+        temporary = f"{target}.{os.getpid()}.unfinished"  # another run may have the same target
         try:
             with progress("export", total, unit="records") as bar:
                 rows = _rows(lanes, ranges, bar)
@@ -84,10 +84,12 @@ def command(
             raise full(f"cannot write {target}: {error.strerror}") from error
         finally:
             Path(temporary).unlink(missing_ok=True)
+        outcome = session.outcome(lanes)
     if session.as_json:
         session.output.json({"topic": topic, "records": count, "file": target})
     else:
         say(f"{count_text(count, 'record')} in {target}")
+    return outcome
 
 
 def _stop(log: Any, until_us: int | None) -> int:

@@ -23,7 +23,8 @@ _ACTIONS = {
     "none": "nothing to do",
     "set_aside": "the damage lies in files that the bucket covers: set aside, nothing is lost",
     "go_on": "goes on behind the last good entry; what stood behind it is given up",
-    "restore": "the bucket has more than the disk: `chronik restore` into a new directory",
+    "restore": "its WAL files are gone, or the bucket has more than they: `chronik restore` into a "
+    "new directory",
 }
 
 
@@ -48,7 +49,10 @@ def command(session: Session, apply: bool) -> int:
     elif apply:
         say(f"{len(damaged) - len(left)} repaired, {len(left)} left")
     else:
-        say(f"{len(damaged)} damaged, nothing changed; `chronik repair --apply` does the above")
+        able = sum(each.action != "restore" for each in damaged)
+        what = "the above" if able == len(damaged) else f"the above for {able}"
+        way = f"`chronik repair --apply` does {what}" if able else "repair can do nothing about it"
+        say(f"{len(damaged)} damaged, nothing changed; {way}")
     return exits.NOTHING if left else exits.DONE
 
 

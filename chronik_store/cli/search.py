@@ -121,8 +121,9 @@ def command(
             _Printer(session, topic, query, pattern, dict(lanes)).show(hits, context)
         session.output.flush()
         whole = _remarks([result for _, _, result in results], total, len(lanes))
-    if total:
-        return exits.DONE
+        outcome = session.outcome(lanes)
+    if total or outcome != exits.DONE:
+        return outcome
     return exits.NOTHING if whole else exits.UNAVAILABLE  # what was not searched is not absent
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from chronik_store.bucket_log import open_bucket
+from chronik_store.cli import exits
 from chronik_store.cli.terminal import Output, say
 from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
@@ -196,6 +197,14 @@ class Session:
             else:
                 store = stack.enter_context(self.reading_store())
                 yield lanes_of(store, topic, partition)
+
+    def outcome(self, lanes: Lanes) -> int:
+        """The exit code of a verb that has shown what these have, up to their ends: of a log whose
+        WAL is suspect that is what is good of it, and acknowledged records may be missing.
+        """
+        if not self.is_remote and any(log.recovery.verdict == "suspect" for _, log in lanes):
+            return exits.CORRUPTION
+        return exits.DONE
 
     def _bucket_lanes(
         self, stack: ExitStack, topic: str, numbers: list[int], partition: int | None

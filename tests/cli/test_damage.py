@@ -1,0 +1,96 @@
+"""Directories that are damaged: what each verb shows, its exit code, and the way that it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chronik_store import PartitionLog
+
+
+@pytest.fixture
+def suspect():
+    """A topic `events`: five batches of ten records, the third of them damaged."""
+    with PartitionLog.open("data", topic="events") as log:
+        for batch in range(5):
+            log.append([b"record %d" % (10 * batch + number) for number in range(10)])
+    [wal] = Path("data/wal/events/0").glob("*.log")
+    data = bytearray(wal.read_bytes())
+    data[data.index(b"record 25")] ^= 0xFF
+    wal.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "consume events",
+        "search events record -c",
+        "search events nosuch",
+        "export events --to events.jsonl",
+    ],
+)
+def test_what_is_good_of_a_suspect_log_is_shown_and_not_taken_for_all(chronik, suspect, verb):
+    """It ended with 0, as if nothing more had been there."""
+    ran = chronik(*verb.split())
+
+    assert ran.code == 4, ran.err
+    if verb.startswith("consume"):
+        assert 0 < len(ran.lines) < 25
+    assert "may have lost acknowledged entries" in ran.err
+
+
+def test_who_asked_for_less_than_what_is_good_has_it(chronik, suspect):
+    assert chronik("consume", "events", "-n", "5").code == 0
+
+
+@pytest.mark.parametrize("verb", ["status", "verify", "repair", "produce events /dev/null"])
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("STORE", "gone", "has topics but no STORE file: restore it from a copy"),
+        ("STORE", "damaged", "put the file back from a copy of the directory"),
+        ("TOPICS", "gone", "has WAL files but no TOPICS file: restore that file from a copy"),
+        ("TOPICS", "damaged", "put the file back from a copy of the directory"),
+    ],
+)
+def test_a_file_that_repair_cannot_mend_is_said_with_what_can(
+    chronik, events, verb, name, damage, said
+):
+    path = Path("data", name)
+    if damage == "gone":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+    ran = chronik(*verb.split())
+
+    assert (ran.code, said in ran.err) == (4, True), ran.err
+    assert "chronik restore" in ran.err
+    for wrong in ("read_only", "chronik repair", "chronik verify"):
+        assert wrong not in ran.err
+
+
+def test_repair_promises_nothing_for_a_partition_whose_files_are_gone(chronik, events):
+    for path in Path("data/wal/events/0").iterdir():
+        path.unlink()
+    ran = chronik("repair")
+
+    assert (ran.code, "its WAL files are gone" in ran.out) == (1, True), ran.out
+    assert "1 damaged, nothing changed; repair can do nothing about it" in ran.err
+    assert "0 repaired, 1 left" in chronik("repair", "--apply").err
+
+
+def test_an_export_leaves_the_unfinished_file_of_another_run_alone(chronik, events):
+    """They wrote into one, and what the first one published held both."""
+    of_another = Path(f"events.jsonl.{os.getpid() + 1}.unfinished")
+    for path in (of_another, Path("events.jsonl.unfinished")):
+        path.write_text("of another run")
+    assert chronik("export", "events", "--to", "events.jsonl").code == 0
+
+    assert len(Path("events.jsonl").read_text().splitlines()) == 100
+    assert sorted(path.name for path in Path().glob("*.unfinished")) == [
+        of_another.name, "events.jsonl.unfinished",
+    ]  # fmt: skip
