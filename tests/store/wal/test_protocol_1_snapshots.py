@@ -205,3 +205,29 @@ def test_the_commit_index_is_known_from_a_checkpoint_alone(
     owner.wal.rotate()
 
     assert open_wal(disk.crash("lost"), start=False).wal.recovery_commit_index == 2
+
+
+def test_a_reader_beside_it_goes_on_behind_the_snapshot(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk, commits=False)
+    for _ in range(6):
+        owner.append(b"other history")
+    owner.wal.commit_mark = 2
+    reader = open_wal(disk.another_process(), start=False, read_only=True)
+
+    assert owner.wal.install_snapshot(snapshot(owner, 500, 6, 900))
+    owner.wal.commit_mark = 500
+    owner.append(values=[b"a", b"b"])
+    owner.append(values=[b"c"])
+    reader.wal.refresh()
+
+    assert (501, 502, 903) == (
+        reader.wal.first_index, reader.wal.last_index, reader.wal.end_offset
+    )  # fmt: skip
+    assert reader.live() == owner.live()
+    assert 500 <= reader.wal.recovery_commit_index <= 502
+    owner.wal.remove_files(owner.wal.files()[-1].seq - 1)
+    owner.append(values=[b"d"])
+    reader.wal.refresh()
+    assert reader.live() == owner.live()
