@@ -67,7 +67,7 @@ def test_a_second_laptop_does_not_write_into_the_firsts_bucket(chronik) -> None:
     assert before == sorted(path.name for path in Path("bucket").rglob("*"))
     ran = chronik("-d", "third", "--object-store", bucket(), "produce", "orders", "/dev/null")
     assert 3 == ran.code
-    assert "to take a bucket over: `chronik restore`" in ran.err
+    assert "take it over with `chronik restore`" in ran.err
 
 
 def test_a_directory_of_a_newer_version_is_refused_and_left_alone(chronik) -> None:
