@@ -27,7 +27,9 @@ class ClientOptions:
     tls: TlsOptions | None = None
     connect_seconds: float = 5.0
     request_seconds: float = 30.0
-    """Without an answer for so long the connection counts as lost."""
+    """Without an answer for so long the connection counts as lost; what may take longer has its own
+    time besides, while pings are answered.
+    """
     retry_seconds: float = 30.0
     backoff_seconds: float = 0.02
     """The first pause; it doubles, with jitter, up to `backoff_seconds_max`."""
