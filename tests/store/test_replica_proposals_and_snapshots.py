@@ -218,6 +218,19 @@ def test_a_snapshot_that_is_older_than_what_is_left_here_changes_nothing(disk):
     assert (51, 50, 50) == (replica.first_index, replica.last_index, replica.commit_index)
 
 
+def test_entries_from_below_the_snapshot_are_here_already(disk):
+    """A late message: all of that is committed, hence equal."""
+    core, replica, committer = stepped(disk)
+    replica.install_snapshot(snapshot_at(core, 50, 3, 40))
+    committer.flush()
+
+    known = replica.append_entries(10, 1, run_of([1, 2], first=11, offset=8))
+    beyond = replica.append_entries(49, 3, run_of([3, 3], first=50, offset=39))
+
+    assert [(12, None), (51, None)] == [known[1:], beyond[1:]]
+    assert (51, 51, 41) == (replica.first_index, replica.last_index, core.end_offset)
+
+
 def test_what_was_written_before_a_snapshot_is_not_marked_committed_by_it(disk):
     """Its own file is not there yet, and what the log has at these indexes never was committed."""
     core, replica, committer = stepped(disk)

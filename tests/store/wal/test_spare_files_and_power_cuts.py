@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -78,3 +79,32 @@ def test_what_was_acknowledged_is_there_and_no_cut_is_taken_for_damage(
         disk = disk.crash(rng.choice(["lost", "kept", "torn", "any"]))
     assert acked.items() <= open_wal(disk).live().items()
     assert reserved, "no large group met a spare file: nothing was tried"
+
+
+def test_the_filler_stays_behind_a_group_that_is_being_written(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """The group has outrun the zeros: what it has written must not become zeros again."""
+    owner = open_wal(disk, settings=SETTINGS)
+    owner.services.filler.close()
+    owner.append(b"first")
+    writing, go_on = threading.Event(), threading.Event()
+
+    def hold_the_group(_number: int, operation: str, _path: str) -> None:
+        if operation == "sync_data" and not writing.is_set():
+            writing.set()
+            assert go_on.wait(20)
+
+    disk.hook = hold_the_group
+    large = threading.Thread(target=lambda: owner.append(b"z" * 20_000), daemon=True)
+    large.start()
+    assert writing.wait(5)
+    for _ in range(3):
+        owner.wal._active.fill()
+    go_on.set()
+    large.join(10)
+    assert not large.is_alive()
+    owner.append(b"behind it")
+
+    again = open_wal(disk.crash("lost"))
+    assert again.live() == {1: b"first", 2: b"z" * 20_000, 3: b"behind it"}
