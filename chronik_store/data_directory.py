@@ -40,6 +40,8 @@ from chronik_store.log_identity import LOCAL_OWNER, LogPaths
 
 FORMAT_VERSION = 1
 LOCK_NAME, STORE_NAME, TOPICS_NAME = "LOCK", "STORE", "TOPICS"
+RESTORE_NAME = "RESTORE"
+"""What a restore is about to do; gone when it has done it. It writes STORE last."""
 DIRECTORIES = ("wal", "segments", "cache", "scratch", "quarantine")
 
 
@@ -198,6 +200,11 @@ class DataDirectory:
     def _load(self, url: str | None, owner: str, store_id: str | None) -> None:
         data = self.read(STORE_NAME)
         if data is None:
+            if self.env.fs.exists(f"{self.path}/{RESTORE_NAME}"):
+                raise CorruptionError(
+                    f"a restore into {self.path} was cut off: run the same `chronik restore` again",
+                    path=self.path,
+                )
             if self.env.fs.exists(f"{self.path}/{TOPICS_NAME}"):
                 raise CorruptionError(
                     f"{self.path} has topics but no {STORE_NAME} file: restore it from a copy or "

@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from chronik_store.data_directory import DataDirectory, disk_error
+from chronik_store.data_directory import RESTORE_NAME, DataDirectory, disk_error
 from chronik_store.errors import CorruptionError
-
-PLAN_NAME = "RESTORE"
 
 
 class PlannedLog(NamedTuple):
@@ -42,7 +40,7 @@ class RestorePlan(NamedTuple):
 
 def load_plan(directory: DataDirectory) -> RestorePlan | None:
     """The plan of an earlier, unfinished restore into this directory."""
-    path = f"{directory.path}/{PLAN_NAME}"
+    path = f"{directory.path}/{RESTORE_NAME}"
     try:
         file = directory.env.fs.open(path)
     except FileNotFoundError:
@@ -65,12 +63,12 @@ def load_plan(directory: DataDirectory) -> RestorePlan | None:
 
 def save_plan(directory: DataDirectory, plan: RestorePlan) -> None:
     """Write the plan; durable when it returns."""
-    directory.write(PLAN_NAME, json.dumps(plan._asdict()).encode())
+    directory.write(RESTORE_NAME, json.dumps(plan._asdict()).encode())
 
 
 def remove_plan(directory: DataDirectory) -> None:
     """The directory is complete."""
     fs = directory.env.fs
-    if fs.exists(f"{directory.path}/{PLAN_NAME}"):
-        fs.remove(f"{directory.path}/{PLAN_NAME}")
+    if fs.exists(f"{directory.path}/{RESTORE_NAME}"):
+        fs.remove(f"{directory.path}/{RESTORE_NAME}")
         fs.sync_directory(directory.path)

@@ -94,3 +94,22 @@ def test_an_export_leaves_the_unfinished_file_of_another_run_alone(chronik, even
     assert sorted(path.name for path in Path().glob("*.unfinished")) == [
         of_another.name, "events.jsonl.unfinished",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["status", "produce events /dev/null", "topic create x"])
+@pytest.mark.parametrize("files", [["RESTORE"], ["RESTORE", "TOPICS"]])
+def test_a_restore_that_was_cut_off_is_taken_up_again_and_nothing_else_is_made_of_it(
+    chronik, events, verb, files
+):
+    """Without a list of topics a new store was made there, and the restore refused from then on."""
+    Path("half").mkdir()
+    for name in files:
+        source = Path("data", name)
+        Path("half", name).write_bytes(source.read_bytes() if source.exists() else b"{}")
+    ran = chronik("-d", "half", *verb.split())
+
+    if verb == "status" and "TOPICS" not in files:
+        assert (ran.code, "is no data directory" in ran.err) == (2, True), ran.err
+    else:
+        assert (ran.code, "run the same `chronik restore` again" in ran.err) == (4, True), ran.err
+    assert not Path("half/STORE").exists()
