@@ -172,6 +172,24 @@ def test_a_dropped_prefix_leaves_the_disk_once_the_drop_is_published(kit: Any) -
     assert world.ranges_in_bucket() == [(5, 10)]
 
 
+def test_a_drop_while_the_bucket_is_asked_is_no_defect(kit: Any) -> None:
+    """What covers the files is no longer listed then; what was dropped needs no copy at all."""
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+
+    def dropped_meanwhile(_key: str) -> None:
+        if process.manifest.segments and not process.manifest.start_offset:
+            process.propose(DropPrefix(offset=5, reason="test", clock_us=0), term=world.term)
+
+    process.bucket.fail["head"] = dropped_meanwhile
+    for _ in range(3):
+        assert process.run().errors == ()
+    assert process.manifest.start_offset == 5
+    process.drain()
+    assert world.wal_offsets() == set()
+
+
 def segment(base: int, end: int, first: int, last: int, added: int) -> SegmentInfo:
     return SegmentInfo(
         key=f"segments/t/0/{base:020}-{end:020}-1-{'0' * 16}.seg",
