@@ -196,6 +196,19 @@ def test_a_snapshot_whose_base_we_hold_keeps_the_suffix_and_what_it_says(disk):
     assert (("c", 1),) == core.manifest.cursors
 
 
+def test_a_snapshot_whose_base_is_another_entry_than_ours_replaces_the_log(disk):
+    """Ours was never committed, whatever stands at that index."""
+    core, replica, committer = stepped(disk)
+    replica.append_entries(0, 0, run_of([1, 1, 1, 1]))
+    committer.flush()
+
+    replica.install_snapshot(snapshot_at(core, 3, 2, 3))
+    committer.flush()
+
+    assert (4, 3, 3) == (replica.first_index, replica.last_index, replica.commit_index)
+    assert 2 == replica.term(3)
+
+
 def test_a_snapshot_below_the_commit_changes_nothing(disk):
     core, replica, committer = stepped(disk)
     replica.append_entries(0, 0, run_of([1, 1, 1]))

@@ -9,7 +9,7 @@ import pytest
 
 from chronik_store import LogConfig, LogStore
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, FencedError
+from chronik_store.errors import ChronikError, CorruptionError, FencedError
 from chronik_store.format.manifest_file import (
     IntentItem,
     LogBase,
@@ -19,6 +19,7 @@ from chronik_store.format.manifest_file import (
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.manifest.state import empty_manifest
+from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import manifest_key, parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.replicated import sweep_topic
@@ -293,3 +294,36 @@ def test_a_topic_that_is_deleted_before_it_is_claimed_does_not_come_back_empty()
     restore(URL, "/again", config=CONFIG, env=env_of(disk))
     with open_store(disk, "/again") as store:
         assert [b"0"] == [each.value for each in store.partition("t").scan()]
+
+
+def test_two_logs_of_which_none_names_the_other_are_not_chosen_from() -> None:
+    """Two stores wrote under one prefix: whichever were taken, the other's records would go."""
+    disk, stranger = SimulatedDisk(seed=1), SimulatedDisk(seed=2)
+    for each in (disk, stranger):
+        filled(each)
+    for path in stranger.paths("/bucket/manifests"):
+        disk.make_directories(path.rpartition("/")[0])
+        file = disk.create(path)
+        file.write_at(0, [stranger.peek(path)])
+        file.close()
+    with pytest.raises(CorruptionError, match="none names another"):
+        restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert not disk.exists("/new/STORE")
+
+
+def test_a_manifest_that_is_collected_while_it_is_looked_at_is_looked_for_again() -> None:
+    disk = SimulatedDisk()
+    filled(disk)
+    get, late = LocalObjectStore.get, []
+
+    def collected_first(store: Any, key: str) -> bytes:
+        if parse_manifest_key(key) is not None and not late:
+            late.append(key)
+            raise ObjectNotFoundError(key)
+        return get(store, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalObjectStore, "get", collected_first)
+        report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert late
+    assert report.logs[0].end_offset == 2

@@ -124,6 +124,24 @@ def test_it_stays_until_the_others_do_without_it(tmp_path: Path) -> None:
     on_node(tmp_path, act)
 
 
+def test_a_restart_finds_its_copy_and_all_that_is_in_it(tmp_path: Path) -> None:
+    def replica(here: Here) -> Any:
+        return here.hosting.partitions["events", 0].core.replica
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        written = asyncio.get_running_loop().create_future()
+        ticket = replica(here).save_hard_state(7, "2")
+        replica(here).when_synced(ticket, lambda: written.set_result(None))
+        await written
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert ((7, "2"), False) == (replica(here).hard_state, replica(here).suspect)
+
+    on_node(tmp_path, first, second)
+
+
 def test_an_old_fold_never_removes_the_copy_of_a_voter(tmp_path: Path) -> None:
     """After a restart the fold may begin before the moment in which the copy was made."""
 
