@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -20,6 +21,7 @@ from chronik_server.metadata_commands import (
     RetireNode,
 )
 from chronik_server.raft.consensus import PeerStatus
+from chronik_server.steward import Steward
 from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.format.control import Members
 
@@ -141,3 +143,43 @@ def test_a_wish_has_come_true_only_once_its_members_are_committed(
     found = asyncio.run(changes.tick(state, {("t", 0): part}))
 
     assert bool(found) is settled
+
+
+@pytest.mark.parametrize(
+    ("members", "commit", "gone"),
+    [
+        (Members(("1", "2"), ()), 5, False),
+        (Members(("1",), ("2",)), 4, False),
+        (Members(("1",), ("2",)), 5, True),
+    ],
+)
+def test_a_node_is_removed_only_once_its_vote_about_metadata_is_gone(
+    members: Members, commit: int, gone: bool
+) -> None:
+    state = registry("1", "2")
+    state.apply(RetireNode("2"), state.offset)
+    wished: list[Any] = []
+
+    async def command(*wishes: Any) -> None:
+        wished.extend(wishes)
+
+    core = SimpleNamespace(replica=SimpleNamespace(members=(5, members)))
+    part = SimpleNamespace(core=core, consensus=SimpleNamespace(commit_index=commit))
+    group: Any = SimpleNamespace(state=state, part=part, command=command)
+
+    async def act() -> None:
+        steward = Steward(
+            group,
+            MemberSteps("1", lambda _peer: True),
+            node_id="1",
+            first={},
+            found=AsyncMock(),
+            greeted=tuple,
+            is_connected=lambda _node: True,
+            sweep=AsyncMock(),
+            now=lambda: 0.0,
+        )
+        await steward._remove()
+
+    asyncio.run(act())
+    assert wished == ([RemoveNode("2")] if gone else [])
