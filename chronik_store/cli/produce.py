@@ -167,6 +167,8 @@ def say_what_is_left(session: Session, log: PartitionLog) -> None:
             "restored from it"
         )
         return
+    if session.is_remote:
+        return  # a server goes on by itself
     there = marks.indexed if config.indexing_enabled else marks.tiered
     if config.pipeline_enabled and there < marks.sealed:
         say(

@@ -251,13 +251,16 @@ def test_produce_says_what_is_still_on_its_way_to_the_bucket(
     config = chronik_store.LogConfig(**settings)
     marks = SimpleNamespace(sealed=700, tiered=tiered, indexed=indexed)
 
-    say_what_is_left(
-        SimpleNamespace(config=lambda: config, has_copies=False),
-        SimpleNamespace(watermarks=marks, status=lambda: SimpleNamespace(fenced=False)),
-    )
+    log = SimpleNamespace(watermarks=marks, status=lambda: SimpleNamespace(fenced=False))
+    session = SimpleNamespace(config=lambda: config, has_copies=False, is_remote=False)
 
+    say_what_is_left(session, log)
     shown = capfd.readouterr().err
     assert told in shown if told else not shown
+
+    session.is_remote = True  # the server goes on by itself
+    say_what_is_left(session, log)
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)
