@@ -9,6 +9,7 @@ where to connect, never who votes.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -24,13 +25,15 @@ from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport
 from chronik_server.rarely import Rarely
 from chronik_server.shared_bucket import SharedBucket
 from chronik_server.steward import Steward
-from chronik_store.errors import ChronikError, ConfigError
+from chronik_store.errors import ChronikError, ConfigError, UnavailableError
 
 logger = logging.getLogger("chronik_server.control")
 
 TICK_SECONDS = 0.5
 ANNOUNCE_SECONDS = 2.0
 """Between attempts to have this node's address recorded."""
+ASK_SECONDS = 5.0
+"""Between looks whether anybody leads; others are asked when nobody did twice."""
 
 
 class Control:
@@ -73,6 +76,7 @@ class Control:
         self._on_removed = on_removed
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
+        self._is_alone = False
         self._known_ended: frozenset[str] = frozenset()
 
     @property
@@ -86,6 +90,7 @@ class Control:
             (self._follow_wish, TICK_SECONDS),
             (self._govern, TICK_SECONDS),
             (self._announce, ANNOUNCE_SECONDS),
+            (self._ask_around, ASK_SECONDS),
             (self._bucket.tick, TICK_SECONDS),
         ):
             self._tasks.append(asyncio.create_task(_again(duty, seconds)))
@@ -148,6 +153,28 @@ class Control:
         servers = dict.fromkeys((*others, *self._entrances, self._own_address))
         async with AsyncClient(tuple(servers), options=self._options) as client:
             await client.add_node(self._node_id, address)
+
+    async def _ask_around(self) -> None:
+        """While nobody leads as far as this node knows: it may have been removed while it was away,
+        and then nobody calls it any more.
+        """
+        was_alone, self._is_alone = self._is_alone, self._group.part.consensus.leader is None
+        others = {*self._state.nodes, *self._hints} - {self._node_id}
+        servers = dict.fromkeys(a for node in others for a in self.addresses_of(node))
+        if not (was_alone and self._is_alone and servers):
+            return
+        once = dataclasses.replace(self._options, retry_seconds=0.0)
+        try:
+            async with AsyncClient(tuple(servers), options=once) as client:
+                found = await client.cluster()
+        except UnavailableError:
+            return  # who is away is logged by whoever calls them
+        own = self._peers.own
+        if found.cluster_id == own.cluster_id and any(
+            (node.node_id, node.node_uuid, node.state) == (own.node_id, own.node_uuid, "removed")
+            for node in found.nodes
+        ):
+            self._on_removed()
 
     # --- duties ----------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chronik_server.addresses import Address
-from chronik_server.backend import StoppedError
+from chronik_server import control
+from chronik_server.addresses import Address, parse_address
+from chronik_server.backend import NodeRemovedError, StoppedError
 from chronik_server.client import AsyncClient
 from chronik_server.config import ServerConfig
 from chronik_server.node import _join, open_backend
@@ -17,6 +18,7 @@ from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError
 from tests.ports import free_port
+from tests.server.cluster import nodes as nodes_module
 from tests.server.cluster.nodes import clustered, servers
 from tests.server.serving import QUICK, run
 
@@ -68,3 +70,40 @@ def test_a_node_that_cannot_lead_is_told_of_the_topic_by_its_name(tmp_path: Path
                 await client.transfer_leader("x", to="9")
 
     run(main())
+
+
+def test_a_node_that_was_removed_while_it_was_away_ends_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody called it any more, and it waited for a leader for good, without a word."""
+    ended: list[BaseException] = []
+    monkeypatch.setattr(nodes_module, "_failed", ended.append)
+    monkeypatch.setattr(control, "ASK_SECONDS", 0.1)
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 3) as nodes,
+            AsyncClient(servers(nodes[:2]), options=QUICK) as client,
+        ):
+            await client.create_topic("x")
+            peers = tuple((node.node_id, parse_address(node.address)) for node in nodes)
+            known = (await client.cluster()).nodes
+            while any(node.node_uuid is None for node in known):
+                await asyncio.sleep(0.05)
+                known = (await client.cluster()).nodes
+            await nodes[2].server.stop()
+            await client.remove_node("3")
+            while known[2].state != "removed":
+                await asyncio.sleep(0.05)
+                known = (await client.cluster()).nodes
+            back = await nodes_module.start(tmp_path, "3", peers)
+            try:
+                for _ in range(200):
+                    if ended:
+                        break
+                    await asyncio.sleep(0.05)
+            finally:
+                await back.server.stop()
+
+    run(main())
+    assert {type(error) for error in ended} == {NodeRemovedError}
