@@ -288,3 +288,23 @@ def test_members_are_those_of_the_tiered_end_too(kit: Any) -> None:
     process.drain()
     found = read(world, kit, 1)
     assert found.members == Members((f"as of {found.manifest.next.index}",), ())
+
+
+def test_a_manifest_that_reads_back_other_than_it_was_put_is_not_published(kit: Any) -> None:
+    """A former one of ours, for one, which would pass for a predecessor's and be adopted."""
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+    get = process.bucket.get
+
+    def stale(key: str) -> bytes:
+        if not key.startswith("manifests/"):
+            return get(key)
+        found = decode_manifest_object(get(key))
+        return dataclasses.replace(found, members=Members(("other",), ())).encode()
+
+    process.bucket.get = stale
+    report = process.run()
+    assert any("reads back other" in error for error in report.errors)
+    assert process.manifest.published_number == 0
+    assert world.wal_offsets() == set(range(5))

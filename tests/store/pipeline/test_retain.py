@@ -77,3 +77,14 @@ def test_without_limits_nothing_is_dropped(kit: Any) -> None:
     world.clock.advance(10 * 365 * 24 * HOUR)
     process.drain()
     assert process.manifest.start_offset == 0
+
+
+def test_of_a_topic_that_is_kept_nothing_is_dropped_and_nothing_pruned(kit: Any) -> None:
+    """A cluster's own topic: what it says must be known without the bucket."""
+    world, process = tiered(kit, retention_bytes=0, retention_seconds=0.0)
+    object.__setattr__(process.tiering, "kept", {process.identity.topic})
+    world.clock.advance(HOUR)
+    process.drain()
+    assert len(world.ranges_in_bucket()) == 4
+    assert process.manifest.start_offset == 0
+    assert world.wal_offsets() == set(range(20))
