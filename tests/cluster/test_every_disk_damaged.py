@@ -90,10 +90,13 @@ def spoil_behind(node, number):
 
     number: of the last message.
     """
-    path, content, _ = where(node, number)
-    end = len(content.rstrip(b"\0"))
+    path, _, _ = where(node, number)
+    _, out, _ = by_hand("inspect", "--json", path)
+    last = json.loads(out.splitlines()[-1])
+    assert last["structure"] == "zeros"
     with path.open("r+b") as file:
-        file.seek(end + 16)
+        # Right there: with an empty sector in between it would be a torn write.
+        file.seek(last["position"])
         file.write(random.Random(9).randbytes(2000))
 
 
