@@ -34,6 +34,7 @@ from chronik_store.segment.footers import FooterCache
 from chronik_store.segment.source import LocalSegments
 from chronik_store.store_bucket import StoreBucket
 from chronik_store.verify import verify_log
+from chronik_store.wal.chain import log_id_in
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.wal import Wal
@@ -176,6 +177,9 @@ class LogAssembly:
     def _core(
         self, entry: TopicEntry, partition: int, paths: LogPaths, *, log_id: str | None
     ) -> LogCore:
+        if log_id is None and self.dispatch is not None:
+            # When all of it is damaged, a snapshot of this log makes it good: it must know which.
+            log_id = log_id_in(self._env.fs, paths.wal)
         state = FoldedState(
             topic=entry.name,
             partition=partition,

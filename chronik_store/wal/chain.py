@@ -88,6 +88,20 @@ def list_files(fs: FileSystem, directory: str) -> tuple[list[int], list[str]]:
     return sorted(seqs), [f"{directory}/{name}" for name in names if name.endswith(TEMPORARY)]
 
 
+def log_id_in(fs: FileSystem, directory: str) -> str | None:
+    """Whose files these are, also when no checkpoint of them is readable; None: no header is."""
+    for seq in reversed(list_files(fs, directory)[0]):
+        path = file_path(directory, seq)
+        file = fs.open(path)
+        try:
+            return decode_wal_file_header(file.read_at(0, WAL_HEADER_BYTES_MAX), path=path).log_id
+        except CorruptionError:
+            continue  # recovery judges it; an older file is of the same log
+        finally:
+            file.close()
+    return None
+
+
 def read_opening(fs: FileSystem, directory: str, seq: int, identity: WalIdentity) -> Opening:
     """Header and checkpoint of a file.
 
@@ -142,8 +156,13 @@ def _check_identity(
         )
 
 
-def select_chain(openings: list[Opening]) -> Chain:
-    """The chain among all files of the directory, given in rising order of seq."""
+def select_chain(openings: list[Opening], *, must_stand_alone: bool = False) -> Chain:
+    """The chain among all files of the directory, given in rising order of seq.
+
+    must_stand_alone: of a damaged log nothing is taken that cannot be folded from its beginning:
+    what stood before was pruned on the strength of a checkpoint that is lost. A node has the others
+    to get it all from, and would else be a replica whose state is not that of its log.
+    """
     if not openings:
         return Chain((), (), ())
     findings = tuple(f"{opening.path}: {opening.fault}" for opening in openings if opening.fault)
@@ -158,7 +177,10 @@ def select_chain(openings: list[Opening]) -> Chain:
             # Faulty files beside an intact line were set aside by an earlier open.
             return _chain(openings, line[::-1], ())
         findings += (missing,)
-    return _chain(openings, _good_prefix(openings), findings)
+    line = _good_prefix(openings)
+    if must_stand_alone and line and not _stands_alone(line):
+        line = []
+    return _chain(openings, line, findings)
 
 
 def _missing(openings: list[Opening], oldest: Opening, newest: Opening) -> str:
@@ -190,6 +212,13 @@ def _good_prefix(openings: list[Opening]) -> list[Opening]:
             break
         line.append(following[-1])
     return line
+
+
+def _stands_alone(line: list[Opening]) -> bool:
+    oldest, newest = line[0].checkpoint, line[-1].checkpoint
+    assert oldest is not None
+    assert newest is not None
+    return oldest.base.index <= min(newest.manifest_folded_to, newest.producers_folded_to)
 
 
 def _chain(openings: list[Opening], line: list[Opening], findings: tuple[str, ...]) -> Chain:

@@ -16,6 +16,7 @@ from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, IdentityMismatchError
 from chronik_store.format.frame import FrameKind, decode_frame, frame_entry
 from chronik_store.fs.base import File, FileSystem
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.model import RecoveryReport, Verdict
 from chronik_store.threads import Lock
 from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, select_chain
@@ -129,7 +130,7 @@ def _chain_of(
     log_ids = {opening.header.log_id for opening in openings if opening.header is not None}
     if len(log_ids) > 1:
         raise IdentityMismatchError(f"{directory} holds files of several logs: {sorted(log_ids)}")
-    return select_chain(openings)
+    return select_chain(openings, must_stand_alone=identity.owner != LOCAL_OWNER)
 
 
 def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool) -> None:
