@@ -19,6 +19,7 @@ from chronik_server.client.fetching import records_of, search_result_of
 from chronik_server.client.options import ClientOptions, addresses_of
 from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.overlapping import Overlapping
+from chronik_server.client.patience import milliseconds
 from chronik_server.client.producer import AsyncProducer
 from chronik_server.client.routing import ANY, Lane, Router, may_have_happened
 from chronik_server.errors import UnknownOutcomeError
@@ -232,7 +233,7 @@ class AsyncClient:
         knows to be committed. OffsetOutOfRangeError, TopicNotFoundError, CorruptionError.
         """
         check_offset(offset, "offset")
-        wait_ms = int(wait_seconds * 1000)
+        wait_ms = milliseconds(wait_seconds, "wait_seconds")
         question = data.Fetch(topic, partition, offset, max_bytes, min_bytes, wait_ms, consistency)
         if from_any:
             answer = await self.router.ask_any(question, lane=ANY)
@@ -319,6 +320,9 @@ class AsyncClient:
         """
         check_offset(start or 0, "start")
         check_offset(stop or 0, "stop")
+        deadline_ms = None
+        if deadline_seconds is not None:
+            deadline_ms = milliseconds(deadline_seconds, "deadline_seconds")
         question = data.Search(
             topic,
             query,
@@ -329,7 +333,7 @@ class AsyncClient:
             stop,
             limit,
             order,
-            None if deadline_seconds is None else int(deadline_seconds * 1000),
+            deadline_ms,
             require_complete,
         )
         answer = await self.router.ask_any(question)

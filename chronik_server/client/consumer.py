@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Literal, NamedTuple, Self
 
 from chronik_server.client.fetching import batches_of, pieces
+from chronik_server.client.patience import milliseconds
 from chronik_server.client.routing import Router
 from chronik_server.protocol.data import (
     CommitCursor,
@@ -181,7 +182,7 @@ class AsyncConsumer:
         self._cursor = cursor
         self._follow = follow
         self._fetch_bytes = fetch_bytes
-        self._wait_ms = int(wait_seconds * 1000)
+        self._wait_ms = milliseconds(wait_seconds, "wait_seconds")
         self._lanes: dict[int, PartitionLane] = {}
         self._arrived = asyncio.Event()
         self._committed: dict[int, int] = {}

@@ -14,12 +14,22 @@ from chronik_server.protocol.cluster import RunPipeline, Status
 from chronik_server.protocol.data import Fetch, Search
 from chronik_server.protocol.greeting import Welcome
 from chronik_server.protocol.topics import CreateTopic, DeleteTopic
+from chronik_store.arguments import check_seconds
+
+FOR_EVER_SECONDS: Final = 1e9
+"""What infinity is on the wire."""
 
 UPKEEP_SECONDS: Final = 600.0
 _UPKEEP: Final = (CreateTopic, DeleteTopic, RunPipeline, Status)
 """The pipeline uploads and indexes whole segments; a topic goes, and a namesake comes, when its run
 there has ended; a status opens what is not open.
 """
+
+
+def milliseconds(seconds: float, name: str) -> int:
+    """As questions have times. TypeError, ValueError: it is none, or negative."""
+    check_seconds(seconds, name)
+    return int(min(seconds, FOR_EVER_SECONDS) * 1000)
 
 
 def patience_seconds(message: Any, welcome: Welcome | None) -> float:

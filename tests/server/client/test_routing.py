@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from chronik_server.client import AsyncClient
 from chronik_server.errors import ConnectionLostError, NotLeaderError, UnknownOutcomeError
 from chronik_server.protocol import cluster, data, greeting, topics
 from chronik_server.server import Server
-from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.errors import ChronikError, ConfigError, UnavailableError
 from tests.server.serving import QUICK, connected, run, serving
 
 
@@ -232,6 +233,25 @@ def test_a_search_has_its_deadline_to_answer(tmp_path: Path) -> None:
 
             server.handlers.by_message[data.Search] = thorough
             assert 0 == (await client.search("events", "nothing", deadline_seconds=15.0)).total
+
+    run(main())
+
+
+def test_a_time_without_end_can_be_asked_for_and_what_is_no_time_cannot(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, options=QUICK) as (_, client):
+            await client.create_topic("events")
+            for_ever = await client.search("events", "nothing", deadline_seconds=math.inf)
+            assert 0 == for_ever.total
+            for wrong in (math.nan, -1.0):
+                with pytest.raises(ValueError, match="deadline_seconds is"):
+                    await client.search("events", "nothing", deadline_seconds=wrong)
+                with pytest.raises(ValueError, match="wait_seconds is"):
+                    await client.read("events", 0, wait_seconds=wrong)
+                with pytest.raises(ValueError, match="wait_seconds is"):
+                    await client.consumer("events", wait_seconds=wrong)
+            with pytest.raises(ConfigError, match="cannot be asked"):
+                await client.read("events", 0, wait_seconds=math.inf)
 
     run(main())
 
