@@ -182,16 +182,20 @@ def run_pipeline(log: PartitionLog) -> None:
     """Once over what was written here: runs that are shorter than the pipeline's pause may be all
     that ever write to a directory, and nothing of it would be sealed by its age, or uploaded.
 
-    On a thread, which Ctrl-C leaves alone: closing ends it where its log can be left.
+    On a thread, which Ctrl-C leaves alone: closing ends it where its log can be left. Raises what
+    the run does, a log that ended among it; the bucket's errors are logged.
     """
+    outcome: Future[object] = Future()
 
     def once() -> None:
-        with suppress(LogClosedError):  # after Ctrl-C: the next writer's
-            log.run_pipeline_once()
+        try:
+            outcome.set_result(log.run_pipeline_once())
+        except BaseException as error:  # noqa: BLE001 (it is the caller's)
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=once, name="chronik-produce", daemon=True)
-    thread.start()
-    thread.join()
+    threading.Thread(target=once, name="chronik-produce", daemon=True).start()
+    with suppress(LogClosedError):  # closed meanwhile: the rest is the next writer's
+        outcome.result()
 
 
 def _append_all(

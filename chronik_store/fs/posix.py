@@ -30,7 +30,8 @@ _IOV_MAX = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
 
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
-_NO_SUCH_CALL = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_NO_SUCH_CALL = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM}
+"""What file systems say that have none, and sandboxes that forbid it."""
 
 
 def _load_fallocate() -> Callable[[int, int, int, int], int] | None:

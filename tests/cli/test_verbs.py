@@ -376,6 +376,20 @@ def test_describe_counts_segments_that_are_kept_here_as_local_in_both_forms(chro
     assert size_text(found["local_bytes"]) in row
 
 
+def test_a_log_that_ends_in_the_run_behind_produce_is_an_error_of_it(chronik, monkeypatch):
+    def poisoned(_log):
+        raise chronik_store.LogPoisonedError("the disk is gone", cause=OSError(5, "gone"))
+
+    monkeypatch.setattr(PartitionLog, "run_pipeline_once", poisoned)
+    Path("lines").write_text("one\n")
+
+    ran = chronik("produce", "a", "lines")
+
+    assert (3, 1) == (ran.code, ran.err.count("the disk is gone"))
+    assert "acknowledged, offsets 0 to 0" in ran.err
+    assert "Traceback" not in ran.err
+
+
 @pytest.mark.parametrize("due", ["CHRONIK_SEGMENT_BYTES=1000", "CHRONIK_SEGMENT_AGE_SECONDS=0.001"])
 def test_short_runs_of_produce_take_what_is_due_to_the_bucket(chronik, tmp_path, monkeypatch, due):
     """Nothing else may ever write to the directory; the store's own loop had no time to look."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chronik_store.fs import posix
 from chronik_store.fs.base import FileSystem
 from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.testing.file_system_kit import FileSystemTests
@@ -176,4 +178,44 @@ def test_a_slice_that_outlives_a_map_is_a_defect_that_shows(fs: PosixFileSystem,
     with pytest.raises(BufferError), file.map() as view:
         kept.append(view[5:10])
     kept.clear()
+    file.close()
+
+
+def refusing(*codes: int) -> Callable[..., int]:
+    """fallocate that fails with these, one after the other, and is done after them."""
+    left = list(codes)
+
+    def call(*_: int) -> int:
+        if not left:
+            return 0
+        ctypes.set_errno(left.pop(0))
+        return -1
+
+    return call
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ENODEV])
+def test_where_nothing_can_be_reserved_that_is_no_error(
+    fs: PosixFileSystem, root: str, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    file = fs.create(f"{root}/a")
+    monkeypatch.setattr(posix, "_fallocate", refusing(code, code))
+
+    assert not file.reserve(0, 4096)
+    file.give_back(0, 4096)
+    assert 0 == file.size()
+    file.close()
+
+
+def test_a_disk_without_room_to_reserve_says_so(
+    fs: PosixFileSystem, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fs.create(f"{root}/a")
+    monkeypatch.setattr(posix, "_fallocate", refusing(errno.EINTR, errno.ENOSPC))
+
+    with pytest.raises(OSError, match=f"{root}/a") as refused:
+        file.reserve(0, 4096)
+    assert errno.ENOSPC == refused.value.errno
+    monkeypatch.setattr(posix, "_fallocate", refusing(errno.EINTR))
+    assert file.reserve(0, 4096)
     file.close()
