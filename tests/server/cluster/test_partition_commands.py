@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,24 @@ from chronik_store.errors import OffsetConflictError, OffsetOutOfRangeError, Una
 from chronik_store.format.control import CursorSet, Noop
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.wal.active_file import ActiveFile
-from tests.server.cluster.nodes import clustered
+from tests.server.cluster.nodes import InProcess, clustered
 from tests.server.serving import QUICK, run
+
+
+@asynccontextmanager
+async def one_topic(path: Path) -> AsyncIterator[tuple[InProcess, AsyncClient]]:
+    """One node, and a client of it that has made topic x."""
+    async with (
+        clustered(path, 1) as (node,),
+        AsyncClient(node.address, options=QUICK) as client,
+    ):
+        await client.create_topic("x")
+        yield node, client
 
 
 def test_commands_do_what_they_say_and_refuse_what_cannot_be_meant(tmp_path: Path) -> None:
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             await client.append("x", [b"a", b"b", b"c"])
             part = node.backend.known_partition("x", 0)
             await part.commit_cursor("c", 2, reset=False)
@@ -59,11 +68,7 @@ def test_a_commit_that_another_one_overtook_is_no_success(
     """Both were asked for when the cursor stood before either; the log has them in one order."""
 
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             await client.append("x", [b"a"] * 10)
             part = node.backend.known_partition("x", 0)
             propose = part.consensus.propose
@@ -97,11 +102,7 @@ def test_what_is_so_already_is_said_by_who_leads(
         raise OutcomeUnknownError("leadership ended before a quorum confirmed the read")
 
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             await client.append("x", [b"a"] * 10)
             part = node.backend.known_partition("x", 0)
             await part.commit_cursor("c", 5, reset=False)
@@ -120,11 +121,7 @@ def test_3_a_repeated_compare_and_append_is_the_duplicate_that_it_is(tmp_path: P
     """As in an embedded log: what is repeated was appended where it was expected to be."""
 
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             batch = RecordBatch.build([b"a", b"b"], producer_id=7, base_sequence=0)
             assert (0, 2, False) == await client.append("x", batch, expected_offset=0)
             assert (0, 2, True) == await client.append("x", batch, expected_offset=0)
@@ -145,11 +142,7 @@ def test_4_only_who_leads_says_that_an_offset_is_past_the_end(
     """S4: what was read elsewhere is committed, though this node has not heard of it yet."""
 
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             await client.append("x", [b"a", b"b"])
             part = node.backend.known_partition("x", 0)
             await part.drop_before(1)
@@ -176,11 +169,7 @@ def test_acks_leader_waits_for_the_disk_of_the_leader(
         write(active, group, marks)
 
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             await client.append("x", b"before")
             part = node.backend.known_partition("x", 0)
             monkeypatch.setattr(ActiveFile, "write", held)
@@ -201,11 +190,7 @@ def test_3_a_retry_with_acks_leader_waits_for_what_becomes_of_its_original(
     """It stands somewhere before the log's end: only the outcome says where."""
 
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             await client.append("x", [b"a", b"b"])
             part = node.backend.known_partition("x", 0)
             original: asyncio.Future[Proposed] = asyncio.get_running_loop().create_future()
@@ -290,11 +275,7 @@ def test_18_a_read_that_no_quorum_confirmed_names_who_leads(
         raise OutcomeUnknownError("leadership ended before a quorum confirmed the read")
 
     async def main() -> None:
-        async with (
-            clustered(tmp_path, 1) as (node,),
-            AsyncClient(node.address, options=QUICK) as client,
-        ):
-            await client.create_topic("x")
+        async with one_topic(tmp_path) as (node, client):
             await client.append("x", [b"a"])
             part = node.backend.known_partition("x", 0)
             monkeypatch.setattr(part.consensus, "read_barrier", unconfirmed)

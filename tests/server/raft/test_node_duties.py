@@ -18,14 +18,19 @@ class Silence:
         """Lost."""
 
 
+def table_that_tells(told: list[Any]) -> NodeLiveness:
+    """Of a node that beats when a test says so; its beats come to `told`."""
+    return NodeLiveness(
+        loop=asyncio.get_running_loop(), boot_id="b" * 32, beat_seconds=1e3,
+        patience_seconds=1.5, send=lambda _peer, beat: told.append(beat),
+        on_up=lambda _peer: None, on_down=lambda _peer: None,
+    )  # fmt: skip
+
+
 def test_24_what_is_not_led_any_more_is_forgotten_once_every_peer_knows() -> None:
     async def main() -> None:
         told: list[Any] = []
-        table = NodeLiveness(
-            loop=asyncio.get_running_loop(), boot_id="b" * 32, beat_seconds=1e3,
-            patience_seconds=1.5, send=lambda _peer, beat: told.append(beat),
-            on_up=lambda _peer: None, on_down=lambda _peer: None,
-        )  # fmt: skip
+        table = table_that_tells(told)
         for peer in "23":
             table.watch(peer)
         table.claim("stays", 1)
@@ -51,11 +56,7 @@ def test_15_a_beat_that_was_overtaken_brings_no_claim_back() -> None:
 
     async def main() -> None:
         told: list[Any] = []
-        table = NodeLiveness(
-            loop=asyncio.get_running_loop(), boot_id="b" * 32, beat_seconds=1e3,
-            patience_seconds=1.5, send=lambda _peer, beat: told.append(beat),
-            on_up=lambda _peer: None, on_down=lambda _peer: None,
-        )  # fmt: skip
+        table = table_that_tells(told)
         late = Beat("c" * 32, 1, 2, 0, (("group", 5),))
         table.on_beat("2", late)
         assert ("2", 5) == table.claimant("group")

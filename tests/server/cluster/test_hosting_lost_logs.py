@@ -1,0 +1,168 @@
+"""A log that its node should have and has not: it begins anew without a vote, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chronik_server.hosting import Hosting
+from chronik_server.metadata import METADATA_TOPIC
+from chronik_server.metadata_commands import (
+    MakeTopic,
+    PlacePartition,
+)
+from chronik_store import replicated
+from chronik_store.log_store import LogStore
+from tests.server.cluster.one_hosting import BACK, EVENTS, LOG, MOVED, A, B, Here, fold, on_node
+
+
+def test_a_copy_for_an_older_group_starts_without_a_vote_durably(tmp_path: Path) -> None:
+    def replica(here: Here) -> Any:
+        return here.hosting.partitions["events", 0].core.replica
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert not replica(here).suspect  # made with its topic: it has promised nothing before
+        await here.hosting.reconcile(fold(*MOVED))
+        await here.hosting.reconcile(fold(*BACK))
+        assert replica(here).suspect
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(*BACK))
+        assert replica(here).suspect
+
+    on_node(tmp_path, first, second)
+
+
+def test_a_log_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: Path) -> None:
+    """Protocol 12: it has voted and acknowledged before, and knows of nothing."""
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert not here.hosting.partitions["events", 0].core.replica.suspect  # type: ignore[union-attr]
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert here.hosting.partitions["events", 0].core.replica.suspect  # type: ignore[union-attr]
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+    on_node(tmp_path, second)
+
+
+def test_the_only_copy_is_never_made_anew(tmp_path: Path) -> None:
+    """Its offsets would begin at 0 again, as if nothing had ever been there."""
+    alone = MakeTopic("events", A, (LOG,), 1, (("1",),))
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(alone))
+        assert here.runs(A, 0)
+
+    async def second(here: Here) -> None:
+        for _ in range(2):
+            await here.hosting.reconcile(fold(alone))
+            assert (False, False) == (here.holds("events", 0), here.runs(A, 0))
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+    on_node(tmp_path, second, second)
+
+
+def test_26_a_lost_log_is_suspect_though_its_process_ended_before_it_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies there, empty, and has voted and acknowledged before."""
+
+    class EndedError(Exception):
+        pass
+
+    def end(*_: object) -> None:
+        raise EndedError
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+
+    async def second(here: Here) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Hosting, "_suspect", end)
+            with pytest.raises(EndedError):
+                await here.hosting.reconcile(fold(EVENTS))
+        assert here.holds("events", 0)
+
+    async def third(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert here.hosting.partitions["events", 0].core.replica.suspect  # type: ignore[union-attr]
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+    on_node(tmp_path, second, third)
+
+
+def test_26_metadata_likewise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = fold(MakeTopic(METADATA_TOPIC, B, (LOG,), 1, (("1",),))).topics[METADATA_TOPIC]
+
+    async def first(here: Here) -> None:
+        await here.hosting.open_metadata(topic)
+        await here.hosting.reconcile(fold(EVENTS))
+
+    async def second(here: Here) -> None:
+        await here.hosting._install(topic, 0)  # and there its process ended
+
+    async def third(here: Here) -> None:
+        meta = await here.hosting.open_metadata(topic)
+        assert meta.core.replica.suspect  # type: ignore[union-attr]
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / f"1/wal/{METADATA_TOPIC}/0")
+    on_node(tmp_path, second, third)
+
+
+def test_a_topic_that_is_made_while_others_are_is_not_taken_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, late = (
+        MakeTopic(name, id_, (LOG[:30] + id_[:2],), 1, (("1",),))
+        for name, id_ in (("one", A), ("two", B), ("late", "99" * 16))
+    )
+    plain = replicated.install_partition
+
+    async def act(here: Here) -> None:
+        state = fold(one, two)
+
+        def install(store: LogStore, name: str, *arguments: Any) -> None:
+            if name == "one":
+                for command in (late, PlacePartition(B, 0, ("1", "2"))):
+                    state.apply(command, state.offset)
+            plain(store, name, *arguments)
+
+        monkeypatch.setattr(replicated, "install_partition", install)
+        await here.hosting.reconcile(state)
+        await here.hosting.reconcile(state)
+        part = here.hosting.partitions["late", 0]
+        assert not part.core.replica.suspect  # type: ignore[union-attr]
+
+    on_node(tmp_path, act)
+
+
+def test_metadata_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: Path) -> None:
+    topic = fold(MakeTopic(METADATA_TOPIC, B, (LOG,), 1, (("1",),))).topics[METADATA_TOPIC]
+
+    def act(*, suspect: bool) -> Callable[[Here], Awaitable[None]]:
+        async def act(here: Here) -> None:
+            meta = await here.hosting.open_metadata(topic)
+            replica = meta.core.replica
+            assert replica is not None
+            assert suspect == replica.suspect
+            if not replica.hard_state[0]:
+                replica.save_hard_state(1, "1")  # who has folded records has had a term
+            await here.hosting.reconcile(fold(EVENTS))
+
+        return act
+
+    on_node(tmp_path, act(suspect=False), act(suspect=False))
+    shutil.rmtree(tmp_path / f"1/wal/{METADATA_TOPIC}/0")
+    on_node(tmp_path, act(suspect=True))
