@@ -238,7 +238,20 @@ def test_an_open_that_is_cancelled_as_its_loop_ends_leaves_the_directory_to_othe
     task = run(main())
     monkeypatch.undo()
     if not task.cancelled():  # it was there before the loop ended, and is the caller's
-        task.result()._store.close()
+        task.result()._log.close()
+    chronik.LogStore.open(tmp_path / "d").close()
+
+
+def test_an_open_that_is_faster_than_the_end_of_its_loop_is_the_callers(tmp_path, monkeypatch):
+    async def main():
+        slow = SlowOpening(monkeypatch, after=True)
+        slow.go.set()
+        return await asyncio.create_task(opened(tmp_path / "d")._run())
+
+    log = run(main())
+    with pytest.raises(chronik.DirectoryLockedError):
+        chronik.LogStore.open(tmp_path / "d")
+    log._log.close()
     chronik.LogStore.open(tmp_path / "d").close()
 
 
