@@ -90,7 +90,7 @@ class LogCore:
         self.known_commit = 0
         self._committed = Position(wal.base.index + 1, wal.base.offset)
         self.watch = CommitWatch(env.threads, env.clock)
-        self._beside = SharedLook(env.threads, env.clock, self._look)
+        self._beside = SharedLook(env.threads, env.clock, self._look) if read_only else None
         self.batching = Batching(config, env.clock)
         self._begun = env.threads.condition()
         self.waiters: deque[PendingAppend] = deque()
@@ -191,7 +191,7 @@ class LogCore:
 
     def wait_offset(self, offset: int, timeout_seconds: float) -> bool:
         """Block until `offset` is committed, the WAL ends or the time is up; True: committed."""
-        if self.read_only:
+        if self._beside is not None:
             self._beside.wait(
                 lambda: self.refresh().offset > offset or self.closed, timeout_seconds
             )
@@ -359,7 +359,7 @@ class LogCore:
 
     def refresh(self) -> Position:
         """Read-only: replay what the writer elsewhere has written since. Returns `committed`."""
-        if self.read_only:
+        if self._beside is not None:
             self._beside.look()
         return self._committed
 

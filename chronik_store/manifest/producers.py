@@ -25,7 +25,7 @@ class ProducerTable:
     def __init__(self, producers_max: int) -> None:
         self._max = producers_max
         self._committed: dict[int, tuple[ProducerEntry, ...]] = {}
-        self._tail: deque[ProducerEntry] = deque()
+        self._tail: list[ProducerEntry] = []
         self._tail_of: dict[int, deque[ProducerEntry]] = {}
         self.folded_to = 0
 
@@ -94,11 +94,12 @@ class ProducerTable:
 
     def commit(self, index: int) -> None:
         """Fold everything at or below `index`."""
-        tail = self._tail
-        while tail and tail[0].index <= index:
-            entry = tail.popleft()
+        tail, done = self._tail, 0
+        while done < len(tail) and (entry := tail[done]).index <= index:
             self._forget(entry.producer_id).popleft()
             self._fold(entry)
+            done += 1
+        del tail[:done]
         self.folded_to = max(self.folded_to, index)
 
     def truncate(self, index: int) -> None:

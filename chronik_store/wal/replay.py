@@ -8,8 +8,6 @@ frames no mark swears to. Truncations apply unconditionally, whatever any other 
 
 from __future__ import annotations
 
-from collections import deque
-
 from chronik_store.errors import CorruptionError
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.entry import EntryHeader
@@ -48,7 +46,7 @@ class Replay:
         self.sworn = (0, 0, 0)
         self.checkpoint: Checkpoint | None = None
         self._replayer = replayer
-        self._changes: deque[tuple[int, int]] = deque()
+        self._changes: list[tuple[int, int]] = []
 
     @property
     def committed(self) -> int:
@@ -168,5 +166,7 @@ class Replay:
     def swear(self, sworn: tuple[int, int, int]) -> None:
         """Everything up to this (file_seq, seq, position) was on disk."""
         self.sworn = sworn
-        while self._changes and self._changes[0][0] <= sworn[1]:
-            self._changes.popleft()
+        changes, done = self._changes, 0
+        while done < len(changes) and changes[done][0] <= sworn[1]:
+            done += 1
+        del changes[:done]

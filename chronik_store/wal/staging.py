@@ -9,7 +9,6 @@ suspicion) is what the frames before it make of it, no earlier and no later. Not
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field, replace
 
 from chronik_store.format.checkpoint import Checkpoint
@@ -48,7 +47,7 @@ class Group:
     """What one write takes: perhaps a new file, then frames of that file."""
 
     new_file: NewFile | None = None
-    frames: deque[Frame] = field(default_factory=deque)
+    frames: list[Frame] = field(default_factory=list)
     size_bytes: int = 0
 
     @property
@@ -79,7 +78,7 @@ class Staging:
         self.file_base_index = 0
         self.end = 0
         self.bound_seq = 0
-        self._frames: deque[Frame] = deque()
+        self._frames: list[Frame] = []
         self._new_files: list[NewFile] = []
 
     @property
@@ -127,19 +126,20 @@ class Staging:
         frames, files = self._frames, self._new_files
         if not files and frames and self.pending_bytes <= limit_bytes:
             group = Group(None, frames, self.pending_bytes)
-            self._frames = deque()
+            self._frames = []
             self.pending_bytes = 0
             return group
         group = Group()
         if files and (not frames or frames[0][0] > files[0].seq):
             group.new_file = files.pop(0)
         border = files[0].seq if files else self.last_seq + 1
-        while frames and frames[0][0] < border:
-            size = frames[0][5]
+        for frame in frames:
+            seq, size = frame[0], frame[5]
             over = group.size_bytes + size > limit_bytes
-            if over and group.frames and frames[0][0] > self.bound_seq:
+            if seq >= border or (over and group.frames and seq > self.bound_seq):
                 break
-            group.frames.append(frames.popleft())
+            group.frames.append(frame)
             group.size_bytes += size
+        del frames[: len(group.frames)]
         self.pending_bytes -= group.size_bytes
         return group if group.frames or group.new_file else None
