@@ -137,7 +137,11 @@ TABLE: Final[tuple[Row, ...]] = (
     Row(
         14,
         store.CorruptionError,
-        {"path": _TEXT, "offset_range": Optional(Fixed(INT64, INT64))},
+        {
+            "path": _TEXT,
+            "offset_range": Optional(Fixed(INT64, INT64)),
+            "advice": Optional(_TEXT),
+        },
     ),
     Row(15, store.FutureVersionError, {"path": _TEXT, "found": INT64, "supported": INT64}),
     Row(16, store.IdentityMismatchError),
@@ -177,7 +181,7 @@ def to_wire(error: ChronikError) -> dict[str, Any]:
     code = code_of(error)
     found: dict[str, Any] = {
         "code": code,
-        "message": _clipped(str(error)),
+        "message": _clipped(error.finding if isinstance(error, CorruptionError) else str(error)),
         "retriable": bool(error.retriable),
     }
     if error.durability is not None:

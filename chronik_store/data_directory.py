@@ -95,9 +95,10 @@ def mended_by_hand() -> Iterator[None]:
         yield
     except CorruptionError as error:
         raise CorruptionError(
-            f"{error.args[0]}: put the file back from a copy of the directory, or make a new one "
-            "of the bucket (chronik restore)",
+            str(error.args[0]),
             path=error.path,
+            advice="put the file back from a copy of the directory, or make a new one of the "
+            "bucket (`chronik restore`)",
         ) from error
 
 
@@ -202,14 +203,15 @@ class DataDirectory:
         if data is None:
             if self.env.fs.exists(f"{self.path}/{RESTORE_NAME}"):
                 raise CorruptionError(
-                    f"a restore into {self.path} was cut off: run the same `chronik restore` again",
+                    f"a restore into {self.path} was cut off",
                     path=self.path,
+                    advice="run the same `chronik restore` again",
                 )
             if self.env.fs.exists(f"{self.path}/{TOPICS_NAME}"):
                 raise CorruptionError(
-                    f"{self.path} has topics but no {STORE_NAME} file: restore it from a copy or "
-                    "from the bucket (chronik restore)",
+                    f"the directory has topics but no {STORE_NAME} file",
                     path=f"{self.path}/{STORE_NAME}",
+                    advice="restore it from a copy or from the bucket (`chronik restore`)",
                 )
             self.identity = self._create(url, owner, store_id)
         else:
@@ -223,9 +225,10 @@ class DataDirectory:
         elif next(self.env.fs.walk(f"{self.path}/wal"), None) is not None:
             # An empty list here would let a new topic take the place of what is there.
             raise CorruptionError(
-                f"{self.path} has WAL files but no {TOPICS_NAME} file: restore that file from a "
-                "copy, or the directory from the bucket (chronik restore)",
+                f"the directory has WAL files but no {TOPICS_NAME} file",
                 path=f"{self.path}/{TOPICS_NAME}",
+                advice="restore that file from a copy, or the directory from the bucket "
+                "(`chronik restore`)",
             )
         elif not self.read_only:
             self.write(TOPICS_NAME, self.catalog.encode())

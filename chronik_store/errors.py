@@ -18,7 +18,7 @@ error pickles and copies without loss (keyword attributes included).
      +-- DiskFullError                         retriable
      +-- UnavailableError                      retriable
      |    +-- AccessDeniedError                not retriable until the rights change
-     +-- CorruptionError                       .path .offset_range
+     +-- CorruptionError                       .path .offset_range .advice
      +-- FutureVersionError                    .path .found .supported
      +-- IdentityMismatchError
      +-- DirectoryLockedError                  .pid .host
@@ -154,23 +154,33 @@ class AccessDeniedError(UnavailableError):
 
 
 class CorruptionError(ChronikError):
-    """Bytes are not what was written. The range is unavailable, never absent: restore or repair."""
+    """Bytes are not what was written. The range is unavailable, never absent: restore or repair.
+
+    advice: what to do about it, which the text ends with; None: the message says it.
+    """
 
     def __init__(
-        self, message: str, *, path: str = "", offset_range: tuple[int, int] | None = None
+        self,
+        message: str,
+        *,
+        path: str = "",
+        offset_range: tuple[int, int] | None = None,
+        advice: str | None = "`chronik verify` and `chronik repair` tell what can be done",
     ) -> None:
         super().__init__(message)
         self.path = path
         self.offset_range = offset_range
+        self.advice = advice
+
+    @property
+    def finding(self) -> str:
+        """What is wrong and where, without the advice: to be part of another error's message."""
+        text = str(self.args[0])
+        return f"{self.path}: {text}" if self.path and self.path not in text else text
 
     def __str__(self) -> str:
-        """The message, with the path where it does not say it itself, and a way on."""
-        text = str(self.args[0])
-        if self.path and self.path not in text:
-            text = f"{self.path}: {text}"
-        if "chronik " in text:
-            return text
-        return f"{text}; `chronik verify` and `chronik repair` tell what can be done"
+        """The finding, and what to do."""
+        return f"{self.finding}; {self.advice}" if self.advice else self.finding
 
 
 class FutureVersionError(ChronikError):

@@ -254,9 +254,9 @@ class LogStore:
                     f"this node of the cluster has no copy of {topic}/{partition}: ask another"
                 )
             raise CorruptionError(
-                f"{paths.wal} has no WAL file, though the topic is listed: restore the directory "
-                "from the bucket with `chronik restore`",
+                f"{paths.wal} has no WAL file, though the topic is listed",
                 path=paths.wal,
+                advice="restore the directory from the bucket with `chronik restore`",
             )
         return self._assembly.open(
             entry,

@@ -16,7 +16,6 @@ from chronik_store.errors import (
     CorruptionError,
     DirectoryLockedError,
     DiskFullError,
-    IdentityMismatchError,
     LogPoisonedError,
     OffsetConflictError,
     OffsetOutOfRangeError,
@@ -43,12 +42,11 @@ _ASKED_WRONGLY = (
     TopicExistsError,
     TopicNotFoundError,
 )
-# What to do at a shell prompt; the library's own messages speak of Python.
+# What to do at a shell prompt, of errors whose own text does not say it. A class is here or its
+# messages say what to do (CorruptionError, IdentityMismatchError), never both.
 ADVICE: list[tuple[type[ChronikError], str]] = [
     (TopicNotFoundError, "`chronik topic list` shows what is there"),
     (DirectoryLockedError, "reading works beside the writer; to write, stop it first"),
-    (CorruptionError, "see `chronik verify`, then `chronik repair` or `chronik restore`"),
-    (IdentityMismatchError, "to take a bucket over: `chronik restore`"),
     (DiskFullError, "free space and run it again"),
     (BackpressureError, "run it again after a moment"),
     (LogPoisonedError, "look at the disk, then run it again"),
@@ -92,11 +90,7 @@ def line_of(error: ChronikError) -> str:
             "whether the last records are stored is not known: read the end before "
             "writing them again"
         )
-    for kind, advice in ADVICE:
-        if isinstance(error, kind):
-            if "chronik re" not in said:  # it has said already what repair or restore can do
-                parts.append(advice)
-            break
+    parts += [advice for kind, advice in ADVICE if isinstance(error, kind)][:1]
     return "; ".join(parts)
 
 

@@ -168,10 +168,10 @@ def _check_object(turn: Turn, segment: SegmentInfo, heads: set[str]) -> None:
         state = "absent" if found is None else f"{found.size_bytes} bytes long"
         raise CorruptionError(
             f"{turn.tiering.store.url}: {segment.key!r} is {state}, but listed with "
-            f"{segment.size_bytes} bytes; the local copies stay. `chronik verify --bucket` tells "
-            "more",
+            f"{segment.size_bytes} bytes; the local copies stay",
             path=segment.key,
             offset_range=(segment.base_offset, segment.end_offset),
+            advice="`chronik verify --bucket` tells more",
         )
     heads.add(segment.key)
 

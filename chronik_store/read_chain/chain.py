@@ -363,7 +363,8 @@ def _opened(fetched: Fetched, offset: int) -> BatchRun:
                 return BatchRun(batches, fetched.tier, Place(header.base_offset, header.index))
             # Its checksums are right, so every copy is like this: written so, not damaged since.
             raise CorruptionError(
-                f"{fetched.path}: the batch of entry {header.index} cannot be opened: {error}",
+                f"{fetched.path}: the batch of entry {header.index} cannot be opened: "
+                f"{error.finding}",
                 path=fetched.path,
                 offset_range=(header.base_offset, header.end_offset),
             ) from error

@@ -7,6 +7,8 @@ damaged or missing (repair). Invariant: pure functions.
 
 from __future__ import annotations
 
+from typing import Final
+
 from chronik_store.errors import (
     ChronikError,
     CorruptionError,
@@ -18,6 +20,8 @@ from chronik_store.model import Position
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.read_chain.views import WalView
 from chronik_store.segment.reader import UNKNOWN, Place
+
+_VERIFY: Final = "`chronik verify` tells more"
 
 
 class IndexOutOfRangeError(OffsetOutOfRangeError):
@@ -85,7 +89,8 @@ def hole(manifest: Manifest, wal: WalView | None, place: Place, limit: Position)
     if place.offset == UNKNOWN:
         return CorruptionError(
             f"entry {place.index} is in no tier although the log goes on to entry "
-            f"{limit.index - 1}; `chronik verify` tells more"
+            f"{limit.index - 1}",
+            advice=_VERIFY,
         )
     starts = [each.base_offset for each in manifest.segments if each.base_offset > place.offset]
     if wal is not None and wal.base.offset > place.offset:
@@ -93,6 +98,7 @@ def hole(manifest: Manifest, wal: WalView | None, place: Place, limit: Position)
     end = min([limit.offset, *starts])
     return CorruptionError(
         f"offsets {place.offset} to {end} are in no tier although the log starts at "
-        f"{manifest.start_offset}; `chronik verify` tells more",
+        f"{manifest.start_offset}",
         offset_range=(place.offset, end),
+        advice=_VERIFY,
     )

@@ -257,7 +257,7 @@ class SegmentReader:
                 if at < len(self._index.offsets):
                     limit = self._index.offsets[at]
                 raise self._corrupt(
-                    f"damaged at byte {span.position + position}: {error}", (offset, limit)
+                    f"damaged at byte {span.position + position}: {error.finding}", (offset, limit)
                 ) from error
             if wanted:
                 yield Entry(header, payload), span.position + end

@@ -114,7 +114,7 @@ def read_opening(fs: FileSystem, directory: str, seq: int, identity: WalIdentity
         try:
             header, frame, checkpoint = _decode(file, path)
         except CorruptionError as error:
-            return Opening(seq, path, size, str(error))
+            return Opening(seq, path, size, error.finding)
     finally:
         file.close()
     _check_identity(header, checkpoint, identity, path)
@@ -152,7 +152,8 @@ def _check_identity(
     if found != wanted or len(log_ids) != 1:
         raise IdentityMismatchError(
             f"{path} belongs to {found} with log id {header.log_id}, not to {wanted} with log id "
-            f"{identity.log_id or checkpoint.log_id}: the directory holds another log's files"
+            f"{identity.log_id or checkpoint.log_id}: the directory holds another log's files; put "
+            "them back where they belong"
         )
 
 

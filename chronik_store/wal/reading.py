@@ -95,9 +95,10 @@ def _entry(view: memoryview, plan: ReadPlan, place: int, low: int) -> Entry:
         verify_payload(header, payload, path=path)
     except CorruptionError as error:
         raise CorruptionError(
-            f"{path}: entry {index} at byte {plan.positions[place]} is damaged ({error}): the log "
-            "is unavailable there; `chronik repair` shows what can be saved",
+            f"{path}: entry {index} at byte {plan.positions[place]} is damaged "
+            f"({error.finding}): the log is unavailable there",
             path=path,
             offset_range=error.offset_range,
+            advice="`chronik repair` shows what can be saved",
         ) from error
     return Entry(header, payload)

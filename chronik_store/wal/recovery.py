@@ -129,7 +129,10 @@ def _chain_of(
             openings.clear()
     log_ids = {opening.header.log_id for opening in openings if opening.header is not None}
     if len(log_ids) > 1:
-        raise IdentityMismatchError(f"{directory} holds files of several logs: {sorted(log_ids)}")
+        raise IdentityMismatchError(
+            f"{directory} holds files of several logs: {sorted(log_ids)}; put each log's "
+            "files back where they belong"
+        )
     return select_chain(openings, must_stand_alone=identity.owner != LOCAL_OWNER)
 
 
@@ -229,7 +232,7 @@ def _replay_frames(
         try:
             replay.apply(frame, view, file)
         except CorruptionError as error:
-            return position, str(error)
+            return position, error.finding
         position = frame.next_position
     return position, None
 

@@ -76,9 +76,10 @@ class Wal(StageableWal):
             lost = "this log may have lost acknowledged entries: " + "; ".join(found.findings)
             if not (read_only or accept_suspect):
                 raise CorruptionError(
-                    f"{lost}. Look at it with `chronik repair`, or open it with "
-                    "accept_suspect=True to go on from the good part; nothing was changed",
+                    lost,
                     path=directory,
+                    advice="nothing was changed: look at it with `chronik repair`, or open it with "
+                    "accept_suspect=True to go on from the good part",
                 )
             logger.warning("%s; what is shown ends before the damage", lost)
         return cls(

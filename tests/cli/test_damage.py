@@ -49,9 +49,9 @@ def test_who_asked_for_less_than_what_is_good_has_it(chronik, suspect):
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("STORE", "gone", "has topics but no STORE file: restore it from a copy"),
+        ("STORE", "gone", "has topics but no STORE file; restore it from a copy"),
         ("STORE", "damaged", "put the file back from a copy of the directory"),
-        ("TOPICS", "gone", "has WAL files but no TOPICS file: restore that file from a copy"),
+        ("TOPICS", "gone", "has WAL files but no TOPICS file; restore that file from a copy"),
         ("TOPICS", "damaged", "put the file back from a copy of the directory"),
     ],
 )

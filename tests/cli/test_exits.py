@@ -8,6 +8,7 @@ import pytest
 from chronik_store import errors
 from chronik_store.cli.exits import (
     _AT_A_PROMPT,
+    ADVICE,
     CORRUPTION,
     UNAVAILABLE,
     USAGE,
@@ -40,6 +41,34 @@ def test_an_error_is_one_line_that_says_what_to_do():
     line = line_of(errors.TopicNotFoundError("no topic\n 'x'", topic="x"))
 
     assert "no topic 'x'; `chronik topic list` shows what is there" == line
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [(errors.TopicNotFoundError, {"topic": "x"}), (errors.DiskFullError, {})],
+)
+def test_advice_does_not_depend_on_the_words_of_a_path_or_name(kind, arguments):
+    [advice] = [said for each, said in ADVICE if each is kind]
+
+    line = line_of(kind("no room in /mnt/chronik restored", **arguments))
+
+    assert f"no room in /mnt/chronik restored; {advice}" == line
+
+
+def test_damage_in_a_directory_called_chronik_something_says_what_to_do():
+    error = errors.CorruptionError("a flipped bit", path="/mnt/chronik repaired/wal")
+
+    assert (
+        "/mnt/chronik repaired/wal: a flipped bit; "
+        "`chronik verify` and `chronik repair` tell what can be done"
+    ) == line_of(error)
+
+
+def test_an_error_that_brings_its_own_advice_gets_no_other():
+    error = errors.CorruptionError("a flipped bit", advice="put the file back from a copy")
+
+    assert "a flipped bit; put the file back from a copy" == line_of(error)
+    assert "a flipped bit" == error.finding
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from chronik_store.format import cbor
 VALUES = {
     "offset": 5, "first_offset": 1, "end_offset": 9, "topic": "events", "expected_offset": 4,
     "producer_id": 1 << 63, "expected_sequence": 3, "sequence": 8, "size_bytes": 10,
-    "limit_bytes": 5, "path": "/a/b", "offset_range": (3, 9), "found": 2, "supported": 1,
-    "pid": 17, "host": "here", "node_id": "2", "address": "h:1",
+    "limit_bytes": 5, "path": "/a/b", "offset_range": (3, 9), "advice": "do it",
+    "found": 2, "supported": 1, "pid": 17, "host": "here", "node_id": "2", "address": "h:1",
 }  # fmt: skip
 
 
@@ -38,6 +38,14 @@ def test_an_error_comes_out_as_it_went_in(row: wire.Row) -> None:
     assert str(error) == str(found)
     assert vars(error) == vars(found)
     assert error.retriable == found.retriable
+
+
+def test_advice_crosses_once_and_an_error_without_it_gets_none() -> None:
+    error = CorruptionError("flipped", path="/logs of chronik services")
+    own = CorruptionError("flipped: put it back", advice=None)
+
+    assert 1 == str(wire.from_wire(wire.to_wire(error))).count("`chronik verify`")
+    assert str(own) == str(wire.from_wire(wire.to_wire(own)))
 
 
 def test_every_error_has_a_code_of_its_own() -> None:
