@@ -60,6 +60,10 @@ _AT_A_PROMPT = (
     (": open it with read_only=False to change it", ""),
     ("; open it with read_only=False to append", ""),
     ("; create it first", ""),
+    (
+        "ask again, give more time, or take an incomplete answer",
+        "give it more time with --deadline, or leave out --complete",
+    ),
 )
 """What the library says in Python, and what that is here; ADVICE says the rest."""
 
@@ -87,8 +91,8 @@ def line_of(error: ChronikError) -> str:
     parts = [said]
     if error.durability == "unknown":
         parts.append(
-            "whether the last records are stored is not known: read the end before "
-            "writing them again"
+            "whether it was done is not known: look before doing it again (of records: read the "
+            "end before writing them again)"
         )
     parts += [advice for kind, advice in ADVICE if isinstance(error, kind)][:1]
     return "; ".join(parts)

@@ -12,11 +12,12 @@ So each refusal's Date is compared with our clock: nobody should look for rights
 from __future__ import annotations
 
 import os
+import ssl
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from aiohttp import ClientConnectorError
+from aiohttp import ClientConnectorError, ClientOSError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -93,12 +94,39 @@ def translated(error: Exception, *, url: str, verb: str, key: str, now_us: int) 
         )
     unconnected = _unconnected(error)
     if unconnected is not None:
-        said = f"no connection to {unconnected.host}:{unconnected.port}: {_reason(unconnected)}"
-    elif _certainly_not_done(error):
+        return _from_no_connection(unconnected, where, durability)
+    broken = _from_client(error)
+    if _certainly_not_done(error):
         said = f"no connection: {_short(error)}"
+    elif isinstance(broken, ClientOSError | ConnectionError) and broken.strerror:
+        said = f"the connection broke before the answer: {broken.strerror}"
     else:
         said = f"{type(error).__name__}: {_short(error)}"
     return UnavailableError(f"{where}: {said}", durability=durability)
+
+
+def _from_no_connection(
+    error: ClientConnectorError, where: str, durability: Durability | None
+) -> UnavailableError:
+    cause = error.os_error
+    said = f"{where}: no connection to {error.host}:{error.port}"
+    # Their errno is 1, which is no "Operation not permitted". Asking again changes neither.
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return ObjectStoreRefusedError(
+            f"{said}: its certificate is not trusted ({cause.verify_message}); correct "
+            "S3_ENDPOINT, or name the file of the authority that signed it in AWS_CA_BUNDLE",
+            durability=durability,
+        )
+    if isinstance(cause, ssl.SSLError):
+        reason = (cause.reason or _short(cause)).replace("_", " ").lower()
+        if cause.reason == "WRONG_VERSION_NUMBER":
+            return ObjectStoreRefusedError(
+                f"{said}: it does not speak TLS ({reason}); is it http:// in S3_ENDPOINT?",
+                durability=durability,
+            )
+        return UnavailableError(f"{said}: TLS failed: {reason}", durability=durability)
+    reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else _short(cause)
+    return UnavailableError(f"{said}: {reason}", durability=durability)
 
 
 def _from_answer(
@@ -175,14 +203,13 @@ def _certainly_not_done(error: Exception) -> bool:
 
 def _unconnected(error: Exception) -> ClientConnectorError | None:
     """What aiohttp said when it could not connect, if that is what botocore's error stands for."""
-    cause = error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
+    cause = _from_client(error)
     return cause if isinstance(cause, ClientConnectorError) else None
 
 
-def _reason(error: ClientConnectorError) -> str:
-    """Connection refused, no such host, and the like."""
-    number = error.os_error.errno
-    return os.strerror(number) if number and number > 0 else _short(error.os_error)
+def _from_client(error: Exception) -> object:
+    """What the HTTP client raised, which botocore's error stands for; None if nothing is known."""
+    return error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
 
 
 def _details(error: ClientError) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import os
 import pickle
+import ssl
 
 import aiohttp
 import pytest
@@ -14,6 +15,18 @@ ENDPOINT = {"endpoint_url": "http://x"}
 NO_CONNECTION = aiohttp.ClientConnectorError(
     ConnectionKey("x", 80, False, None, None, None, None), OSError(111, "refused")
 )
+
+
+def no_tls(reason):
+    """What aiohttp raises when the handshake fails. The errno of all of these is 1, EPERM."""
+    if reason == "CERTIFICATE_VERIFY_FAILED":
+        cause = ssl.SSLCertVerificationError(1, f"[SSL: {reason}] certificate verify failed")
+        cause.verify_message = "self-signed certificate"
+    else:
+        cause = ssl.SSLError(1, f"[SSL: {reason}] {reason.lower()} (_ssl.c:1006)")
+    cause.reason = reason
+    key = ConnectionKey("10.0.0.1", 443, True, True, None, None, None)
+    return aiohttp.ClientConnectorSSLError(key, cause)
 
 
 NOW_US = 1_795_957_200_000_000
@@ -62,6 +75,12 @@ def of(error, verb="put"):
          "not_durable"),
         (boto.EndpointConnectionError(**ENDPOINT, error=ConnectionResetError()), UnavailableError,
          True, "unknown"),
+        (boto.SSLError(**ENDPOINT, error=no_tls("CERTIFICATE_VERIFY_FAILED")),
+         ObjectStoreRefusedError, False, "not_durable"),
+        (boto.SSLError(**ENDPOINT, error=no_tls("WRONG_VERSION_NUMBER")), ObjectStoreRefusedError,
+         False, "not_durable"),
+        (boto.SSLError(**ENDPOINT, error=no_tls("UNEXPECTED_EOF")), UnavailableError, True,
+         "not_durable"),
         (boto.ReadTimeoutError(**ENDPOINT), UnavailableError, True, "unknown"),
         (boto.ConnectionClosedError(**ENDPOINT), UnavailableError, True, "unknown"),
         (TimeoutError(), UnavailableError, True, "unknown"),
@@ -108,6 +127,30 @@ def test_a_server_that_is_not_there_is_named_with_the_reason():
     cause = aiohttp.ClientConnectorError(key, ConnectionRefusedError(111, "Connect call failed"))
     said = str(of(boto.EndpointConnectionError(**ENDPOINT, error=cause), verb="list"))
     assert said.endswith(": no connection to 10.0.0.1:7480: Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (no_tls("CERTIFICATE_VERIFY_FAILED"), "no connection to 10.0.0.1:443: its certificate is "
+         "not trusted (self-signed certificate); correct S3_ENDPOINT, or name the file of the "
+         "authority that signed it in AWS_CA_BUNDLE"),
+        (no_tls("WRONG_VERSION_NUMBER"), "no connection to 10.0.0.1:443: it does not speak TLS "
+         "(wrong version number); is it http:// in S3_ENDPOINT?"),
+        (no_tls("UNEXPECTED_EOF"), "no connection to 10.0.0.1:443: TLS failed: unexpected eof"),
+        (aiohttp.ClientOSError(104, "Connection reset by peer"),
+         "the connection broke before the answer: Connection reset by peer"),
+    ],
+)  # fmt: skip
+def test_why_nothing_came_is_said_in_words(cause, said):
+    error = boto.EndpointConnectionError(**ENDPOINT, error=cause)
+    assert str(of(error, verb="list")) == f"s3://bucket/p: list 'k': {said}"
+
+
+def test_only_a_connection_can_break():
+    """A file with certificates that is not there is no answer of the network."""
+    cause = FileNotFoundError(2, "No such file or directory")
+    assert "connection" not in str(of(boto.HTTPClientError(error=cause)))
 
 
 def test_an_answer_without_a_message_says_nothing_of_one():

@@ -102,6 +102,29 @@ def test_a_race_that_cannot_be_judged_is_not_a_pass():
     assert any("could not be judged" in problem for problem in report.problems)
 
 
+@pytest.mark.parametrize(
+    ("fault", "verbs"), [("denied", ["put"]), ("timeout_before", ["put", "delete"])]
+)
+def test_what_was_certainly_not_put_is_not_removed(fault, verbs):
+    """Each call on a bucket that is away takes as long as its retries do."""
+    called = []
+
+    class Watched(FaultyObjectStore):
+        def put_if_absent(self, key, data):
+            called.append("put")
+            return super().put_if_absent(key, data)
+
+        def delete(self, keys):
+            called.append("delete")
+            super().delete(keys)
+
+    store = Watched(MemoryObjectStore(), clock=SystemClock())
+    store.add(Fault(fault, times=None))
+    with pytest.raises(UnavailableError):
+        probe(store)
+    assert called == verbs
+
+
 @pytest.mark.parametrize("call", range(1, 14))
 def test_a_bucket_that_goes_away_in_the_middle_is_not_called_unsafe(call):
     """Unknown is not unsafe: the advice to use another bucket would be wrong."""
