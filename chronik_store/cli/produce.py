@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ from chronik_store.cli.lines import Line, parser_of
 from chronik_store.cli.options import pass_session, topic_argument, verb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Progress, progress, say
+from chronik_store.config import LogConfig
 from chronik_store.errors import (
     BackpressureError,
     ChronikError,
@@ -32,12 +33,13 @@ from chronik_store.errors import (
     LogClosedError,
     RecordTooLargeError,
 )
-from chronik_store.model import AppendResult, Record
+from chronik_store.model import AppendResult, Record, Watermarks
 from chronik_store.partition_log import PartitionLog
 
 READ_BYTES = 1 << 20
 RECORDS_PER_BATCH = 5_000
 IN_FLIGHT = 8
+PROGRESS_SECONDS = 0.5
 
 
 @dataclass
@@ -153,7 +155,7 @@ def command(
             say(str(tally))
             say_what_is_left(session, log)
         if not session.is_remote and session.config().pipeline_enabled:
-            run_pipeline(log)
+            run_pipeline(log, session.config())
 
 
 def say_what_is_left(session: Session, log: PartitionLog) -> None:
@@ -169,31 +171,44 @@ def say_what_is_left(session: Session, log: PartitionLog) -> None:
         return
     if session.is_remote:
         return  # a server goes on by itself
-    there = marks.indexed if config.indexing_enabled else marks.tiered
-    if config.pipeline_enabled and there < marks.sealed:
+    waiting = _waiting(config, marks)
+    if config.pipeline_enabled and waiting:
         say(
-            f"offsets {there} to {marks.sealed - 1} are not in the bucket yet, or not in its "
-            "search index: one run of the pipeline comes first (Ctrl-C leaves it to the next "
-            "writer)"
+            f"offsets {marks.sealed - waiting} to {marks.sealed - 1} are not in the bucket yet, or "
+            "not in its search index: that comes first (Ctrl-C leaves it to the next writer)"
         )
 
 
-def run_pipeline(log: PartitionLog) -> None:
-    """Once over what was written here: runs that are shorter than the pipeline's pause may be all
-    that ever write to a directory, and nothing of it would be sealed by its age, or uploaded.
+def _waiting(config: LogConfig, marks: Watermarks) -> int:
+    """How many sealed records the pipeline has not done with."""
+    return marks.sealed - (marks.indexed if config.indexing_enabled else marks.tiered)
+
+
+def run_pipeline(log: PartitionLog, config: LogConfig) -> None:
+    """Until what is sealed is in the bucket and its index, or a run comes no further; once in any
+    case. What produces may be all that ever writes to a directory: nothing of it would be sealed
+    by its age, or uploaded, and readers of the bucket would index all of it for each search.
 
     On a thread, which Ctrl-C leaves alone: closing ends it where its log can be left. Raises what
     the run does, a log that ended among it; the bucket's errors are logged.
     """
     outcome: Future[object] = Future()
 
-    def once() -> None:
+    def run() -> None:
         try:
-            outcome.set_result(log.run_pipeline_once())
+            report = log.run_pipeline_once()
+            while _waiting(config, log.watermarks) and not (report.errors or report.idle):
+                report = log.run_pipeline_once()
+            outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001 (it is the caller's)
             outcome.set_exception(error)
 
-    threading.Thread(target=once, name="chronik-produce", daemon=True).start()
+    left = _waiting(config, log.watermarks)
+    with progress("bucket and index", left, unit="records") as bar:
+        threading.Thread(target=run, name="chronik-produce", daemon=True).start()
+        while not wait([outcome], timeout=PROGRESS_SECONDS).done:
+            before, left = left, _waiting(config, log.watermarks)
+            bar.advance(max(0, before - left))
     with suppress(LogClosedError):  # closed meanwhile: the rest is the next writer's
         outcome.result()
 

@@ -73,6 +73,13 @@ _NOT_WORDS = {"AND", "OR", "NOT", "TO", "IN"}
     help="N records before and after each hit.",
 )
 @click.option("-c", "--count-only", is_flag=True, help="Print only how many match.")
+@click.option(
+    "--deadline",
+    "deadline_seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Answer by then with what was searched, in each partition. Default: 10, or the server's.",
+)
 @click.option("--complete", is_flag=True, help="Fail rather than leave anything unsearched.")
 @click.option(
     "--format",
@@ -94,6 +101,7 @@ def command(
     order: Order,
     context: int,
     count_only: bool,
+    deadline_seconds: float | None,
     complete: bool,
     pattern: str,
 ) -> int:
@@ -109,7 +117,8 @@ def command(
     with session.reading_lanes(topic, partition) as lanes:
         results = [
             (number, log, log.search(query, since=since_us, until=until_us, limit=limit,
-                                     order=order, require_complete=complete))
+                                     order=order, deadline_seconds=deadline_seconds,
+                                     require_complete=complete))
             for number, log in lanes
         ]  # fmt: skip
         total = sum(result.total for _, _, result in results)
@@ -207,7 +216,9 @@ def _remarks(results: list[SearchResult], total: int, partitions: int) -> bool:
         say(f"chronik: note: no record searched has {', '.join(unknown)}")
     missed = [part for result in results for part in result.coverage if not part.complete]
     for coverage in missed:
-        say(f"chronik: warning: not searched: {_missing(coverage, partitions)}")
+        more = any(reason.endswith("deadline") for reason in coverage.reasons)
+        hint = "; --deadline gives it more time" if more else ""
+        say(f"chronik: warning: not searched: {_missing(coverage, partitions)}{hint}")
     if not total:
         seconds = max((result.elapsed_seconds for result in results), default=0.0)
         where = " in what was searched" if missed else ""
