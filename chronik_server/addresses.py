@@ -45,13 +45,18 @@ def parse_address(text: str, *, what: str = "an address") -> Address:
         host, _, port = text.partition(":")
         bad = ":" in port
     port = port or str(DEFAULT_PORT)
-    if bad or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if bad or not host or not _is_port(port):
         raise ConfigError(f"{what} {text!r}: write HOST:PORT, or [IPV6]:PORT")
     try:
         host.encode("idna")  # as whoever connects will
     except UnicodeError as error:
         raise ConfigError(f"{what} {text!r}: {host!r} is no name of a host: {error}") from error
     return Address(host, int(port))
+
+
+def _is_port(text: str) -> bool:
+    # The length first: a number of thousands of digits is an error of `int`.
+    return len(text) <= 5 and text.isascii() and text.isdigit() and int(text) <= 65535
 
 
 def parse_reachable(text: str, *, what: str = "an address") -> Address:

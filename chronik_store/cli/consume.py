@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -144,7 +145,10 @@ def command(
         delivery = Delivery(session, _printer(session, topic, pattern), cursors)
         records = _records(session, lanes, starts, delivery, follow=follow)
         try:
-            for item in itertools.islice(records, count):
+            # islice counts to sys.maxsize at the most, and refuses more.
+            for item in itertools.islice(
+                records, None if count is None else min(count, sys.maxsize)
+            ):
                 delivery.deliver(item)
             delivery.settle()
         except KeyboardInterrupt:

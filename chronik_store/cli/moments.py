@@ -7,6 +7,7 @@ times (no zone) is refused, with the two ways to write it.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Callable
 
@@ -30,7 +31,10 @@ def moment_us(text: str, now_us: int) -> int:
     """`15m` (that long ago) or an ISO 8601 time with its zone, as microseconds since 1970 UTC."""
     ago = _AGO.fullmatch(text.strip())
     if ago is not None:
-        return now_us - int(float(ago[1]) * _UNITS_US[ago[2]])
+        back_us = float(ago[1]) * _UNITS_US[ago[2]]
+        if not math.isfinite(back_us):
+            raise ConfigError(f"{text.strip():.20}... is too long ago for any clock")
+        return now_us - int(back_us)
     try:
         time = dt.datetime.fromisoformat(text.strip())
     except ValueError:
@@ -39,9 +43,18 @@ def moment_us(text: str, now_us: int) -> int:
             "2026-01-31T12:00:00Z"
         ) from None
     if time.tzinfo is None:
-        here = time.astimezone().isoformat()
-        raise ConfigError(f"{text!r} does not say which zone: write {text.strip()}Z, or {here}")
+        raise ConfigError(
+            f"{text!r} does not say which zone: write {text.strip()}Z{_or_here(time)}"
+        )
     return to_us(time)
+
+
+def _or_here(time: dt.datetime) -> str:
+    """The same time in this machine's zone, where the first and the last year leave room for it."""
+    try:
+        return f", or {time.astimezone().isoformat()}"
+    except (ValueError, OverflowError):
+        return ""
 
 
 def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> int:

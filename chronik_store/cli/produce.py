@@ -32,6 +32,7 @@ from chronik_store.errors import (
     ConfigError,
     LogClosedError,
     RecordTooLargeError,
+    UnavailableError,
 )
 from chronik_store.model import AppendResult, Record, Watermarks
 from chronik_store.partition_log import PartitionLog
@@ -256,8 +257,9 @@ def _lines_of(name: str, limit_bytes: int) -> Iterator[tuple[list[Line], int]]:
     """(lines, bytes) of a file as they arrive: what one read call returned, cut at newlines."""
     number = 0
     rest = bytearray()
-    descriptor = _stdin() if name == "-" else os.open(name, os.O_RDONLY)
+    descriptor = None
     try:
+        descriptor = _stdin() if name == "-" else os.open(name, os.O_RDONLY)
         while chunk := os.read(descriptor, READ_BYTES):
             rest += chunk
             if b"\n" in chunk:
@@ -276,8 +278,13 @@ def _lines_of(name: str, limit_bytes: int) -> Iterator[tuple[list[Line], int]]:
             yield [Line(bytes(rest), name, number + 1)], len(rest)
     except IsADirectoryError:
         raise ConfigError(f"{name} is a directory") from None
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot read {name} behind line {number}: {error.strerror}; the lines before are "
+            "appended"
+        ) from error
     finally:
-        if name != "-":
+        if descriptor is not None and name != "-":
             os.close(descriptor)
 
 

@@ -110,8 +110,10 @@ def record_of(value: Any) -> Record:
         raise ConfigError("timestamp_us is not a whole number")
     if timestamp_us is not None and timestamp_us.bit_length() > 63:
         raise ConfigError("timestamp_us is beyond 64 bits")
-    headers = []
-    for header in value.get("headers", ()):
+    headers, pairs = [], value.get("headers", [])
+    if not isinstance(pairs, list):
+        raise ConfigError('headers are a list of {"name": ..., "value": ...}')
+    for header in pairs:
         name = header.get("name") if isinstance(header, dict) else None
         content = _take_bytes(header, "value") if isinstance(header, dict) else None
         if not isinstance(name, str) or content is None:

@@ -132,7 +132,9 @@ class Session:
     def must_be_there(directory: str) -> None:
         """ConfigError when it is no data directory: its name is mistyped, and it is not made."""
         if not Session.is_there(directory):
-            what = "is no data directory" if Path(directory).is_dir() else "is not there"
+            path = Path(directory)
+            what = "is a file" if path.exists() else "is not there"
+            what = "is no data directory" if path.is_dir() else what
             raise ConfigError(
                 f"no data directory: {directory!r} {what}; give one with -d or CHRONIK_DATA_DIR, "
                 "or make one with `chronik topic create NAME`"

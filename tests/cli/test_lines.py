@@ -66,6 +66,8 @@ def test_a_key_that_is_no_text_is_its_json():
         (b'{"key": "only"}', {"records": True}),
         (b'{"value": "x", "timestamp_us": 99999999999999999999}', {"records": True}),
         (b"[" * 100_000, {"jsonl": True}),
+        (b'{"value": "x", "headers": 5}', {"records": True}),
+        (b'{"value": "x", "headers": null}', {"records": True}),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(data, options):

@@ -1,5 +1,7 @@
 """Times and places as people type them."""
 
+import time
+
 import pytest
 
 from chronik_store.cli.moments import first_offset, moment_us
@@ -44,6 +46,21 @@ def test_what_is_no_time_is_refused_with_an_example(text):
 def test_a_time_without_a_zone_is_refused_with_both_ways_to_write_it():
     with pytest.raises(ConfigError, match=r"2026-01-31T12:00:00Z, or 2026-01-31T12:00:00[+-]"):
         moment_us("2026-01-31T12:00:00", NOW_US)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("9" * 400 + "d", "too long ago"), ("0001-01-01T00:00:00", r"write 0001-01-01T00:00:00Z$")],
+)
+def test_a_time_at_the_edge_of_all_clocks_is_refused_in_words(text, said, monkeypatch):
+    monkeypatch.setenv("TZ", "X-14")
+    time.tzset()
+    try:
+        with pytest.raises(ConfigError, match=said):
+            moment_us(text, NOW_US)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

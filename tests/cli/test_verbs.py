@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,32 @@ def test_what_is_produced_is_consumed_byte_for_byte(chronik, tmp_path):
     assert (0, "") == (produced.code, produced.out)
     assert "created topic events\n5 records acknowledged, offsets 0 to 4\n" == produced.err
     assert "one\n\n  three \r\nvier \u00e4\nlast\n" == chronik("consume", "events").out
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_lines_before_it_are_kept(chronik):
+    Path("in").write_text("a\nb\n")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("unreadable")
+
+        produced = chronik("produce", "events", "in", "unreadable")
+
+    assert 3 == produced.code
+    assert "2 records acknowledged" in produced.err
+    assert "cannot read unreadable" in produced.err
+    assert ["a", "b"] == chronik("consume", "events").lines
+
+
+def test_more_records_than_any_number_holds_are_all_of_them(chronik):
+    Path("in").write_text("a\nb\n")
+    chronik("produce", "events", "in")
+
+    assert ["a", "b"] == chronik("consume", "events", "-n", str(1 << 70)).lines
+
+
+def test_a_data_directory_that_is_a_file_is_called_one(chronik):
+    Path("plain").write_text("")
+
+    assert "'plain' is a file" in chronik("-d", "plain", "consume", "events").err
 
 
 def test_keys_are_cut_off_and_shown(chronik):

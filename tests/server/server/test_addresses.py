@@ -61,3 +61,8 @@ def test_port_0_is_for_who_listens_and_not_for_who_connects(read: Callable[[str]
     with pytest.raises(ConfigError, match="nobody can connect to port 0"):
         read("127.0.0.1:0")
     assert Address("127.0.0.1", 0) == parse_address("127.0.0.1:0")
+
+
+def test_a_port_of_more_digits_than_a_number_may_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match="write HOST:PORT"):
+        parse_address("localhost:" + "1" * 5000)
