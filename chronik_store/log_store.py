@@ -35,6 +35,7 @@ from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.model import LogStatus, PipelineReport, SearchResult, StoreStatus, TopicInfo
+from chronik_store.objectstore.layout import check_topic_type
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.open_logs import OpenLogs
 from chronik_store.partition_log import PartitionLog
@@ -224,8 +225,8 @@ class LogStore:
         """
         self._check_open()
         key = (topic, partition)
-        log = self._logs.get(key)
-        if log is not None and type(partition) is int:
+        log = self._logs.get(key) if type(topic) is str and type(partition) is int else None
+        if log is not None:
             if not self._read_only or self._is_listed(topic, log._manifest().topic_id):
                 return log
             self._logs.close_one(key, log)
@@ -281,6 +282,7 @@ class LogStore:
             )
 
     def _entry(self, topic: str) -> TopicEntry:
+        check_topic_type(topic)
         self._directory.check_sure(topic)
         if self._read_only:
             self._directory.look()

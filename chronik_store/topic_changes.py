@@ -22,7 +22,7 @@ from chronik_store.errors import (
 )
 from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
 from chronik_store.log_assembly import LogAssembly
-from chronik_store.objectstore.layout import check_topic_name
+from chronik_store.objectstore.layout import check_topic_name, check_topic_type
 from chronik_store.open_logs import OpenLogs
 from chronik_store.store_bucket import StoreBucket
 from chronik_store.topic_deletion import delete_topic_data
@@ -122,6 +122,7 @@ class TopicChanges:
 
     def delete(self, name: str, not_found: Callable[[str], TopicNotFoundError]) -> None:
         """Mark the topic, then carry the deletion out as far as the bucket lets it."""
+        check_topic_type(name)
         with self:
             entry = self._directory.topic(name)
             if entry is None:

@@ -7,7 +7,7 @@ the whole value: batches are equal, hash, pickle and copy by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from chronik_store.format.batch_encoding import encode_columns, encode_one, is_small
@@ -90,7 +90,7 @@ class RecordBatch(_Slots):
         smaller. producer_id 0: no duplicate detection. TypeError: not bytes (encode text first);
         ValueError: no records, columns of different lengths, a number out of range, 2 GiB or more.
         """
-        if isinstance(values, (str, bytes, bytearray, memoryview)):
+        if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
             raise TypeError("values is a sequence of bytes; for one record write [value]")
         count = len(values)
         if not count:
@@ -161,7 +161,8 @@ class RecordBatch(_Slots):
         passes never fails a reader. `raw_bytes` may be looked at first, with verify=False, where
         the sender is not trusted: it bounds what `verify` decompresses.
         """
-        data = bytes(buffer)
+        # Not bytes(buffer): of a number that makes so many zeros.
+        data = buffer if type(buffer) is bytes else bytes(memoryview(buffer))
         header = parse_header(data)
         if verify:
             StoredBatch(data, 0, 0)

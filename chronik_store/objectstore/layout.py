@@ -79,14 +79,19 @@ class TombstoneKey(NamedTuple):
 
 def check_topic_name(topic: str) -> str:
     """The name itself, if it can stand in a key and a path; else ConfigError."""
-    if not isinstance(topic, str):
-        raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
+    check_topic_type(topic)
     if not _TOPIC_NAME.fullmatch(topic) or topic in {".", ".."}:
         raise ConfigError(
             f"topic name {topic[:210]!r} is not usable: 1 to {TOPIC_NAME_BYTES_MAX} of A-Z a-z "
             "0-9 . _ - and neither '.' nor '..'"
         )
     return topic
+
+
+def check_topic_type(topic: object) -> None:
+    """TypeError unless it is a str: what is looked up need not be a name that can be made."""
+    if not isinstance(topic, str):
+        raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
 
 
 def check_key(key: str) -> str:

@@ -137,6 +137,22 @@ def test_where_text_is_wanted_nothing_else_is_taken(store, call, value):
     assert str(caught.value)
 
 
+@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store, v: store.create_topic(v),
+        lambda store, v: store.delete_topic(v),
+        lambda store, v: store.partition(v),
+        lambda store, v: store.search(v, "needle"),
+    ],
+    ids=["create", "delete", "partition", "search"],
+)
+def test_a_topic_that_is_no_text_is_called_so(store, call, value):
+    with pytest.raises(TypeError, match=r"^a topic's name is a str, not "):
+        call(store, value)
+
+
 @pytest.mark.parametrize("value", [None, "0", 0.0, True, -1, 1 << 70], ids=repr)
 def test_a_partition_is_a_number_that_is_there(store, where, value):
     for call in (

@@ -153,6 +153,7 @@ def test_zstd_is_used_where_it_pays() -> None:
         ({"values": [b""], "headers": [(("n",),)]}, TypeError, r"tuple \(str, bytes\)"),
         ({"values": [b""], "headers": [(["n", b"v"],)]}, TypeError, r"tuple \(str, bytes\)"),
         ({"values": [b""], "headers": [(("\ud800", b""),)]}, ValueError, "not valid text"),
+        ({"values": {"a": b""}}, TypeError, "sequence of bytes"),
         ({"values": [b""], "compression": "gzip"}, ValueError, "'gzip'"),
         ({"values": [b""], "producer_id": -1}, ValueError, "producer id -1"),
         ({"values": [b"", b""], "producer_epoch": 1 << 32}, ValueError, "producer"),
@@ -164,6 +165,12 @@ def test_what_no_reader_could_take_back_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         RecordBatch.build(**arguments)
+
+
+@pytest.mark.parametrize("buffer", [5, 1 << 70, "text", None, [1]])
+def test_a_buffer_is_bytes_and_no_number_of_zeros(buffer: object) -> None:
+    with pytest.raises(TypeError):
+        RecordBatch.from_buffer(buffer)
 
 
 @pytest.mark.parametrize("records", [["text"], [Record("text")], "text", [b"", 5]])
