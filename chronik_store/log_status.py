@@ -36,8 +36,8 @@ def status_of(core: LogCore) -> LogStatus:
         watermarks=watermarks_of(core),
         writable=not core.read_only and core.wal.poisoned is None,
         wal_files=len(files),
-        wal_bytes=sum(each.size_bytes for each in files),
-        local_segment_bytes=_directory_bytes(core),
+        wal_bytes=_bytes_of(core, [each.path for each in files]),
+        local_segment_bytes=_bytes_of(core, _in_directory(core, core.paths.segments)),
         segments=len(manifest.segments),
         bundles=sum(each.bundle is not None for each in manifest.segments),
         segment_bytes=sum(each.size_bytes for each in manifest.segments),
@@ -72,12 +72,20 @@ def _notes(core: LogCore) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _directory_bytes(core: LogCore) -> int:
-    """Of the local segment files; one that the pipeline removes meanwhile does not count."""
-    fs, path = core.env.fs, core.paths.segments
-    total = 0
+def _in_directory(core: LogCore, path: str) -> list[str]:
+    fs = core.env.fs
     with disk_errors(path, "look into"):
-        for name in fs.list(path) if fs.exists(path) else []:
-            with suppress(FileNotFoundError):
-                total += fs.stat(f"{path}/{name}").size_bytes
+        return [f"{path}/{name}" for name in fs.list(path)] if fs.exists(path) else []
+
+
+def _bytes_of(core: LogCore, paths: list[str]) -> int:
+    """What the files take on the disk; one that the pipeline removes meanwhile takes nothing.
+
+    A WAL file that was left keeps its size, and its blocks only as far as there are frames.
+    """
+    total = 0
+    for path in paths:
+        with disk_errors(path, "look at"), suppress(FileNotFoundError):
+            found = core.env.fs.stat(path)
+            total += min(found.size_bytes, found.blocks_bytes or found.size_bytes)
     return total

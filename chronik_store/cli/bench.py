@@ -73,7 +73,7 @@ class Row:
 @pass_session
 def command(session: Session, records: int, size_bytes: int) -> None:
     """Measure the latencies of the tiers, in a throw-away log that is read back and compared."""
-    parent = Path(session.directory).resolve().parent
+    parent = Path(session.own_directory()).resolve().parent
     directory = tempfile.mkdtemp(prefix="chronik-bench-", dir=parent if parent.is_dir() else None)
     token = Path(directory).name
     url = f"{session.object_store.rstrip('/')}/{token}" if session.object_store else None

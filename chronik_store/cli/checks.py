@@ -14,7 +14,7 @@ from chronik_store.cli import exits
 from chronik_store.cli.options import partition_option, pass_session, verb
 from chronik_store.cli.rendering import duration_text, size_text
 from chronik_store.cli.session import Lanes, Session
-from chronik_store.cli.terminal import Output, progress
+from chronik_store.cli.terminal import Output, progress, say
 from chronik_store.model import Finding, VerifyReport
 
 STYLES = {"note": "36", "warning": "33", "corruption": "31"}
@@ -44,6 +44,8 @@ def command(
         with session.every_lane(partition) as topics:
             for name, lanes in topics:
                 reports += _verify(session, name, lanes, bucket=bucket, deep=deep)
+    if not reports:
+        say(f"chronik: there is no topic in {session.place}: nothing was checked")
     worst = {finding.severity for report in reports for finding in report.findings}
     if "corruption" in worst:
         return exits.CORRUPTION

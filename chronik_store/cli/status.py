@@ -83,9 +83,13 @@ def _bucket_status(session: Session, topic: str | None) -> int:
             found = stack.enter_context(session.every_lane())
         else:
             found = [(topic, stack.enter_context(session.reading_lanes(topic, None)))]
+        shown = 0
         for _, lanes in found:
             for _, log in lanes:
                 _show_partition(session.output, log.status())
+                shown += 1
+    if not shown:
+        say(f"chronik: no topic of {session.place} has published a segment yet")
     return exits.DONE
 
 

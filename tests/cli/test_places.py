@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,32 @@ def test_a_prefix_in_which_there_is_nothing_of_chronik_is_mistyped(chronik, buck
     ran = chronik("-d", f"{bucket}/typo", *verb.split())
     assert (ran.code, ran.out) == (2, ""), ran.err
     assert "holds no Chronik store (no STORE object): check bucket and prefix" in ran.err
+
+
+@pytest.mark.parametrize("verb", ["status", "verify", "verify --bucket --deep"])
+def test_a_store_without_a_log_is_said_to_have_none(chronik, tmp_path, verb):
+    """The writer was killed between its STORE and its first manifest: nothing was shown at all."""
+    url = f"file://{tmp_path}/young"
+    with LogStore.open("data", object_store=url, config=QUIET) as store:
+        store.create_topic("a")
+        log = store.partition("a")
+        log.append(b"x")
+        log.seal()
+        store.run_pipeline_once()
+    shutil.rmtree("young/manifests")
+
+    ran = chronik("-d", url, *verb.split())
+
+    assert (ran.code, ran.out) == (0, "")
+    said = "has published a segment yet" if verb == "status" else "nothing was checked"
+    assert said in ran.err
+    assert url in ran.err
+
+
+def test_a_bench_is_not_of_a_bucket_that_is_named_for_its_directory(chronik, bucket):
+    """It measured a directory, and called that the bucket."""
+    ran = chronik("-d", bucket, "bench", "--records", "1000")
+    assert (ran.code, "is a bucket" in ran.err, ran.out) == (2, True, "")
 
 
 def test_cursors_of_a_topic_that_is_not_there_are_a_mistake(chronik, bucket):
