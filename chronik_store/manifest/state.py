@@ -48,13 +48,18 @@ class FoldedState:
     def __init__(
         self, *, topic: str, partition: int, topic_id: str, log_id: str, producers_max: int
     ) -> None:
-        self.manifest = empty_manifest(topic, partition, topic_id, log_id)
-        self.folded_to = 0
-        self.producers = ProducerTable(producers_max)
-        self.members = MemberHistory()
         self.term = 0
         self.vote = ""
         self.suspect = False
+        self._producers_max = producers_max
+        self._begin(empty_manifest(topic, partition, topic_id, log_id))
+
+    def _begin(self, manifest: Manifest) -> None:
+        """Fold from nothing."""
+        self.manifest = manifest
+        self.folded_to = 0
+        self.producers = ProducerTable(self._producers_max)
+        self.members = MemberHistory()
         self.last_timestamp_us = 0
         self.refused: dict[str, int] = {}
         self._refusals: dict[int, str] = {}
@@ -170,6 +175,11 @@ class FoldedState:
     def on_suspect(self, flag: bool) -> None:
         """Suspicion set or cleared (protocol 9)."""
         self.suspect = flag
+
+    def on_nothing(self) -> None:
+        """All that was replayed is taken back; term, vote and suspicion stay."""
+        known = self.manifest
+        self._begin(empty_manifest(known.topic, known.partition, known.topic_id, known.log_id))
 
     @property
     def open_bytes(self) -> int:

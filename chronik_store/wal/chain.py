@@ -10,6 +10,7 @@ has its name only once its checkpoint is on disk.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chronik_store.errors import CorruptionError, IdentityMismatchError
@@ -179,7 +180,7 @@ def select_chain(openings: list[Opening], *, must_stand_alone: bool = False) -> 
             return _chain(openings, line[::-1], ())
         findings += (missing,)
     line = _good_prefix(openings)
-    if must_stand_alone and line and not _stands_alone(line):
+    if must_stand_alone and line and not stands_alone(line):
         line = []
     return _chain(openings, line, findings)
 
@@ -215,7 +216,8 @@ def _good_prefix(openings: list[Opening]) -> list[Opening]:
     return line
 
 
-def _stands_alone(line: list[Opening]) -> bool:
+def stands_alone(line: Sequence[Opening]) -> bool:
+    """A checkpoint in it knows all that was pruned before it, so that it can be folded."""
     oldest, newest = line[0].checkpoint, line[-1].checkpoint
     assert oldest is not None
     assert newest is not None

@@ -9,6 +9,7 @@ a prefix, what stands behind it is set aside and reported, never cut off or copi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -19,7 +20,14 @@ from chronik_store.fs.base import File, FileSystem
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.model import RecoveryReport, Verdict
 from chronik_store.threads import Lock
-from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, select_chain
+from chronik_store.wal.chain import (
+    Chain,
+    Opening,
+    list_files,
+    read_opening,
+    select_chain,
+    stands_alone,
+)
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.replay import Replay
 from chronik_store.wal.settings import Replayer, WalIdentity
@@ -107,7 +115,12 @@ def recover(
     if chain.findings:
         found.verdict = "suspect"
         found.findings += chain.findings
-    _replay_chain(env.fs, chain, found, live=live)
+    good = _replay_chain(env.fs, chain, found, live=live)
+    if good < len(chain.files):
+        line = chain.files[: good + 1]
+        if identity.owner != LOCAL_OWNER and not stands_alone(line):
+            line = _take_nothing(line, found, replayer)
+        _set_rest_aside(env.fs, chain.files[len(line) :], found)
     _say_what_remains(found)
     _set_aside(env.fs, chain, found)
     found.last_seq = max(found.last_seq, found.replay.last_seq)
@@ -136,7 +149,8 @@ def _chain_of(
     return select_chain(openings, must_stand_alone=identity.owner != LOCAL_OWNER)
 
 
-def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool) -> None:
+def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool) -> int:
+    """Replay the files up to the first damage; how many are good to their ends."""
     for place, opening in enumerate(chain.files):
         following = chain.files[place + 1] if place + 1 < len(chain.files) else None
         try:
@@ -151,11 +165,32 @@ def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool)
         finally:
             handle.close()
         if not good:
-            # The rest of the line stands behind the damage.
-            for late in chain.files[place + 1 :]:
-                found.remains = found.remains.joined(_keep_hard_state(fs, late, found.replay))
-                found.replay.table.files.append(_aside_file(late, found.replay))
-            return
+            return place
+    return len(chain.files)
+
+
+def _take_nothing(line: Sequence[Opening], found: Recovered, replayer: Replayer) -> tuple[()]:
+    """Take back a damaged line that cannot be folded: the checkpoint that knows what its files
+    were pruned for stands behind the damage. As `select_chain` does where a checkpoint is damaged.
+    """
+    replay = found.replay
+    found.findings.append(
+        f"none of these are used: what was decided before {line[0].path} is known only behind the "
+        "damage"
+    )
+    found.last_seq = max(found.last_seq, replay.last_seq)
+    found.file, found.position = None, 0
+    replayer.on_nothing()
+    found.replay = Replay(replayer)
+    found.replay.raise_hard_state(*replay.hard_state)
+    return ()
+
+
+def _set_rest_aside(fs: FileSystem, rest: Sequence[Opening], found: Recovered) -> None:
+    """The files of the line behind the damage."""
+    for late in rest:
+        found.remains = found.remains.joined(_keep_hard_state(fs, late, found.replay))
+        found.replay.table.files.append(_aside_file(late, found.replay))
 
 
 def open_file(opening: Opening, replay: Replay) -> LogFile:

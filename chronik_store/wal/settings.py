@@ -63,7 +63,7 @@ class Replayer(Protocol):
 
     Truncations are explicit: an entry at or below the last index is preceded by `on_truncate`, a
     checkpoint that replaces the log by `on_truncate` of all of it. Each file starts with a
-    checkpoint; the first is where folding starts.
+    checkpoint; the first is where folding starts. `on_nothing` takes all of it back.
     """
 
     def on_checkpoint(self, checkpoint: Checkpoint, /) -> None: ...
@@ -77,3 +77,6 @@ class Replayer(Protocol):
 
     def on_hard_state(self, term: int, vote: str, /) -> None: ...
     def on_suspect(self, flag: bool, /) -> None: ...
+    def on_nothing(self) -> None:
+        """What was replayed does not stand: a log of which nothing is known, but its hard state."""
+        ...

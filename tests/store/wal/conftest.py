@@ -70,6 +70,10 @@ class Copy:
     def on_suspect(self, flag: bool) -> None:
         self.suspect = flag
 
+    def on_nothing(self) -> None:
+        self.entries.clear()
+        self.events.append("nothing")
+
 
 class Owner:
     """Opens a WAL on a disk and appends to it. Everything synced counts as committed unless
