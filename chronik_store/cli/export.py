@@ -6,10 +6,9 @@ lines can be put back with `produce --records`, and lose nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -25,7 +24,8 @@ from chronik_store.cli.options import (
 from chronik_store.cli.rendering import count_text, json_of
 from chronik_store.cli.session import Lanes, Session
 from chronik_store.cli.terminal import Progress, json_line, progress, say
-from chronik_store.errors import ConfigError, DiskFullError, UnavailableError
+from chronik_store.cli.whole_file import whole_file
+from chronik_store.errors import ConfigError
 from chronik_store.model import StoredRecord
 
 ROWS_PER_GROUP = 50_000
@@ -73,17 +73,9 @@ def command(
             for number, log in lanes
         }
         total = sum(max(0, stop - start) for start, stop in ranges.values())
-        temporary = f"{target}.{os.getpid()}.unfinished"  # another run may have the same target
-        try:
-            with progress("export", total, unit="records") as bar:
-                rows = _rows(lanes, ranges, bar)
-                count = (_jsonl if kind == ".jsonl" else _parquet)(temporary, rows, topic)
-            os.replace(temporary, target)
-        except OSError as error:
-            full = DiskFullError if error.errno == 28 else UnavailableError
-            raise full(f"cannot write {target}: {error.strerror}") from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with whole_file(target) as file, progress("export", total, unit="records") as bar:
+            rows = _rows(lanes, ranges, bar)
+            count = (_jsonl if kind == ".jsonl" else _parquet)(file, rows, topic)
         outcome = session.outcome(lanes)
     if session.as_json:
         session.output.json({"topic": topic, "records": count, "file": target})
@@ -106,18 +98,15 @@ def _rows(lanes: Lanes, ranges: dict[int, tuple[int, int]], bar: Progress) -> It
             bar.advance(1)
 
 
-def _jsonl(path: str, rows: Iterable[Row], topic: str) -> int:
+def _jsonl(file: IO[bytes], rows: Iterable[Row], topic: str) -> int:
     count = 0
-    with open(path, "w", encoding="utf-8") as file:
-        for number, record in rows:
-            file.write(json_line(json_of(record, topic, number)))
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
+    for number, record in rows:
+        file.write(json_line(json_of(record, topic, number)).encode())
+        count += 1
     return count
 
 
-def _parquet(path: str, rows: Iterable[Row], topic: str) -> int:
+def _parquet(file: IO[bytes], rows: Iterable[Row], topic: str) -> int:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -136,7 +125,7 @@ def _parquet(path: str, rows: Iterable[Row], topic: str) -> int:
         metadata={"chronik.topic": topic},
     )
     count = 0
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for group in _groups(rows):
             columns = list(zip(*map(_cells, group), strict=True))
             arrays = [

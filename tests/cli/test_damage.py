@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -81,19 +80,6 @@ def test_repair_promises_nothing_for_a_partition_whose_files_are_gone(chronik, e
     assert (ran.code, "its WAL files are gone" in ran.out) == (1, True), ran.out
     assert "1 damaged, nothing changed; repair can do nothing about it" in ran.err
     assert "0 repaired, 1 left" in chronik("repair", "--apply").err
-
-
-def test_an_export_leaves_the_unfinished_file_of_another_run_alone(chronik, events):
-    """They wrote into one, and what the first one published held both."""
-    of_another = Path(f"events.jsonl.{os.getpid() + 1}.unfinished")
-    for path in (of_another, Path("events.jsonl.unfinished")):
-        path.write_text("of another run")
-    assert chronik("export", "events", "--to", "events.jsonl").code == 0
-
-    assert len(Path("events.jsonl").read_text().splitlines()) == 100
-    assert sorted(path.name for path in Path().glob("*.unfinished")) == [
-        of_another.name, "events.jsonl.unfinished",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", ["status", "produce events /dev/null", "topic create x"])
