@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import click
 
-from chronik_store.cli.moments import first_offset, moment_us
+from chronik_store.cli.moments import first_offset, moment_us, offset_of
 from chronik_store.cli.options import (
     partition_option,
     pass_session,
@@ -86,7 +86,7 @@ def command(
 
 def _stop(log: Any, until_us: int | None) -> int:
     end: int = log.watermarks.committed
-    at = None if until_us is None else log.offset_for_timestamp(until_us)
+    at = None if until_us is None else offset_of(log, until_us)
     return end if at is None else at
 
 

@@ -57,6 +57,17 @@ def _or_here(time: dt.datetime) -> str:
         return ""
 
 
+def offset_of(log: PartitionLog, time_us: int) -> int | None:
+    """The first record, as they stand in the log, whose time is this or later; None: there is none.
+
+    The log finds the batch, of which one may hold thousands of records of as many times.
+    """
+    at = log.offset_for_timestamp(time_us)
+    if at is None:
+        return None
+    return next((each.offset for each in log.scan(at) if each.timestamp_us >= time_us), None)
+
+
 def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> int:
     """Where to begin reading one partition; the later of `place` and `since_us` wins.
 
@@ -65,7 +76,7 @@ def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> 
     line = log.watermarks
     found = _offset_of(place or "earliest", line.start, line.committed)
     if since_us is not None:
-        at = log.offset_for_timestamp(since_us)
+        at = offset_of(log, since_us)
         found = max(found, line.committed if at is None else at)
     if not line.start <= found <= line.committed:
         raise OffsetOutOfRangeError(

@@ -110,7 +110,8 @@ class Tally:
 @click.option(
     "--records",
     is_flag=True,
-    help="Lines as `consume --json` and `export` write them: key, value, time, headers.",
+    help="Lines as `consume --json` and `export` write them: key, value, time, headers; all of "
+    "them into this partition.",
 )
 @pass_session
 def command(

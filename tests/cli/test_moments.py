@@ -1,6 +1,9 @@
 """Times and places as people type them."""
 
+import json
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +23,10 @@ class LogOfTen:
     @staticmethod
     def offset_for_timestamp(time_us):
         return next((offset for offset in range(5, 15) if offset * 10 >= time_us), None)
+
+    @staticmethod
+    def scan(start):
+        return (SimpleNamespace(offset=each, timestamp_us=each * 10) for each in range(start, 15))
 
 
 @pytest.mark.parametrize(
@@ -101,3 +108,30 @@ def test_the_help_says_which_of_two_places_counts(chronik):
     said = " ".join(chronik("consume", "--help").out.split())
 
     assert "Beside --since: the later of the two, in each partition." in said
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--since", "1970-01-01T00:00:05Z"], [5, 2, 6, 7, 8, 9]),
+        (["--until", "1970-01-01T00:00:05Z"], [0, 1, 2, 3, 4]),
+        (["--since", "1970-01-01T00:00:02Z", "--until", "1970-01-01T00:00:04Z"], [2, 3]),
+        (["--since", "1970-01-01T00:00:08Z"], [8, 9]),
+        (["--since", "1970-01-01T00:01:00Z"], []),
+        (["--until", "1970-01-01T00:01:00Z"], [0, 1, 2, 3, 4, 5, 2, 6, 7, 8, 9]),
+    ],
+)
+def test_a_time_within_a_batch_is_one_of_its_records(chronik, options, shown):
+    """The log knows when a batch came, and one of an import may hold all there is: it was all or
+    nothing. What came late stands where it came.
+    """
+    seconds = [0, 1, 2, 3, 4, 5, 2, 6, 7, 8, 9]
+    lines = "".join(f'{{"n": {each}, "at": {each}}}\n' for each in seconds)
+    Path("in").write_text(lines)
+    assert 0 == chronik("produce", "t", "--jsonl", "--time-field", "at", "in").code
+
+    assert 0 == chronik("export", "t", "--to", "out.jsonl", *options).code
+    exported = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert shown == [json.loads(each["value"])["n"] for each in exported]
+    if "--until" not in options:
+        assert shown == [each["n"] for each in chronik("consume", "t", *options).objects]
