@@ -27,7 +27,14 @@ from chronik_server.protocol.topics import CreateTopic, TopicDescription
 from chronik_server.turn import Turn
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
-from chronik_store.model import AppendResult, PipelineReport, SearchResult, TopicInfo
+from chronik_store.model import (
+    AppendResult,
+    BundlesFound,
+    BundlesRebuilt,
+    PipelineReport,
+    SearchResult,
+    TopicInfo,
+)
 
 
 class NodeIdentity(NamedTuple):
@@ -90,6 +97,14 @@ class PartitionBackend(Protocol):
     async def delete_cursor(self, name: str) -> bool: ...
     async def seal(self) -> int: ...
     async def drop_before(self, offset: int) -> None: ...
+    async def find_bundles(self, offset: int, *, everything: bool) -> BundlesFound:
+        """Which are lost or damaged: for some seconds, and one is looked at in any case."""
+        ...
+
+    async def rebuild_bundles(self, keys: Sequence[str]) -> BundlesRebuilt:
+        """One step: may take as long as `run_pipeline`, for this partition alone."""
+        ...
+
     def role(self) -> PartitionRole: ...
 
 

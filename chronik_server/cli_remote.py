@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -21,7 +21,7 @@ from chronik_server.errors import NotLeaderError
 from chronik_server.protocol.cluster import StatusFound
 from chronik_server.protocol.data import Consistency
 from chronik_store.batching import Appendable
-from chronik_store.cli.session import Lanes, Session, lanes_of
+from chronik_store.cli.session import Lanes, PartitionBundles, Session, lanes_of
 from chronik_store.cli.terminal import say
 from chronik_store.errors import (
     BackpressureError,
@@ -32,6 +32,8 @@ from chronik_store.errors import (
 from chronik_store.log_store import LogStore
 from chronik_store.model import (
     AppendResult,
+    BundlesFound,
+    BundlesRebuilt,
     FetchResult,
     LogStatus,
     SearchResult,
@@ -40,6 +42,7 @@ from chronik_store.model import (
     TopicInfo,
     Watermarks,
 )
+from chronik_store.partition_log import PartitionLog
 
 IN_FLIGHT_MAX = 16
 RETRY_SECONDS = 10.0
@@ -177,6 +180,25 @@ class RemoteLog:
         )
 
 
+class RemoteBundles:
+    """`Bundles` over a server, which works on them at the partition's leader."""
+
+    def __init__(self, log: RemoteLog) -> None:
+        self._log = log
+
+    def find(self, offset: int, *, everything: bool) -> BundlesFound:
+        """As `Bundles.find`."""
+        log = self._log
+        return log.client.find_bundles(
+            log.topic, offset, partition=log.partition, everything=everything
+        )
+
+    def rebuild(self, keys: Sequence[str]) -> BundlesRebuilt:
+        """As `Bundles.rebuild`."""
+        log = self._log
+        return log.client.rebuild_bundles(log.topic, keys, partition=log.partition)
+
+
 class RemoteStore:
     """`LogStore` over a server, as far as verbs use it."""
 
@@ -296,6 +318,10 @@ class RemoteSession(Session):
         """The store at the server."""
         with self._store() as store:
             yield store
+
+    def bundles_of(self, store: LogStore, log: PartitionLog) -> PartitionBundles:
+        """The search bundles of one partition, at its leader."""
+        return RemoteBundles(cast("RemoteLog", log))
 
     @contextmanager
     def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:

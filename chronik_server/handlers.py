@@ -64,6 +64,8 @@ class Handlers:
             cluster.Seal: self._seal,
             cluster.DropBefore: self._drop_before,
             cluster.RunPipeline: self._run_pipeline,
+            cluster.FindBundles: self._find_bundles,
+            cluster.RebuildBundles: self._rebuild_bundles,
             cluster.DescribeCluster: self._describe_cluster,
             cluster.AddNode: self._add_node,
             cluster.RemoveNode: self._remove_node,
@@ -188,6 +190,15 @@ class Handlers:
 
     async def _run_pipeline(self, _: cluster.RunPipeline, __: Buffer) -> Answer:
         return cluster.PipelineRun(await self._backend.run_pipeline()), _NOTHING
+
+    async def _find_bundles(self, request: cluster.FindBundles, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        found = await partition.find_bundles(request.offset, everything=request.everything)
+        return found, _NOTHING
+
+    async def _rebuild_bundles(self, request: cluster.RebuildBundles, _: Buffer) -> Answer:
+        partition = await self._partition(request.topic, request.partition)
+        return await partition.rebuild_bundles(request.keys), _NOTHING
 
     async def _describe_cluster(self, _: cluster.DescribeCluster, __: Buffer) -> Answer:
         return await self._backend.describe_cluster(), _NOTHING

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic
 from chronik_server.metadata_commands import MakeTopic
 from chronik_server.placement import COPIES_DEFAULT
@@ -63,6 +64,7 @@ class Hosting:
         """Partitions that should run here and cannot, and why."""
         self._topic_ids: dict[Lane, str] = {}
         self._store = store
+        self._bundles = BundleUpkeep(store)
         self._face = face
         self._raft = raft
         self._address_of = address_of
@@ -338,6 +340,7 @@ class Hosting:
             address_of=self._address_of,
             staleness_seconds=functools.partial(self._staleness, group_id),
             on_full=self._on_full,
+            bundles=self._bundles,
         )
         consensus.start()
         return part

@@ -11,10 +11,11 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chronik_server.backend import Check, FetchOptions, Link, NodeIdentity
+from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.errors import UnauthenticatedError
 from chronik_server.partition_reads import PartitionReads
 from chronik_server.protocol.cluster import (
@@ -31,7 +32,17 @@ from chronik_store.aio import AsyncLogStore, AsyncPartitionLog
 from chronik_store.errors import ConfigError, TopicNotFoundError
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
-from chronik_store.model import AppendResult, PipelineReport, SearchResult, TopicInfo
+from chronik_store.log_core import LogCore
+from chronik_store.log_store import LogStore
+from chronik_store.model import (
+    AppendResult,
+    BundlesFound,
+    BundlesRebuilt,
+    PipelineReport,
+    SearchResult,
+    TopicInfo,
+)
+from chronik_store.replicated import core_of
 
 logger = logging.getLogger("chronik_server.local")
 
@@ -107,6 +118,16 @@ class LocalPartition:
         """See `PartitionBackend`."""
         await self._log.drop_before(offset)
 
+    async def find_bundles(self, offset: int, *, everything: bool) -> BundlesFound:
+        """See `PartitionBackend`."""
+        core = await self._backend.core(self._topic, self._number)
+        return await self._backend.bundles.find(core, offset, everything=everything)
+
+    async def rebuild_bundles(self, keys: Sequence[str]) -> BundlesRebuilt:
+        """See `PartitionBackend`."""
+        core = await self._backend.core(self._topic, self._number)
+        return await self._backend.bundles.rebuild(core, keys)
+
     async def search(self, query: str, options: dict[str, Any]) -> SearchResult:
         """Search this partition alone."""
         return await self._log.search(query, **options)
@@ -129,8 +150,10 @@ class _Opening:
 class LocalBackend:
     """A `Backend` over one embedded store."""
 
-    def __init__(self, store: AsyncLogStore, identity: NodeIdentity) -> None:
-        self._store = store
+    def __init__(self, store: LogStore, identity: NodeIdentity) -> None:
+        self._opened = store
+        self._store = AsyncLogStore(store)
+        self.bundles = BundleUpkeep(store)
         self.identity = identity
         self.turn = Turn(asyncio.get_running_loop())
         self._address = ""
@@ -224,6 +247,11 @@ class LocalBackend:
             self._partitions[topic, partition] = found
         # Else it may be a log that is closed by now: it is not kept for the next topic.
         return found
+
+    async def core(self, topic: str, partition: int) -> LogCore:
+        """Of a partition, opened if need be."""
+        loop = asyncio.get_running_loop()
+        return core_of(await loop.run_in_executor(None, self._opened.partition, topic, partition))
 
     async def search(self, request: Search) -> SearchResult:
         """See `Backend`."""

@@ -26,7 +26,6 @@ from chronik_server.joining import addresses_in, describe
 from chronik_server.local_backend import LocalBackend
 from chronik_server.protocol.cluster import ClusterDescription
 from chronik_server.turn import Turn
-from chronik_store.aio import AsyncLogStore
 from chronik_store.config import LogConfig
 from chronik_store.conversion import is_founder
 from chronik_store.environment import Environment
@@ -81,8 +80,8 @@ async def open_backend(
             cluster_id=cluster_id_of(config), hints=dict(config.peers), first=_first(config),
         )  # fmt: skip
     opener = functools.partial(LogStore.open, config.data_dir, config=log_config, env=env)
-    alone = AsyncLogStore(await _run(opener))
-    store_id = (await alone.status()).store_id
+    alone = await _run(opener)
+    store_id = (await _run(alone.status)).store_id
     return LocalBackend(alone, NodeIdentity(store_id, config.node_id, store_id, _boot_id(env)))
 
 

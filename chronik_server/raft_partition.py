@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from chronik_server.backend import FetchOptions
+from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.errors import NotLeaderError, UnknownOutcomeError
 from chronik_server.partition_commands import PartitionCommands
 from chronik_server.partition_reads import PartitionReads
@@ -34,7 +35,7 @@ from chronik_store.errors import (
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.log_core import LogCore
-from chronik_store.model import AppendResult, SearchResult
+from chronik_store.model import AppendResult, BundlesFound, BundlesRebuilt, SearchResult
 
 T = TypeVar("T")
 logger = logging.getLogger("chronik_server.raft_partition")
@@ -60,6 +61,7 @@ class RaftPartition:
         address_of: Callable[[str], str | None],
         staleness_seconds: Callable[[], float | None],
         on_full: Callable[[RaftPartition], None],
+        bundles: BundleUpkeep,
     ) -> None:
         self.consensus = consensus
         self._on_full = on_full
@@ -67,6 +69,7 @@ class RaftPartition:
         self.log = log
         self._topic = topic
         self._number = number
+        self._bundles = bundles
         self._reads = PartitionReads(log)
         self._commands = PartitionCommands(log, core, consensus)
         self._address_of = address_of
@@ -196,6 +199,19 @@ class RaftPartition:
         """See `PartitionBackend`."""
         self._must_lead()
         await self._commanded(self._commands.drop_before(offset))
+
+    async def find_bundles(self, offset: int, *, everything: bool) -> BundlesFound:
+        """See `PartitionBackend`."""
+        self._must_lead()
+        return await self._bundles.find(self.core, offset, everything=everything)
+
+    async def rebuild_bundles(self, keys: Sequence[str]) -> BundlesRebuilt:
+        """See `PartitionBackend`. Who leads by then goes on with what waits, if asked."""
+        self._must_lead()
+        found = await self._bundles.rebuild(self.core, keys)
+        if found.waiting:
+            self._must_lead()
+        return found
 
     async def _commanded(self, call: Awaitable[T]) -> T:
         try:

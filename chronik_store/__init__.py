@@ -61,6 +61,8 @@ from chronik_store.format.record_batch import RecordBatch, StoredBatch
 from chronik_store.log_store import LogStore
 from chronik_store.model import (
     AppendResult,
+    BundlesFound,
+    BundlesRebuilt,
     Coverage,
     FetchResult,
     Finding,
@@ -91,6 +93,8 @@ __all__ = [
     "AccessDeniedError",
     "AppendResult",
     "BackpressureError",
+    "BundlesFound",
+    "BundlesRebuilt",
     "ChronikError",
     "ConfigError",
     "CorruptionError",

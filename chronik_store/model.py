@@ -316,6 +316,32 @@ class PipelineReport:
         return self == PipelineReport(elapsed_seconds=self.elapsed_seconds)
 
 
+BUNDLE_KEYS_MAX = 1000
+"""So many search bundles are found, or asked for, at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundlesFound:
+    """Keys of search bundles that shall be built anew. next_offset: where to go on looking; None:
+    that was all.
+    """
+
+    keys: tuple[str, ...]
+    next_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BundlesRebuilt:
+    """What became of search bundles that were to be built anew. rebuilt: how many have a successor
+    that the log lists. waiting: keys of those that have none yet; the others' segments were
+    dropped. errors: what keeps them from being built, or published.
+    """
+
+    rebuilt: int
+    waiting: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
 Severity = Literal["note", "warning", "corruption"]
 
 

@@ -280,13 +280,20 @@ def _check_bundle_object(check: _Check, store: ObjectStore, info: BundleInfo, de
     """A bundle is derived: its loss costs a rebuild, not data."""
     check.objects += 1
     try:
-        _check_size(store, info.key, info.size_bytes)
-        if deep:
-            check.size_bytes += info.size_bytes
-            if _hash_of(store, info.key, info.size_bytes) != info.hash:
-                raise CorruptionError(f"{info.key}: its bytes are not those that were indexed")
+        check_bundle(store, info, deep=deep)
+        check.size_bytes += info.size_bytes if deep else 0
     except CorruptionError as error:
         check.find("warning", info.key, f"{error}; run `chronik rebuild-index`")
+
+
+def check_bundle(store: ObjectStore, info: BundleInfo, *, deep: bool) -> None:
+    """Is this search bundle in the bucket, with its size; deep: with all its bytes.
+
+    CorruptionError if it is not; ObjectNotFoundError if it went meanwhile; UnavailableError.
+    """
+    _check_size(store, info.key, info.size_bytes)
+    if deep and _hash_of(store, info.key, info.size_bytes) != info.hash:
+        raise CorruptionError(f"{info.key}: its bytes are not those that were indexed")
 
 
 def _check_size(store: ObjectStore, key: str, size_bytes: int) -> None:

@@ -44,8 +44,8 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "Results",
         (
             "AppendResult", "FetchResult", "SearchResult", "SearchHit", "Coverage", "Watermarks",
-            "TopicInfo", "RecoveryReport", "PipelineReport", "VerifyReport", "Finding",
-            "LogStatus", "StoreStatus",
+            "TopicInfo", "RecoveryReport", "PipelineReport", "BundlesFound",
+            "BundlesRebuilt", "VerifyReport", "Finding", "LogStatus", "StoreStatus",
         ),
     ),
     ("Settings", ("LogConfig", "S3Options")),
@@ -56,6 +56,8 @@ CLIENT = (
     "AsyncConsumer", "Consumed", "Run",
 )  # fmt: skip
 """Of `chronik_server.client`; what they give back are the values above."""
+PART = "chronik_server.client.upkeep"
+"""What stands there is described with the class that it is a part of."""
 
 
 def page() -> str:
@@ -123,7 +125,8 @@ def _is_twin(member: Any) -> bool:
 
 
 def _members(value: type) -> Iterator[tuple[str, Any]]:
-    for attribute, member in vars(value).items():
+    parts = [value, *(base for base in value.__bases__ if base.__module__ == PART)]
+    for attribute, member in (item for part in parts for item in vars(part).items()):
         target = getattr(member, "__func__", member)
         if not attribute.startswith("_") and isinstance(target, (FunctionType, property)):
             yield attribute, member

@@ -14,6 +14,7 @@ storage engine, only the values and the batch format that go over the wire.
     async_client, blocking      the two faces        producer, consumer     what keeps state
     outgoing                    batches on their way, none twice
     overlapping                 appends at the same time, in one batch
+    upkeep                      what an operator asks
     routing                     whom to ask, and when again
     channel                     one connection
 """

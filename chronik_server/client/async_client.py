@@ -22,9 +22,9 @@ from chronik_server.client.overlapping import Overlapping
 from chronik_server.client.patience import milliseconds
 from chronik_server.client.producer import AsyncProducer
 from chronik_server.client.routing import ANY, Lane, Router, may_have_happened
+from chronik_server.client.upkeep import Upkeep
 from chronik_server.errors import UnknownOutcomeError
-from chronik_server.protocol import cluster, data
-from chronik_server.protocol.greeting import Ping, Pong
+from chronik_server.protocol import data
 from chronik_server.protocol.topics import (
     CreateTopic,
     DeleteTopic,
@@ -42,7 +42,6 @@ from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import (
     AppendResult,
     FetchResult,
-    PipelineReport,
     SearchResult,
     TopicInfo,
     Watermarks,
@@ -53,7 +52,7 @@ LANES_KEPT = 1024
 """Partitions of which it is remembered how to append, though nothing is on its way there."""
 
 
-class AsyncClient:
+class AsyncClient(Upkeep):
     """A client of one cluster (or of one server). `async with` closes it.
 
     Belongs to the event loop that first uses it: not thread-safe; `Client` is. servers:
@@ -360,70 +359,6 @@ class AsyncClient:
         message = data.DeleteCursor(topic, partition, name)
         answer = await self.router.ask_leader((topic, partition), message)
         return cast("data.CursorDeleted", answer.message).existed
-
-    # --- upkeep ----------------------------------------------------------------------------------
-
-    async def seal(self, topic: str, *, partition: int = 0) -> int:
-        """As `PartitionLog.seal`."""
-        answer = await self.router.ask_leader((topic, partition), cluster.Seal(topic, partition))
-        return cast("cluster.Sealed", answer.message).offset
-
-    async def drop_before(self, topic: str, offset: int, *, partition: int = 0) -> None:
-        """As `PartitionLog.drop_before`."""
-        check_offset(offset, "offset")
-        message = cluster.DropBefore(topic, partition, offset)
-        await self.router.ask_leader((topic, partition), message)
-
-    async def run_pipeline_once(self) -> PipelineReport:
-        """One pipeline step on some node, for what it leads; errors are in the report."""
-        answer = await self.router.ask_any(cluster.RunPipeline())
-        return cast("cluster.PipelineRun", answer.message).report
-
-    async def status(self, topic: str | None = None) -> cluster.StatusFound:
-        """What one node says of itself and of its partitions. TopicNotFoundError."""
-        answer = await self.router.ask_any(cluster.Status(topic))
-        return cast("cluster.StatusFound", answer.message)
-
-    async def cluster(self) -> cluster.ClusterDescription:
-        """The nodes."""
-        answer = await self.router.ask_any(cluster.DescribeCluster())
-        return cast("cluster.ClusterDescription", answer.message)
-
-    async def add_node(self, node_id: str, address: str) -> None:
-        """Let a node join under an id that nobody had; or tell where a known one is now.
-
-        address: HOST:PORT. Committed when it returns; copies follow. ConfigError when the id has
-        left before, the address is another's, or the server is in no cluster.
-        """
-        await self.router.ask_any(cluster.AddNode(node_id, address))
-
-    async def remove_node(self, node_id: str) -> None:
-        """Let a node leave: its copies move to others first. Committed when it returns, not done.
-
-        ConfigError when there is none of this id, or no other; UnavailableError when so many of
-        the others are away that they would be no majority.
-        """
-        await self.router.ask_any(cluster.RemoveNode(node_id))
-
-    async def transfer_leader(
-        self, topic: str, *, partition: int = 0, to: str | None = None
-    ) -> None:
-        """Hand a partition's leadership over, to that node or to any that is connected. The empty
-        topic is the cluster's metadata.
-
-        The new one has every entry before it starts. ConfigError when `to` is no other voter;
-        UnavailableError when it did not take over in time: the old leader goes on.
-        """
-        message = cluster.TransferLeader(topic, partition, to)
-        if topic:
-            await self.router.ask_leader((topic, partition), message, repeatable=to is not None)
-        else:  # it has no description to look its leader up in
-            await self.router.ask_any(message, repeatable=to is not None)
-
-    async def ping(self) -> int:
-        """Some node's wall clock, microseconds since 1970 UTC."""
-        found: Pong = (await self.router.ask_any(Ping())).message
-        return found.time_us
 
     # --- life ------------------------------------------------------------------------------------
 

@@ -166,6 +166,8 @@ class Client:
     seal = _twin(AsyncClient.seal)
     drop_before = _twin(AsyncClient.drop_before)
     run_pipeline_once = _twin(AsyncClient.run_pipeline_once)
+    find_bundles = _twin(AsyncClient.find_bundles)
+    rebuild_bundles = _twin(AsyncClient.rebuild_bundles)
     status = _twin(AsyncClient.status)
     cluster = _twin(AsyncClient.cluster)
     add_node = _twin(AsyncClient.add_node)

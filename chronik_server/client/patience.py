@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from chronik_server.protocol.cluster import RunPipeline, Status
+from chronik_server.protocol.cluster import FindBundles, RebuildBundles, RunPipeline, Status
 from chronik_server.protocol.data import Fetch, Search
 from chronik_server.protocol.greeting import Welcome
 from chronik_server.protocol.topics import CreateTopic, DeleteTopic
@@ -20,9 +20,9 @@ FOR_EVER_SECONDS: Final = 1e9
 """What infinity is on the wire."""
 
 UPKEEP_SECONDS: Final = 600.0
-_UPKEEP: Final = (CreateTopic, DeleteTopic, RunPipeline, Status)
-"""The pipeline uploads and indexes whole segments; a topic goes, and a namesake comes, when its run
-there has ended; a status opens what is not open.
+_UPKEEP: Final = (CreateTopic, DeleteTopic, RunPipeline, FindBundles, RebuildBundles, Status)
+"""The pipeline uploads and indexes whole segments, and who asks for bundles waits for his turn; a
+topic goes, and a namesake comes, when its run there has ended; a status opens what is not open.
 """
 
 

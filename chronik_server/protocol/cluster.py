@@ -16,6 +16,7 @@ from chronik_server.protocol.topics import NODES_MAX
 from chronik_store.format.shape import (
     BOOLEAN,
     ID,
+    KEY,
     NAME,
     PARTITION,
     TOPIC,
@@ -26,7 +27,14 @@ from chronik_store.format.shape import (
     Text,
     TupleOf,
 )
-from chronik_store.model import LogStatus, PipelineReport, StoreStatus
+from chronik_store.model import (
+    BUNDLE_KEYS_MAX,
+    BundlesFound,
+    BundlesRebuilt,
+    LogStatus,
+    PipelineReport,
+    StoreStatus,
+)
 
 GroupRole = Literal["leader", "follower", "candidate", "learner", "none"]
 _LONG: Final = Text(1 << 16)
@@ -94,6 +102,27 @@ class PipelineRun:
     """What that did."""
 
     report: PipelineReport
+
+
+@dataclass(frozen=True, slots=True)
+class FindBundles:
+    """Which search bundles of the segments from that of `offset` on are absent or damaged in the
+    bucket; everything: all that there are. Answered by the leader, with `BundlesFound`.
+    """
+
+    topic: str
+    partition: int = 0
+    offset: int = 0
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildBundles:
+    """Have these built anew, by one pipeline step of the leader. Answered with `BundlesRebuilt`."""
+
+    topic: str
+    partition: int
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +305,13 @@ SEALED: Final = Codec(Sealed, {"offset": UINT63})
 DROP_BEFORE: Final = Codec(DropBefore, {**_WHERE, "offset": UINT63})
 RUN_PIPELINE: Final = Codec(RunPipeline, {})
 PIPELINE_RUN: Final = Codec(PipelineRun, {"report": PIPELINE_REPORT})
+_KEYS: Final = TupleOf(KEY, BUNDLE_KEYS_MAX)
+FIND_BUNDLES: Final = Codec(FindBundles, {**_WHERE, "offset": UINT63, "everything": BOOLEAN})
+BUNDLES_FOUND: Final = Codec(BundlesFound, {"keys": _KEYS, "next_offset": Optional(UINT63)})
+REBUILD_BUNDLES: Final = Codec(RebuildBundles, {**_WHERE, "keys": _KEYS})
+BUNDLES_REBUILT: Final = Codec(
+    BundlesRebuilt, {"rebuilt": UINT63, "waiting": _KEYS, "errors": _LINES}
+)
 DESCRIBE_CLUSTER: Final = Codec(DescribeCluster, {})
 CLUSTER_DESCRIPTION: Final = Codec(
     ClusterDescription,

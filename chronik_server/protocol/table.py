@@ -38,6 +38,8 @@ EXCHANGES: Final[dict[int, Exchange]] = {
     Verb.SEAL: Exchange(cluster.SEAL, cluster.SEALED),
     Verb.DROP_BEFORE: Exchange(cluster.DROP_BEFORE, topics.DONE),
     Verb.RUN_PIPELINE: Exchange(cluster.RUN_PIPELINE, cluster.PIPELINE_RUN),
+    Verb.FIND_BUNDLES: Exchange(cluster.FIND_BUNDLES, cluster.BUNDLES_FOUND),
+    Verb.REBUILD_BUNDLES: Exchange(cluster.REBUILD_BUNDLES, cluster.BUNDLES_REBUILT),
     Verb.DESCRIBE_CLUSTER: Exchange(cluster.DESCRIBE_CLUSTER, cluster.CLUSTER_DESCRIPTION),
     Verb.ADD_NODE: Exchange(cluster.ADD_NODE, topics.DONE),
     Verb.REMOVE_NODE: Exchange(cluster.REMOVE_NODE, topics.DONE),

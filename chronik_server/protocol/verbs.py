@@ -28,6 +28,8 @@ class Verb(IntEnum):
     SEAL = 65
     DROP_BEFORE = 66
     RUN_PIPELINE = 67
+    FIND_BUNDLES = 68
+    REBUILD_BUNDLES = 69
     DESCRIBE_CLUSTER = 80
     ADD_NODE = 81
     REMOVE_NODE = 82

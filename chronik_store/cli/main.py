@@ -49,8 +49,7 @@ The server adds its own verbs here, and `remote_session`, before it calls `run`.
 """
 
 LOCAL_VERBS = {
-    "verify", "repair", "restore", "rebuild-index", "inspect", "doctor", "demo", "bench",
-    "simulate",
+    "verify", "repair", "restore", "inspect", "doctor", "demo", "bench", "simulate",
 }  # fmt: skip
 """Verbs about files of this machine, which a server has no part in; more may be added, too."""
 

@@ -10,12 +10,10 @@ import click
 
 from chronik_store.cli import exits
 from chronik_store.cli.options import partition_option, pass_session, verb
-from chronik_store.cli.session import Session, lanes_of
+from chronik_store.cli.session import PartitionBundles, Session, lanes_of
 from chronik_store.cli.terminal import progress, say
-from chronik_store.errors import ConfigError, UnavailableError
-from chronik_store.log_store import LogStore
-from chronik_store.objectstore.layout import parse_bundle_key
-from chronik_store.partition_log import PartitionLog
+from chronik_store.errors import UnavailableError
+from chronik_store.model import BUNDLE_KEYS_MAX
 
 
 @verb(
@@ -23,23 +21,24 @@ from chronik_store.partition_log import PartitionLog
     "chronik rebuild-index",
     "chronik rebuild-index events -p 0",
     "chronik rebuild-index events --all",
+    "chronik -s 127.0.0.1:7411 rebuild-index events",
 )
 @click.argument("topic", required=False)
 @partition_option
 @click.option("--all", "everything", is_flag=True, help="Also those that are sound.")
 @pass_session
 def command(session: Session, topic: str | None, partition: int | None, everything: bool) -> int:
-    """Build the search bundles anew that are lost or damaged in the bucket."""
-    if not session.config().indexing_enabled:
-        raise ConfigError(
-            "indexing is off, so none would be built: unset CHRONIK_WAL_INDEXING_ENABLED"
-        )
+    """Build the search bundles anew that are lost or damaged in the bucket.
+
+    With -s the leader of each partition does it.
+    """
     total = 0
     with session.writing_store(pipeline_enabled=False) as store:
         topics = [info.name for info in store.topics()] if topic is None else [topic]
         for name in topics:
             for number, log in lanes_of(store, name, partition):
-                built = _rebuild(store, name, number, log, everything=everything)
+                bundles = session.bundles_of(store, log)
+                built = _rebuild(bundles, f"{name}/{number}", everything=everything)
                 total += built
                 if session.as_json:
                     session.output.json({"topic": name, "partition": number, "rebuilt": built})
@@ -47,35 +46,31 @@ def command(session: Session, topic: str | None, partition: int | None, everythi
     return exits.DONE
 
 
-def _rebuild(
-    store: LogStore, topic: str, partition: int, log: PartitionLog, *, everything: bool
-) -> int:
-    """How many were built. UnavailableError as soon as nothing more comes of running on."""
-    keys = None
-    if not everything:
-        findings = log.verify(bucket=True, deep=True).findings
-        keys = [each.where for each in findings if parse_bundle_key(each.where) is not None]
-    wanted = store.rebuild_indexes(topic, partition, keys=keys)
-    done = 0
-    with progress(f"{topic}/{partition}", wanted, unit="bundles") as bar:
-        # Until nothing is left to do: segments that had no index yet may come first.
-        while wanted:
-            report = log.run_pipeline_once()
-            bar.advance(report.indexed)
-            done += report.indexed
-            if report.errors:
-                raise UnavailableError(f"{done} of {wanted} rebuilt: {report.errors[0]}")
-            if report.idle:
-                break
-    if done < wanted:
-        _explain(log, done, wanted)
-    return min(done, wanted)
+def _rebuild(bundles: PartitionBundles, where: str, *, everything: bool) -> int:
+    """How many were built. UnavailableError as soon as nothing more comes of asking on."""
+    waiting = _wanted(bundles, everything=everything)
+    wanted, built = len(waiting), 0
+    with progress(where, wanted, unit="bundles") as bar:
+        # Until none of them waits: segments that had no index yet may come first.
+        while waiting:
+            asked, later = waiting[:BUNDLE_KEYS_MAX], waiting[BUNDLE_KEYS_MAX:]
+            found = bundles.rebuild(asked)
+            left = [*found.waiting, *later]
+            built += found.rebuilt
+            bar.advance(len(waiting) - len(left))
+            if found.errors and (not left or len(left) == len(waiting)):
+                raise UnavailableError(f"{where}: {built} of {wanted} rebuilt: {found.errors[0]}")
+            waiting = left
+    if built < wanted:
+        say(f"{where}: {built} of {wanted} rebuilt: the others' segments are dropped by now")
+    return built
 
 
-def _explain(log: PartitionLog, done: int, wanted: int) -> None:
-    """Why the pipeline comes to rest before all are built. UnavailableError if they are needed."""
-    status = log.status()
-    if status.fenced or status.last_error:
-        why = "; ".join((*status.notes, status.last_error or "")).strip("; ")
-        raise UnavailableError(f"{done} of {wanted} rebuilt: {why}")
-    say(f"{done} of {wanted} rebuilt: the others' segments are dropped by now")
+def _wanted(bundles: PartitionBundles, *, everything: bool) -> list[str]:
+    keys: list[str] = []
+    offset: int | None = 0
+    while offset is not None:
+        found = bundles.find(offset, everything=everything)
+        keys += found.keys
+        offset = found.next_offset
+    return keys

@@ -7,14 +7,15 @@ alone; what was opened is closed on the way out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from chronik_store.bucket_log import open_bucket
+from chronik_store.bundles import Bundles
 from chronik_store.cli import exits
 from chronik_store.cli.terminal import Output, say
 from chronik_store.clock import Clock, SystemClock
@@ -25,13 +26,21 @@ from chronik_store.errors import ConfigError, ReadOnlyError, UnavailableError
 from chronik_store.lineage import lineage_of, survey
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
+from chronik_store.model import BundlesFound, BundlesRebuilt
 from chronik_store.objectstore.layout import STORE_KEY
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
-from chronik_store.replicated import owner_of
+from chronik_store.replicated import core_of, owner_of
 
 Lanes = list[tuple[int, PartitionLog]]
 """The partitions that a verb works on: (number, log)."""
+
+
+class PartitionBundles(Protocol):
+    """As `Bundles`, wherever the log is."""
+
+    def find(self, offset: int, *, everything: bool) -> BundlesFound: ...
+    def rebuild(self, keys: Sequence[str]) -> BundlesRebuilt: ...
 
 
 @dataclass
@@ -107,6 +116,10 @@ class Session:
                     f"{config.object_store} for good; `chronik doctor` shows what is there"
                 )
             yield store
+
+    def bundles_of(self, store: LogStore, log: PartitionLog) -> PartitionBundles:
+        """The search bundles of one partition of a store that is open for writing."""
+        return Bundles(store, core_of(log))
 
     @staticmethod
     def _must_be_ours(directory: str) -> None:

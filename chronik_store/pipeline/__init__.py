@@ -98,18 +98,17 @@ class Pipeline:
     def rebuild_indexes(self, partition: Partition, keys: Collection[str] | None = None) -> int:
         """Have the next runs build bundles anew: those with these keys, or all. How many.
 
+        Waits for no run: one that is under way may take minutes, and sees them. Repeatable.
         LogClosedError when there will be no runs.
         """
         bundles = (segment.bundle for segment in partition.manifest.segments)
-        wanted = {each.key for each in bundles if each is not None}
-        if keys is not None:
-            wanted &= set(keys)
-        lane = self._enter(partition)
-        if lane is None:
-            raise LogClosedError("this log is closed; open it again")
-        lane.rebuild |= wanted
-        lane.indexed_generation = -1
-        self._leave(lane)
+        listed = frozenset(each.key for each in bundles if each is not None)
+        wanted = listed if keys is None else listed.intersection(keys)
+        with self._changed:
+            if partition.closed:
+                raise LogClosedError("this log is closed; open it again")
+            lane = self._lanes.setdefault(_name(partition), Lane())
+            lane.rebuild = (lane.rebuild & listed) | wanted
         return len(wanted)
 
     def forget(self, partition: Partition) -> None:

@@ -53,14 +53,15 @@ def index(turn: Turn) -> None:
 
 
 def wanted(turn: Turn, manifest: Manifest) -> SegmentInfo | None:
-    """The oldest segment without a bundle that this engine reads."""
-    if turn.lane.indexed_generation == manifest.generation:
+    """The oldest segment without a bundle that this engine reads, or whose bundle shall be new."""
+    looked_at = manifest.generation, turn.lane.rebuild
+    if turn.lane.all_indexed == looked_at:
         return None
     for segment in manifest.segments:
         bundle = segment.bundle
-        if bundle is None or bundle.key in turn.lane.rebuild or not is_readable(bundle):
+        if bundle is None or bundle.key in looked_at[1] or not is_readable(bundle):
             return segment
-    turn.lane.indexed_generation = manifest.generation
+    turn.lane.all_indexed = looked_at
     return None
 
 

@@ -44,14 +44,14 @@ class Lane:
     """The newest manifest number up to which old manifests were swept."""
     bundle: tuple[str, str | None, BuiltBundle] | None = None
     """Built and not yet listed: (segment key, key of the bundle it replaces, what was built)."""
-    rebuild: set[str] = field(default_factory=set)
-    """Keys of bundles that somebody asked to have built anew."""
+    rebuild: frozenset[str] = frozenset()
+    """Keys of bundles that somebody asked to have built anew. Replaced, also while a run looks."""
     offered: str | None = None
     """With upload "all": the key of the segment that this follower has put last."""
     put: set[str] = field(default_factory=set)
     """Objects that this process has put, or may have, and that no entry of its own has listed."""
-    indexed_generation: int = -1
-    """The manifest generation in which every segment had a bundle that this engine reads."""
+    all_indexed: tuple[int, frozenset[str]] | None = None
+    """(manifest generation, `rebuild`) by which every segment had a bundle that may stay."""
     reported: dict[str, str] = field(default_factory=dict)
     """The last error text of each stage that stands still, so that each is logged once."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from chronik_store import LogStore, PartitionLog
 from chronik_store.cli import doctor, rebuilding
 from chronik_store.clock import SystemClock
-from chronik_store.model import PipelineReport
+from chronik_store.errors import UnavailableError
+from chronik_store.model import BundlesFound, BundlesRebuilt
 from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
 
@@ -153,29 +153,57 @@ def test_a_rebuild_in_a_fenced_directory_ends_and_says_why(chronik, events, tmp_
     assert "fenced: " in ran.err
 
 
-@pytest.mark.parametrize("indexed", [[1], [2, 1, 3]])
-def test_a_rebuild_runs_the_pipeline_until_it_rests(indexed, capfd):
-    """Three are wanted; retention takes two of them, or segments without an index come first."""
+class Steps:
+    """Search bundles of which each step builds or leaves what it is told to."""
 
-    class Log:
-        runs = 0
+    def __init__(self, count, *steps):
+        self.keys = tuple(map(str, range(count)))
+        self.steps = list(steps)
+        self.asked = []
 
-        def run_pipeline_once(self):
-            self.runs += 1
-            return PipelineReport(indexed=dict(enumerate(indexed, 1)).get(self.runs, 0))
+    def find(self, offset, *, everything):
+        """Two at a time."""
+        more = offset + 2 if offset + 2 < len(self.keys) else None
+        return BundlesFound(self.keys[offset : offset + 2], more)
 
-        def status(self):
-            return SimpleNamespace(fenced=False, last_error=None, notes=())
+    def rebuild(self, keys):
+        self.asked.append(list(keys))
+        return self.steps.pop(0)
 
-    class Store:
-        def rebuild_indexes(self, *_, **__):
-            return 3
 
-    log = Log()
-    built = rebuilding._rebuild(Store(), "events", 0, log, everything=True)
+def test_a_rebuild_asks_on_until_none_waits(monkeypatch, capfd):
+    """Segments that have no index yet come first; and so many keys go into one question."""
+    monkeypatch.setattr(rebuilding, "BUNDLE_KEYS_MAX", 2)
+    steps = Steps(
+        3,
+        BundlesRebuilt(0, ("0", "1")),
+        BundlesRebuilt(1, ("1",), ("the bucket was away for a moment",)),
+        BundlesRebuilt(2),
+    )
 
-    assert (len(indexed) + 1, min(3, sum(indexed))) == (log.runs, built)
-    assert ("1 of 3 rebuilt" in capfd.readouterr().err) == (built < 3)
+    assert 3 == rebuilding._rebuild(steps, "events/0", everything=True)
+    assert [["0", "1"], ["0", "1"], ["1", "2"]] == steps.asked
+    assert "" == capfd.readouterr().err
+
+
+def test_what_retention_took_meanwhile_is_said(capfd):
+    assert 1 == rebuilding._rebuild(Steps(3, BundlesRebuilt(1)), "events/0", everything=True)
+    assert "events/0: 1 of 3 rebuilt: the others' segments are dropped" in capfd.readouterr().err
+
+
+def test_a_rebuild_ends_where_nothing_comes_of_it():
+    steps = Steps(3, BundlesRebuilt(1, ("1", "2")), BundlesRebuilt(0, ("1", "2"), ("no bucket",)))
+
+    with pytest.raises(UnavailableError, match="events/0: 1 of 3 rebuilt: no bucket"):
+        rebuilding._rebuild(steps, "events/0", everything=True)
+
+
+def test_what_was_built_and_could_not_be_published_is_no_success():
+    """Readers of the bucket go on with the old one."""
+    steps = Steps(3, BundlesRebuilt(3, (), ("publish: no bucket",)))
+
+    with pytest.raises(UnavailableError, match="events/0: 3 of 3 rebuilt: publish: no bucket"):
+        rebuilding._rebuild(steps, "events/0", everything=True)
 
 
 def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from chronik_server.cli_remote import RemoteLog, session
 from chronik_store.cli import main
 from chronik_store.errors import UnavailableError
 from chronik_store.model import FetchResult, StoredRecord, Watermarks
-from tests.server.serving import serving
+from chronik_store.partition_log import PartitionLog
+from tests.server.serving import LOG, serving
 
 EVENTS = [
     {
@@ -53,7 +55,7 @@ ALIKE = [
     ["cursor", "list", "events"],
 ]
 LOCAL = [
-    *("verify", "repair", "rebuild-index", "inspect x", "doctor", "bench", "demo", "restore x y"),
+    *("verify", "repair", "inspect x", "doctor", "bench", "demo", "restore x y"),
     "simulate",
 ]
 
@@ -153,6 +155,40 @@ def test_an_export_over_a_server_is_the_same_file(chronik, tmp_path, lines):
 
     assert 40 == len(values("here.jsonl"))
     assert values("here.jsonl") == values("there.jsonl")
+
+
+def test_a_search_bundle_is_built_anew_alike_with_a_directory_and_a_server(chronik, tmp_path):
+    """The same words, objects and codes: one that is lost, none, all, and what is not there."""
+    for number in range(3):
+        lines = tmp_path / str(number)
+        lines.write_text(f"needle {number}\n")
+        with PartitionLog.open("here", topic="events", config=LOG) as log:
+            log.append(lines.read_bytes())
+            log.seal()
+            assert () == log.run_pipeline_once().errors
+    shutil.copytree("here", "there")
+    runs = (
+        ["rebuild-index"], ["--json", "rebuild-index", "events", "-p", "0"],
+        ["rebuild-index", "--all", "--json"], ["rebuild-index", "nobody"],
+        ["rebuild-index", "events", "-p", "3"],
+    )  # fmt: skip
+    seen = []
+    with served(tmp_path / "there") as address:
+        for run in runs:
+            for place in ("here", "there"):
+                next(Path(place, "object_store", "indexes").rglob("*.tar.gz")).unlink()
+            here = chronik("-d", "here", *run)
+            there = chronik("-s", address, *run)
+            assert (here.code, here.out) == (there.code, there.out), run
+            assert here.err == there.err or here.code != 0, run
+            seen.append((there.code, [each["rebuilt"] for each in there.objects if there.out]))
+        assert ["3"] == chronik("-s", address, "search", "events", "needle", "-c").lines
+    assert [(0, []), (0, [1]), (0, [3]), (2, []), (2, [])] == seen
+
+
+def test_a_rebuild_over_a_server_takes_the_server_of_the_environment(chronik, monkeypatch):
+    monkeypatch.setenv("CHRONIK_SERVER", "127.0.0.1:1")
+    assert "cannot connect to 127.0.0.1:1" in chronik("rebuild-index").err
 
 
 def test_what_happened_to_a_topic_is_seen_on_both_sides(chronik, tmp_path):

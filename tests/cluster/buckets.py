@@ -55,6 +55,10 @@ class DirectoryBucket(Bucket):
         self._folder = folder
         super().__init__(f"file://{folder}")
 
+    def path_of(self, key):
+        """Where an object lies."""
+        return self._folder / key
+
     @contextlib.contextmanager
     def outage(self, prefix):
         """A file stands where a directory is to be made."""

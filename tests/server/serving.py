@@ -14,9 +14,9 @@ from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.local_backend import LocalBackend
 from chronik_server.server import Server
-from chronik_store.aio import AsyncLogStore
 from chronik_store.clock import SystemClock
 from chronik_store.config import LogConfig
+from chronik_store.log_store import LogStore
 
 T = TypeVar("T")
 LOG = LogConfig(pipeline_enabled=False, disk_reserve_bytes=0, disk_throttle_bytes=0)
@@ -45,7 +45,7 @@ async def serving(
     **settings: Any,
 ) -> AsyncIterator[tuple[Server, str]]:
     """A running server and its address as text."""
-    store = await AsyncLogStore.open(str(path), config=log)
+    store = await asyncio.to_thread(LogStore.open, str(path), config=log)
     backend = LocalBackend(store, NodeIdentity("cluster", "1", "0" * 32, "1" * 32))
     config = ServerConfig(listen=Address("127.0.0.1", port), shutdown_seconds=2.0, **settings)
     server = Server(

@@ -14,7 +14,8 @@ from chronik_server.protocol.verbs import Verb
 from chronik_store.errors import OffsetOutOfRangeError
 from chronik_store.format.entry import encode_entry_header
 from chronik_store.format.record_batch import RecordBatch
-from chronik_store.model import Coverage, TopicInfo, Watermarks
+from chronik_store.model import BundlesFound, BundlesRebuilt, Coverage, TopicInfo, Watermarks
+from chronik_store.objectstore.layout import bundle_key
 
 TOPIC_ID = "00112233445566778899aabbccddeeff"
 BOOT_ID = "f0e0d0c0b0a090807060504030201000"
@@ -41,6 +42,7 @@ PLACES = (
     topics.PartitionPlace(0, "1", "10.0.0.1:7411", 3, ("1", "2", "3")),
     topics.PartitionPlace(1),
 )
+BUNDLE = bundle_key("events", 1, 40, 60, 3, "0123456789abcdef")
 LINE = Watermarks(0, 10, 20, 20, 42, 42, 43)
 SAMPLES: tuple[Sample, ...] = (
     _asked("hello", 1, Verb.HELLO, greeting.Hello((1,), "demo", "secret", PEER)),
@@ -72,6 +74,12 @@ SAMPLES: tuple[Sample, ...] = (
         ),
         RecordBatch.build([b"disk is full"], timestamps_us=[1_700_000_000_000_000]).buffer,
     ),
+    _asked("find_bundles", 13, Verb.FIND_BUNDLES, cluster.FindBundles("events", 1, 40, True)),
+    _answered("bundles_found", 13, BundlesFound((BUNDLE,), 60)),
+    _asked(
+        "rebuild_bundles", 14, Verb.REBUILD_BUNDLES, cluster.RebuildBundles("events", 1, (BUNDLE,))
+    ),
+    _answered("bundles_rebuilt", 14, BundlesRebuilt(0, (BUNDLE,), ("the bucket is away",))),
     _asked("transfer_leader", 11, Verb.TRANSFER_LEADER, cluster.TransferLeader("events", 1, "2")),
     Sample(
         "not_leader",

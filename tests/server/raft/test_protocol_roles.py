@@ -207,7 +207,7 @@ def shown(node: Node) -> str:
     nothing: Any = None
     part = RaftPartition(
         "events", 0, nothing, nothing, node.consensus,
-        address_of=nothing, staleness_seconds=nothing, on_full=nothing,
+        address_of=nothing, staleness_seconds=nothing, on_full=nothing, bundles=nothing,
     )  # fmt: skip
     return part.role().role
 

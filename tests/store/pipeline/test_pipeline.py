@@ -289,3 +289,17 @@ def test_nothing_is_run_for_a_log_that_is_closed(kit: Any) -> None:
     assert [] == process.world.object_keys()
     with pytest.raises(LogClosedError):
         process.pipeline.rebuild_indexes(process)
+
+
+def test_who_wants_bundles_built_anew_waits_for_no_run(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take minutes; a server that waited for it would wait for another one behind it."""
+    process, thread, go, _ = held_run(kit, monkeypatch)
+    asking = threading.Thread(target=process.pipeline.rebuild_indexes, args=(process,), daemon=True)
+    asking.start()
+    asking.join(30)
+    assert not asking.is_alive()
+    assert thread.is_alive()
+    go.set()
+    thread.join(30)
