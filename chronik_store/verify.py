@@ -283,7 +283,8 @@ def _check_bundle_object(check: _Check, store: ObjectStore, info: BundleInfo, de
         check_bundle(store, info, deep=deep)
         check.size_bytes += info.size_bytes if deep else 0
     except CorruptionError as error:
-        check.find("warning", info.key, f"{error}; run `chronik rebuild-index`")
+        what = f"{error.finding}; run `chronik rebuild-index`, with -s if a node has the directory"
+        check.find("warning", info.key, what)
 
 
 def check_bundle(store: ObjectStore, info: BundleInfo, *, deep: bool) -> None:

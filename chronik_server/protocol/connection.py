@@ -137,7 +137,10 @@ class Connection:
             )  # fmt: skip
         exchange = EXCHANGES.get(frame.verb)
         if exchange is None or exchange.response is None:
-            return Unreadable(number, ProtocolError(f"verb {frame.verb} is not known here"))
+            error = ProtocolError(
+                f"verb {frame.verb} is not known here: who asks is newer; upgrade this node for it"
+            )
+            return Unreadable(number, error)
         try:
             message = exchange.request.decode(frame.header)
         except ProtocolError as error:

@@ -125,7 +125,9 @@ def test_a_lost_search_bundle_is_built_anew(chronik, events):
     (bundle,) = Path("data/object_store/indexes").rglob("*.tar.gz")
     bundle.unlink()
 
-    assert 1 == chronik("verify", "--bucket", "--deep").code
+    found = chronik("verify", "--bucket", "--deep")
+    assert (1, True) == (found.code, "run `chronik rebuild-index`, with -s if" in found.out)
+    assert "chronik repair" not in found.out, "there is nothing to repair"
     rebuilt = chronik("rebuild-index", "--json")
 
     assert (0, [1]) == (rebuilt.code, [each["rebuilt"] for each in rebuilt.objects])

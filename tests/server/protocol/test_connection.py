@@ -118,6 +118,8 @@ def test_an_unknown_verb_or_field_costs_one_request_only() -> None:
     found = server.receive_data(unknown + broken + newer)
 
     assert [7, 8] == [e.request_id for e in found[:2] if isinstance(e, Unreadable)]
+    assert isinstance(found[0], Unreadable)
+    assert "verb 999 is not known here: who asks is newer" in str(found[0].error)
     assert Request(9, Verb.PING, greeting.Ping()) == found[2]
     assert b"" != raw(server, Failure(7, ProtocolError("unknown")))
 
