@@ -173,16 +173,14 @@ def _take_nothing(line: Sequence[Opening], found: Recovered, replayer: Replayer)
     """Take back a damaged line that cannot be folded: the checkpoint that knows what its files
     were pruned for stands behind the damage. As `select_chain` does where a checkpoint is damaged.
     """
-    replay = found.replay
     found.findings.append(
         f"none of these are used: what was decided before {line[0].path} is known only behind the "
         "damage"
     )
-    found.last_seq = max(found.last_seq, replay.last_seq)
+    found.last_seq = max(found.last_seq, found.replay.last_seq)
     found.file, found.position = None, 0
     replayer.on_nothing()
     found.replay = Replay(replayer)
-    found.replay.raise_hard_state(*replay.hard_state)
     return ()
 
 

@@ -68,7 +68,7 @@ def test_what_is_left_in_front_of_the_damage_is_not_folded_without_it(
     assert replica.last_index == 0
     assert (core.state.folded_to, core.committed.index, core.committed.offset) == (0, 1, 0)
     assert core.manifest.cursors == ()
-    assert replica.hard_state == (4, "n2")
+    assert replica.hard_state == core.wal.hard_state == (4, "n2")
     said = "; ".join(core.recovery.findings)
     assert f"what was decided before {first} is known only behind the damage" in said
     assert "whole entries up to 7 (offset 5) are left" in said

@@ -67,6 +67,38 @@ def test_a_group_that_lacks_a_sector_is_torn_and_was_never_acknowledged(
     assert again.copy.entries.keys() == {1}
 
 
+def test_a_term_that_stands_behind_the_damage_in_its_file_stays_promised(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk)
+    owner.append(b"damaged")
+    owner.vote(7, "me")
+    path = last_file(disk)
+    flip(disk, path, disk.peek(path).index(b"damaged"))
+
+    again = open_wal(disk.kill(), accept_suspect=True)
+
+    assert again.copy.entries == {}
+    assert again.wal.hard_state == again.copy.hard_state == (7, "me")
+
+
+def test_a_term_in_a_file_behind_one_whose_checkpoint_is_damaged_stays_promised(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk, settings=SMALL)
+    for number in range(8):
+        owner.append(b"%d" % number * 1500)
+    owner.vote(7, "me")
+    _, second, *_, last = [path for path in disk.paths("/data/wal") if path.endswith(".log")]
+    assert b"me" in disk.peek(last)
+    flip(disk, second, 600)
+
+    again = open_wal(disk.kill(), accept_suspect=True, settings=SMALL)
+
+    assert again.copy.entries.keys() == {1, 2}
+    assert again.wal.hard_state == again.copy.hard_state == (7, "me")
+
+
 def test_the_same_below_a_mark_is_suspect(disk: SimulatedDisk, open_wal: Opens) -> None:
     owner = open_wal(disk)
     owner.append(b"cut off" * 300)
