@@ -33,7 +33,7 @@ error pickles and copies without loss (keyword attributes included).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 Durability = Literal["durable", "not_durable", "unknown"]
 """What is known of an append that failed: on disk, certainly not, or not known."""
@@ -151,6 +151,10 @@ class AccessDeniedError(UnavailableError):
     """The bucket refused the credentials or the right to do this."""
 
     retriable = False
+
+
+FROM_A_COPY: Final = "bring it back from a copy of the bucket"
+"""What to do about an object whose bytes are not those that were put: there is no other."""
 
 
 class CorruptionError(ChronikError):

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from chronik_store.errors import CorruptionError
+from chronik_store.errors import FROM_A_COPY, CorruptionError
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
 from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
@@ -191,4 +191,7 @@ def read_manifest(
     """A published manifest and the hash of its bytes. CorruptionError if it is not one."""
     key = manifest_key(topic, partition, log_id, number)
     body = store.get(key)
-    return decode_manifest_object(body, path=key), content_hash(body)
+    try:
+        return decode_manifest_object(body, path=key), content_hash(body)
+    except CorruptionError as error:
+        raise CorruptionError(error.finding, path=key, advice=FROM_A_COPY) from error

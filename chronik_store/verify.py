@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, CorruptionError, FutureVersionError
+from chronik_store.errors import FROM_A_COPY, ChronikError, CorruptionError, FutureVersionError
 from chronik_store.format.checksum import Hasher, content_hash
 from chronik_store.format.manifest_file import (
     BundleInfo,
@@ -300,10 +300,14 @@ def check_bundle(store: ObjectStore, info: BundleInfo, *, deep: bool) -> None:
 def _check_size(store: ObjectStore, key: str, size_bytes: int) -> None:
     found = store.head(key)
     if found is None:
-        raise CorruptionError(f"{store.url}: {key} is listed and absent", path=key)
+        raise CorruptionError(
+            f"{store.url}: {key} is listed and absent", path=key, advice=FROM_A_COPY
+        )
     if found.size_bytes != size_bytes:
         raise CorruptionError(
-            f"{store.url}: {key} has {found.size_bytes} bytes, listed are {size_bytes}", path=key
+            f"{store.url}: {key} has {found.size_bytes} bytes, listed are {size_bytes}",
+            path=key,
+            advice=FROM_A_COPY,
         )
 
 
@@ -324,9 +328,15 @@ def _check_published(check: _Check, newest: Callable[[], Manifest], store: Objec
     try:
         body = store.get(key)
     except ObjectNotFoundError as error:
-        raise CorruptionError(f"{store.url}: {key} was published and is absent") from error
+        raise CorruptionError(
+            f"{store.url}: {key} was published and is absent", advice=FROM_A_COPY
+        ) from error
     if content_hash(body) != manifest.published_hash:
-        raise CorruptionError(f"{store.url}: {key} is not the manifest that this log published")
+        raise CorruptionError(
+            f"{store.url}: {key} is not the manifest that this log published",
+            advice=f"{FROM_A_COPY}, or stop who else writes there: `chronik inspect` shows what "
+            "it is",
+        )
 
 
 def _check_unnamed(check: _Check, newest: Callable[[], Manifest], store: ObjectStore) -> None:

@@ -82,4 +82,5 @@ def _show(output: Output, name: str, report: VerifyReport) -> None:
 
 def _show_finding(output: Output, finding: Finding) -> None:
     severity = output.styled(finding.severity, STYLES[finding.severity])
-    output.line(f"  {severity}: {finding.where}: {finding.message}")
+    message = finding.message.removeprefix(f"{finding.where}: ")  # an error names its place, too
+    output.line(f"  {severity}: {finding.where}: {message}")

@@ -97,7 +97,7 @@ def hole(manifest: Manifest, wal: WalView | None, place: Place, limit: Position)
         starts.append(wal.base.offset)
     end = min([limit.offset, *starts])
     return CorruptionError(
-        f"offsets {place.offset} to {end} are in no tier although the log starts at "
+        f"offsets {place.offset} to {end - 1} are in no tier although the log starts at "
         f"{manifest.start_offset}",
         offset_range=(place.offset, end),
         advice=_VERIFY,

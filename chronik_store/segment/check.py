@@ -7,7 +7,7 @@ the one that its entries give. Memory: one chunk and the footer.
 
 from __future__ import annotations
 
-from chronik_store.errors import CorruptionError
+from chronik_store.errors import FROM_A_COPY, CorruptionError
 from chronik_store.format.checksum import Hasher
 from chronik_store.format.manifest_file import SegmentInfo
 from chronik_store.format.segment_file import SegmentHeader, decode_segment_header
@@ -71,5 +71,8 @@ def check_segment(
 
 def _differs(info: SegmentInfo, path: str, message: str) -> CorruptionError:
     return CorruptionError(
-        f"{path}: {message}", path=path, offset_range=(info.base_offset, info.end_offset)
+        f"{path}: {message}",
+        path=path,
+        offset_range=(info.base_offset, info.end_offset),
+        advice=FROM_A_COPY,
     )

@@ -18,7 +18,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from chronik_store.errors import CorruptionError
+from chronik_store.errors import FROM_A_COPY, CorruptionError
 from chronik_store.format.entry import (
     ENTRY_HEADER_BYTES,
     Entry,
@@ -257,7 +257,7 @@ class SegmentReader:
                 if at < len(self._index.offsets):
                     limit = self._index.offsets[at]
                 raise self._corrupt(
-                    f"damaged at byte {span.position + position}: {error.finding}", (offset, limit)
+                    f"damaged at byte {span.position + position}: {error.args[0]}", (offset, limit)
                 ) from error
             if wanted:
                 yield Entry(header, payload), span.position + end
@@ -265,8 +265,9 @@ class SegmentReader:
 
     def _corrupt(self, message: str, offset_range: tuple[int, int]) -> CorruptionError:
         return CorruptionError(
-            f"{self.path}: {message}; offsets {offset_range[0]} to {offset_range[1]} cannot be "
+            f"{self.path}: {message}; offsets {offset_range[0]} to {offset_range[1] - 1} cannot be "
             "read from this copy",
             path=self.path,
             offset_range=offset_range,
+            advice=FROM_A_COPY,
         )

@@ -99,3 +99,33 @@ def test_a_restore_that_was_cut_off_is_taken_up_again_and_nothing_else_is_made_o
     else:
         assert (ran.code, "run the same `chronik restore` again" in ran.err) == (4, True), ran.err
     assert not Path("half/STORE").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "said", "advice"),
+    [
+        ("*.seg", 4, "offsets 0 to 49 cannot be read", "bring it back from a copy of the bucket"),
+        (
+            "*.tar.gz",
+            1,
+            "its bytes are not those",
+            "run `chronik rebuild-index`, with -s if a node has the directory",
+        ),
+        ("*2.cbor", 4, "its checksum does not match", "bring it back from a copy of the bucket"),
+    ],
+)
+def test_a_damaged_object_is_named_once_with_what_helps(chronik, events, kind, code, said, advice):
+    """`repair` looks at a WAL: it says of all of these that there is nothing to do."""
+    (damaged,) = Path("data/object_store").rglob(kind)
+    body = bytearray(damaged.read_bytes())
+    body[300] ^= 1
+    damaged.write_bytes(body)
+
+    ran = chronik("-d", f"file://{Path.cwd()}/data/object_store", "verify", "--bucket", "--deep")
+
+    told = ran.out + ran.err
+    assert ran.code == code, told
+    assert said in told
+    assert told.rstrip().endswith(advice)
+    assert told.count(damaged.name) == 1
+    assert "repair" not in told
