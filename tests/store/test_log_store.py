@@ -368,6 +368,30 @@ def test_ctrl_c_while_a_log_is_closed_releases_everything(call):
             assert [b"x", b"y"] == [record.value for record in found]
 
 
+@pytest.mark.parametrize("last", ["_ticker", "_logs", "_assembly", "_bucket"])
+def test_the_lock_is_freed_last_and_whatever_happened(monkeypatch, last):
+    """From there on another writer may come, to whom nothing of this one must be in the way."""
+    env = Environment(fs=SimulatedDisk(seed=1))
+    store = chronik.LogStore.open("/d", config=CONFIG, env=env)
+    store.create_topic("a")
+    store.partition("a").append(b"x")
+    name = "close_services" if last == "_assembly" else "close"
+    part = getattr(store, last)
+    close = getattr(part, name)
+
+    def closing():
+        close()
+        with pytest.raises(chronik.DirectoryLockedError):
+            chronik.LogStore.open("/d", config=CONFIG, env=env)
+        raise RuntimeError("tried")
+
+    monkeypatch.setattr(part, name, closing)
+    with pytest.raises(RuntimeError, match="tried"):
+        store.close()
+    with chronik.LogStore.open("/d", config=CONFIG, env=env) as again:
+        assert [b"x"] == [record.value for record in again.partition("a").scan()]
+
+
 @pytest.mark.parametrize("fails", ["identity", "thread"])
 def test_an_open_that_fails_closes_its_bucket(tmp_path, monkeypatch, fails):
     url = f"file://{tmp_path}/bucket"

@@ -52,10 +52,14 @@ def topics(liveness: object = None, **parts: Any) -> ClusterTopics:
     async def is_free(_name: str) -> None:
         pass
 
+    async def commit(command: Any) -> None:
+        state.apply(command, 2)
+
+    group.command = commit
     raft: Any = types.SimpleNamespace(node_id="1", liveness=liveness)
     return ClusterTopics(
         group, hosting, raft, entropy=SystemEntropy(), address_of=lambda node: f"h:{node}",
-        is_connected=lambda _node: True, name_is_free=is_free, options=None,  # type: ignore[arg-type]
+        is_connected=lambda _node: True, name_is_free=parts.get("is_free", is_free), options=None,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -70,6 +74,27 @@ def test_a_topic_that_has_enough_partitions_is_accepted(partitions: int) -> None
 def test_one_with_fewer_is_refused_by_name(partitions: int, exist_ok: bool) -> None:
     with pytest.raises(TopicExistsError, match="exists with 2 partitions"):
         asyncio.run(topics().create(CreateTopic("events", partitions, exist_ok=exist_ok)))
+
+
+def test_a_topic_that_is_made_is_said_to_be_when_its_name_is_still_free() -> None:
+    """A namesake may have been made and dropped since the first look, and its copies be there yet:
+    who asks is told to ask again, and then gets the topic.
+    """
+    asked = []
+
+    async def is_free(name: str) -> None:
+        asked.append(name in created._group.state.topics)
+        if len(asked) == 2:
+            raise UnavailableError("the namesake that was deleted is still on node 2")
+
+    nobody_leads: Any = types.SimpleNamespace(claimant=lambda _group: None)
+    created = topics(nobody_leads, is_free=is_free)
+    with pytest.raises(UnavailableError, match="namesake"):
+        asyncio.run(created.create(CreateTopic("new")))
+    assert asked == [False, True]
+
+    made = asyncio.run(created.create(CreateTopic("new", exist_ok=True)))
+    assert made.topic_id == created.topic("new").topic_id
 
 
 def test_a_node_that_has_fallen_silent_is_no_leader_any_more() -> None:

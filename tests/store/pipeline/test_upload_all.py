@@ -77,6 +77,36 @@ def successor(kit: Any, world: Any) -> Any:
     return kit.Process(world, kit.Steps())
 
 
+@pytest.mark.parametrize("meanwhile", ["listed", "dropped", "collected"])
+def test_a_follower_looks_once_more_when_it_has_waited_to_put(
+    kit: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """The room for the bytes in flight may be long in coming."""
+    world = announced(kit, upload="all")
+    follower = follower_of(world)
+    leader = successor(kit, world)
+    take = follower.tiering.budget.take
+
+    def wait(size_bytes: int) -> Any:
+        leader.drain()
+        if meanwhile != "listed":
+            command = DropPrefix(offset=5, reason="test", clock_us=world.clock.time_us())
+            leader.propose(command, term=world.term)
+        if meanwhile == "collected":
+            leader.drain()
+            world.clock.advance(101)
+            leader.drain()
+            assert world.object_keys("segments/") == []
+        follower.state = world.folded()
+        return take(size_bytes)
+
+    monkeypatch.setattr(follower.tiering.budget, "take", wait)
+    report = follower.run()
+
+    puts = sum(verb == "put" for verb, _ in follower.bucket.calls)
+    assert (puts, report.uploaded, report.adopted, report.errors) == (0, 0, 0, ())
+
+
 @pytest.mark.parametrize("who", ["a follower", "a deposed leader"])
 def test_a_put_that_comes_when_all_is_collected_is_taken_back(kit: Any, who: str) -> None:
     """A process is stopped (SIGSTOP, a paused machine) between its last look and its put."""
