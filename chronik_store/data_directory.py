@@ -258,7 +258,8 @@ class DataDirectory:
         if url is not None and url.rstrip("/") != (identity.url or "").rstrip("/"):
             raise IdentityMismatchError(
                 f"{self.path} belongs to {identity.url or 'its own object_store directory'}, not "
-                f"to {url}: open it without another URL, or move it with `chronik restore`"
+                f"to {url}: open it without another URL; `chronik restore` "
+                "makes a directory of another bucket, and one that holds nothing yet may be removed"
             )
 
     @property

@@ -60,6 +60,7 @@ _AT_A_PROMPT = (
     (": open it with read_only=False to change it", ""),
     ("; open it with read_only=False to append", ""),
     ("; create it first", ""),
+    (" and pass config=LogConfig.from_env()", ""),
     (
         "ask again, give more time, or take an incomplete answer",
         "give it more time with --deadline, or leave out --complete",

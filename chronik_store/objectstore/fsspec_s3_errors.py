@@ -78,8 +78,8 @@ def translated(error: Exception, *, url: str, verb: str, key: str, now_us: int) 
         return _from_answer(error, where, url, durability, now_us)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return AccessDeniedError(
-            f"{where}: no usable credentials; set S3_ACCESS_KEY and S3_SECRET_KEY, or give "
-            "botocore a profile or role",
+            f"{where}: no usable credentials; set S3_ACCESS_KEY and S3_SECRET_KEY and pass "
+            "config=LogConfig.from_env(), or give botocore a profile or role",
             durability=durability,
         )
     if isinstance(error, ParamValidationError):

@@ -113,3 +113,10 @@ def test_a_claim_that_fails_is_the_exit_code(chronik, lines, monkeypatch):
 
     assert 1 == chronik("demo", lines).code
     assert Path.cwd() in next(Path().glob("chronik-demo-*")).resolve().parents
+
+
+def test_a_bucket_that_the_demo_does_not_take_is_refused(chronik):
+    """It was passed over, and what a directory did was taken for what that bucket does."""
+    ran = chronik("--object-store", "s3://bucket/prefix", "demo", "--fast")
+    assert (ran.code, ran.out) == (2, "")
+    assert "leave out --object-store" in ran.err

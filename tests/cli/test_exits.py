@@ -77,6 +77,7 @@ def test_an_error_that_brings_its_own_advice_gets_no_other():
         ("cursor 'c' stands at 5; pass reset=True to move it back to 2", "--reset moves it back"),
         ("d is open for writing: close that one, or open this one with read_only=True", "writing"),
         ("no topic 'x' here (topics: none); create it first", "(topics: none)"),
+        ("set A and B and pass config=LogConfig.from_env(), or C", "set A and B, or C"),
         ("topic 'x' exists with 1 partitions; pass exist_ok=True to use it", "--exist-ok takes it"),
     ],
 )
@@ -84,7 +85,7 @@ def test_at_a_prompt_nobody_is_told_to_write_python(said, shown):
     line = line_of(errors.ChronikError(said))
 
     assert shown in line
-    for python in ("=True", "=False", "create it first"):
+    for python in ("=True", "=False", "create it first", "from_env"):
         assert python not in line
 
 

@@ -166,7 +166,7 @@ def test_a_directory_stays_with_its_bucket(tmp_path):
     here, there = f"file://{tmp_path}/one", f"file://{tmp_path}/two"
     open_store(tmp_path / "d", object_store=here).close()
     open_store(tmp_path / "d").close()
-    with pytest.raises(chronik.IdentityMismatchError):
+    with pytest.raises(chronik.IdentityMismatchError, match="holds nothing yet may be removed"):
         open_store(tmp_path / "d", object_store=there)
 
 

@@ -38,6 +38,11 @@ def command(session: Session, paths: tuple[str, ...], fast: bool) -> int:
     Input: the lines of PATHS, or of the Python standard library. Every claim is computed in the
     run; the exit code is 1 if one fails.
     """
+    if session.object_store is not None:
+        raise ConfigError(
+            "the demo's bucket is a directory of its own, which it can break: leave out "
+            "--object-store; `chronik bench` measures a bucket"
+        )
     source = source_of(paths)
     lines, size_bytes = source.measure()
     if fast:

@@ -108,6 +108,7 @@ def test_each_failure_has_one_meaning(error, expected, retriable, durability):
         (answer(404, "NoSuchBucket"), "create it"),
         (answer(301, "PermanentRedirect"), "S3_REGION"),
         (boto.NoCredentialsError(), "S3_SECRET_KEY"),
+        (boto.NoCredentialsError(), "pass config=LogConfig.from_env()"),
         (answer(503, "SlowDown", "please slow down"), "please slow down"),
     ],
 )
