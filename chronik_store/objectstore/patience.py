@@ -1,8 +1,9 @@
 """How long whoever asks has time: a moment past which a thread's requests are not tried again.
 
 Place: below `retry` and `cache`; entered by whoever has a deadline of its own, such as a search.
-Promise: only the calling thread is meant, for as long as the context lasts; an attempt that is
-under way is not cut. Invariant: an inner context never gives more time than the outer one.
+Promise: only the calling thread is meant, and one that it lends its context (`copy_context`), for
+as long as the context lasts; an attempt that is under way is not cut. Invariant: an inner context
+never gives more time than the outer one.
 """
 
 from __future__ import annotations

@@ -1,17 +1,20 @@
 """Open bundles of a store, the most recently searched kept, within bounds.
 
 Place: above `bundle`; one per store, shared by its partitions. Promise: a bundle is fetched and
-unpacked once, however many threads ask; at most `count_max` bundles and `bytes_max` of unpacked
-files are kept beside those in use, and fewer where the disk is short of what is kept for the log;
-one that is in use is never closed under its user. A bundle that
-this engine cannot read, or whose bytes were wrong twice, is remembered and not fetched again.
-Invariant: `_lock` is never held over the bucket, the disk or Tantivy; the directory is emptied
-before its first use.
+unpacked once, however many threads ask, by a thread of its own: who asks waits as long as it has
+time, and what it did not wait for is there for the next one. At most `count_max` bundles and
+`bytes_max` of unpacked files are kept beside those in use, and fewer where the disk is short of
+what is kept for the log; one that is in use is never closed under its user; nothing is fetched
+behind `close`. A bundle that this engine cannot read, or whose bytes were wrong twice, is
+remembered and not fetched again. Invariant: `_lock` is never held over the bucket, the disk or
+Tantivy; the directory is emptied before its first use.
 """
 
 from __future__ import annotations
 
+import contextvars
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +34,7 @@ from chronik_store.search.engine import IndexSearch, UnreadableIndexError
 from chronik_store.search.scratch import Room, disk, empty_directory, remove_tree, used_bytes
 from chronik_store.threads import Threads
 
+_log = logging.getLogger("chronik_store.search")
 _REFUSED_MAX: Final = 1024
 _CHANCES: Final = 2  # bytes may also have gone wrong on their way
 
@@ -47,13 +51,14 @@ class BundleRef:
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A bundle being opened (search None), or open. directory: "" until it has one. bytes: what
-    its files take, or will.
+    """A bundle being opened (search None), open, or failed (error). directory: "" until it has one.
+    users: at first whoever asked and the thread that fetches. bytes: what its files take, or will.
     """
 
     directory: str = ""
-    users: int = 1
+    users: int = 2
     search: IndexSearch | None = None
+    error: BaseException | None = None
     bytes: int = 0
 
 
@@ -78,10 +83,12 @@ class BundleCache:
         self._directory = ""
         self._count_max = count_max
         self._bytes_max = bytes_max
+        self._threads = threads
         self._lock = threads.condition()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._failed: OrderedDict[str, tuple[ChronikError, int]] = OrderedDict()
         self._numbered = 0
+        self._fetching = 0
         self._directory_is: Literal["unknown", "being emptied", "ours"] = "unknown"
         self._closed = False
 
@@ -91,14 +98,12 @@ class BundleCache:
     ) -> Iterator[IndexSearch]:
         """The open bundle, for as long as the context lasts.
 
-        seconds_left: how long another thread that fetches it may still be waited for; None: as long
-        as it takes. Raises what `open_bundle` raises (the same again at once if the bytes were
-        wrong), UnavailableError after that time, and LogClosedError.
+        seconds_left: how long its fetch may still be waited for; None: as long as it takes. Raises
+        what `open_bundle` raises (the same again at once if the bytes were wrong), UnavailableError
+        after that time, and LogClosedError.
         """
-        opened = self._claim(ref.info.key, seconds_left)
+        opened = self._claim(ref, seconds_left)
         try:
-            if opened.search is None:
-                self._fill(opened, ref)
             assert opened.search is not None
             yield opened.search
         finally:
@@ -116,62 +121,130 @@ class BundleCache:
             return sum(opened.bytes for opened in self._open.values())
 
     def close(self) -> None:
-        """Forget all bundles; those in use go with their last user. Idempotent."""
+        """Forget all bundles; those in use go with their last user. Waits for the request of a
+        fetch that is under way, which ends then. Idempotent.
+        """
         with self._lock:
             self._closed = True
             gone = [each for each in self._open.values() if not each.users]
             self._open.clear()
             self._lock.notify_all()
+            while self._fetching:
+                self._lock.wait(1.0)
         for each in gone:
             remove_tree(self._fs, each.directory)
         if self._directory_is == "ours":
             remove_tree(self._fs, self._directory)
 
-    def _claim(self, key: str, seconds_left: Callable[[], float] | None) -> _Open:
-        """An entry with one more user; one without a search is ours to fill."""
-        with self._lock:
+    def _claim(self, ref: BundleRef, seconds_left: Callable[[], float] | None) -> _Open:
+        """The open bundle, with one more user; fetched if nobody does."""
+        begun: _Open | None = None
+        try:
             while True:
-                if self._closed:
-                    raise LogClosedError("the log is closed")
-                refused = self._refused(key)
-                if refused is not None:
-                    raise refused
-                opened = self._open.get(key)
-                if opened is None:
-                    opened = self._open[key] = _Open()
+                with self._lock:
+                    opened = self._wait_locked(ref.info.key, begun, seconds_left)
+                    if opened is None:
+                        begun = self._open[ref.info.key] = _Open()
+                        self._fetching += 1
+                if opened is not None:
                     return opened
-                if opened.search is not None:
-                    opened.users += 1
-                    self._open.move_to_end(key)
-                    return opened
-                left = 1.0 if seconds_left is None else seconds_left()
-                if left <= 0:
-                    raise UnavailableError(f"deadline: {key} is still being fetched")
-                self._lock.wait(min(left, 1.0))
+                assert begun is not None
+                self._begin(begun, ref)
+        except BaseException:
+            if begun is not None:
+                self._give_back(begun)
+            raise
+
+    def _wait_locked(
+        self, key: str, begun: _Open | None, seconds_left: Callable[[], float] | None
+    ) -> _Open | None:
+        """The open bundle, with one more user (`begun` has the caller already); None: it is neither
+        there nor being fetched.
+        """
+        while True:
+            if begun is not None and begun.error is not None:
+                raise begun.error
+            if self._closed:
+                raise LogClosedError("the log is closed")
+            if begun is not None and begun.search is not None:
+                return begun
+            refused = self._refused(key)
+            if refused is not None:
+                raise refused
+            opened = self._open.get(key)
+            if opened is None:
+                return None
+            if opened.search is not None:
+                opened.users += 1
+                self._open.move_to_end(key)
+                return opened
+            left = 1.0 if seconds_left is None else seconds_left()
+            if left <= 0:
+                raise UnavailableError(f"deadline: {key} is still being fetched")
+            self._lock.wait(min(left, 1.0))
+
+    def _begin(self, opened: _Open, ref: BundleRef) -> None:
+        """Fetch on a thread of its own, in its caller's context: as patient with the bucket."""
+        context = contextvars.copy_context()
+        try:
+            self._threads.spawn(
+                lambda: context.run(self._fetch, opened, ref), name="chronik-bundle"
+            )
+        except BaseException as error:
+            refused = isinstance(error, RuntimeError)  # the system has no more threads
+            said = UnavailableError(f"search bundle {ref.info.key}: no thread to fetch it: {error}")
+            self._end(opened, ref.info.key, said if refused else error)
+            if refused:
+                raise said from error
+            raise
+
+    def _fetch(self, opened: _Open, ref: BundleRef) -> None:
+        """Fetch, unpack and open a bundle; whatever comes of it, whoever waits is told."""
+        error: BaseException | None = None
+        try:
+            self._fill(opened, ref)
+        except BaseException as caught:  # noqa: BLE001 (whoever began it raises it)
+            error = caught
+        self._end(opened, ref.info.key, error)
 
     def _fill(self, opened: _Open, ref: BundleRef) -> None:
-        key = ref.info.key
-        try:
-            opened.directory = self._prepare()
-            search = open_bundle(
-                ref.read_range,
-                ref.info,
-                fs=self._fs,
-                directory=opened.directory,
-                base_offset=ref.base_offset,
-                end_offset=ref.end_offset,
-                admit=lambda size_bytes: self._admit(opened, size_bytes, key),
-            )
-            size = used_bytes(self._fs, opened.directory)
-        except BaseException as error:
-            with self._lock:
+        def read_range(start: int, length: int) -> bytes:
+            if self._closed:
+                raise LogClosedError("the log is closed")
+            return ref.read_range(start, length)
+
+        opened.directory = self._prepare()
+        search = open_bundle(
+            read_range,
+            ref.info,
+            fs=self._fs,
+            directory=opened.directory,
+            base_offset=ref.base_offset,
+            end_offset=ref.end_offset,
+            admit=lambda size_bytes: self._admit(opened, size_bytes, ref.info.key),
+        )
+        size = used_bytes(self._fs, opened.directory)
+        with self._lock:
+            opened.search, opened.bytes = search, size
+
+    def _end(self, opened: _Open, key: str, error: BaseException | None) -> None:
+        """A fetch has ended: hand over to who waits; if nobody does, keep it or say why not."""
+        with self._lock:
+            opened.error = error
+            is_forsaken = opened.users == 1
+            if error is not None:
                 if self._open.get(key) is opened:
                     del self._open[key]
                 self._note_failure(key, error)
-                self._lock.notify_all()
-            raise
+            elif not is_forsaken:
+                opened.users -= 1
+            self._lock.notify_all()
+        if error is None and is_forsaken:
+            self._give_back(opened)
+        elif is_forsaken and not isinstance(error, LogClosedError):
+            _log.warning("search bundle %s, which nobody waits for any more: %s", key, error)
         with self._lock:
-            opened.search, opened.bytes = search, size
+            self._fetching -= 1
             self._lock.notify_all()
 
     def _admit(self, opened: _Open, size_bytes: int, key: str) -> None:

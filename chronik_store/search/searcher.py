@@ -46,7 +46,8 @@ class SearchOptions:
     """What to search and how. ValueError for what cannot be meant.
 
     since_us <= record time < until_us; start <= offset < stop; None: no bound. deadline_seconds:
-    None waits for all; a request that is under way when it passes is waited for. require_complete:
+    None waits for all; a bundle that is being fetched when it passes is not waited for, a request
+    for records that is under way is. require_complete:
     UnavailableError rather than an answer with a hole.
     """
 

@@ -278,3 +278,90 @@ def test_two_that_are_unpacked_at_once_do_not_count_on_the_same_room(
     disk.on_create = meanwhile
     assert 3 == total(cache, first)
     assert 1 == len(refused)
+
+
+class Slow:
+    """A bundle whose requests, of 100 bytes each, wait until they are let go on."""
+
+    def __init__(self, ref: BundleRef) -> None:
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.requests: list[int] = []
+
+        def read_range(start: int, length: int) -> bytes:
+            self.requests.append(start)
+            self.asked.set()
+            assert self.go_on.wait(30)
+            return ref.read_range(start, min(length, 100))
+
+        self.ref = dataclasses.replace(ref, read_range=read_range)
+
+
+def give_up(cache: BundleCache, slow: Slow) -> None:
+    with (
+        pytest.raises(UnavailableError, match="still being fetched"),
+        cache.lease(slow.ref, lambda: 0.0 if slow.asked.is_set() else 1.0),
+    ):
+        pytest.fail("it is not there")
+
+
+def test_a_fetch_goes_on_without_whoever_began_it_and_is_kept(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache, slow = make(fs, tmp_path, count_max=1), Slow(bucket.ref(0))
+    give_up(cache, slow)
+    assert 3 == total(cache, bucket.ref(10))  # nothing under way is evicted for it
+
+    slow.go_on.set()
+    assert 3 == total(cache, slow.ref)
+    assert ["bundle-10", "bundle-0"] == bucket.fetched
+    cache.close()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_failure_that_nobody_waits_for_is_logged(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, slow = make(fs, tmp_path), Slow(bucket.ref(0))
+    give_up(cache, slow)
+    bucket.down = True
+    slow.go_on.set()
+    while cache._fetching:
+        pass
+    cache.close()
+
+    assert "bundle-0, which nobody waits for any more: the bucket is down" in caplog.text
+
+
+def test_close_waits_for_the_request_under_way_and_no_other_comes(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache, slow = make(fs, tmp_path), Slow(bucket.ref(0))
+    give_up(cache, slow)
+    closing = threading.Thread(target=cache.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    slow.go_on.set()
+    closing.join(30)
+
+    assert not closing.is_alive()
+    assert [0] == slow.requests
+    assert not (tmp_path / "cache").exists()
+
+
+def test_without_a_thread_for_it_a_bundle_is_unavailable_and_tried_again(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, ref = make(fs, tmp_path), bucket.ref(0)
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SystemThreads, "spawn", refuse)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="no thread to fetch it"):
+                total(cache, ref)
+
+    assert 3 == total(cache, ref)
+    cache.close()

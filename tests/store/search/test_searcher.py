@@ -249,6 +249,26 @@ def test_a_bundle_that_another_thread_fetches_is_waited_for_until_the_deadline(
     assert first[0].complete
 
 
+def test_whoever_has_a_bundle_fetched_waits_no_longer_than_others(partition: Partition) -> None:
+    """It waited for all of the bundle, however slow the bucket; what it gave up goes on."""
+    ref = partition.bundles[0]
+    go_on = threading.Event()
+
+    def slow(position: int, length: int) -> bytes:
+        assert go_on.wait(30)
+        return ref.read_range(position, length)
+
+    partition.bundles[0] = dataclasses.replace(ref, read_range=slow)
+    given_up = partition.search("disk", deadline_seconds=0.3)
+
+    assert given_up.elapsed_seconds < 10
+    assert {(0, 4)} <= set(given_up.coverage[0].missing)
+    assert any("still being fetched" in reason for reason in given_up.coverage[0].reasons)
+    go_on.set()
+    assert partition.search("disk").complete
+    assert partition.opened.count(0) == 1
+
+
 def test_no_deadline_waits_for_all(partition: Partition) -> None:
     assert partition.search("disk", deadline_seconds=None).complete
 
