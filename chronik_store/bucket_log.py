@@ -72,7 +72,11 @@ def open_bucket(
     )
     scratch = SearchScratch(env.fs, env.threads, None)
     bundles = BundleCache(
-        scratch.fs, scratch.bundles, env.threads, reserve_bytes=config.disk_reserve_bytes
+        scratch.fs,
+        scratch.bundles,
+        env.threads,
+        bytes_max=config.search_cache_bytes,
+        reserve_bytes=config.disk_reserve_bytes,
     )
     search = LogSearch(
         env=env,

@@ -79,6 +79,7 @@ class LogConfig:
     cache_disk_bytes: int = 1 * GIB
     read_ahead_bytes: int = 8 * MIB
     search_deadline_seconds: float = 10.0
+    search_cache_bytes: int = 1 * GIB
     tail_index_bytes: int = 64 * MIB
     # disk
     disk_reserve_bytes: int = 64 * MIB
@@ -193,6 +194,7 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHRONIK_SEGMENT_AGE_SECONDS": ("segment_age_seconds", _seconds),
     "CHRONIK_CACHE_MEMORY_BYTES": ("cache_memory_bytes", _integer),
     "CHRONIK_CACHE_DISK_BYTES": ("cache_disk_bytes", _integer),
+    "CHRONIK_SEARCH_CACHE_BYTES": ("search_cache_bytes", _integer),
     "CHRONIK_UPLOAD": ("upload", str),
     "CHRONIK_RETENTION_BYTES": ("retention_bytes", _integer),
     "CHRONIK_RETENTION_SECONDS": ("retention_seconds", _seconds),
@@ -235,6 +237,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("retention_seconds", 0, _INF),
     ("cache_memory_bytes", 0, _INF),
     ("cache_disk_bytes", 0, _INF),
+    ("search_cache_bytes", 0, _INF),
     ("read_ahead_bytes", 0, 1 * GIB),
     ("search_deadline_seconds", 0, _INF),
     ("tail_index_bytes", 15_000_000, 4 * GIB),

@@ -67,7 +67,11 @@ class LogAssembly:
         )
         self._scratch = scratch
         self._bundles = BundleCache(
-            scratch.fs, scratch.bundles, env.threads, reserve_bytes=config.disk_reserve_bytes
+            scratch.fs,
+            scratch.bundles,
+            env.threads,
+            bytes_max=config.search_cache_bytes,
+            reserve_bytes=config.disk_reserve_bytes,
         )
         self._footers = FooterCache(env.threads)
         self.dispatch: Callable[[Callable[[], None]], None] | None = None

@@ -65,6 +65,8 @@ class _Open:
 class BundleCache:
     """Opens bundles for searching. Thread-safe. directory: where scratch of this object alone is;
     asked at the first bundle, since most readers never search. reserve_bytes: as of `scratch.Room`.
+    count_max is for what the kernel keeps of each, a dozen mappings: a log that is searched as a
+    whole asks for all of its bundles in turn, and one more than are kept is none that is found.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class BundleCache:
         directory: Callable[[], str],
         threads: Threads,
         *,
-        count_max: int = 32,
+        count_max: int = 512,
         bytes_max: int = 1 << 30,
         reserve_bytes: int = 0,
     ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chronik_store.bucket_log import open_bucket
 from chronik_store.clock import SystemEntropy
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
@@ -90,3 +91,19 @@ def test_a_deadline_is_for_all_partitions_together(
         for wrong in (-1, "1"):
             with pytest.raises((TypeError, ValueError), match="seconds"):
                 store.search("t", "needle", deadline_seconds=wrong)
+
+
+@pytest.mark.parametrize(("search_cache_bytes", "kept"), [(0, False), (1 << 20, True)])
+def test_what_stays_unpacked_is_a_setting_of_writers_and_of_readers(
+    tmp_path: Path, search_cache_bytes: int, kept: bool
+) -> None:
+    config = LogConfig(pipeline_enabled=False, search_cache_bytes=search_cache_bytes)
+    url = f"file://{tmp_path}/bucket"
+    with PartitionLog.open(tmp_path / "d", topic="t", object_store=url, config=config) as log:
+        log.append(b"hello")
+        log.seal()
+        assert log.run_pipeline_once().errors == ()
+        with open_bucket(url, topic="t", config=config) as reader:
+            for each in (log, reader):
+                assert each.search("hello").total == 1
+                assert bool(each._search._bundles.open_bytes) == kept

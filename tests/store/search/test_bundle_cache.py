@@ -110,6 +110,18 @@ def test_the_least_recently_used_goes_first(
     assert 2 == len(os.listdir(tmp_path / "cache"))
 
 
+def test_a_search_over_all_of_a_log_finds_its_bundles_again(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    """They are asked for in turn: with one more than were kept, none was there the next time."""
+    cache = make(fs, tmp_path)
+    refs = [bucket.ref(base) for base in range(0, 400, 10)]
+    for ref in refs * 2:
+        total(cache, ref)
+
+    assert 40 == len(bucket.fetched)
+
+
 def test_bytes_are_bounded(fs: PosixFileSystem, tmp_path: Path, bucket: Bucket) -> None:
     cache = make(fs, tmp_path, bytes_max=1)
     for base in (0, 10, 20):
