@@ -26,8 +26,10 @@ from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, say
 from chronik_store.model import Coverage, SearchHit, SearchResult, StoredRecord
 from chronik_store.partition_log import Order, PartitionLog
+from chronik_store.search.coverage import merged
 
 CONTEXT_MAX = 1000
+REASONS_MAX = 2
 HIGHLIGHT = "1;31"
 OFFSET_MAX = (1 << 63) - 1
 """The end of a gap of which nobody knows how far it goes: a server's, when nodes are away."""
@@ -229,8 +231,10 @@ def _remarks(results: list[SearchResult], total: int, partitions: int) -> bool:
 def _missing(coverage: Coverage, partitions: int) -> str:
     ranges = ", ".join(
         f"offsets {start} to {end - 1}" if end < OFFSET_MAX else f"everything from offset {start}"
-        for start, end in coverage.missing
+        for start, end in merged(coverage.missing)
     )
     where = f"partition {coverage.partition}: " if partitions > 1 else ""
-    reasons = f" ({'; '.join(coverage.reasons)})" if coverage.reasons else ""
-    return f"{where}{ranges}{reasons}"
+    reasons = [*dict.fromkeys(coverage.reasons)]  # of an outage one for each segment
+    more = len(reasons) - REASONS_MAX
+    shown = "; ".join(reasons[:REASONS_MAX]) + (f"; and {more} more" if more > 0 else "")
+    return f"{where}{ranges}" + (f" ({shown})" if shown else "")

@@ -134,7 +134,9 @@ def _from_answer(
 ) -> UnavailableError:
     status, code = status_of(error), code_of(error)
     message = _details(error).get("Message")
-    said = f"{where}: {status} {code}" + (f": {message}" if message else "")
+    # The answer to a HEAD has no body: its code is the status once more, its message the phrase.
+    parts = [f"{status}" if code == str(status) else f"{status} {code}", *filter(None, [message])]
+    said = f"{where}: {': '.join(parts)}"
     if code in _ABSENT:
         return ObjectNotFoundError(f"{where}: no such object")
     if code == "NoSuchBucket":

@@ -105,3 +105,16 @@ def test_a_gap_whose_end_nobody_knows_is_not_given_one():
 
     assert "partition 1: offsets 3 to 7 (the bucket is away)" == _missing(known, 2)
     assert "partition 1: everything from offset 0 (node 3 is away)" == _missing(unknown, 2)
+
+
+def test_an_outage_over_many_segments_is_told_in_a_line():
+    """It was a range and a reason for each of them, with the same words."""
+    ranges = [(base, base + 10) for base in range(0, 1000, 10)] + [(2000, 2001)]
+    reasons = [f"segment {base}: denied" for base, _ in ranges]
+    known = Coverage(searched=(), missing=tuple(ranges), partition=0, reasons=tuple(reasons))
+    assert _missing(known, 1) == (
+        "offsets 0 to 999, offsets 2000 to 2000 "
+        "(segment 0: denied; segment 10: denied; and 99 more)"
+    )
+    again = Coverage(searched=(), missing=((0, 1), (5, 6)), partition=0, reasons=("late", "late"))
+    assert _missing(again, 1) == "offsets 0 to 0, offsets 5 to 5 (late)"

@@ -160,6 +160,10 @@ def test_an_answer_without_a_message_says_nothing_of_one():
     assert "403 SignatureDoesNotMatch; check S3_ACCESS_KEY" in str(of(error))
 
 
+def test_the_answer_to_a_head_says_its_status_once():
+    assert "head 'k': 403: Forbidden; check" in str(of(answer(403, "403", "Forbidden"), "head"))
+
+
 HERE = os.uname().nodename
 AHEAD, BEHIND = "Sun, 29 Nov 2026 11:00:00 GMT", "Sun, 29 Nov 2026 17:00:00 -0000"
 
