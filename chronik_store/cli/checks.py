@@ -15,6 +15,7 @@ from chronik_store.cli.options import partition_option, pass_session, verb
 from chronik_store.cli.rendering import duration_text, size_text
 from chronik_store.cli.session import Lanes, Session
 from chronik_store.cli.terminal import Output, progress, say
+from chronik_store.errors import CorruptionError
 from chronik_store.model import Finding, VerifyReport
 
 STYLES = {"note": "36", "warning": "33", "corruption": "31"}
@@ -40,6 +41,8 @@ def command(
     if topic is not None:
         with session.reading_lanes(topic, partition) as lanes:
             reports = _verify(session, topic, lanes, bucket=bucket, deep=deep)
+    elif session.in_bucket:
+        reports = _verify_each(session, partition, bucket=bucket, deep=deep)
     else:
         with session.every_lane(partition) as topics:
             for name, lanes in topics:
@@ -50,6 +53,24 @@ def command(
     if "corruption" in worst:
         return exits.CORRUPTION
     return exits.NOTHING if "warning" in worst else exits.DONE
+
+
+def _verify_each(
+    session: Session, partition: int | None, *, bucket: bool, deep: bool
+) -> list[VerifyReport]:
+    """Every partition of a bucket, also behind one that cannot be opened: that is a finding."""
+    reports = []
+    for topic, numbers in sorted(session.bucket_partitions().items()):
+        for number in numbers if partition is None else [partition]:
+            try:
+                with session.reading_lanes(topic, number) as lanes:
+                    reports += _verify(session, topic, lanes, bucket=bucket, deep=deep)
+            except CorruptionError as error:
+                found = Finding("corruption", error.path or "newest manifest", str(error))
+                report = VerifyReport(findings=(found,))
+                _show(session.output, f"{topic}/{number}", report)
+                reports.append(report)
+    return reports
 
 
 def _verify(

@@ -22,7 +22,7 @@ from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, ReadOnlyError, UnavailableError
+from chronik_store.errors import ConfigError, CorruptionError, ReadOnlyError, UnavailableError
 from chronik_store.lineage import lineage_of, survey
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
@@ -161,9 +161,12 @@ class Session:
         except OSError as error:
             raise UnavailableError(f"cannot look into {directory}: {error.strerror}") from error
 
-    def _bucket_partitions(self, topic: str | None = None) -> dict[str, list[int]]:
+    def bucket_partitions(self, topic: str | None = None) -> dict[str, list[int]]:
         """Of the bucket that was named: its topics, or this one, and which partitions of each have
         published something. ConfigError: nothing of Chronik is there, the prefix is mistyped.
+
+        CorruptionError: the newest manifest of the topic is damaged. Where all are asked for, what
+        is damaged counts as one of them, and says so when it is opened.
         """
         config = self.config()
         store = open_object_store(
@@ -177,7 +180,13 @@ class Session:
                     "prefix; a store appears here with its first upload"
                 )
             for name, partition in found.partitions:
-                if lineage_of(store, name, partition, found.deleted).head is not None:
+                try:
+                    is_there = lineage_of(store, name, partition, found.deleted).head is not None
+                except CorruptionError:
+                    if topic is not None:
+                        raise
+                    is_there = True
+                if is_there:
                     topics.setdefault(name, []).append(partition)
             return topics
         finally:
@@ -192,7 +201,7 @@ class Session:
             if self.in_bucket:
                 yield (
                     (topic, self._bucket_lanes(stack, topic, numbers, partition))
-                    for topic, numbers in sorted(self._bucket_partitions().items())
+                    for topic, numbers in sorted(self.bucket_partitions().items())
                 )
             else:
                 store = stack.enter_context(self.reading_store())
@@ -207,7 +216,7 @@ class Session:
             if self.in_bucket:
                 numbers = []
                 if partition is None:
-                    numbers = self._bucket_partitions(topic).get(topic, [0])
+                    numbers = self.bucket_partitions(topic).get(topic, [0])
                 yield self._bucket_lanes(stack, topic, numbers, partition)
             else:
                 store = stack.enter_context(self.reading_store())

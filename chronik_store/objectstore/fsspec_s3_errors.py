@@ -125,7 +125,8 @@ def _from_no_connection(
                 durability=durability,
             )
         return UnavailableError(f"{said}: TLS failed: {reason}", durability=durability)
-    reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else _short(cause)
+    known = bool(cause.errno and cause.errno > 0)  # a name server's number is below
+    reason = os.strerror(cause.errno or 0) if known else cause.strerror or _short(cause)
     return UnavailableError(f"{said}: {reason}", durability=durability)
 
 

@@ -267,3 +267,21 @@ def test_a_log_that_cannot_be_read_is_unavailable_to_every_verb_and_not_damaged(
     ran = chronik(*verb.split())
 
     assert 3 == ran.code, ran.err
+
+
+def test_behind_a_damaged_manifest_verify_goes_on(chronik, bucket):
+    """The first one ended it: of all other topics nothing was known."""
+    damaged = max(Path("bucket/manifests/a/0").rglob("*.cbor"))
+    body = bytearray(damaged.read_bytes())
+    body[300] ^= 1
+    damaged.write_bytes(body)
+
+    ran = chronik("-d", bucket, "verify", "--bucket", "--deep")
+
+    assert 4 == ran.code
+    heads = [line.split("  ")[0] for line in ran.lines if line.startswith(("a/", "b/"))]
+    assert heads == ["a/0: NOT ok", "a/1: ok", "b/0: ok"]
+    assert ran.out.count(damaged.name) == 1
+    for verb in (["status"], ["consume", "a"]):
+        ran = chronik("-d", bucket, *verb)
+        assert (ran.code, damaged.name in ran.err) == (4, True)

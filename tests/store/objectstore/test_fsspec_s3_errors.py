@@ -1,5 +1,6 @@
 import os
 import pickle
+import socket
 import ssl
 
 import aiohttp
@@ -152,6 +153,13 @@ def test_only_a_connection_can_break():
     """A file with certificates that is not there is no answer of the network."""
     cause = FileNotFoundError(2, "No such file or directory")
     assert "connection" not in str(of(boto.HTTPClientError(error=cause)))
+
+
+def test_a_name_that_is_none_is_said_without_its_number():
+    key = ConnectionKey("nohost", 443, True, True, None, None, None)
+    cause = aiohttp.ClientConnectorDNSError(key, socket.gaierror(-2, "Name or service not known"))
+    said = str(of(boto.EndpointConnectionError(**ENDPOINT, error=cause), verb="list"))
+    assert said.endswith(": no connection to nohost:443: Name or service not known")
 
 
 def test_an_answer_without_a_message_says_nothing_of_one():
