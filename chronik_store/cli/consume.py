@@ -27,6 +27,7 @@ from chronik_store.cli.options import (
 from chronik_store.cli.rendering import FORMAT_HELP, format_of, json_of
 from chronik_store.cli.session import Lanes, Session, lanes_of
 from chronik_store.cursor import Cursor
+from chronik_store.errors import ChronikError
 from chronik_store.model import StoredRecord
 from chronik_store.partition_log import PartitionLog
 
@@ -154,6 +155,9 @@ def command(
         except KeyboardInterrupt:
             delivery.settle()
             raise exits.Interrupted(delivery.report_interrupted()) from None
+        except ChronikError:
+            delivery.settle()  # what was read before it counts as read
+            raise
         return exits.DONE if delivery.count == count else session.outcome(lanes)
 
 

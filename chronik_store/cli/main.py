@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -83,9 +84,10 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> int:
         try:
             result = super().invoke(ctx)
-            if isinstance(ctx.obj, Session) and "output" in vars(ctx.obj):  # made at first use
-                ctx.obj.output.flush()
+            _flush(ctx)
         except ChronikError as error:
+            with suppress(ChronikError, BrokenPipeError):  # then there is no one to show it to
+                _flush(ctx)
             return _failed(error, as_json=isinstance(ctx.obj, Session) and ctx.obj.as_json)
         except (exits.Interrupted, KeyboardInterrupt) as interrupted:
             say(f"chronik: {interrupted}" if str(interrupted) else "chronik: interrupted")
@@ -94,6 +96,12 @@ class Verbs(click.Group):
             abandon_stdout()  # whoever reads us has enough
             return exits.DONE
         return result if isinstance(result, int) else exits.DONE
+
+
+def _flush(ctx: click.Context) -> None:
+    """What the verb has said so far."""
+    if isinstance(ctx.obj, Session) and "output" in vars(ctx.obj):  # made at first use
+        ctx.obj.output.flush()
 
 
 def _failed(error: ChronikError, *, as_json: bool) -> int:

@@ -129,3 +129,31 @@ def test_a_damaged_object_is_named_once_with_what_helps(chronik, events, kind, c
     assert told.rstrip().endswith(advice)
     assert told.count(damaged.name) == 1
     assert "repair" not in told
+
+
+@pytest.mark.parametrize("cursor", [False, True])
+def test_what_stands_before_a_damaged_segment_is_shown(chronik, events, cursor):
+    """Up to 64 KiB of it, all of a small log, went with the error."""
+    with PartitionLog.open("data", topic="events") as log:
+        log.seal()
+        assert not log.run_pipeline_once().errors
+    damaged = max(Path("data/object_store").rglob("*.seg"))
+    body = bytearray(damaged.read_bytes())
+    body[300] ^= 1
+    damaged.write_bytes(body)
+
+    ran = chronik("consume", "events", *(["--cursor", "mine"] if cursor else []))
+
+    assert ran.code == 4, ran.err
+    assert ran.lines == events[:50]
+    shown = chronik("cursor", "list", "events", "--json").objects
+    assert [each["offset"] for each in shown] == ([50] if cursor else [])
+
+
+def test_what_was_taken_apart_before_a_file_that_is_none_is_shown(chronik, events):
+    Path("none").write_bytes(b"nothing of Chronik's")
+
+    ran = chronik("inspect", "data/STORE", "none")
+
+    assert ran.code == 2
+    assert any(line.startswith("STORE ") for line in ran.lines)
