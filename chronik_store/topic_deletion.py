@@ -90,6 +90,7 @@ def delete_topic_data(
         bucket.store.put_if_absent(
             tombstone_key(entry.name, entry.topic_id), entry.topic_id.encode()
         )
+        # Read once more: a put that was given up before may have arrived until the tombstone stood.
         delete_published(bucket.store, entry, keys)
     try:
         for partition in range(entry.partitions):
