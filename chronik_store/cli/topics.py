@@ -121,11 +121,15 @@ def create(
 @pass_session
 def describe(session: Session, topic: str) -> None:
     """One line for each partition of TOPIC."""
-    with session.reading_store() as store:
-        parts = [part for part in store.status().partitions if part.topic == topic]
-        path = store.status().path
-    if not parts:
-        raise TopicNotFoundError(f"no topic {topic!r} in {path}", topic=topic)
+    if session.in_bucket:
+        with session.reading_lanes(topic, None) as lanes:
+            parts = [log.status() for _, log in lanes]
+    else:
+        with session.reading_store() as store:
+            status = store.status()
+        parts = [part for part in status.partitions if part.topic == topic]
+        if not parts:
+            raise TopicNotFoundError(f"no topic {topic!r} in {status.path}", topic=topic)
     heads = ("PARTITION", "START", "INDEXED", "TIERED", "SEALED", "COMMITTED", "LOCAL", "BUCKET")
     rows = []
     for part in parts:

@@ -285,3 +285,15 @@ def test_behind_a_damaged_manifest_verify_goes_on(chronik, bucket):
     for verb in (["status"], ["consume", "a"]):
         ran = chronik("-d", bucket, *verb)
         assert (ran.code, damaged.name in ran.err) == (4, True)
+
+
+def test_a_topic_of_a_bucket_is_described_as_it_is_listed(chronik, bucket):
+    [listed] = [each for each in chronik("-d", bucket, "topic", "list", "--json").objects
+                if each["topic"] == "a"]  # fmt: skip
+    parts = chronik("-d", bucket, "topic", "describe", "a", "--json").objects
+
+    assert [each["partition"] for each in parts] == [0, 1]
+    assert sum(each["committed"] - each["start"] for each in parts) == listed["records"]
+    assert sum(each["bucket_bytes"] for each in parts) == listed["bytes"] > 0
+    ran = chronik("-d", bucket, "topic", "describe", "nosuch")
+    assert (ran.code, "holds no manifest of nosuch/0" in ran.err) == (2, True)
