@@ -9,7 +9,10 @@ repair refuses and `restore` is the way.
     none        the log opens; nothing to do
     set_aside   the damage lies in files that the bucket covers: they go, nothing is lost
     go_on       the log goes on behind its last good entry: what stood behind is given up
-    restore     the bucket has more than the disk: restore into a new directory
+    restore     the bucket has more than the disk, or alone knows what is in it: restore into a
+                new directory
+    take_out    where the log begins is damaged, and the bucket does not have it: nothing can go on
+                from there, so what is left is for a new directory, by reading it
 """
 
 from __future__ import annotations
@@ -40,15 +43,15 @@ from chronik_store.wal.chain import Opening, list_files, read_opening
 from chronik_store.wal.recovery import Recovered, recover
 from chronik_store.wal.settings import WalIdentity
 
-Action = Literal["none", "set_aside", "go_on", "restore"]
+Action = Literal["none", "set_aside", "go_on", "restore", "take_out"]
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionRepair:
     """What is wrong with one partition's WAL, and what repair does about it.
 
-    files: those that are moved into quarantine. end_offset: where the log ends afterwards.
-    tiered_offset: where the bucket's newest manifest ends (0: it has none).
+    files: those that are moved into quarantine. first_offset, end_offset: what its WAL has, or has
+    afterwards. tiered_offset: where the bucket's newest manifest ends (0: it has none).
     """
 
     topic: str
@@ -57,6 +60,7 @@ class PartitionRepair:
     action: Action
     end_offset: int
     tiered_offset: int
+    first_offset: int = 0
     files: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
 
@@ -185,8 +189,11 @@ class _Patient:
             rest, _ = self._recover(self._fs_from(start))
             files = tuple(each.path for each in openings if each.seq < start.seq)
             return self._repair("set_aside", found, rest.report().end_offset, tiered, files)
-        if tiered > report.end_offset or number > manifest.published_number + 1:
+        behind = tiered > report.end_offset or number > manifest.published_number + 1
+        if behind or found.lacks == "segments" or (found.lacks and tiered >= _first(found)):
             return self._repair("restore", found, report.end_offset, tiered)
+        if found.lacks:
+            return self._repair("take_out", found, report.end_offset, tiered)
         last_seq = 0 if found.file is None else found.file.seq
         files = tuple(each.path for each in openings if each.seq > last_seq)
         return self._repair("go_on", found, report.end_offset, tiered, files)
@@ -206,6 +213,7 @@ class _Patient:
             action=action,
             end_offset=end_offset,
             tiered_offset=tiered_offset,
+            first_offset=_first(found),
             files=files,
             findings=tuple(found.findings),
         )
@@ -256,6 +264,11 @@ class _Patient:
             if found is None or found.size_bytes != segment.size_bytes:
                 return False
         return True
+
+
+def _first(found: Recovered) -> int:
+    """The offset from which on the WAL has records."""
+    return found.replay.table.base.offset
 
 
 def _supersedes(newest: Checkpoint, start: Checkpoint, covered: Coverage) -> bool:

@@ -25,7 +25,11 @@ _ACTIONS = {
     "go_on": "goes on behind the last good entry; what stood behind it is given up",
     "restore": "its WAL files are gone, or the bucket has more than they: `chronik restore` into a "
     "new directory",
+    "take_out": "where it begins is damaged, and the bucket does not have it: what is left, "
+    "`chronik consume --json --from FIRST`, is for `chronik produce --records` in a new directory",
 }
+_BY_HAND = {"restore", "take_out"}
+"""What this verb leaves alone."""
 
 
 @verb("repair", "chronik repair", "chronik repair --apply", "chronik repair --json")
@@ -43,13 +47,13 @@ def command(session: Session, apply: bool) -> int:
     for each in plan:
         _show(session, each)
     damaged = [each for each in plan if each.action != "none"]
-    left = [each for each in damaged if not apply or each.action == "restore"]
+    left = [each for each in damaged if not apply or each.action in _BY_HAND]
     if not damaged:
         say("nothing to repair")
     elif apply:
         say(f"{len(damaged) - len(left)} repaired, {len(left)} left")
     else:
-        able = sum(each.action != "restore" for each in damaged)
+        able = sum(each.action not in _BY_HAND for each in damaged)
         what = "the above" if able == len(damaged) else f"the above for {able}"
         way = f"`chronik repair --apply` does {what}" if able else "repair can do nothing about it"
         say(f"{len(damaged)} damaged, nothing changed; {way}")
@@ -64,7 +68,8 @@ def _show(session: Session, each: PartitionRepair) -> None:
     style = "32" if each.action == "none" else "31"
     output.line(
         f"{each.topic}/{each.partition}: {output.styled(each.verdict, style)}, "
-        f"{_ACTIONS[each.action]}; ends at {each.end_offset}, in the bucket to {each.tiered_offset}"
+        f"{_ACTIONS[each.action]}; here from {each.first_offset} to {each.end_offset}, in the "
+        f"bucket to {each.tiered_offset}"
     )
     for finding in each.findings:
         output.line(f"  {finding}")

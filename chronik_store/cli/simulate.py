@@ -95,11 +95,13 @@ def command(
     store's own log, on 2 to 5 nodes. Nodes lose power (alone, all at once, or inside a disk call),
     are killed, meet failing syncs, damaged and lost disks; messages are lost, repeated, late and
     out of order, partitions cut both ways or one; leaders hand over, members come and go, logs are
-    pruned and sent as snapshots. Judged at every step: one leader for a term, no vote twice or
+    pruned and sent as snapshots, and whoever leads uploads, publishes and collects, over a bucket
+    that is late, away, or not heard. Judged at every step: one leader for a term, no vote twice or
     taken back, equal logs, one entry for an index for ever, nothing committed or answered before it
     is on disk (of a quorum), no commit undone, reads that miss nothing; in the end every
-    acknowledged entry on every member, and a group that commits again. Not played there: uploads
-    to a bucket, the network protocol and its clients, the metadata, and more than one partition.
+    acknowledged entry on every member or in the bucket, nothing deleted that anybody lists, and a
+    group that commits again. Not played there: the network protocol and its clients, the metadata,
+    search, and more than one partition.
     """
     worlds = _repertoire(is_cluster)
     if bug == "list":

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Literal
 
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.control import Command, Members, Seal, decode_command
@@ -171,6 +172,13 @@ class FoldedState:
     def on_hard_state(self, term: int, vote: str) -> None:
         """Term and vote as last written."""
         self.term, self.vote = term, vote
+
+    def lacks(self, base_index: int, committed_index: int) -> Literal["", "segments", "records"]:
+        """See `Replayer`."""
+        self.commit(committed_index)
+        if self._hole_to:
+            return "segments"
+        return "records" if self.manifest.next.index < base_index else ""
 
     def on_suspect(self, flag: bool) -> None:
         """Suspicion set or cleared (protocol 9)."""

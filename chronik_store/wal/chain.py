@@ -10,7 +10,6 @@ has its name only once its checkpoint is on disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chronik_store.errors import CorruptionError, IdentityMismatchError
@@ -115,7 +114,7 @@ def read_opening(fs: FileSystem, directory: str, seq: int, identity: WalIdentity
         try:
             header, frame, checkpoint = _decode(file, path)
         except CorruptionError as error:
-            return Opening(seq, path, size, error.finding)
+            return Opening(seq, path, size, str(error.args[0]))
     finally:
         file.close()
     _check_identity(header, checkpoint, identity, path)
@@ -158,13 +157,8 @@ def _check_identity(
         )
 
 
-def select_chain(openings: list[Opening], *, must_stand_alone: bool = False) -> Chain:
-    """The chain among all files of the directory, given in rising order of seq.
-
-    must_stand_alone: of a damaged log nothing is taken that cannot be folded from its beginning:
-    what stood before was pruned on the strength of a checkpoint that is lost. A node has the others
-    to get it all from, and would else be a replica whose state is not that of its log.
-    """
+def select_chain(openings: list[Opening]) -> Chain:
+    """The chain among all files of the directory, given in rising order of seq."""
     if not openings:
         return Chain((), (), ())
     findings = tuple(f"{opening.path}: {opening.fault}" for opening in openings if opening.fault)
@@ -179,10 +173,7 @@ def select_chain(openings: list[Opening], *, must_stand_alone: bool = False) -> 
             # Faulty files beside an intact line were set aside by an earlier open.
             return _chain(openings, line[::-1], ())
         findings += (missing,)
-    line = _good_prefix(openings)
-    if must_stand_alone and line and not stands_alone(line):
-        line = []
-    return _chain(openings, line, findings)
+    return _chain(openings, _good_prefix(openings), findings)
 
 
 def _missing(openings: list[Opening], oldest: Opening, newest: Opening) -> str:
@@ -205,23 +196,16 @@ def _missing(openings: list[Opening], oldest: Opening, newest: Opening) -> str:
 
 
 def _good_prefix(openings: list[Opening]) -> list[Opening]:
-    """The longest run of readable files from the oldest on, along the newest continuation."""
+    """The longest run of readable files from the oldest on, along the newest continuation, also of
+    what is not there any more: an open that ended early has a file beside that of the next one.
+    """
     readable = [opening for opening in openings if not opening.fault]
-    line = readable[:1]
-    while line:
-        following = [opening for opening in readable if opening.previous == line[-1].seq]
-        if not following:
-            break
+    line: list[Opening] = []
+    previous = readable[0].previous if readable else 0
+    while following := [opening for opening in readable if opening.previous == previous]:
         line.append(following[-1])
+        previous = following[-1].seq
     return line
-
-
-def stands_alone(line: Sequence[Opening]) -> bool:
-    """A checkpoint in it knows all that was pruned before it, so that it can be folded."""
-    oldest, newest = line[0].checkpoint, line[-1].checkpoint
-    assert oldest is not None
-    assert newest is not None
-    return oldest.base.index <= min(newest.manifest_folded_to, newest.producers_folded_to)
 
 
 def _chain(openings: list[Opening], line: list[Opening], findings: tuple[str, ...]) -> Chain:

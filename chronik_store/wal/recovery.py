@@ -20,17 +20,10 @@ from chronik_store.fs.base import File, FileSystem
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.model import RecoveryReport, Verdict
 from chronik_store.threads import Lock
-from chronik_store.wal.chain import (
-    Chain,
-    Opening,
-    list_files,
-    read_opening,
-    select_chain,
-    stands_alone,
-)
+from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, select_chain
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.replay import Replay
-from chronik_store.wal.settings import Replayer, WalIdentity
+from chronik_store.wal.settings import Lack, Replayer, WalIdentity
 from chronik_store.wal.verdict import (
     Judgement,
     Remains,
@@ -49,7 +42,7 @@ class Recovered:
     file, position: the last file that was replayed, and where its next frame would stand, for a
     follower to go on from; looked_through_at: when it last went through all that stands behind
     (monotonic seconds); remains: what stands whole behind damage; last_seq: above any seq in use;
-    temporaries: unfinished files.
+    temporaries: unfinished files; lacks: what damage took of what stood before the first entry.
     """
 
     replay: Replay
@@ -65,6 +58,7 @@ class Recovered:
     cut_bytes: int = 0
     elapsed_seconds: float = 0.0
     temporaries: list[str] = field(default_factory=list)
+    lacks: Lack = ""
 
     @property
     def suspect(self) -> bool:
@@ -115,12 +109,18 @@ def recover(
     if chain.findings:
         found.verdict = "suspect"
         found.findings += chain.findings
-    good = _replay_chain(env.fs, chain, found, live=live)
-    if good < len(chain.files):
-        line = chain.files[: good + 1]
-        if identity.owner != LOCAL_OWNER and not stands_alone(line):
-            line = _take_nothing(line, found, replayer)
-        _set_rest_aside(env.fs, chain.files[len(line) :], found)
+    line = chain.files[: _replay_chain(env.fs, chain, found, live=live)]
+    if found.suspect:
+        table = found.replay.table
+        found.lacks = replayer.lacks(table.base.index, found.replay.committed)
+        if found.lacks:
+            what = "which segments there were" if found.lacks == "segments" else "what was"
+            found.findings.append(
+                f"{what} before entry {table.first_index} is lost with the damage"
+            )
+            if identity.owner != LOCAL_OWNER:
+                line = _take_nothing(found, replayer)
+    _set_rest_aside(env.fs, chain.files[len(line) :], found)
     _say_what_remains(found)
     _set_aside(env.fs, chain, found)
     found.last_seq = max(found.last_seq, found.replay.last_seq)
@@ -146,11 +146,11 @@ def _chain_of(
             f"{directory} holds files of several logs: {sorted(log_ids)}; put each log's "
             "files back where they belong"
         )
-    return select_chain(openings, must_stand_alone=identity.owner != LOCAL_OWNER)
+    return select_chain(openings)
 
 
 def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool) -> int:
-    """Replay the files up to the first damage; how many are good to their ends."""
+    """Replay the files up to the first damage; returns how many."""
     for place, opening in enumerate(chain.files):
         following = chain.files[place + 1] if place + 1 < len(chain.files) else None
         try:
@@ -165,18 +165,16 @@ def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool)
         finally:
             handle.close()
         if not good:
-            return place
+            return place + 1
     return len(chain.files)
 
 
-def _take_nothing(line: Sequence[Opening], found: Recovered, replayer: Replayer) -> tuple[()]:
-    """Take back a damaged line that cannot be folded: the checkpoint that knows what its files
-    were pruned for stands behind the damage. As `select_chain` does where a checkpoint is damaged.
+def _take_nothing(found: Recovered, replayer: Replayer) -> tuple[()]:
+    """Take back a damaged line whose beginning is lost: files are pruned on the strength of later
+    ones, which may stand behind the damage. A node has the others to get all of it from, and would
+    else be a replica whose state is not that of its log.
     """
-    found.findings.append(
-        f"none of these are used: what was decided before {line[0].path} is known only behind the "
-        "damage"
-    )
+    found.findings.append("nothing of this log is used: the other nodes have it")
     found.last_seq = max(found.last_seq, found.replay.last_seq)
     found.file, found.position = None, 0
     replayer.on_nothing()

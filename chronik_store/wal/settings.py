@@ -7,7 +7,7 @@ indexes are inclusive here unless a Position says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.entry import EntryHeader
@@ -58,6 +58,12 @@ class WalFileInfo(NamedTuple):
     damaged: bool
 
 
+Lack = Literal["", "segments", "records"]
+"""Of what stood before a log's first entry: which segments there were ("segments"); the segments
+are known, and they do not hold all of it ("records"); nothing is lacking ("").
+"""
+
+
 class Replayer(Protocol):
     """Whoever folds the log. Called by `recover` and `refresh`, in physical order.
 
@@ -77,6 +83,12 @@ class Replayer(Protocol):
 
     def on_hard_state(self, term: int, vote: str, /) -> None: ...
     def on_suspect(self, flag: bool, /) -> None: ...
+    def lacks(self, base_index: int, committed_index: int, /) -> Lack:
+        """What is not known of the entries up to `base_index`, which the log does not hold, when
+        all up to `committed_index` is folded.
+        """
+        ...
+
     def on_nothing(self) -> None:
         """What was replayed does not stand: a log of which nothing is known, but its hard state."""
         ...

@@ -26,6 +26,7 @@ from chronik_store.errors import (
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.entry import Entry, pack_header
 from chronik_store.format.frame import FrameKind, frame_bytes
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.threads import Lock
 from chronik_store.wal import recovery
 from chronik_store.wal.entry_table import LogFile
@@ -80,6 +81,13 @@ class Wal(StageableWal):
                     path=directory,
                     advice="nothing was changed: look at it with `chronik repair`, or open it with "
                     "accept_suspect=True to go on from the good part",
+                )
+            if found.lacks == "segments" and not read_only and identity.owner == LOCAL_OWNER:
+                raise CorruptionError(
+                    f"{lost}. To go on would forget segments that are in the bucket: `chronik "
+                    "restore` makes a new directory of it, and `chronik inspect --records` shows "
+                    "what these files have besides; nothing was changed",
+                    path=directory,
                 )
             logger.warning("%s; what is shown ends before the damage", lost)
         return cls(

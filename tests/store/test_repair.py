@@ -263,3 +263,27 @@ def test_a_path_may_be_what_an_open_takes_and_no_more(verb: Any, tmp_path: Path)
             verb(path, config=CONFIG)
     with pytest.raises(TypeError, match="LogConfig"):
         verb(tmp_path / "data", config={})
+
+
+def test_a_log_whose_beginning_is_damaged_is_taken_out() -> None:
+    """It opened no better after a repair that went on with it, and could never upload anything."""
+    disk = SimulatedDisk()
+    for first in (0, 5):  # each open begins a file
+        with open_store(disk) as store:
+            if not first:
+                store.create_topic("t")
+            for number in range(first, first + 5):
+                store.partition("t").append([value(number)])
+        disk = disk.kill()
+    oldest = min(path for path in disk.paths("/data/wal") if path.endswith(".log"))
+    disk.flip_bit(oldest, 400)
+    before = everything(disk)
+
+    [plan] = apply_repair("/data", config=CONFIG, env=env_of(disk))
+
+    assert ("suspect", "take_out") == (plan.verdict, plan.action)
+    assert (5, 10, 0) == (plan.first_offset, plan.end_offset, plan.tiered_offset)
+    assert before == everything(disk)
+    with LogStore.open("/data", config=CONFIG, env=env_of(disk), read_only=True) as store:
+        left = [record.value for record in store.partition("t").scan(plan.first_offset)]
+    assert [value(number) for number in range(5, 10)] == left

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -43,6 +43,9 @@ class _Nobody:
     def on_truncate(self, index: int) -> None: ...
     def on_hard_state(self, term: int, vote: str) -> None: ...
     def on_suspect(self, flag: bool) -> None: ...
+    def lacks(self, base_index: int, committed_index: int) -> Literal[""]:
+        return ""
+
     def on_nothing(self) -> None: ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -69,6 +69,9 @@ class Copy:
 
     def on_suspect(self, flag: bool) -> None:
         self.suspect = flag
+
+    def lacks(self, base_index: int, committed_index: int) -> Literal[""]:
+        return ""
 
     def on_nothing(self) -> None:
         self.entries.clear()

@@ -1,0 +1,277 @@
+"""Damage in front of the one checkpoint that knows what was pruned.
+
+A file's checkpoint is folded as far as `committed` was when it began, which may be less than where
+the file begins. Files before it are pruned on the strength of a later checkpoint; when that one
+stands behind damage, what is left cannot be folded: its segments would be those of long ago.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import chronik_store.repair as repair_module
+from chronik_store.environment import Environment
+from chronik_store.errors import CorruptionError
+from chronik_store.format.checkpoint import Checkpoint
+from chronik_store.format.control import AddSegment, Seal
+from chronik_store.format.manifest_file import LogBase, Manifest
+from chronik_store.format.segment_info import SegmentInfo
+from chronik_store.log_core import LogCore
+from chronik_store.manifest.state import FoldedState
+from chronik_store.repair import plan_repair
+from chronik_store.replica import Replica
+from chronik_store.testing.cluster_log import (
+    LOG_ID,
+    TOPIC_ID,
+    SteppedCommitter,
+    control_entry,
+    record_entry,
+    stepped,
+)
+from chronik_store.testing.crash import MortalThreads
+from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal.chain import Opening, select_chain
+from chronik_store.wal.services import WalServices
+from chronik_store.wal.settings import WalIdentity, WalSettings
+from chronik_store.wal.wal import Wal
+from tests.store.test_repair import CONFIG, damage, env_of, filled
+
+WAL = "/data/wal"
+FILE_BYTES = 1 << 16
+GOOD, DAMAGED = b"good", b"damaged"
+
+
+class _Node:
+    """A replica on its way through a segment, up to a log that was pruned behind it."""
+
+    def __init__(self, disk: SimulatedDisk) -> None:
+        opened: tuple[LogCore, Replica, SteppedCommitter] = stepped(disk, file_bytes=FILE_BYTES)
+        self.core, self.replica, self.committer = opened
+
+    def add(self, command: Seal | AddSegment) -> None:
+        replica = self.replica
+        entry = control_entry(1, replica.last_index + 1, self.core.wal.end_offset, command)
+        replica.append_entries(replica.last_index, replica.last_term, [entry])
+        self.committer.flush()
+
+    def records(self, *values: bytes) -> None:
+        replica = self.replica
+        entry = record_entry(1, replica.last_index + 1, self.core.wal.end_offset, *values)
+        replica.append_entries(replica.last_index, replica.last_term, [entry])
+        self.committer.flush()
+
+    def commit(self) -> None:
+        self.replica.advance_commit(self.replica.last_index)
+
+
+def pruned(disk: SimulatedDisk) -> _Node:
+    """The oldest file was begun before ADD_SEGMENT was committed; a later one knows of it."""
+    node = _Node(disk)
+    node.replica.save_hard_state(3, "n2")
+    for _ in range(3):
+        node.records(b"v" * 300)
+    node.add(Seal(1, "size", 0))
+    node.commit()
+    [sealed] = node.core.manifest.sealed
+    info = SegmentInfo(
+        key=f"segments/events/0/{0:020}-{sealed.end_offset:020}-1-ab.seg",
+        first_index=sealed.first_index,
+        last_index=sealed.last_index,
+        base_offset=0,
+        end_offset=sealed.end_offset,
+        term=sealed.term,
+        size_bytes=100,
+        hash="ab" * 8,
+        record_count=sealed.end_offset,
+        first_timestamp_us=0,
+        last_timestamp_us=0,
+        min_timestamp_us=0,
+        max_timestamp_us=0,
+        footer_bytes=10,
+        sealed_us=0,
+    )
+    node.add(AddSegment(info))
+    node.add(Seal(5, "size", 0))  # which begins a file, and nothing of this is committed
+    node.records(GOOD)
+    node.records(DAMAGED)
+    node.commit()
+    node.core.wal.rotate()
+    _, gone, oldest, _ = node.core.wal.files()
+    assert oldest.folded_to < node.core.manifest.segments[0].added_index <= gone.last_index
+    node.core.wal.remove_files(gone.seq)
+    assert oldest.seq == node.core.wal.files()[0].seq
+    return node
+
+
+def flip(disk: SimulatedDisk) -> SimulatedDisk:
+    oldest = min(path for path in disk.paths(WAL) if path.endswith(".log"))
+    disk.flip_bit(oldest, disk.peek(oldest).index(DAMAGED))
+    return disk
+
+
+def test_a_node_takes_nothing_of_a_log_whose_segments_it_does_not_know_any_more() -> None:
+    """It caught up from the others, led, published the segments of long ago, and deleted from the
+    bucket what it did not list.
+    """
+    whole = pruned(SimulatedDisk(seed=1))
+    disk = pruned(other := SimulatedDisk(seed=2)) and flip(other.kill())
+
+    node = _Node(disk)
+
+    assert ("suspect", True) == (node.core.recovery.verdict, node.replica.suspect)
+    assert (0, 0) == (node.replica.last_index, node.core.manifest.next.index)
+    assert (3, "n2") == node.replica.hard_state
+    said = node.core.recovery.findings
+    assert any("is lost with the damage" in each for each in said)
+    assert (0, 1) == (node.core.state.folded_to, node.core.committed.index)
+    assert any("are left, which `chronik inspect` shows" in each for each in said)
+    node.replica.install_snapshot(whole.replica.snapshot())
+    node.committer.flush()
+    assert whole.core.manifest.segments == node.core.manifest.segments
+
+
+def test_without_damage_the_later_checkpoint_says_what_the_first_one_does_not() -> None:
+    pruned(disk := SimulatedDisk(seed=1))
+
+    node = _Node(disk.kill())
+
+    assert "clean" == node.core.recovery.verdict
+    assert 1 == len(node.core.manifest.segments)
+
+
+def test_damage_behind_the_checkpoint_that_knows_takes_no_more_than_it_must() -> None:
+    node = pruned(disk := SimulatedDisk(seed=1))
+    last = node.replica.last_index
+    node.records(b"behind it")
+    newest = node.core.wal.files()[-1].path
+    disk = disk.kill()
+    disk.flip_bit(newest, disk.peek(newest).index(b"behind it"))
+
+    again = _Node(disk)
+
+    assert ("suspect", last) == (again.core.recovery.verdict, again.replica.last_index)
+    assert 1 == len(again.core.manifest.segments)
+    assert again.core.committed.index == last + 1
+
+
+def test_all_that_was_replayed_is_forgotten_but_term_and_vote() -> None:
+    def fresh() -> FoldedState:
+        return FoldedState(
+            topic="events", partition=0, topic_id=TOPIC_ID, log_id=LOG_ID, producers_max=100
+        )
+
+    def fields(state: FoldedState) -> dict[str, object]:
+        parts = {"producers", "members", "_tally"}
+        return {
+            name: vars(value) if name in parts else value for name, value in vars(state).items()
+        }
+
+    node = pruned(SimulatedDisk(seed=1))
+    state, made = node.core.state, fresh()
+    state.on_nothing()
+
+    assert (3, "n2") == (state.term, state.vote)
+    made.on_hard_state(3, "n2")
+    assert fields(made) == fields(state)
+
+
+def embedded(disk: SimulatedDisk, **options: bool) -> Wal:
+    """The same files, as if they were an embedded log's."""
+    env = Environment(threads=MortalThreads(), fs=disk)
+    state = FoldedState(
+        topic="events", partition=0, topic_id=TOPIC_ID, log_id=LOG_ID, producers_max=100
+    )
+    return Wal.recover(
+        env,
+        WAL,
+        WalIdentity("events", 0, TOPIC_ID),
+        WalSettings(file_bytes=FILE_BYTES),
+        state,
+        services=WalServices.create(env, tail_bytes=1 << 20),
+        **options,
+    )
+
+
+def test_a_log_of_its_own_is_shown_and_not_gone_on_with() -> None:
+    pruned(disk := SimulatedDisk(seed=1))
+    disk = flip(disk.kill())
+    before = {path: disk.peek(path) for path in disk.paths("/")}
+
+    with pytest.raises(CorruptionError, match="would forget segments that are in the bucket"):
+        embedded(disk, accept_suspect=True)
+
+    assert before == {path: disk.peek(path) for path in disk.paths("/")}
+    shown = embedded(disk, read_only=True)
+    entries = shown.read(shown.first_index, shown.last_index, 1 << 20)
+    assert any(GOOD in bytes(entry.payload) for entry in entries)
+
+
+def test_repair_sends_to_the_bucket_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = filled()
+    damage(disk, 20)
+    [plan] = plan_repair("/data", config=CONFIG, env=env_of(disk))
+    assert "go_on" == plan.action
+
+    def cut_off(*args: object, **options: bool) -> object:
+        found = recover(*args, **options)
+        found.lacks = "segments"
+        return found
+
+    recover = repair_module.recover
+    monkeypatch.setattr(repair_module, "recover", cut_off)
+
+    [plan] = plan_repair("/data", config=CONFIG, env=env_of(disk))
+    assert "restore" == plan.action
+
+
+def test_a_node_whose_log_begins_behind_damage_begins_anew() -> None:
+    """It took itself for one that had pruned what it had lost: whoever led with that log could
+    neither upload nor send it.
+    """
+    node = _Node(disk := SimulatedDisk(seed=1))
+    for _ in range(4):
+        node.records(b"before")
+        node.commit()
+    again = _Node(disk := disk.kill())
+    first, second = again.core.wal.files()
+    assert second.folded_to >= second.first_index - 1 > 0  # which the first file alone has
+    disk = disk.kill()
+    disk.flip_bit(first.path, 400)
+
+    node = _Node(disk)
+
+    assert ("suspect", 0) == (node.core.recovery.verdict, node.replica.last_index)
+    node.records(b"again")
+    node.replica.set_suspect(False)
+    node.committer.flush()
+    after = _Node(disk.crash("lost"))
+    assert (1, False) == (after.replica.last_index, after.replica.suspect)
+
+
+def test_the_newest_of_several_continuations_of_what_is_lost_counts() -> None:
+    """What was acknowledged after the damage was given up at the next open."""
+    openings = [
+        Opening(1, "wal_1", 10, "damaged"),
+        *(_opening(seq, previous) for seq, previous in ((9, 1), (13, 1), (15, 1), (29, 15))),
+    ]
+
+    chain = select_chain(openings)
+
+    assert [15, 29] == [opening.seq for opening in chain.files]
+    assert [1, 9, 13] == [opening.seq for opening in chain.aside]
+    assert chain.findings
+
+
+def _opening(seq: int, previous: int) -> Opening:
+    manifest = Manifest("events", 0, TOPIC_ID, LOG_ID)
+    checkpoint = Checkpoint(
+        log_id=LOG_ID,
+        term=1,
+        vote="",
+        base=LogBase(0, 0, 0, 0),
+        committed_index=0,
+        manifest=manifest,
+        manifest_folded_to=0,
+        previous_end=(previous, previous + 1, 100),
+    )
+    return Opening(seq, f"wal_{seq}", 10, "", None, checkpoint, None)
