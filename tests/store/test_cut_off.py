@@ -65,24 +65,46 @@ class _Node:
 
 
 def pruned(disk: SimulatedDisk) -> _Node:
-    """The oldest file was begun before ADD_SEGMENT was committed; a later one knows of it."""
+    """The oldest file was begun before the first ADD_SEGMENT was committed; a later one knows of
+    both segments, which hold all that was before the oldest file.
+    """
     node = _Node(disk)
     node.replica.save_hard_state(3, "n2")
     for _ in range(3):
         node.records(b"v" * 300)
     node.add(Seal(1, "size", 0))
     node.commit()
-    [sealed] = node.core.manifest.sealed
-    info = SegmentInfo(
-        key=f"segments/events/0/{0:020}-{sealed.end_offset:020}-1-ab.seg",
+    node.add(AddSegment(uploaded(node)))
+    node.records(b"v" * 300)
+    node.add(Seal(5, "size", 0))  # which begins a file, and nothing of this is committed
+    node.records(GOOD)
+    node.records(DAMAGED)
+    node.commit()
+    node.add(AddSegment(uploaded(node)))
+    node.commit()
+    node.core.wal.rotate()
+    _, gone, oldest, _ = node.core.wal.files()
+    first, second = node.core.manifest.segments
+    assert oldest.folded_to < first.added_index < second.last_index == gone.last_index
+    node.core.wal.remove_files(gone.seq)
+    assert oldest.seq == node.core.wal.files()[0].seq
+    return node
+
+
+def uploaded(node: _Node) -> SegmentInfo:
+    """What the uploader would say of the oldest sealed range."""
+    sealed = node.core.manifest.sealed[0]
+    low, high = sealed.base_offset, sealed.end_offset
+    return SegmentInfo(
+        key=f"segments/events/0/{low:020}-{high:020}-1-ab.seg",
         first_index=sealed.first_index,
         last_index=sealed.last_index,
-        base_offset=0,
-        end_offset=sealed.end_offset,
+        base_offset=low,
+        end_offset=high,
         term=sealed.term,
         size_bytes=100,
         hash="ab" * 8,
-        record_count=sealed.end_offset,
+        record_count=high - low,
         first_timestamp_us=0,
         last_timestamp_us=0,
         min_timestamp_us=0,
@@ -90,17 +112,6 @@ def pruned(disk: SimulatedDisk) -> _Node:
         footer_bytes=10,
         sealed_us=0,
     )
-    node.add(AddSegment(info))
-    node.add(Seal(5, "size", 0))  # which begins a file, and nothing of this is committed
-    node.records(GOOD)
-    node.records(DAMAGED)
-    node.commit()
-    node.core.wal.rotate()
-    _, gone, oldest, _ = node.core.wal.files()
-    assert oldest.folded_to < node.core.manifest.segments[0].added_index <= gone.last_index
-    node.core.wal.remove_files(gone.seq)
-    assert oldest.seq == node.core.wal.files()[0].seq
-    return node
 
 
 def flip(disk: SimulatedDisk) -> SimulatedDisk:
@@ -136,7 +147,7 @@ def test_without_damage_the_later_checkpoint_says_what_the_first_one_does_not() 
     node = _Node(disk.kill())
 
     assert "clean" == node.core.recovery.verdict
-    assert 1 == len(node.core.manifest.segments)
+    assert 2 == len(node.core.manifest.segments)
 
 
 def test_damage_behind_the_checkpoint_that_knows_takes_no_more_than_it_must() -> None:
@@ -150,7 +161,7 @@ def test_damage_behind_the_checkpoint_that_knows_takes_no_more_than_it_must() ->
     again = _Node(disk)
 
     assert ("suspect", last) == (again.core.recovery.verdict, again.replica.last_index)
-    assert 1 == len(again.core.manifest.segments)
+    assert 2 == len(again.core.manifest.segments)
     assert again.core.committed.index == last + 1
 
 
