@@ -17,7 +17,7 @@ from chronik_server.client import Client
 from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.protocol.cluster import NodeInfo
 from chronik_store.cli import exits
-from chronik_store.cli.options import pass_session, subverb
+from chronik_store.cli.options import FiniteRange, pass_session, subverb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
 from chronik_store.environment import Environment
@@ -87,7 +87,7 @@ def add(session: Session, node_id: str, address: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait/--no-wait", default=True, help="Until it has left.  [default: wait]")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), default=LEAVE_SECONDS, show_default=True,
+    "--timeout", type=FiniteRange(min=0), default=LEAVE_SECONDS, show_default=True,
     metavar="SECONDS", help="Wait no longer.",
 )  # fmt: skip
 @pass_session

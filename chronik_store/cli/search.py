@@ -14,6 +14,7 @@ import click
 from chronik_store.cli import exits
 from chronik_store.cli.moments import moment_us
 from chronik_store.cli.options import (
+    FiniteRange,
     partition_option,
     pass_session,
     since_option,
@@ -78,7 +79,7 @@ _NOT_WORDS = {"AND", "OR", "NOT", "TO", "IN"}
 @click.option(
     "--deadline",
     "deadline_seconds",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="SECONDS",
     help="Answer by then with what was searched, in each partition. Default: 10, or the server's.",
 )
