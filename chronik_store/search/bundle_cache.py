@@ -238,12 +238,12 @@ class BundleCache:
                 if self._open.get(key) is opened:
                     del self._open[key]
                 self._note_failure(key, error)
-            elif not is_forsaken:
+            if not is_forsaken:
                 opened.users -= 1
             self._lock.notify_all()
-        if error is None and is_forsaken:
+        if is_forsaken:
             self._give_back(opened)
-        elif is_forsaken and not isinstance(error, LogClosedError):
+        if is_forsaken and error is not None and not isinstance(error, LogClosedError):
             _log.warning("search bundle %s, which nobody waits for any more: %s", key, error)
         with self._lock:
             self._fetching -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from chronik_store.errors import (
 )
 from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.model import Record
+from chronik_store.search import bundle_cache
 from chronik_store.search.bundle import build_bundle
 from chronik_store.search.bundle_cache import BundleCache, BundleRef
 from chronik_store.search.engine import UnreadableIndexError
@@ -377,3 +379,36 @@ def test_without_a_thread_for_it_a_bundle_is_unavailable_and_tried_again(
 
     assert 3 == total(cache, ref)
     cache.close()
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waited for", "given up"])
+def test_what_was_unpacked_in_vain_does_not_stay(
+    fs: PosixFileSystem,
+    tmp_path: Path,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    waits: bool,
+) -> None:
+    """The disk refuses to say how much it takes, when all of it is there."""
+    may_fail, failed = threading.Event(), threading.Event()
+
+    def refuses(*_: object) -> int:
+        may_fail.wait(10)
+        failed.set()
+        raise OSError(errno.EIO, "no answer")
+
+    monkeypatch.setattr(bundle_cache, "used_bytes", refuses)
+    cache = make(fs, tmp_path)
+    if waits:
+        may_fail.set()
+    with (
+        pytest.raises((OSError, UnavailableError)),
+        cache.lease(bucket.ref(0), None if waits else lambda: 0.0),
+    ):
+        pass
+    may_fail.set()
+    while cache._fetching:
+        pass
+
+    assert failed.is_set()
+    assert [] == os.listdir(tmp_path / "cache")
