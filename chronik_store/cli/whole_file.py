@@ -1,10 +1,10 @@
 """A file that appears under its name only when it is whole; and what a killed run left of one.
 
 Place: under the verbs that write files. Promise: nothing stands under the target's name before all
-of it is on disk. What an earlier run left unfinished is removed once that run is surely dead: it
-was of this host, and the lock that it held to its end is free. Of any other it is said that it is
-there. Invariant: a process id proves nothing (it is given out again, and other machines and
-containers have it too): only the kernel's lock does.
+of it is on disk, and the name is on disk when the context ends. What an earlier run left unfinished
+is removed once that run is surely dead: it was of this host, and the lock that it held to its end
+is free. Of any other it is said that it is there. Invariant: a process id proves nothing (it is
+given out again, and other machines and containers have it too): only the kernel's lock does.
 """
 
 from __future__ import annotations
@@ -39,12 +39,25 @@ def whole_file(target: str) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(path, target)
+                _sync_name(target)
         except BaseException:
             Path(path).unlink(missing_ok=True)
             raise
     except OSError as error:
         full = DiskFullError if error.errno == errno.ENOSPC else UnavailableError
         raise full(f"cannot write {target}: {error.strerror}") from error
+
+
+def _sync_name(target: str) -> None:
+    """Whoever deletes what was exported relies on the file being there after a power cut."""
+    try:
+        folder = os.open(os.path.dirname(target) or ".", os.O_RDONLY)
+    except PermissionError:
+        return  # a folder that may be written and not read cannot be synced either
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _begin(target: str) -> tuple[str, IO[bytes]]:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,20 @@ def test_nothing_is_left_of_one_that_failed():
 
     assert left() == []
     assert Path("all.jsonl").read_text() == "of before"
+
+
+def test_the_name_is_on_disk_before_the_export_says_so(chronik, events, monkeypatch):
+    """Whoever deletes what was exported relies on the file being there after a power cut."""
+    synced, real = [], os.fsync
+
+    def watch(descriptor):
+        found = os.fstat(descriptor)
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "file"
+        synced.append((kind, Path(TO[-1]).exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    ran = chronik(*TO)
+
+    assert ran.code == 0, ran.err
+    assert synced == [("file", False), ("folder", True)]
