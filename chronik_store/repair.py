@@ -190,7 +190,8 @@ class _Patient:
             files = tuple(each.path for each in openings if each.seq < start.seq)
             return self._repair("set_aside", found, rest.report().end_offset, tiered, files)
         behind = tiered > report.end_offset or number > manifest.published_number + 1
-        if behind or found.lacks == "segments" or (found.lacks and tiered >= _first(found)):
+        has_beginning = number > 0 and tiered >= _first(found)
+        if behind or found.lacks == "segments" or (found.lacks and has_beginning):
             return self._repair("restore", found, report.end_offset, tiered)
         if found.lacks:
             return self._repair("take_out", found, report.end_offset, tiered)

@@ -26,7 +26,8 @@ _ACTIONS = {
     "restore": "its WAL files are gone, or the bucket has more than they: `chronik restore` into a "
     "new directory",
     "take_out": "where it begins is damaged, and the bucket does not have it: what is left, "
-    "`chronik consume --json --from FIRST`, is for `chronik produce --records` in a new directory",
+    "`chronik consume {0.topic} -p {0.partition} --json --from {0.first_offset}`, is for "
+    "`chronik produce --records` in a new directory",
 }
 _BY_HAND = {"restore", "take_out"}
 """What this verb leaves alone."""
@@ -68,8 +69,8 @@ def _show(session: Session, each: PartitionRepair) -> None:
     style = "32" if each.action == "none" else "31"
     output.line(
         f"{each.topic}/{each.partition}: {output.styled(each.verdict, style)}, "
-        f"{_ACTIONS[each.action]}; here from {each.first_offset} to {each.end_offset}, in the "
-        f"bucket to {each.tiered_offset}"
+        f"{_ACTIONS[each.action].format(each)}; here from {each.first_offset} to "
+        f"{each.end_offset}, in the bucket to {each.tiered_offset}"
     )
     for finding in each.findings:
         output.line(f"  {finding}")

@@ -84,10 +84,11 @@ class Wal(StageableWal):
                 )
             if found.lacks == "segments" and not read_only and identity.owner == LOCAL_OWNER:
                 raise CorruptionError(
-                    f"{lost}. To go on would forget segments that are in the bucket: `chronik "
-                    "restore` makes a new directory of it, and `chronik inspect --records` shows "
-                    "what these files have besides; nothing was changed",
+                    lost,
                     path=directory,
+                    advice="nothing was changed: to go on would forget segments that are in the "
+                    "bucket. `chronik restore` makes a new directory of it, and `chronik inspect "
+                    "--records` shows what these files have besides",
                 )
             logger.warning("%s; what is shown ends before the damage", lost)
         return cls(

@@ -287,3 +287,22 @@ def test_a_log_whose_beginning_is_damaged_is_taken_out() -> None:
     with LogStore.open("/data", config=CONFIG, env=env_of(disk), read_only=True) as store:
         left = [record.value for record in store.partition("t").scan(plan.first_offset)]
     assert [value(number) for number in range(5, 10)] == left
+
+
+def test_what_is_damaged_before_the_first_record_is_not_looked_for_in_an_empty_bucket() -> None:
+    """It said `restore`, of a bucket that holds nothing."""
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        store.create_topic("t")
+        store.partition("t").cursor("reader").commit(0)
+    disk = disk.kill()
+    with open_store(disk) as store:
+        store.partition("t").append([value(0)])
+    disk = disk.kill()
+    oldest = min(path for path in disk.paths("/data/wal") if path.endswith(".log"))
+    disk.flip_bit(oldest, 400)
+
+    [plan] = plan_repair("/data", config=CONFIG, env=env_of(disk))
+
+    assert ("suspect", "take_out") == (plan.verdict, plan.action)
+    assert (0, 1, 0) == (plan.first_offset, plan.end_offset, plan.tiered_offset)
