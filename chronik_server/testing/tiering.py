@@ -19,10 +19,10 @@ from chronik_server.raft.door import ConsensusDoor, Proposer
 from chronik_server.testing.blocking import Blocking
 from chronik_server.testing.node_bucket import NodeBucket
 from chronik_store.format.control import AddSegment
-from chronik_store.format.segment_info import SegmentInfo
 from chronik_store.model import PipelineReport
 from chronik_store.objectstore.object_source import ObjectSource
 from chronik_store.pipeline import ByteBudget, Pipeline, SteadyTime, Tiering
+from chronik_store.testing.cluster_log import segment_of
 
 if TYPE_CHECKING:
     from chronik_server.testing.node import Node
@@ -102,25 +102,7 @@ class NodeTiering:
 
 def add_segment(node: Node) -> AddSegment:
     """What the uploader would say of the next sealed range."""
-    sealed = node.core.manifest.sealed[0]
-    info = SegmentInfo(
-        key=f"segments/events/0/{sealed.base_offset:020}-{sealed.end_offset:020}-1-ab.seg",
-        first_index=sealed.first_index,
-        last_index=sealed.last_index,
-        base_offset=sealed.base_offset,
-        end_offset=sealed.end_offset,
-        term=sealed.term,
-        size_bytes=100,
-        hash="ab" * 8,
-        record_count=sealed.end_offset - sealed.base_offset,
-        first_timestamp_us=0,
-        last_timestamp_us=0,
-        min_timestamp_us=0,
-        max_timestamp_us=0,
-        footer_bytes=10,
-        sealed_us=0,
-    )
-    return AddSegment(info)
+    return AddSegment(segment_of(node.core.manifest.sealed[0]))
 
 
 def prune(node: Node) -> None:

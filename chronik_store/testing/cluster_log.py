@@ -18,7 +18,9 @@ from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.format.control import Members, Noop
 from chronik_store.format.entry import Entry, EntryKind, decode_entry_header, encode_entry_header
+from chronik_store.format.manifest_file import SealedRange
 from chronik_store.format.record_batch import RecordBatch
+from chronik_store.format.segment_info import SegmentInfo
 from chronik_store.log_core import LogCore
 from chronik_store.log_identity import LogIdentity, LogPaths
 from chronik_store.manifest.state import FoldedState
@@ -156,6 +158,28 @@ def control_entry(
     payload = command.encode()
     encoded = encode_entry_header(int(command.KIND), term, index, base_offset, 0, 0, payload)
     return Entry(decode_entry_header(encoded), payload)
+
+
+def segment_of(sealed: SealedRange) -> SegmentInfo:
+    """What the uploader would say of a sealed range, of a segment that is in no bucket."""
+    low, high = sealed.base_offset, sealed.end_offset
+    return SegmentInfo(
+        key=f"segments/events/0/{low:020}-{high:020}-1-ab.seg",
+        first_index=sealed.first_index,
+        last_index=sealed.last_index,
+        base_offset=low,
+        end_offset=high,
+        term=sealed.term,
+        size_bytes=100,
+        hash="ab" * 8,
+        record_count=high - low,
+        first_timestamp_us=0,
+        last_timestamp_us=0,
+        min_timestamp_us=0,
+        max_timestamp_us=0,
+        footer_bytes=10,
+        sealed_us=0,
+    )
 
 
 def run_of(terms: Sequence[int], *, first: int = 1, offset: int = 0) -> list[Entry]:

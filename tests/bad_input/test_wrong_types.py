@@ -117,10 +117,6 @@ def test_seconds_are_a_number_from_zero(log, call, value):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda store, v: store.create_topic(v),
-        lambda store, v: store.delete_topic(v),
-        lambda store, v: store.partition(v),
-        lambda store, v: store.search(v, "needle"),
         lambda store, v: store.search("t", v),
         lambda store, v: store.partition("t").search(v),
         lambda store, v: store.partition("t").cursor(v),
@@ -128,8 +124,7 @@ def test_seconds_are_a_number_from_zero(log, call, value):
         lambda _, v: chronik.open_bucket(v, topic="t"),
         lambda _, v: chronik.open_bucket("memory://types", topic=v),
     ],
-    ids=["create", "delete", "partition", "store.search topic", "store.search", "search", "cursor",
-         "order", "bucket url", "bucket topic"],
+    ids=["store.search", "search", "cursor", "order", "bucket url", "bucket topic"],
 )  # fmt: skip
 def test_where_text_is_wanted_nothing_else_is_taken(store, call, value):
     with pytest.raises((*REFUSED, ValueError)) as caught:

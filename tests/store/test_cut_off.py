@@ -7,15 +7,14 @@ stands behind damage, what is left cannot be folded: its segments would be those
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 import chronik_store.repair as repair_module
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError
-from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.control import AddSegment, Seal
-from chronik_store.format.manifest_file import LogBase, Manifest
-from chronik_store.format.segment_info import SegmentInfo
 from chronik_store.log_core import LogCore
 from chronik_store.manifest.state import FoldedState
 from chronik_store.repair import plan_repair
@@ -26,6 +25,7 @@ from chronik_store.testing.cluster_log import (
     SteppedCommitter,
     control_entry,
     record_entry,
+    segment_of,
     stepped,
 )
 from chronik_store.testing.crash import MortalThreads
@@ -35,6 +35,7 @@ from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.wal import Wal
 from tests.store.test_repair import CONFIG, damage, env_of, filled
+from tests.store.wal.conftest import EMPTY
 
 WAL = "/data/wal"
 FILE_BYTES = 1 << 16
@@ -74,13 +75,13 @@ def pruned(disk: SimulatedDisk) -> _Node:
         node.records(b"v" * 300)
     node.add(Seal(1, "size", 0))
     node.commit()
-    node.add(AddSegment(uploaded(node)))
+    node.add(AddSegment(segment_of(node.core.manifest.sealed[0])))
     node.records(b"v" * 300)
     node.add(Seal(5, "size", 0))  # which begins a file, and nothing of this is committed
     node.records(GOOD)
     node.records(DAMAGED)
     node.commit()
-    node.add(AddSegment(uploaded(node)))
+    node.add(AddSegment(segment_of(node.core.manifest.sealed[0])))
     node.commit()
     node.core.wal.rotate()
     _, gone, oldest, _ = node.core.wal.files()
@@ -89,29 +90,6 @@ def pruned(disk: SimulatedDisk) -> _Node:
     node.core.wal.remove_files(gone.seq)
     assert oldest.seq == node.core.wal.files()[0].seq
     return node
-
-
-def uploaded(node: _Node) -> SegmentInfo:
-    """What the uploader would say of the oldest sealed range."""
-    sealed = node.core.manifest.sealed[0]
-    low, high = sealed.base_offset, sealed.end_offset
-    return SegmentInfo(
-        key=f"segments/events/0/{low:020}-{high:020}-1-ab.seg",
-        first_index=sealed.first_index,
-        last_index=sealed.last_index,
-        base_offset=low,
-        end_offset=high,
-        term=sealed.term,
-        size_bytes=100,
-        hash="ab" * 8,
-        record_count=high - low,
-        first_timestamp_us=0,
-        last_timestamp_us=0,
-        min_timestamp_us=0,
-        max_timestamp_us=0,
-        footer_bytes=10,
-        sealed_us=0,
-    )
 
 
 def flip(disk: SimulatedDisk) -> SimulatedDisk:
@@ -274,15 +252,5 @@ def test_the_newest_of_several_continuations_of_what_is_lost_counts() -> None:
 
 
 def _opening(seq: int, previous: int) -> Opening:
-    manifest = Manifest("events", 0, TOPIC_ID, LOG_ID)
-    checkpoint = Checkpoint(
-        log_id=LOG_ID,
-        term=1,
-        vote="",
-        base=LogBase(0, 0, 0, 0),
-        committed_index=0,
-        manifest=manifest,
-        manifest_folded_to=0,
-        previous_end=(previous, previous + 1, 100),
-    )
+    checkpoint = dataclasses.replace(EMPTY, previous_end=(previous, previous + 1, 100))
     return Opening(seq, f"wal_{seq}", 10, "", None, checkpoint, None)
