@@ -58,6 +58,8 @@ def _notes(core: LogCore) -> tuple[str, ...]:
             notes.append(f"{CUT}: no voter was sure of its copy; {core.wal.cut}")
     elif core.recovery.verdict == "suspect":
         notes.append(LOST)
+    if damaged := sum(file.damaged for file in core.wal.files()):
+        notes.append(f"damaged WAL files that nothing is read from: {damaged}; `verify` names them")
     if core.read_only:
         return tuple(notes)  # what stands still is the writer's to say
     if not core.config.indexing_enabled:

@@ -17,17 +17,15 @@ repair refuses and `restore` is the way.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 from chronik_store.config import LogConfig, check_config
 from chronik_store.data_directory import DataDirectory, absolute_path, disk_error
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError
-from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.fs.base import FileSystem
@@ -39,7 +37,7 @@ from chronik_store.model import Verdict
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.pipeline.prune import Coverage, coverage
-from chronik_store.wal.chain import Opening, list_files, read_opening
+from chronik_store.wal.chain import Opening, is_superseded, list_files, read_opening
 from chronik_store.wal.recovery import Recovered, recover
 from chronik_store.wal.settings import WalIdentity
 
@@ -171,7 +169,7 @@ class _Patient:
     def plan(self) -> PartitionRepair:
         seqs, _ = list_files(self._env.fs, self._paths.wal)
         openings = [read_opening(self._env.fs, self._paths.wal, seq, self._who) for seq in seqs]
-        found, manifest = self._recover(self._env.fs)
+        found, manifest = self._recover()
         if not seqs:
             # The topic is listed, so its WAL existed: lost, not new. Its log id went with it.
             found.verdict = "suspect"
@@ -186,7 +184,7 @@ class _Patient:
             return self._repair("none", found, report.end_offset, tiered)
         start = self._covered_start(openings)
         if start is not None:
-            rest, _ = self._recover(self._fs_from(start))
+            rest, _ = self._recover(start.seq)
             files = tuple(each.path for each in openings if each.seq < start.seq)
             return self._repair("set_aside", found, rest.report().end_offset, tiered, files)
         behind = tiered > report.end_offset or number > manifest.published_number + 1
@@ -219,7 +217,8 @@ class _Patient:
             findings=tuple(found.findings),
         )
 
-    def _recover(self, fs: FileSystem) -> tuple[Recovered, Manifest]:
+    def _recover(self, first_seq: int = 0) -> tuple[Recovered, Manifest]:
+        """What the files from `first_seq` on say."""
         topic = self._topic
         state = FoldedState(
             topic=topic.name,
@@ -228,8 +227,9 @@ class _Patient:
             log_id="0" * 32,
             producers_max=self._config.producers_max,
         )
-        env = dataclasses.replace(self._env, fs=fs)
-        found = recover(env, self._paths.wal, self._who, state, live=False)
+        found = recover(
+            self._env, self._paths.wal, self._who, state, live=False, first_seq=first_seq
+        )
         state.commit(min(found.replay.commit_index, found.replay.table.last_index))
         return found, state.manifest
 
@@ -248,16 +248,14 @@ class _Patient:
         newest = checkpoints[-1]
         covered = coverage(newest.manifest)
         for start in openings[1:]:
-            if start.checkpoint is None or not _supersedes(newest, start.checkpoint, covered):
+            if start.checkpoint is None or not is_superseded(
+                start.checkpoint.base, newest, covered.last_index
+            ):
                 continue
-            found, _ = self._recover(self._fs_from(start))
+            found, _ = self._recover(start.seq)
             if found.verdict != "suspect" and self._objects_stand(covered):
                 return start
         return None
-
-    def _fs_from(self, start: Opening) -> FileSystem:
-        """The disk as if the files before `start` had been pruned."""
-        return cast("FileSystem", _Without(self._env.fs, self._paths.wal, start.seq))
 
     def _objects_stand(self, covered: Coverage) -> bool:
         for segment in covered.segments:
@@ -270,30 +268,6 @@ class _Patient:
 def _first(found: Recovered) -> int:
     """The offset from which on the WAL has records."""
     return found.replay.table.base.offset
-
-
-def _supersedes(newest: Checkpoint, start: Checkpoint, covered: Coverage) -> bool:
-    """Everything before `start` is in the bucket, and a checkpoint knows what else it said."""
-    base_index = start.base.index
-    return base_index <= covered.last_index and newest.manifest_folded_to >= base_index
-
-
-class _Without:
-    """A file system in which the WAL files of a directory before `seq` are not listed."""
-
-    def __init__(self, fs: FileSystem, directory: str, seq: int) -> None:
-        self._fs = fs
-        self._directory = directory
-        self._first = f"wal_{seq:020}.log"
-
-    def list(self, path: str) -> list[str]:
-        names = self._fs.list(path)
-        if path != self._directory:
-            return names
-        return [name for name in names if not name.startswith("wal_") or name >= self._first]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fs, name)
 
 
 # --- apply ------------------------------------------------------------------------------------

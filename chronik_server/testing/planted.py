@@ -19,8 +19,10 @@ from chronik_server.raft.group import RaftGroup
 from chronik_server.raft.leader import LeaderRole
 from chronik_server.raft.received import Received
 from chronik_server.raft.replication import Replication
+from chronik_store.manifest.state import FoldedState
 from chronik_store.replica import Replica
 from chronik_store.testing.planted import Plant, bugs_of, tiering_bugs
+from chronik_store.wal import recovery
 
 _Put = Callable[[Any, str, Any], None]
 
@@ -189,6 +191,12 @@ def any_one_may_hand_over(put: _Put) -> None:
 def trust_at_once(put: _Put) -> None:
     """A suspect node is whole as soon as it has what the leader takes for committed."""
     put(LeaderRole, "trusted_index", lambda self, _peer: self.commit_index)
+
+
+def begin_behind_any_damage(put: _Put) -> None:
+    """A damaged log begins with the next whole file, whatever segments hold."""
+    put(recovery, "superseded_starts", lambda openings: [o for o in openings[1:] if not o.fault])
+    put(FoldedState, "lacks", lambda _self, _base_index, _committed_index: "")
 
 
 TIERING = (

@@ -61,6 +61,7 @@ def cluster_worlds() -> Repertoire:
             "kills",
             "disk errors",
             "damaged disks",
+            "damaged files that segments cover",
             "lost disks",
             "clock jumps",
             "partitions",

@@ -337,6 +337,8 @@ class ClusterStory:
             else:
                 world.events["damaged disks"] += 1
                 world.damage(name)
+        elif rng.random() < 0.15 and name not in self._refused:
+            world.damage_what_is_covered(name)
         try:
             world.boot(name)
         except FutureVersionError:

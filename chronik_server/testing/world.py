@@ -30,10 +30,12 @@ from chronik_server.testing.witness import Witness
 from chronik_store.config import LogConfig
 from chronik_store.format.control import Members
 from chronik_store.objectstore.memory import MemoryObjectStore
-from chronik_store.testing.cluster_log import batch
+from chronik_store.testing.cluster_log import LOG_ID, PATHS, TOPIC_ID, batch
 from chronik_store.testing.crash import CrashError, CrashMode
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal.chain import list_files, read_opening, select_chain, superseded_starts
+from chronik_store.wal.settings import WalIdentity
 
 HANG_UP_SECONDS: Final = 0.002
 """From the end of a process to the end of its connections."""
@@ -235,12 +237,27 @@ class World:
         path = self.rng.choice(files)
         self.flip(name, path, self.rng.randrange(len(disk.peek(path))), self.rng.randrange(8))
 
+    def damage_what_is_covered(self, name: str) -> None:
+        """The same in a file that the segments cover, if it has any: that must cost nothing."""
+        disk, who = self.disks[name], WalIdentity("events", 0, TOPIC_ID, f"test/{name}", LOG_ID)
+        seqs, _ = list_files(disk, PATHS.wal)
+        line = select_chain([read_opening(disk, PATHS.wal, seq, who) for seq in seqs])
+        starts = superseded_starts(line.files)
+        if line.findings or not starts:
+            return
+        path = self.rng.choice(line.files[: line.files.index(starts[-1])]).path
+        self.events["damaged files that segments cover"] += 1
+        self._flip(name, path, self.rng.randrange(len(disk.peek(path))), self.rng.randrange(8))
+
     def flip(self, name: str, path: str, position: int, bit: int) -> None:
-        """This one."""
+        """This one: the node may have lost what it held."""
+        self._flip(name, path, position, bit)
+        self.judge.damaged(name)
+
+    def _flip(self, name: str, path: str, position: int, bit: int) -> None:
         self.disks[name].flip_bit(path, position, bit)
         self._flips.setdefault(name, []).append((path, position, bit))
         self.note(name, f"is damaged: {path} byte {position} bit {bit}")
-        self.judge.damaged(name)
 
     def repair(self, name: str) -> None:
         """Turn over again what was turned over: a node that would not start has changed nothing."""

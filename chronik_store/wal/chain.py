@@ -10,6 +10,7 @@ has its name only once its checkpoint is on disk.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chronik_store.errors import CorruptionError, IdentityMismatchError
@@ -22,6 +23,7 @@ from chronik_store.format.frame import (
     frame_payload,
     peek_frame,
 )
+from chronik_store.format.manifest_file import LogBase
 from chronik_store.format.wal_file import (
     WAL_HEADER_BYTES_MAX,
     WalFileHeader,
@@ -174,6 +176,29 @@ def select_chain(openings: list[Opening]) -> Chain:
             return _chain(openings, line[::-1], ())
         findings += (missing,)
     return _chain(openings, _good_prefix(openings), findings)
+
+
+def superseded_starts(openings: Sequence[Opening]) -> list[Opening]:
+    """The files, oldest first, before which nothing is needed by what the newest file's checkpoint
+    says: segments hold all entries, and it is folded as far. Where the log could begin.
+    """
+    newest = openings[-1].checkpoint if openings else None
+    if newest is None:
+        return []
+    return [
+        opening
+        for opening in openings[1:]
+        if opening.checkpoint is not None
+        and is_superseded(opening.checkpoint.base, newest, newest.manifest.next.index)
+    ]
+
+
+def is_superseded(base: LogBase, newest: Checkpoint, segments_to: int) -> bool:
+    """Whether all that stood up to `base` is in segments, which reach to index `segments_to`, and
+    `newest` knows what else it said.
+    """
+    folded_to = min(newest.manifest_folded_to, newest.producers_folded_to)
+    return base.index <= min(segments_to, folded_to)
 
 
 def _missing(openings: list[Opening], oldest: Opening, newest: Opening) -> str:

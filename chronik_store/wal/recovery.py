@@ -3,13 +3,14 @@
 Place: in `wal`, above `chain`, `replay` and `verdict`; `Wal.recover` calls it. Promise: every
 frame, entry and batch that is replayed has matched its checksums; nothing is written; memory is
 bounded by the entry table. Invariant: nothing behind damage is replayed: the good part of a log is
-a prefix, what stands behind it is set aside and reported, never cut off or copied over.
+a prefix, what stands behind it is set aside and reported, never cut off or copied over. Where
+segments hold all of a node's log that the damage took, it is used from behind that on, as if those
+files had been pruned.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -20,7 +21,20 @@ from chronik_store.fs.base import File, FileSystem
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.model import RecoveryReport, Verdict
 from chronik_store.threads import Lock
-from chronik_store.wal.chain import Chain, Opening, list_files, read_opening, select_chain
+from chronik_store.wal.aside import (
+    dead_part_is_damaged,
+    set_front_aside,
+    set_others_aside,
+    set_rest_aside,
+)
+from chronik_store.wal.chain import (
+    Chain,
+    Opening,
+    list_files,
+    read_opening,
+    select_chain,
+    superseded_starts,
+)
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.replay import Replay
 from chronik_store.wal.settings import Lack, Replayer, WalIdentity
@@ -29,7 +43,6 @@ from chronik_store.wal.verdict import (
     Remains,
     judge,
     remains_of,
-    strongest_hard_state,
 )
 
 _FRAMES_AT_A_TIME = 1024
@@ -42,7 +55,8 @@ class Recovered:
     file, position: the last file that was replayed, and where its next frame would stand, for a
     follower to go on from; looked_through_at: when it last went through all that stands behind
     (monotonic seconds); remains: what stands whole behind damage; last_seq: above any seq in use;
-    temporaries: unfinished files; lacks: what damage took of what stood before the first entry.
+    temporaries: unfinished files; lacks: what damage took of what stood before the first entry;
+    covered: there is damage, in front of what is used, and segments hold all that stood there.
     """
 
     replay: Replay
@@ -59,6 +73,7 @@ class Recovered:
     elapsed_seconds: float = 0.0
     temporaries: list[str] = field(default_factory=list)
     lacks: Lack = ""
+    covered: bool = False
 
     @property
     def suspect(self) -> bool:
@@ -94,22 +109,28 @@ class Recovered:
 
 
 def recover(
-    env: Environment, directory: str, identity: WalIdentity, replayer: Replayer, *, live: bool
+    env: Environment,
+    directory: str,
+    identity: WalIdentity,
+    replayer: Replayer,
+    *,
+    live: bool,
+    first_seq: int = 0,
 ) -> Recovered:
     """Scan and replay. `live`: another process may be writing, so the end of the last file is
-    where nothing more is readable *yet*; damage is judged only when it stays.
+    where nothing more is readable *yet*; damage is judged only when it stays. `first_seq`: files
+    below it are left out, as if they had been pruned.
 
     IdentityMismatchError, FutureVersionError; OSError as it comes.
     """
     started = env.clock.monotonic()
     seqs, temporaries = list_files(env.fs, directory)
-    chain = _chain_of(env.fs, directory, seqs, identity, live=live)
-    found = Recovered(Replay(replayer), files=len(seqs), temporaries=temporaries)
-    found.last_seq = max(seqs, default=0)
-    if chain.findings:
-        found.verdict = "suspect"
-        found.findings += chain.findings
-    line = chain.files[: _replay_chain(env.fs, chain, found, live=live)]
+    seqs = [seq for seq in seqs if seq >= first_seq]
+    openings = _openings_of(env.fs, directory, seqs, identity, live=live)
+    chain, line, found = _replay_all(env.fs, openings, replayer, live=live)
+    of_a_node = identity.owner != LOCAL_OWNER
+    if found.suspect and of_a_node:
+        chain, line, found = _without_the_covered(env.fs, openings, found, replayer, live=live)
     if found.suspect:
         table = found.replay.table
         found.lacks = replayer.lacks(table.base.index, found.replay.committed)
@@ -118,19 +139,76 @@ def recover(
             found.findings.append(
                 f"{what} before entry {table.first_index} is lost with the damage"
             )
-            if identity.owner != LOCAL_OWNER:
+            if of_a_node:
                 line = _take_nothing(found, replayer)
-    _set_rest_aside(env.fs, chain.files[len(line) :], found)
+    remains = set_rest_aside(env.fs, chain.files[line:], found.replay)
+    found.remains = found.remains.joined(remains)
     _say_what_remains(found)
-    _set_aside(env.fs, chain, found)
-    found.last_seq = max(found.last_seq, found.replay.last_seq)
+    set_others_aside(env.fs, chain, found.replay)
+    found.files, found.temporaries = len(seqs), temporaries
+    found.last_seq = max(found.last_seq, found.replay.last_seq, max(seqs, default=0))
     found.elapsed_seconds = env.clock.monotonic() - started
     return found
 
 
-def _chain_of(
+def _replay_all(
+    fs: FileSystem, openings: list[Opening], replayer: Replayer, *, live: bool
+) -> tuple[Chain, int, Recovered]:
+    """The chain of these files, how many of it are used, and what they say."""
+    chain = select_chain(openings)
+    found = Recovered(Replay(replayer))
+    if chain.findings:
+        found.verdict = "suspect"
+        found.findings += chain.findings
+    return chain, _replay_chain(fs, chain, found, live=live), found
+
+
+def _without_the_covered(
+    fs: FileSystem, openings: list[Opening], first: Recovered, replayer: Replayer, *, live: bool
+) -> tuple[Chain, int, Recovered]:
+    """Replay from behind the damage, if segments hold all that stood in front of there: such a log
+    is what pruning would have left of it; without further damage its node is as good a voter as
+    before, with more of it as much is used as can be. If they do not, it is replayed as it was
+    `first`.
+
+    A log of its own is not helped like this: whether the objects are still there is for `repair`
+    to look at first, since nobody else has a copy.
+    """
+    reached, damaged = first.replay.table.last_index, _damaged_seq(first)
+    begin = 0
+    for start in superseded_starts(openings):
+        if start.seq <= damaged:
+            continue
+        replayer.on_nothing()
+        place = openings.index(start)
+        _, _, found = _replay_all(fs, openings[place:], replayer, live=live)
+        damaged, table = max(damaged, _damaged_seq(found)), found.replay.table
+        if replayer.lacks(table.base.index, found.replay.committed):
+            continue
+        if table.last_index > reached or not found.suspect:
+            begin, reached = place, table.last_index
+        if not found.suspect:
+            break
+    replayer.on_nothing()
+    chain, line, found = _replay_all(fs, openings[begin:], replayer, live=live)
+    if begin:
+        table, found.covered = found.replay.table, True
+        said = f"segments hold all that stood before entry {table.first_index}"
+        used = f"{said}: the log is used from there on"
+        found.findings = list(dict.fromkeys([*first.findings, used, *found.findings]))
+        whole = frozenset(file.seq for file in first.replay.table.files if not file.damaged)
+        set_front_aside(openings[:begin], whole, found.replay)
+    return chain, line, found
+
+
+def _damaged_seq(found: Recovered) -> int:
+    """The file whose frames ended the replay; 0: none."""
+    return found.file.seq if found.file is not None and found.file.damaged else 0
+
+
+def _openings_of(
     fs: FileSystem, directory: str, seqs: list[int], identity: WalIdentity, *, live: bool
-) -> Chain:
+) -> list[Opening]:
     openings = []
     for seq in seqs:
         try:
@@ -146,7 +224,7 @@ def _chain_of(
             f"{directory} holds files of several logs: {sorted(log_ids)}; put each log's "
             "files back where they belong"
         )
-    return select_chain(openings)
+    return openings
 
 
 def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool) -> int:
@@ -169,7 +247,7 @@ def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool)
     return len(chain.files)
 
 
-def _take_nothing(found: Recovered, replayer: Replayer) -> tuple[()]:
+def _take_nothing(found: Recovered, replayer: Replayer) -> int:
     """Take back a damaged line whose beginning is lost: files are pruned on the strength of later
     ones, which may stand behind the damage. A node has the others to get all of it from, and would
     else be a replica whose state is not that of its log.
@@ -179,14 +257,7 @@ def _take_nothing(found: Recovered, replayer: Replayer) -> tuple[()]:
     found.file, found.position = None, 0
     replayer.on_nothing()
     found.replay = Replay(replayer)
-    return ()
-
-
-def _set_rest_aside(fs: FileSystem, rest: Sequence[Opening], found: Recovered) -> None:
-    """The files of the line behind the damage."""
-    for late in rest:
-        found.remains = found.remains.joined(_keep_hard_state(fs, late, found.replay))
-        found.replay.table.files.append(_aside_file(late, found.replay))
+    return 0
 
 
 def open_file(opening: Opening, replay: Replay) -> LogFile:
@@ -279,24 +350,13 @@ def _reached(
     """Whether an older file holds all that the file after it builds on."""
     replay = found.replay
     if position == end[2] and replay.last_seq == end[1]:
-        file.damaged = _dead_part_is_damaged(view, file.file_id, position, replay.last_seq)
+        file.damaged = dead_part_is_damaged(view, file.file_id, position, replay.last_seq)
         return True
     judgement = judge(
         view, position, file_id=file.file_id, expected_seq=replay.last_seq + 1, sworn_seq=end[1]
     )
     _note_damage(view, file, position, judgement, fault, found, sworn_seq=end[1])
     return False
-
-
-def _dead_part_is_damaged(view: memoryview, file_id: int, position: int, last_seq: int) -> bool:
-    """Whether what stands behind the end of an older file (its frame `last_seq`) is more than
-    frames that were copied on and a torn write: then the file is evidence, not to be deleted.
-    """
-    seq = last_seq + 1
-    while (frame := decode_frame(view, position, file_id=file_id)) and frame.seq == seq:
-        position, seq = frame.next_position, seq + 1
-    judgement = judge(view, position, file_id=file_id, expected_seq=seq, sworn_seq=last_seq)
-    return judgement.verdict == "suspect"
 
 
 def _last_file(
@@ -361,65 +421,6 @@ def _note_damage(
     )
     if sworn_seq > replay.last_seq:
         replay.swear((file.seq, replay.last_seq, position))
-
-
-def _set_aside(fs: FileSystem, chain: Chain, found: Recovered) -> None:
-    """Take files that are no part of the chain into the table, without entries: evidence of
-    damage, or a file that was made and then made anew by the next open.
-    """
-    parents = {opening.previous_end for opening in chain.files}
-    files = found.replay.table.files
-    known = {file.seq for file in files}
-    for opening in chain.aside:
-        if opening.seq in known:
-            continue
-        _keep_hard_state(fs, opening, found.replay)
-        file = _aside_file(opening, found.replay)
-        if not opening.fault and opening.previous_end in parents:
-            file.damaged = _aside_is_damaged(fs, opening)
-        files.append(file)
-    files.sort(key=lambda file: file.seq)
-    # A file without live entries starts where the next one does, so that look-ups pass it by.
-    border = found.replay.table.last_index + 1
-    for file in reversed(files):
-        border = file.first_index = file.first_index if file.count else border
-
-
-def _aside_file(opening: Opening, replay: Replay) -> LogFile:
-    file = LogFile(opening.seq, opening.path, replay.table.last_index)
-    file.size = opening.size
-    file.damaged = True
-    return file
-
-
-def _aside_is_damaged(fs: FileSystem, opening: Opening) -> bool:
-    assert opening.header is not None
-    handle = fs.open(opening.path)
-    try:
-        with handle.map() as view:
-            return _dead_part_is_damaged(view, opening.header.file_id, opening.origin, opening.seq)
-    finally:
-        handle.close()
-
-
-def _keep_hard_state(fs: FileSystem, opening: Opening, replay: Replay) -> Remains:
-    """A term that was promised stays promised, even if the log it stood in is damaged. Returns
-    what else the file says.
-    """
-    if opening.checkpoint is None or opening.header is None:
-        return Remains()
-    term, vote = opening.checkpoint.term, opening.checkpoint.vote
-    handle = fs.open(opening.path)
-    try:
-        with handle.map() as view:
-            found = strongest_hard_state(view, opening.origin, opening.header.file_id)
-            remains = remains_of(view, opening.origin, opening.header.file_id)
-    finally:
-        handle.close()
-    strongest = max(found, (term, vote))
-    if strongest[0] > replay.hard_state[0]:
-        replay.raise_hard_state(*strongest)
-    return remains
 
 
 def _say_what_remains(found: Recovered) -> None:

@@ -91,6 +91,8 @@ class Wal(StageableWal):
                     "--records` shows what these files have besides",
                 )
             logger.warning("%s; what is shown ends before the damage", lost)
+        elif found.covered:
+            logger.warning("this log is damaged: %s", "; ".join(found.findings))
         return cls(
             env,
             directory,

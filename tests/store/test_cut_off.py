@@ -42,7 +42,7 @@ FILE_BYTES = 1 << 16
 GOOD, DAMAGED = b"good", b"damaged"
 
 
-class _Node:
+class Node:
     """A replica on its way through a segment, up to a log that was pruned behind it."""
 
     def __init__(self, disk: SimulatedDisk) -> None:
@@ -65,11 +65,11 @@ class _Node:
         self.replica.advance_commit(self.replica.last_index)
 
 
-def pruned(disk: SimulatedDisk) -> _Node:
+def pruned(disk: SimulatedDisk) -> Node:
     """The oldest file was begun before the first ADD_SEGMENT was committed; a later one knows of
     both segments, which hold all that was before the oldest file.
     """
-    node = _Node(disk)
+    node = Node(disk)
     node.replica.save_hard_state(3, "n2")
     for _ in range(3):
         node.records(b"v" * 300)
@@ -105,7 +105,7 @@ def test_a_node_takes_nothing_of_a_log_whose_segments_it_does_not_know_any_more(
     whole = pruned(SimulatedDisk(seed=1))
     disk = pruned(other := SimulatedDisk(seed=2)) and flip(other.kill())
 
-    node = _Node(disk)
+    node = Node(disk)
 
     assert ("suspect", True) == (node.core.recovery.verdict, node.replica.suspect)
     assert (0, 0) == (node.replica.last_index, node.core.manifest.next.index)
@@ -122,7 +122,7 @@ def test_a_node_takes_nothing_of_a_log_whose_segments_it_does_not_know_any_more(
 def test_without_damage_the_later_checkpoint_says_what_the_first_one_does_not() -> None:
     pruned(disk := SimulatedDisk(seed=1))
 
-    node = _Node(disk.kill())
+    node = Node(disk.kill())
 
     assert "clean" == node.core.recovery.verdict
     assert 2 == len(node.core.manifest.segments)
@@ -136,7 +136,7 @@ def test_damage_behind_the_checkpoint_that_knows_takes_no_more_than_it_must() ->
     disk = disk.kill()
     disk.flip_bit(newest, disk.peek(newest).index(b"behind it"))
 
-    again = _Node(disk)
+    again = Node(disk)
 
     assert ("suspect", last) == (again.core.recovery.verdict, again.replica.last_index)
     assert 2 == len(again.core.manifest.segments)
@@ -217,23 +217,23 @@ def test_a_node_whose_log_begins_behind_damage_begins_anew() -> None:
     """It took itself for one that had pruned what it had lost: whoever led with that log could
     neither upload nor send it.
     """
-    node = _Node(disk := SimulatedDisk(seed=1))
+    node = Node(disk := SimulatedDisk(seed=1))
     for _ in range(4):
         node.records(b"before")
         node.commit()
-    again = _Node(disk := disk.kill())
+    again = Node(disk := disk.kill())
     first, second = again.core.wal.files()
     assert second.folded_to >= second.first_index - 1 > 0  # which the first file alone has
     disk = disk.kill()
     disk.flip_bit(first.path, 400)
 
-    node = _Node(disk)
+    node = Node(disk)
 
     assert ("suspect", 0) == (node.core.recovery.verdict, node.replica.last_index)
     node.records(b"again")
     node.replica.set_suspect(False)
     node.committer.flush()
-    after = _Node(disk.crash("lost"))
+    after = Node(disk.crash("lost"))
     assert (1, False) == (after.replica.last_index, after.replica.suspect)
 
 

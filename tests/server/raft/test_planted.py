@@ -21,6 +21,7 @@ from tests.server.raft import (
     test_protocol_roles,
     test_protocol_storage,
 )
+from tests.store import test_covered_damage
 
 ELECTIONS: ModuleType = test_defects_01_13_elections
 REPLICATION: ModuleType = test_defects_14_27_replication
@@ -28,6 +29,7 @@ DURABILITY: ModuleType = test_defects_28_37_durability
 ROLES: ModuleType = test_protocol_roles
 ASKING: ModuleType = test_protocol_elections
 STORAGE: ModuleType = test_protocol_storage
+DAMAGE: ModuleType = test_covered_damage
 
 DIRECTED: list[tuple[str, Callable[[], None]]] = [
     ("forget-the-vote", ELECTIONS.test_01_a_vote_survives_a_restart),
@@ -65,6 +67,10 @@ DIRECTED: list[tuple[str, Callable[[], None]]] = [
         REPLICATION.test_16_a_follower_commits_no_further_than_what_was_compared,
     ),
     ("trust-at-once", ROLES.test_9_trust_needs_a_leader_that_others_have_confirmed_since),
+    (
+        "begin-behind-any-damage",
+        DAMAGE.test_a_segment_that_the_newest_checkpoint_does_not_know_covers_nothing,
+    ),
     ("no-noop", REPLICATION.test_19_a_leader_begins_with_an_entry_of_its_own),
     ("pre-vote-raises-the-term", ASKING.test_13_s1_a_pre_vote_raises_no_term),
     (
@@ -91,7 +97,7 @@ IN_STORIES = {
     "acknowledge-the-whole-log": 0,
     "answer-beats-with-what-is-not-durable": 0,
     "vote-for-any-log": 0,
-    "commit-what-was-not-compared": 13,
+    "commit-what-was-not-compared": 60,
     "no-noop": 0,
     "prune-before-published": 0,
     "prune-past-coverage": 1,
