@@ -248,9 +248,8 @@ class _Patient:
         newest = checkpoints[-1]
         covered = coverage(newest.manifest)
         for start in openings[1:]:
-            if start.checkpoint is None or not is_superseded(
-                start.checkpoint.base, newest, covered.last_index
-            ):
+            base = None if start.checkpoint is None else start.checkpoint.base
+            if base is None or base.index > covered.last_index or not is_superseded(base, newest):
                 continue
             found, _ = self._recover(start.seq)
             if found.verdict != "suspect" and self._objects_stand(covered):

@@ -195,7 +195,7 @@ def trust_at_once(put: _Put) -> None:
 
 def begin_behind_any_damage(put: _Put) -> None:
     """A damaged log begins with the next whole file, whatever segments hold."""
-    put(recovery, "superseded_starts", lambda openings: [o for o in openings[1:] if not o.fault])
+    put(recovery, "possible_starts", lambda openings: [o for o in openings[1:] if not o.fault])
     put(FoldedState, "lacks", lambda _self, _base_index, _committed_index: "")
 
 

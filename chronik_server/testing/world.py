@@ -34,7 +34,13 @@ from chronik_store.testing.cluster_log import LOG_ID, PATHS, TOPIC_ID, batch
 from chronik_store.testing.crash import CrashError, CrashMode
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
-from chronik_store.wal.chain import list_files, read_opening, select_chain, superseded_starts
+from chronik_store.wal.chain import (
+    Opening,
+    list_files,
+    possible_starts,
+    read_opening,
+    select_chain,
+)
 from chronik_store.wal.settings import WalIdentity
 
 HANG_UP_SECONDS: Final = 0.002
@@ -242,10 +248,14 @@ class World:
         disk, who = self.disks[name], WalIdentity("events", 0, TOPIC_ID, f"test/{name}", LOG_ID)
         seqs, _ = list_files(disk, PATHS.wal)
         line = select_chain([read_opening(disk, PATHS.wal, seq, who) for seq in seqs])
-        starts = superseded_starts(line.files)
-        if line.findings or not starts:
+        covered = [
+            place
+            for place, opening in enumerate(line.files)
+            if opening in possible_starts(line.files) and _is_in_segments(opening, line.files[-1])
+        ]
+        if line.findings or not covered:
             return
-        path = self.rng.choice(line.files[: line.files.index(starts[-1])]).path
+        path = self.rng.choice(line.files[: covered[-1]]).path
         self.events["damaged files that segments cover"] += 1
         self._flip(name, path, self.rng.randrange(len(disk.peek(path))), self.rng.randrange(8))
 
@@ -383,3 +393,10 @@ class World:
     def check_logs(self) -> None:
         """The judge looks at everything once more."""
         self.judge.check_logs(self.members())
+
+
+def _is_in_segments(start: Opening, newest: Opening) -> bool:
+    """All that stood before this file, by the newest file's checkpoint."""
+    assert start.checkpoint is not None
+    assert newest.checkpoint is not None
+    return start.checkpoint.base.index <= newest.checkpoint.manifest.next.index

@@ -159,8 +159,10 @@ def _check_identity(
         )
 
 
-def select_chain(openings: list[Opening]) -> Chain:
-    """The chain among all files of the directory, given in rising order of seq."""
+def select_chain(openings: list[Opening], *, is_cut: bool = False) -> Chain:
+    """The chain among all files of the directory, given in rising order of seq. `is_cut`: those
+    before the first were left out on purpose, and whether they are needed is not asked here.
+    """
     if not openings:
         return Chain((), (), ())
     findings = tuple(f"{opening.path}: {opening.fault}" for opening in openings if opening.fault)
@@ -170,7 +172,8 @@ def select_chain(openings: list[Opening]) -> Chain:
         line.append(by_seq[line[-1].previous])
     oldest = line[-1]
     if not oldest.fault:
-        missing = _missing(openings, oldest, line[0])
+        begins = is_cut and oldest is openings[0]
+        missing = "" if begins else _missing(openings, oldest, line[0])
         if not missing:
             # Faulty files beside an intact line were set aside by an earlier open.
             return _chain(openings, line[::-1], ())
@@ -178,9 +181,9 @@ def select_chain(openings: list[Opening]) -> Chain:
     return _chain(openings, _good_prefix(openings), findings)
 
 
-def superseded_starts(openings: Sequence[Opening]) -> list[Opening]:
-    """The files, oldest first, before which nothing is needed by what the newest file's checkpoint
-    says: segments hold all entries, and it is folded as far. Where the log could begin.
+def possible_starts(openings: Sequence[Opening]) -> list[Opening]:
+    """The files, oldest first, with which a log could begin if segments hold all that stood before:
+    the newest file's checkpoint knows what else that said.
     """
     newest = openings[-1].checkpoint if openings else None
     if newest is None:
@@ -188,17 +191,13 @@ def superseded_starts(openings: Sequence[Opening]) -> list[Opening]:
     return [
         opening
         for opening in openings[1:]
-        if opening.checkpoint is not None
-        and is_superseded(opening.checkpoint.base, newest, newest.manifest.next.index)
+        if opening.checkpoint is not None and is_superseded(opening.checkpoint.base, newest)
     ]
 
 
-def is_superseded(base: LogBase, newest: Checkpoint, segments_to: int) -> bool:
-    """Whether all that stood up to `base` is in segments, which reach to index `segments_to`, and
-    `newest` knows what else it said.
-    """
-    folded_to = min(newest.manifest_folded_to, newest.producers_folded_to)
-    return base.index <= min(segments_to, folded_to)
+def is_superseded(base: LogBase, newest: Checkpoint) -> bool:
+    """Whether this checkpoint is folded over all that stood up to `base`."""
+    return base.index <= min(newest.manifest_folded_to, newest.producers_folded_to)
 
 
 def _missing(openings: list[Opening], oldest: Opening, newest: Opening) -> str:

@@ -31,9 +31,9 @@ from chronik_store.wal.chain import (
     Chain,
     Opening,
     list_files,
+    possible_starts,
     read_opening,
     select_chain,
-    superseded_starts,
 )
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.replay import Replay
@@ -152,10 +152,10 @@ def recover(
 
 
 def _replay_all(
-    fs: FileSystem, openings: list[Opening], replayer: Replayer, *, live: bool
+    fs: FileSystem, openings: list[Opening], replayer: Replayer, *, live: bool, is_cut: bool = False
 ) -> tuple[Chain, int, Recovered]:
     """The chain of these files, how many of it are used, and what they say."""
-    chain = select_chain(openings)
+    chain = select_chain(openings, is_cut=is_cut)
     found = Recovered(Replay(replayer))
     if chain.findings:
         found.verdict = "suspect"
@@ -176,21 +176,20 @@ def _without_the_covered(
     """
     reached, damaged = first.replay.table.last_index, _damaged_seq(first)
     begin = 0
-    for start in superseded_starts(openings):
+    for start in possible_starts(openings):
         if start.seq <= damaged:
             continue
         replayer.on_nothing()
         place = openings.index(start)
-        _, _, found = _replay_all(fs, openings[place:], replayer, live=live)
+        _, _, found = _replay_all(fs, openings[place:], replayer, live=live, is_cut=True)
         damaged, table = max(damaged, _damaged_seq(found)), found.replay.table
-        if replayer.lacks(table.base.index, found.replay.committed):
-            continue
-        if table.last_index > reached or not found.suspect:
+        is_covered = not replayer.lacks(table.base.index, found.replay.committed)
+        if is_covered and (table.last_index > reached or not found.suspect):
             begin, reached = place, table.last_index
         if not found.suspect:
-            break
+            break  # To the end, and if segments do not reach here, they reach to no later file.
     replayer.on_nothing()
-    chain, line, found = _replay_all(fs, openings[begin:], replayer, live=live)
+    chain, line, found = _replay_all(fs, openings[begin:], replayer, live=live, is_cut=begin > 0)
     if begin:
         table, found.covered = found.replay.table, True
         said = f"segments hold all that stood before entry {table.first_index}"

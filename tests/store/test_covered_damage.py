@@ -202,14 +202,27 @@ def test_damage_where_the_segment_is_added_leaves_what_is_in_front_of_the_other_
     assert not node.core.manifest.segments
 
 
-def test_a_segment_that_the_newest_checkpoint_does_not_know_covers_nothing() -> None:
-    """Whether it is committed is known from frames alone, which stand behind the damage."""
+def test_a_segment_that_nothing_shows_to_be_committed_covers_nothing() -> None:
     FRONT["a record of a file amid them"](disk := tiered(folded=False))
 
     node = Node(disk)
 
     assert ("suspect", True) == (node.core.recovery.verdict, node.replica.suspect)
     assert 1 == node.replica.last_index
+
+
+def test_frames_behind_the_newest_checkpoint_may_show_it() -> None:
+    """Of a follower whose leader has uploaded just now, no checkpoint knows of it yet."""
+    node = Node(disk := tiered(folded=False))
+    node.commit()
+    node.records(b"which says that all before is committed")
+    last = node.replica.last_index
+    FRONT["a record of a file amid them"](disk := disk.kill())
+
+    node = Node(disk)
+
+    assert ("clean", False) == (node.core.recovery.verdict, node.replica.suspect)
+    assert (last, 1) == (node.replica.last_index, len(node.core.manifest.segments))
 
 
 def test_a_suspicion_that_was_not_cleared_stays() -> None:

@@ -69,7 +69,7 @@ DIRECTED: list[tuple[str, Callable[[], None]]] = [
     ("trust-at-once", ROLES.test_9_trust_needs_a_leader_that_others_have_confirmed_since),
     (
         "begin-behind-any-damage",
-        DAMAGE.test_a_segment_that_the_newest_checkpoint_does_not_know_covers_nothing,
+        DAMAGE.test_a_segment_that_nothing_shows_to_be_committed_covers_nothing,
     ),
     ("no-noop", REPLICATION.test_19_a_leader_begins_with_an_entry_of_its_own),
     ("pre-vote-raises-the-term", ASKING.test_13_s1_a_pre_vote_raises_no_term),
