@@ -49,6 +49,10 @@ class Clients:
         self.log = log
         self.marks = None
 
+    def encoded(self, values: list[bytes], **producer: int) -> RecordBatch | list[bytes]:
+        """What is appended for these values."""
+        return RecordBatch.build(values, **producer) if producer else values
+
     def appends(self) -> None:
         """One batch after the other, until the log says that it is over."""
         log = self.log
@@ -57,7 +61,7 @@ class Clients:
         for _ in range(25):
             batch = self.ledger.offer(self.rng.choice((1, 1, 2, 5)))
             try:
-                result = log.append(batch)
+                result = log.append(self.encoded(batch))
             except ChronikError as error:
                 if self.is_over(batch, error):
                     return
@@ -74,7 +78,7 @@ class Clients:
             for _ in range(self.rng.randint(1, 6)):
                 batch = self.ledger.offer(self.rng.choice((1, 3)))
                 try:
-                    future = log.append_nowait(batch)
+                    future = log.append_nowait(self.encoded(batch))
                 except BackpressureError:
                     self.ledger.refused(batch)
                 except ChronikError as error:
@@ -112,7 +116,7 @@ class Clients:
             if self.unanswered is None:
                 self.unanswered = self.ledger.offer(self.rng.choice((1, 2)))
             sent = self.unanswered
-            batch = RecordBatch.build(sent, producer_id=7, base_sequence=self.sequence)
+            batch = self.encoded(sent, producer_id=7, base_sequence=self.sequence)
             try:
                 result = log.append(batch)
             except ProducerSequenceError:

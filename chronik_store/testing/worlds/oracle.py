@@ -22,7 +22,9 @@ from chronik_store.format.manifest_file import Manifest, decode_manifest_object
 from chronik_store.format.wal_file import decode_wal_file_header
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import (
+    bundles_prefix,
     manifest_key,
+    manifest_prefix,
     parse_manifest_key,
     parse_segment_key,
     segments_prefix,
@@ -50,8 +52,12 @@ def record_runs(data: bytes) -> Iterator[Run]:
 class Oracle:
     """Watches one log and its bucket. `log` is whatever PartitionLog is open now."""
 
-    def __init__(self, bucket: ObjectStore) -> None:
+    def __init__(self, bucket: ObjectStore, partition: int = 0) -> None:
         self.bucket = bucket
+        self.partition = partition
+        self._folders = tuple(
+            folder("t", partition) for folder in (segments_prefix, bundles_prefix, manifest_prefix)
+        )
         self.log: Any = None
         self.disk: Any = None
         self.violations: list[str] = []
@@ -62,18 +68,18 @@ class Oracle:
     # --- hooks -----------------------------------------------------------------------------------
 
     def before_disk_call(self, _number: int, operation: str, path: str) -> None:
-        if operation != "remove" or self.log is None:
+        if operation != "remove" or self.log is None or f"/t/{self.partition}/" not in path:
             return
         if "/wal/" in path and path.endswith(".log"):
             # What recovery copied stands in a younger file, too.
             self._look(path, record_runs(self.disk.peek(path)), self._in_the_wal(but=path))
         elif path.endswith(".seg"):
-            run = parse_segment_key(segments_prefix("t", 0) + path.rpartition("/")[2])
+            run = parse_segment_key(segments_prefix("t", self.partition) + path.rpartition("/")[2])
             assert run is not None
             self._look(path, [(run.base_offset, run.end_offset)], self._in_the_wal())
 
     def before_bucket_call(self, _number: int, operation: str, key: str) -> None:
-        if self.log is None:
+        if self.log is None or not key.startswith(self._folders):
             return
         if operation == "bucket.delete":
             self._note_if(key in self._alive(), f"{key} is listed, and deleted")
@@ -93,9 +99,11 @@ class Oracle:
 
     def after_bucket_call(self, _number: int, operation: str, key: str) -> None:
         """A manifest that is there can be relied upon: all that it lists is there, whole."""
-        if operation == "bucket.put_if_absent" and (run := parse_segment_key(key)) is not None:
+        if operation != "bucket.put_if_absent" or not key.startswith(self._folders):
+            return
+        if (run := parse_segment_key(key)) is not None:
             self.uploaded_end = max(self.uploaded_end, run.end_offset)
-        if operation == "bucket.put_if_absent" and parse_manifest_key(key) is not None:
+        if parse_manifest_key(key) is not None:
             for segment in decode_manifest_object(self.bucket.get(key)).manifest.segments:
                 self._note_if(not self._is_whole(segment), f"{key} lists {segment.key}: not there")
 
@@ -103,7 +111,7 @@ class Oracle:
 
     def _in_the_wal(self, *, but: str = "") -> Iterator[Run]:
         """What is durable in the WAL."""
-        for path in self.disk.paths("/data/wal"):
+        for path in self.disk.paths(f"/data/wal/t/{self.partition}"):
             data = self.disk.peek_durable(path)
             if path.endswith(".log") and path != but and data is not None:
                 yield from record_runs(data)
@@ -143,7 +151,7 @@ class Oracle:
         return info is not None and info.size_bytes == segment.size_bytes
 
     def _alive(self) -> set[str]:
-        newest = newest_manifest(self.bucket)
+        newest = newest_manifest(self.bucket, self._folders[-1])
         if newest is None:
             return set()
         alive = {each.key for each in newest.segments}
@@ -163,9 +171,9 @@ def _is_covered(run: Run, start: int, safe: list[Run]) -> bool:
     return left >= run[1]
 
 
-def newest_manifest(bucket: ObjectStore) -> Manifest | None:
-    """The manifest with the highest number, of the one log that a test has."""
-    keys = [info.key for info in bucket.list("manifests/", limit=100_000)]
+def newest_manifest(bucket: ObjectStore, prefix: str) -> Manifest | None:
+    """The manifest with the highest number below `prefix`, where one log has its own."""
+    keys = [info.key for info in bucket.list(prefix, limit=100_000)]
     numbered = [(found.number, key) for key in keys if (found := parse_manifest_key(key))]
     if not numbered:
         return None
@@ -174,7 +182,8 @@ def newest_manifest(bucket: ObjectStore) -> Manifest | None:
 
 def check_bucket(bucket: ObjectStore, log: Any) -> None:
     """When all is quiet: one object for each range, no gap, nothing that nobody names."""
-    keys = [info.key for info in bucket.list("segments/", limit=100_000)]
+    folder = segments_prefix(log.topic, log.partition)
+    keys = [info.key for info in bucket.list(folder, limit=100_000)]
     runs = sorted(
         (run.base_offset, run.end_offset) for key in keys if (run := parse_segment_key(key))
     )

@@ -89,6 +89,7 @@ class StoreWorld:
         self.events: Counter[str] = Counter()
         """What has befallen it, by kind."""
         self.insists = self.rng.random() < 0.5
+        self.partitions = 1
         self.store: LogStore | None = None
         self.log: PartitionLog | None = None
         self.write_failed = False
@@ -99,7 +100,7 @@ class StoreWorld:
     # --- the story -------------------------------------------------------------------------------
 
     def run(self) -> None:
-        with self.simulation, buckets_of(self.bucket_for):
+        with self.simulation, self.surroundings():
             try:
                 self.simulation.run(self.story, limit_seconds=500_000.0)
             finally:
@@ -107,6 +108,10 @@ class StoreWorld:
                 self.clients.opened(None)
         found = self.oracle.violations + self.clients.contradictions
         assert not found, "; ".join(found)
+
+    def surroundings(self) -> contextlib.AbstractContextManager[None]:
+        """What is put in the place of real things while it runs."""
+        return buckets_of(self.bucket_for)
 
     def story(self) -> None:
         self.boot()
@@ -147,7 +152,7 @@ class StoreWorld:
 
     def open(self) -> None:
         self.oracle.disk = self.node.disk
-        self.node.disk.hook = self.oracle.before_disk_call
+        self.node.disk.hook = self.before_disk_call
         faults = self.node.bucket_faults
         faults.hook = self.before_bucket_call
         faults.reply_hook = self.after_bucket_call
@@ -155,7 +160,11 @@ class StoreWorld:
         config = self.config.replace(accept_suspect=self.write_failed)
         env = self.node.environment
         store = LogStore.open("/data", object_store=URL, config=config, env=env)
-        store.create_topic("t", exist_ok=True)
+        store.create_topic("t", partitions=self.partitions, exist_ok=True)
+        self.opened(store)
+
+    def opened(self, store: LogStore) -> None:
+        """The store is there: whoever uses it is told."""
         self.store, self.log = store, store.partition("t")
         self.oracle.log = self.log
         self.clients.opened(self.log)
@@ -211,6 +220,9 @@ class StoreWorld:
 
     # --- faults ----------------------------------------------------------------------------------
 
+    def before_disk_call(self, number: int, operation: str, path: str) -> None:
+        self.oracle.before_disk_call(number, operation, path)
+
     def before_bucket_call(self, number: int, operation: str, key: str) -> None:
         self.oracle.before_bucket_call(number, operation, key)
 
@@ -250,7 +262,7 @@ class StoreWorld:
         fails = fail_next(operation, code)
 
         def hook(number: int, called: str, path: str) -> None:
-            self.oracle.before_disk_call(number, called, path)
+            self.before_disk_call(number, called, path)
             try:
                 fails(number, called, path)
             except OSError:
@@ -271,10 +283,13 @@ class StoreWorld:
         env = Environment(fs=image, threads=MortalThreads())
         config = self.config.replace(pipeline_enabled=False, accept_suspect=self.write_failed)
         with LogStore.open("/data", object_store=URL, config=config, env=env) as store:
-            if store.topics():
-                self.ledger.check(store.partition("t"), learn=False)
-            else:
-                assert not self.ledger.known
+            self.check_image(store)
+
+    def check_image(self, store: LogStore) -> None:
+        if store.topics():
+            self.ledger.check(store.partition("t"), learn=False)
+        else:
+            assert not self.ledger.known
 
     # --- checks ----------------------------------------------------------------------------------
 
@@ -293,13 +308,18 @@ class StoreWorld:
         self.node.call(self.settle)
 
     def settle(self) -> None:
-        log = self.log
-        assert log is not None
+        assert self.store is not None
+        assert self.log is not None
+        self.come_to_rest(self.log, self.clients)
+        self.store.close()
+
+    def come_to_rest(self, log: PartitionLog, clients: Clients) -> None:
+        ledger = clients.ledger
         assert log._core is not None
-        self.ledger.check(log)
+        ledger.check(log)
         for _ in range(3):
-            batch = self.ledger.offer()
-            self.ledger.acked(log.append(batch).base_offset, batch)
+            batch = ledger.offer()
+            ledger.acked(log.append(clients.encoded(batch)).base_offset, batch)
         log.seal()
         clock = self.node.environment.clock
         for _ in range(60):
@@ -311,8 +331,6 @@ class StoreWorld:
                 break
         else:
             raise AssertionError(f"it does not come to rest: {log.status()}")
-        self.ledger.check(log)
+        ledger.check(log)
         check_bucket(self.bucket, log)
         assert log._core.manifest.intents == (), log._core.manifest.intents
-        assert self.store is not None
-        self.store.close()
