@@ -49,9 +49,13 @@ class Clients:
         self.log = log
         self.marks = None
 
-    def encoded(self, values: list[bytes], **producer: int) -> RecordBatch | list[bytes]:
+    def encoded(
+        self, values: list[bytes], *, producer_id: int = 0, base_sequence: int = 0
+    ) -> RecordBatch | list[bytes]:
         """What is appended for these values."""
-        return RecordBatch.build(values, **producer) if producer else values
+        if not producer_id:
+            return values
+        return RecordBatch.build(values, producer_id=producer_id, base_sequence=base_sequence)
 
     def appends(self) -> None:
         """One batch after the other, until the log says that it is over."""
