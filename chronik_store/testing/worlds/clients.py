@@ -40,6 +40,7 @@ class Clients:
         """The newest limits that were shown since the log was opened."""
         self.contradictions: list[str] = []
         """What a callback found wrong: an exception that leaves one is only logged."""
+        self.producer_id = 7
         self.sequence = 0
         self.unanswered: list[bytes] | None = None
         """What the idempotent producer has sent and knows nothing of."""
@@ -120,7 +121,8 @@ class Clients:
             if self.unanswered is None:
                 self.unanswered = self.ledger.offer(self.rng.choice((1, 2)))
             sent = self.unanswered
-            batch = self.encoded(sent, producer_id=7, base_sequence=self.sequence)
+            producer = {"producer_id": self.producer_id, "base_sequence": self.sequence}
+            batch = self.encoded(sent, **producer)
             try:
                 result = log.append(batch)
             except ProducerSequenceError:
@@ -152,11 +154,15 @@ class Clients:
             except UnavailableError:
                 if not self.bucket_failed:
                     raise
-            except CorruptionError:
-                raise
+            except CorruptionError as error:
+                self.met_damage(error)
             except ChronikError:
                 return
             clock.sleep(self.rng.expovariate(20.0))
+
+    def met_damage(self, error: CorruptionError) -> None:
+        """A read says that bytes are not what was written: here nothing is ever damaged."""
+        raise error
 
     def look(self, log: PartitionLog) -> Watermarks:
         """The limits now: of those that may only move right, none has moved left."""
@@ -195,7 +201,7 @@ class Clients:
     def _cursor(self, log: PartitionLog) -> None:
         name = self.rng.choice("ab")
         offset = self.rng.randint(0, log.watermarks.committed)
-        self.ledger.cursors_wished.setdefault(name, set()).add(offset)
+        self.ledger.wish_cursor(name, offset)
         log.cursor(name).commit(offset, reset=True)
         self.ledger.cursors[name] = offset
         self.ledger.cursors_wished[name] = set()

@@ -39,6 +39,7 @@ class Ledger:
         """And not later than here: no drop beyond it was ever asked for."""
         self.cursors: dict[str, int] = {}
         self.cursors_wished: dict[str, set[int | None]] = {}
+        self._cursors_ever: dict[str, set[int]] = {}
 
     # --- what happens ----------------------------------------------------------------------------
 
@@ -85,6 +86,26 @@ class Ledger:
     def dropped(self, offset: int) -> None:
         """It was acknowledged."""
         self.start = max(self.start, offset)
+
+    def wish_cursor(self, name: str, offset: int) -> None:
+        """A cursor is about to be committed there."""
+        self.cursors_wished.setdefault(name, set()).add(offset)
+        self._cursors_ever.setdefault(name, set()).add(offset)
+
+    def forget(self, offset: int) -> None:
+        """The log goes on from here, and said so: what is known at or above is a fact no more, and
+        those values must not be seen again.
+
+        Drops and cursors stood in the log, too, and may have gone with it. A cursor is where it was
+        once committed, or at the new end.
+        """
+        for place in [each for each in self.known if each >= offset]:
+            value = self.known.pop(place)
+            del self._offset_of[value]
+            self._refused.add(value)
+        self.start = 0
+        for name, ever in self._cursors_ever.items():
+            self.cursors_wished[name] = {None, *(min(each, offset) for each in ever)}
 
     # --- what must hold --------------------------------------------------------------------------
 

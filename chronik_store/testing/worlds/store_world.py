@@ -60,6 +60,7 @@ def buckets_of(machines: Callable[[Any], ObjectStore]) -> Iterator[None]:
         mock.patch("chronik_store.log_store.open_object_store", open_store),
         mock.patch("chronik_store.bucket_log.open_object_store", open_store),
         mock.patch("chronik_store.restore.open_object_store", open_store),
+        mock.patch("chronik_store.repair.open_object_store", open_store),
         # Who is killed tidies nothing up; and no two tests may build indexes in one place.
         mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value=scratch),
     ):
@@ -84,6 +85,8 @@ class StoreWorld:
         self.node: Machine = self.simulation.machine("node", timing=timing)
         self.bucket = MemoryObjectStore(clock=self.simulation.clock)
         self.ledger = Ledger(seed)
+        self.served: ObjectStore = self.bucket
+        """What machines are shown of it."""
         self.oracle = Oracle(self.bucket)
         self.clients = Clients(self.rng, self.node, self.ledger)
         self.events: Counter[str] = Counter()
@@ -124,7 +127,7 @@ class StoreWorld:
     def bucket_for(self, env: Environment) -> ObjectStore:
         if env.fs is not self.node.disk:
             return self.bucket  # an image of the disk is looked at: see `look_at_image`
-        store: ObjectStore = self.node.bucket(self.bucket)
+        store: ObjectStore = self.node.bucket(self.served)
         if self.insists:
             policy = RetryPolicy(deadline_seconds=1.0, first_wait_seconds=0.02)
             store = RetryingObjectStore(store, clock=env.clock, entropy=env.entropy, policy=policy)
@@ -159,13 +162,14 @@ class StoreWorld:
         faults.is_down = False
         config = self.config.replace(accept_suspect=self.write_failed)
         env = self.node.environment
-        store = LogStore.open("/data", object_store=URL, config=config, env=env)
+        # Known before its logs are open: who is refused one must be able to close it.
+        self.store = store = LogStore.open("/data", object_store=URL, config=config, env=env)
         store.create_topic("t", partitions=self.partitions, exist_ok=True)
         self.opened(store)
 
     def opened(self, store: LogStore) -> None:
         """The store is there: whoever uses it is told."""
-        self.store, self.log = store, store.partition("t")
+        self.log = store.partition("t")
         self.oracle.log = self.log
         self.clients.opened(self.log)
         self.events["opens"] += 1
@@ -332,5 +336,9 @@ class StoreWorld:
         else:
             raise AssertionError(f"it does not come to rest: {log.status()}")
         ledger.check(log)
-        check_bucket(self.bucket, log)
+        self.check_bucket(log)
         assert log._core.manifest.intents == (), log._core.manifest.intents
+
+    def check_bucket(self, log: PartitionLog) -> None:
+        """It holds what it should, and nothing else."""
+        check_bucket(self.bucket, log)
