@@ -24,12 +24,16 @@ class Ledger:
     def __init__(self, seed: object = 0) -> None:
         self._rng = random.Random(f"{seed}/values")
         self._made = 0
+        self.name = b""
+        """What each value begins with, where there are logs of several owners."""
         self.known: dict[int, bytes] = {}
         """Offset to value: acknowledged, or shown to a reader."""
         self.acked_values = 0
         self.compared = 0
         """How often a record that was shown has been compared with what is known."""
         self.batches: list[list[bytes]] = []
+        self._cuts: list[tuple[int, int]] = []
+        """Of so many of the first batches nothing is left from that offset on."""
         self._offset_of: dict[bytes, int] = {}
         self._offered: set[bytes] = set()
         self._refused: set[bytes] = set()
@@ -48,7 +52,7 @@ class Ledger:
         batch = []
         for _ in range(count):
             self._made += 1
-            batch.append(b"%06d" % self._made + b"v" * self._rng.randrange(size_max))
+            batch.append(self.name + b"%06d" % self._made + b"v" * self._rng.randrange(size_max))
         self._offered.update(batch)
         self.batches.append(batch)
         return batch
@@ -109,14 +113,16 @@ class Ledger:
 
     # --- what must hold --------------------------------------------------------------------------
 
-    def check(self, log: Any, *, learn: bool = True) -> None:
+    def check(self, log: Any, *, learn: bool = True, first: int = 0) -> None:
         """The whole log, read from its start to its end, agrees with every fact.
 
         learn: what it shows is a fact from now on; not so for one of several possible futures.
+        first: what stands before this offset may be gone, and is not read.
         """
         ledger = self if learn else self.copy()
-        marks, records = self._read_all(log)
-        assert [record.offset for record in records] == list(range(marks.start, marks.committed))
+        marks, records = self._read_all(log, first)
+        start = max(marks.start, min(first, marks.committed))
+        assert [record.offset for record in records] == list(range(start, marks.committed))
         for record in records:
             ledger.saw(record.offset, record.value)
         missing = [offset for offset in self.known if marks.committed <= offset]
@@ -133,8 +139,9 @@ class Ledger:
         if learn:
             self.start = marks.start
 
-    def _read_all(self, log: Any) -> tuple[Any, list[Any]]:
-        """The watermarks, and every record between them as one scan shows them.
+    def _read_all(self, log: Any, first: int) -> tuple[Any, list[Any]]:
+        """The watermarks, and every record between them (and from `first` on) as one scan shows
+        them.
 
         The log's own pipeline may run meanwhile. A scan holds no pin, so retention overtakes it:
         then, and only then, it is read again, from the later start.
@@ -144,7 +151,7 @@ class Ledger:
             allowed = range(self.start, max(self.start, self.start_wished) + 1)
             assert marks.start in allowed, f"it starts at {marks.start}, which is not in {allowed}"
             try:
-                records = list(log.scan())
+                records = list(log.scan(max(marks.start, min(first, marks.committed))))
             except OffsetOutOfRangeError:
                 if log.watermarks.start == marks.start:
                     raise
@@ -162,17 +169,46 @@ class Ledger:
         twin.cursors = dict(self.cursors)
         twin.cursors_wished = {name: set(each) for name, each in self.cursors_wished.items()}
         twin._offset_of = dict(self._offset_of)
+        twin._cuts = list(self._cuts)
         return twin
+
+    def moved(self, start: int, end: int, *, name: bytes) -> Ledger:
+        """What is known of another log, which took over [start, end) of this one as of now.
+
+        What lies behind `end` is of this one alone, and never of the other.
+        """
+        twin = self.copy()
+        twin.name = name
+        twin.known = {offset: value for offset, value in self.known.items() if offset < end}
+        twin._offset_of = {value: offset for offset, value in twin.known.items()}
+        twin._refused.update(value for offset, value in self.known.items() if offset >= end)
+        twin._cuts = [*self._cuts, (len(self.batches), end)]
+        twin.acked_values = twin.compared = 0
+        twin.start = twin.start_wished = start
+        return twin
+
+    def agrees(self, offset: int, value: bytes) -> bool:
+        """Whether a reader may be shown this: `saw` would not object."""
+        return (
+            value in self._offered
+            and value not in self._refused
+            and self.known.get(offset, value) == value
+            and self._offset_of.get(value, offset) == offset
+        )
 
     def check_batches(self, start: int, end: int) -> None:
         """Each batch is there whole and in one piece, or not at all."""
         places = self._offset_of
-        for batch in self.batches:
+        for number, offered in enumerate(self.batches):
+            batch = offered
             found = [places[value] for value in batch if value in places]
             if not found:
                 continue
             first = next(place for place, value in enumerate(batch) if value in places)
             base = places[batch[first]] - first
+            cuts = [cut for count, cut in self._cuts if number < count]
+            if cuts:
+                batch = batch[: max(0, min(cuts) - base)]
             seen = [places.get(value) for value in batch[max(0, start - base) :]]
             assert seen == list(range(max(base, start), base + len(batch))), f"half a batch: {seen}"
             assert base + len(batch) <= end

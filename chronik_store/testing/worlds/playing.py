@@ -40,9 +40,14 @@ class Played:
     """Where it was noticed, and the newest events before that."""
 
 
+def world_of(seed: int) -> StoreWorld:
+    """The world of this seed, of one kind or another."""
+    return StoreWorld(seed)
+
+
 def play(seed: int, *, bug: str | None = None) -> Played:
     """Play the world of this seed; `bug`: one of `planted.BUGS`, put into the product meanwhile."""
-    world = StoreWorld(seed)
+    world = world_of(seed)
     violation = details = ""
     try:
         with contextlib.nullcontext() if bug is None else planted(bug):

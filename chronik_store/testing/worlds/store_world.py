@@ -70,20 +70,34 @@ def buckets_of(machines: Callable[[Any], ObjectStore]) -> Iterator[None]:
 class StoreWorld:
     """One node over its lives. `run` plays a whole story; what is wrong raises AssertionError."""
 
-    def __init__(self, seed: int, *, config: LogConfig = CONFIG, lives: int | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        config: LogConfig = CONFIG,
+        lives: int | None = None,
+        name: str = "node",
+        beside: StoreWorld | None = None,
+    ) -> None:
+        """`beside`: another one, whose time and bucket this one shares, on a machine of its own."""
         self.seed = seed
         self.rng = random.Random(f"{seed}/world")
         self.config = config
         if self.rng.random() < 0.3:
             self.config = config.replace(retention_bytes=self.rng.choice((3000, 9000)))
         self.lives = self.rng.randint(1, 3) if lives is None else lives
-        self.simulation = Simulation(seed, preemption=self.rng.choice((0.0, 0.1, 0.5)))
+        preemption = self.rng.choice((0.0, 0.1, 0.5))
+        self.simulation: Simulation = (
+            Simulation(seed, preemption=preemption) if beside is None else beside.simulation
+        )
         timing = Timing(
             sync_seconds=self.rng.choice((0.0003, 0.002, 0.01)),
             bucket_seconds=self.rng.choice((0.01, 0.05, 0.3)),
         )
-        self.node: Machine = self.simulation.machine("node", timing=timing)
-        self.bucket = MemoryObjectStore(clock=self.simulation.clock)
+        self.node: Machine = self.simulation.machine(name, timing=timing)
+        self.bucket: MemoryObjectStore = (
+            MemoryObjectStore(clock=self.simulation.clock) if beside is None else beside.bucket
+        )
         self.ledger = Ledger(seed)
         self.served: ObjectStore = self.bucket
         """What machines are shown of it."""
@@ -164,8 +178,11 @@ class StoreWorld:
         env = self.node.environment
         # Known before its logs are open: who is refused one must be able to close it.
         self.store = store = LogStore.open("/data", object_store=URL, config=config, env=env)
-        store.create_topic("t", partitions=self.partitions, exist_ok=True)
+        self.make_topics(store)
         self.opened(store)
+
+    def make_topics(self, store: LogStore) -> None:
+        store.create_topic("t", partitions=self.partitions, exist_ok=True)
 
     def opened(self, store: LogStore) -> None:
         """The store is there: whoever uses it is told."""
@@ -291,7 +308,7 @@ class StoreWorld:
 
     def check_image(self, store: LogStore) -> None:
         if store.topics():
-            self.ledger.check(store.partition("t"), learn=False)
+            self.compare(store.partition("t"), self.ledger, learn=False)
         else:
             assert not self.ledger.known
 
@@ -300,7 +317,11 @@ class StoreWorld:
     def check(self) -> None:
         """Everything that is known is there. It may be only in the bucket: that must answer."""
         with contextlib.suppress(CrashError):
-            self.node.call(lambda: self.ledger.check(self.log))
+            self.node.call(lambda: self.compare(self.log, self.ledger))
+
+    def compare(self, log: Any, ledger: Ledger, *, learn: bool = True) -> None:
+        """The log agrees with every fact."""
+        ledger.check(log, learn=learn)
 
     def heal(self) -> None:
         """No more faults: everything ends up where it belongs, once, and nothing else is left."""
@@ -320,7 +341,7 @@ class StoreWorld:
     def come_to_rest(self, log: PartitionLog, clients: Clients) -> None:
         ledger = clients.ledger
         assert log._core is not None
-        ledger.check(log)
+        self.compare(log, ledger)
         for _ in range(3):
             batch = ledger.offer()
             ledger.acked(log.append(clients.encoded(batch)).base_offset, batch)
@@ -335,7 +356,7 @@ class StoreWorld:
                 break
         else:
             raise AssertionError(f"it does not come to rest: {log.status()}")
-        ledger.check(log)
+        self.compare(log, ledger)
         self.check_bucket(log)
         assert log._core.manifest.intents == (), log._core.manifest.intents
 
