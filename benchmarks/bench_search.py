@@ -2,6 +2,7 @@
 
 A million log lines in ten segments in a bucket directory, each with its search index. Every total
 is compared with a scan of the same lines in Python, and every hit with the line at its offset.
+Then the same query again and again where only a part of the bundles may stay unpacked.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import random
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.harness import begin, parse, percentile, scratch
 from benchmarks.workload import TOPIC, quiet_config
 from chronik_store import PartitionLog, SearchResult, open_bucket
 from chronik_store.config import LogConfig
+from chronik_store.objectstore.local import LocalObjectStore
 
 BUNDLES = 10
+CACHES = ((1, 2), (1, 4))
+PASSES = 5
 GROUP = 1000
 _LEVELS = ("debug", "info", "info", "info", "info", "info", "info", "warning", "error")
 _ACTS = ("connection refused", "connection closed", "request served", "cache miss", "disk full")
@@ -91,6 +96,41 @@ def check(query: Query, found: SearchResult, lines: list[bytes], total: int) -> 
             raise AssertionError(f"{query.text}: {hit.offset} is no hit: {hit.record!r:.100}")
 
 
+@contextmanager
+def fetches_counted() -> Iterator[list[str]]:
+    """The key of each bundle that is fetched."""
+    keys: list[str] = []
+    original = LocalObjectStore.get_range
+
+    def counting(store: LocalObjectStore, key: str, start: int, length: int) -> bytes:
+        if start == 0 and key.endswith(".tar.gz"):
+            keys.append(key)
+        return original(store, key, start, length)
+
+    LocalObjectStore.get_range = counting  # type: ignore[method-assign]
+    try:
+        yield keys
+    finally:
+        LocalObjectStore.get_range = original  # type: ignore[method-assign]
+
+
+def in_a_small_cache(url: str, cache_bytes: int, lines: list[bytes]) -> tuple[int, float]:
+    """(bundles fetched, median of the seconds) of a query that was made before."""
+    query = queries(len(lines))[1]
+    total = sum(1 for line in lines if re.search(query.pattern, line))
+    config = LogConfig(search_cache_bytes=cache_bytes)
+    seconds = []
+    with fetches_counted() as keys, open_bucket(url, topic=TOPIC, config=config) as log:
+        for number in range(PASSES + 1):
+            if number == 1:
+                keys.clear()
+            started = time.perf_counter()
+            found = log.search(query.text, deadline_seconds=60)
+            seconds.append(time.perf_counter() - started)
+            check(query, found, lines, total)
+        return len(keys), percentile(seconds[1:], 50)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(__doc__.splitlines()[0], argv, repetitions=20)
     report = begin("Search", options, "none needed: reads of bundles that were verified")
@@ -119,6 +159,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                     [percentile(seconds[1:], 50) * 1e3],
                     f"{totals[query.what]:,} hits",
                 )
+            unpacked = log._search._bundles.open_bytes
+        for above, below in CACHES:
+            fetched, took = in_a_small_cache(url, unpacked * above // below, lines)
+            report.figure(
+                f"again, with room for {above} of {below} bundles",
+                "ms",
+                [took * 1e3],
+                f"{fetched / PASSES:.1f} of {BUNDLES} bundles fetched each time",
+            )
     report.figure("indexed with one thread (upload and publication too)", "documents/s", [rate])
     report.notes.append(
         f"{len(lines):,} lines of {sum(map(len, lines)) / len(lines):.0f} bytes; medians of "

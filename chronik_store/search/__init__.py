@@ -10,6 +10,7 @@ built again from the records. Tantivy is imported by `engine` alone, on first us
     query       text -> CheckedQuery         tokenizer   what a word is
     documents   records -> documents         engine      Tantivy: build, compile, search
     archive     files <-> one .tar.gz        bundle      a segment's index as one object
-    bundle_cache  open bundles, bounded      tail        the index of what has no bundle yet
+    bundle_cache  open bundles, bounded      keeping     which of them, when not all can stay
+    tail        the index of what has no bundle yet
     coverage    ranges of offsets            searcher    one answer out of all of these
 """

@@ -1,13 +1,13 @@
-"""Open bundles of a store, the most recently searched kept, within bounds.
+"""Open bundles of a store, as many of them kept as the bounds allow.
 
-Place: above `bundle`; one per store, shared by its partitions. Promise: a bundle is fetched and
-unpacked once, however many threads ask, by a thread of its own: who asks waits as long as it has
-time, and what it did not wait for is there for the next one. At most `count_max` bundles and
-`bytes_max` of unpacked files are kept beside those in use, and fewer where the disk is short of
-what is kept for the log; one that is in use is never closed under its user; nothing is fetched
-behind `close`. A bundle that this engine cannot read, or whose bytes were wrong twice, is
-remembered and not fetched again. Invariant: `_lock` is never held over the bucket, the disk or
-Tantivy; the directory is emptied before its first use.
+Place: above `bundle` and `keeping`, which chooses; one per store, shared by its partitions.
+Promise: a bundle is fetched and unpacked once, however many threads ask, by a thread of its own:
+who asks waits as long as it has time, and what it did not wait for is there for the next one. At
+most `count_max` bundles and `bytes_max` of unpacked files are kept beside those in use, and fewer
+where the disk is short of what is kept for the log; one that is in use is never closed under its
+user; nothing is fetched behind `close`. A bundle that this engine cannot read, or whose bytes were
+wrong twice, is remembered and not fetched again. Invariant: `_lock` is never held over the bucket,
+the disk or Tantivy; the directory is emptied before its first use.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from chronik_store.format.segment_info import BundleInfo
 from chronik_store.fs.base import FileSystem
 from chronik_store.search.bundle import ReadRange, open_bundle
 from chronik_store.search.engine import IndexSearch, UnreadableIndexError
+from chronik_store.search.keeping import Keeping
 from chronik_store.search.scratch import Room, disk, empty_directory, remove_tree, used_bytes
 from chronik_store.threads import Threads
 
@@ -65,8 +66,7 @@ class _Open:
 class BundleCache:
     """Opens bundles for searching. Thread-safe. directory: where scratch of this object alone is;
     asked at the first bundle, since most readers never search. reserve_bytes: as of `scratch.Room`.
-    count_max is for what the kernel keeps of each, a dozen mappings: a log that is searched as a
-    whole asks for all of its bundles in turn, and one more than are kept is none that is found.
+    count_max is for what the kernel keeps of each, a dozen mappings.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class BundleCache:
         self._room = Room(fs, reserve_bytes)
         self._find_directory = directory
         self._directory = ""
-        self._count_max = count_max
         self._bytes_max = bytes_max
         self._threads = threads
         self._lock = threads.condition()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: dict[str, _Open] = {}
+        self._keeping = Keeping(count_max)
         self._failed: OrderedDict[str, tuple[ChronikError, int]] = OrderedDict()
         self._numbered = 0
         self._fetching = 0
@@ -129,6 +129,8 @@ class BundleCache:
         with self._lock:
             self._closed = True
             gone = [each for each in self._open.values() if not each.users]
+            for key in self._open:
+                self._keeping.leave(key)
             self._open.clear()
             self._lock.notify_all()
             while self._fetching:
@@ -147,6 +149,7 @@ class BundleCache:
                     opened = self._wait_locked(ref.info.key, begun, seconds_left)
                     if opened is None:
                         begun = self._open[ref.info.key] = _Open()
+                        self._keeping.use(ref.info.key)
                         self._fetching += 1
                 if opened is not None:
                     return opened
@@ -178,7 +181,7 @@ class BundleCache:
                 return None
             if opened.search is not None:
                 opened.users += 1
-                self._open.move_to_end(key)
+                self._keeping.use(key)
                 return opened
             left = 1.0 if seconds_left is None else seconds_left()
             if left <= 0:
@@ -237,6 +240,7 @@ class BundleCache:
             if error is not None:
                 if self._open.get(key) is opened:
                     del self._open[key]
+                    self._keeping.leave(key)
                 self._note_failure(key, error)
             if not is_forsaken:
                 opened.users -= 1
@@ -250,18 +254,23 @@ class BundleCache:
             self._lock.notify_all()
 
     def _admit(self, opened: _Open, size_bytes: int, key: str) -> None:
-        """Room for one more on the disk, if need be that of the bundles that nobody uses."""
+        """Room for one more on the disk, if need be that of bundles that nobody uses."""
         with self._lock:
             opened.bytes = size_bytes
-            # Others that are being unpacked have not taken yet what they were promised.
-            promised = sum(each.bytes for each in self._open.values() if each.search is None)
-        if self._room.left(opened.directory) >= promised:
-            return
-        with self._lock:
-            idle = [each for each, bundle in self._open.items() if not bundle.users]
-            gone = [self._open.pop(each) for each in idle]
-        for each in gone:
-            remove_tree(self._fs, each.directory)
+        while True:
+            with self._lock:
+                total = sum(each.bytes for each in self._open.values())
+                # Others that are being unpacked have not taken yet what they were promised.
+                promised = sum(each.bytes for each in self._open.values() if each.search is None)
+            short = promised - self._room.left(opened.directory)
+            if short <= 0:
+                return
+            with self._lock:
+                gone = self._surplus_locked(max(0, total - short))
+            if not gone:
+                break
+            for each in gone:
+                remove_tree(self._fs, each.directory)
         self._room.need(opened.directory, promised, f"search bundle {key}")
 
     def _note_failure(self, key: str, error: BaseException) -> None:
@@ -312,20 +321,14 @@ class BundleCache:
     def _give_back(self, opened: _Open) -> None:
         with self._lock:
             opened.users -= 1
-            gone = self._over_bounds()
+            gone = self._surplus_locked(self._bytes_max)
             if opened.directory and opened not in self._open.values() and not opened.users:
                 gone.append(opened)
         for each in gone:
             remove_tree(self._fs, each.directory)
 
-    def _over_bounds(self) -> list[_Open]:
-        """Take out the least recently used until the rest is within bounds. The lock is held."""
-        gone: list[_Open] = []
-        kept = sum(each.bytes for each in self._open.values())
-        for key, each in list(self._open.items()):
-            if len(self._open) <= self._count_max and kept <= self._bytes_max:
-                break
-            if not each.users:
-                kept -= each.bytes
-                gone.append(self._open.pop(key))
-        return gone
+    def _surplus_locked(self, bytes_max: int) -> list[_Open]:
+        """Take out those that go, until the rest is within bounds."""
+        sizes = {key: each.bytes for key, each in self._open.items()}
+        busy = {key for key, each in self._open.items() if each.users}
+        return [self._open.pop(key) for key in self._keeping.surplus(sizes, busy, bytes_max)]

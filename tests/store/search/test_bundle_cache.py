@@ -100,7 +100,7 @@ def test_the_first_use_empties_the_directory(
     assert 3 == total(make(fs, tmp_path), bucket.ref(0))
 
 
-def test_the_least_recently_used_goes_first(
+def test_one_more_than_may_be_kept_pushes_none_out(
     fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
 ) -> None:
     cache = make(fs, tmp_path, count_max=2)
@@ -108,20 +108,50 @@ def test_the_least_recently_used_goes_first(
     for place in (0, 1, 0, 2, 0, 1):
         total(cache, refs[place])
 
-    assert ["bundle-0", "bundle-10", "bundle-20", "bundle-10"] == bucket.fetched
+    assert ["bundle-0", "bundle-10", "bundle-20"] == bucket.fetched
     assert 2 == len(os.listdir(tmp_path / "cache"))
 
 
 def test_a_search_over_all_of_a_log_finds_its_bundles_again(
     fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
 ) -> None:
-    """They are asked for in turn: with one more than were kept, none was there the next time."""
     cache = make(fs, tmp_path)
     refs = [bucket.ref(base) for base in range(0, 400, 10)]
     for ref in refs * 2:
         total(cache, ref)
 
     assert 40 == len(bucket.fetched)
+
+
+def test_a_search_over_twice_as_much_as_may_be_kept_finds_half_of_it_again(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    """They are asked for in turn: the least recently used is what comes next."""
+    refs = [bucket.ref(base) for base in range(0, 400, 10)]
+    need = unpacked_bytes(fs, tmp_path, refs[-1])
+    cache = make(fs, tmp_path, bytes_max=need * 20)
+    bucket.fetched.clear()
+    for ref in refs * 5:
+        total(cache, ref)
+
+    assert 40 + 4 * 20 <= len(bucket.fetched) <= 40 + 4 * 23
+    assert cache.open_bytes <= need * 20
+
+
+def test_a_search_over_more_than_the_disk_has_room_for_finds_some_again(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    """Room for one more was made by letting go of all that nobody used."""
+    refs = [bucket.ref(base) for base in range(0, 100, 10)]
+    need = max(unpacked_bytes(bucket.fs, tmp_path, ref) for ref in refs)
+    disk = SmallDisk(tmp_path / "cache", RESERVE + need * 5)
+    cache = make(disk, tmp_path, reserve_bytes=RESERVE)
+    bucket.fetched.clear()
+    for ref in refs * 4:
+        total(cache, ref)
+
+    assert len(bucket.fetched) <= 10 + 3 * 7
+    assert disk.used_bytes <= need * 5
 
 
 def test_bytes_are_bounded(fs: PosixFileSystem, tmp_path: Path, bucket: Bucket) -> None:
