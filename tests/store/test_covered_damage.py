@@ -13,11 +13,19 @@ from collections.abc import Callable
 
 import pytest
 
+from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError
+from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.control import AddSegment, Seal
+from chronik_store.format.entry import EntryHeader
+from chronik_store.fs.base import Buffer
 from chronik_store.log_status import status_of
-from chronik_store.testing.cluster_log import segment_of
+from chronik_store.manifest.state import FoldedState
+from chronik_store.testing.cluster_log import LOG_ID, TOPIC_ID, segment_of
+from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal.recovery import recover
+from chronik_store.wal.settings import WalIdentity
 from tests.store.test_cut_off import WAL, Node, embedded
 
 TIERED, BEHIND, NEWEST = b"in a segment", b"behind the segment", b"in the newest file"
@@ -255,3 +263,47 @@ def test_a_log_of_its_own_asks_repair_which_looks_at_the_objects() -> None:
 
     with pytest.raises(CorruptionError, match="chronik repair"):
         embedded(disk)
+
+
+class Told(FoldedState):
+    """What it is told, by name, one list for each time that it begins with nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            topic="events", partition=0, topic_id=TOPIC_ID, log_id=LOG_ID, producers_max=100
+        )
+        self.told: list[list[str]] = [[]]
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self.told[-1].append(f"checkpoint at {checkpoint.base.index}")
+        super().on_checkpoint(checkpoint)
+
+    def on_entry(self, header: EntryHeader, payload: Buffer) -> None:
+        self.told[-1].append(f"entry {header.index}")
+        super().on_entry(header, payload)
+
+    def on_nothing(self) -> None:
+        self.told.append([])
+        super().on_nothing()
+
+
+def test_each_try_begins_with_nothing_and_none_is_in_vain() -> None:
+    """Of a file with damage no later beginning is tried that has the same damage in it."""
+    disk = tiered()
+    FRONT["a record of the first file"](disk)
+    FRONT["the last record of the segment"](disk)
+    replayer = Told()
+
+    recover(
+        Environment(threads=MortalThreads(), fs=disk),
+        WAL,
+        WalIdentity("events", 0, TOPIC_ID, "test/n1", LOG_ID),
+        replayer,
+        live=False,
+    )
+
+    first, second, third, used = replayer.told
+    assert ["checkpoint at 0"] == first
+    assert ["checkpoint at 1", "entry 2", "checkpoint at 2"] == second
+    assert "checkpoint at 3" == third[0]
+    assert third == used
