@@ -13,10 +13,11 @@ import click
 from chronik_store.cli import exits
 from chronik_store.cli.options import partition_option, pass_session, verb
 from chronik_store.cli.rendering import duration_text, size_text
-from chronik_store.cli.session import Lanes, Session
+from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, progress, say
 from chronik_store.errors import CorruptionError
 from chronik_store.model import Finding, VerifyReport
+from chronik_store.partition_log import PartitionLog
 
 STYLES = {"note": "36", "warning": "33", "corruption": "31"}
 
@@ -38,15 +39,15 @@ def command(
 ) -> int:
     """Check the data directory, and with --bucket the bucket too. Changes nothing."""
     reports = []
-    if topic is not None:
-        with session.reading_lanes(topic, partition) as lanes:
-            reports = _verify(session, topic, lanes, bucket=bucket, deep=deep)
-    elif session.in_bucket:
-        reports = _verify_each(session, partition, bucket=bucket, deep=deep)
-    else:
-        with session.every_lane(partition) as topics:
-            for name, lanes in topics:
-                reports += _verify(session, name, lanes, bucket=bucket, deep=deep)
+
+    def check(name: str, number: int, log: PartitionLog) -> VerifyReport:
+        with progress(f"verify {name}/{number}", None):
+            return log.verify(bucket=bucket, deep=deep)
+
+    for name, number, found in session.ask(check, topic, partition):
+        report = found if isinstance(found, VerifyReport) else _unopened(found, name, number)
+        _show(session.output, f"{name}/{number}", report)
+        reports.append(report)
     if not reports:
         say(f"chronik: there is no topic in {session.place}: nothing was checked")
     worst = {finding.severity for report in reports for finding in report.findings}
@@ -55,35 +56,9 @@ def command(
     return exits.NOTHING if "warning" in worst else exits.DONE
 
 
-def _verify_each(
-    session: Session, partition: int | None, *, bucket: bool, deep: bool
-) -> list[VerifyReport]:
-    """Every partition of a bucket, also behind one that cannot be opened: that is a finding."""
-    reports = []
-    for topic, numbers in sorted(session.bucket_partitions().items()):
-        for number in numbers if partition is None else [partition]:
-            try:
-                with session.reading_lanes(topic, number) as lanes:
-                    reports += _verify(session, topic, lanes, bucket=bucket, deep=deep)
-            except CorruptionError as error:
-                found = Finding("corruption", error.path or "newest manifest", str(error))
-                report = VerifyReport(findings=(found,))
-                _show(session.output, f"{topic}/{number}", report)
-                reports.append(report)
-    return reports
-
-
-def _verify(
-    session: Session, topic: str, lanes: Lanes, *, bucket: bool, deep: bool
-) -> list[VerifyReport]:
-    reports = []
-    with progress(f"verify {topic}", len(lanes), unit="partitions") as bar:
-        for number, log in lanes:
-            report = log.verify(bucket=bucket, deep=deep)
-            bar.advance(1)
-            _show(session.output, f"{topic}/{number}", report)
-            reports.append(report)
-    return reports
+def _unopened(error: CorruptionError, topic: str, partition: int) -> VerifyReport:
+    where = error.path or f"{topic}/{partition}"
+    return VerifyReport(findings=(Finding("corruption", where, str(error)),))
 
 
 def _show(output: Output, name: str, report: VerifyReport) -> None:

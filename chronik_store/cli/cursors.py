@@ -5,17 +5,15 @@ Place: a verb group. Promise: `list` opens read-only; `set` moves a cursor back 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from chronik_store.cli import exits
 from chronik_store.cli.moments import first_offset
 from chronik_store.cli.options import partition_option, pass_session, subverb, topic_argument
+from chronik_store.cli.overview import overview
 from chronik_store.cli.session import Session, lanes_of
 from chronik_store.cli.terminal import say
 from chronik_store.errors import TopicNotFoundError
-from chronik_store.model import LogStatus
 
 
 @click.group("cursor")
@@ -28,33 +26,22 @@ def command() -> None:
 @pass_session
 def list_(session: Session, topic: str | None) -> int:
     """Each cursor, where it stands, and how many records it is behind."""
-    rows = []
-    names, parts = _found(session)
-    if topic is not None and topic not in names:
+    found = overview(session, topic)
+    if topic is not None and not found.topics:
         raise TopicNotFoundError(f"no topic {topic!r} in {session.place}", topic=topic)
-    for part in parts:
-        if topic in {None, part.topic}:
-            for name, offset in sorted(part.cursors.items()):
-                behind = max(0, part.watermarks.committed - offset)
-                if session.as_json:
-                    session.output.json(
-                        {"topic": part.topic, "partition": part.partition, "cursor": name,
-                         "offset": offset, "behind": behind}
-                    )  # fmt: skip
-                rows.append((part.topic, str(part.partition), name, str(offset), str(behind)))
+    rows = []
+    for part in (part for each in found.topics for part in each.parts):
+        for name, offset in sorted(part.cursors.items()):
+            behind = max(0, part.watermarks.committed - offset)
+            if session.as_json:
+                session.output.json(
+                    {"topic": part.topic, "partition": part.partition, "cursor": name,
+                     "offset": offset, "behind": behind}
+                )  # fmt: skip
+            rows.append((part.topic, str(part.partition), name, str(offset), str(behind)))
     if not session.as_json and rows:
         session.output.table(("TOPIC", "PARTITION", "CURSOR", "OFFSET", "BEHIND"), rows)
-    return exits.DONE if rows else exits.NOTHING
-
-
-def _found(session: Session) -> tuple[set[str], Sequence[LogStatus]]:
-    """The topics, and their partitions as far as they are known here."""
-    if session.in_bucket:
-        with session.every_lane() as topics:
-            parts = [log.status() for _, lanes in topics for _, log in lanes]
-        return {part.topic for part in parts}, parts
-    with session.reading_store() as store:
-        return {info.name for info in store.topics()}, store.status().partitions
+    return found.outcome(found.topics, session.output) or (exits.DONE if rows else exits.NOTHING)
 
 
 @subverb(

@@ -7,6 +7,7 @@ keeps its traceback.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from chronik_store.errors import (
@@ -99,8 +100,15 @@ def line_of(error: ChronikError) -> str:
     return "; ".join(parts)
 
 
+def said(error: ChronikError, in_json: bool) -> str:
+    """What stderr has of it."""
+    if in_json:
+        return json.dumps(as_json(error), ensure_ascii=False)
+    return f"chronik: error: {line_of(error)}"
+
+
 def as_json(error: ChronikError) -> dict[str, Any]:
-    """The same for --json, on stderr."""
+    """The same for --json."""
     return {
         "error": type(error).__name__,
         "message": str(error),

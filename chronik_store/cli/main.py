@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import json
 import os
 import signal
 import sys
@@ -105,10 +104,7 @@ def _flush(ctx: click.Context) -> None:
 
 
 def _failed(error: ChronikError, *, as_json: bool) -> int:
-    if as_json:
-        say(json.dumps(exits.as_json(error), ensure_ascii=False))
-    else:
-        say(f"chronik: error: {exits.line_of(error)}")
+    say(exits.said(error, as_json))
     return exits.code_of(error)
 
 

@@ -7,12 +7,12 @@ alone; what was opened is closed on the way out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from chronik_store.bucket_log import open_bucket
 from chronik_store.bundles import Bundles
@@ -22,7 +22,13 @@ from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, CorruptionError, ReadOnlyError, UnavailableError
+from chronik_store.errors import (
+    ConfigError,
+    CorruptionError,
+    ReadOnlyError,
+    TopicNotFoundError,
+    UnavailableError,
+)
 from chronik_store.lineage import lineage_of, survey
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.log_store import LogStore
@@ -32,6 +38,7 @@ from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
 from chronik_store.replicated import core_of, owner_of
 
+T = TypeVar("T")
 Lanes = list[tuple[int, PartitionLog]]
 """The partitions that a verb works on: (number, log)."""
 
@@ -163,10 +170,8 @@ class Session:
 
     def bucket_partitions(self, topic: str | None = None) -> dict[str, list[int]]:
         """Of the bucket that was named: its topics, or this one, and which partitions of each have
-        published something. ConfigError: nothing of Chronik is there, the prefix is mistyped.
-
-        CorruptionError: the newest manifest of the topic is damaged. Where all are asked for, what
-        is damaged counts as one of them, and says so when it is opened.
+        published something. What is damaged counts as one of them, and says so when it is opened.
+        ConfigError: nothing of Chronik is there, the prefix is mistyped.
         """
         config = self.config()
         store = open_object_store(
@@ -183,8 +188,6 @@ class Session:
                 try:
                     is_there = lineage_of(store, name, partition, found.deleted).head is not None
                 except CorruptionError:
-                    if topic is not None:
-                        raise
                     is_there = True
                 if is_there:
                     topics.setdefault(name, []).append(partition)
@@ -192,22 +195,31 @@ class Session:
         finally:
             store.close()
 
-    @contextmanager
-    def every_lane(self, partition: int | None = None) -> Iterator[Iterator[tuple[str, Lanes]]]:
-        """Of every topic its partitions, or this one, for reading, each opened when it is come to:
-        (topic, lanes), by name.
+    def ask(
+        self,
+        question: Callable[[str, int, PartitionLog], T],
+        topic: str | None = None,
+        partition: int | None = None,
+    ) -> Iterator[tuple[str, int, T | CorruptionError]]:
+        """What `question` says of every partition of a directory or a bucket, or of those that are
+        named, by name and number; or the damage for which it cannot. Of a bucket one is open at a
+        time.
         """
-        with ExitStack() as stack:
-            if self.in_bucket:
-                yield (
-                    (topic, self._bucket_lanes(stack, topic, numbers, partition))
-                    for topic, numbers in sorted(self.bucket_partitions().items())
-                )
-            else:
-                store = stack.enter_context(self.reading_store())
-                yield (
-                    (info.name, lanes_of(store, info.name, partition)) for info in store.topics()
-                )
+        if self.in_bucket:
+            found = self.bucket_partitions(topic)
+            yield from _answers(self._in_bucket, found, question, topic, partition)
+            return
+        with self.reading_store() as store:
+            found = {
+                info.name: list(range(info.partitions))
+                for info in store.topics()
+                if topic in {None, info.name}
+            }
+
+            def opening(name: str, number: int) -> AbstractContextManager[PartitionLog]:
+                return nullcontext(store.partition(name, number))
+
+            yield from _answers(opening, found, question, topic, partition)
 
     @contextmanager
     def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:
@@ -238,9 +250,35 @@ class Session:
         """
         lanes: Lanes = []
         for number in numbers if partition is None else [partition]:
-            log = open_bucket(self.directory, topic=topic, partition=number, config=self.config())
-            lanes.append((number, stack.enter_context(log)))
+            lanes.append((number, stack.enter_context(self._in_bucket(topic, number))))
         return lanes
+
+    def _in_bucket(self, topic: str, partition: int) -> PartitionLog:
+        return open_bucket(self.directory, topic=topic, partition=partition, config=self.config())
+
+
+def _answers(
+    opening: Callable[[str, int], AbstractContextManager[PartitionLog]],
+    found: dict[str, list[int]],
+    question: Callable[[str, int, PartitionLog], T],
+    topic: str | None,
+    partition: int | None,
+) -> Iterator[tuple[str, int, T | CorruptionError]]:
+    if topic is not None and not found:
+        found = {topic: [0]}  # opening it says what is not there
+    for name, numbers in sorted(found.items()):
+        for number in numbers if partition is None else [partition]:
+            answer: T | CorruptionError
+            try:
+                with opening(name, number) as log:
+                    answer = question(name, number, log)
+            except CorruptionError as error:
+                answer = error
+            except TopicNotFoundError:
+                if topic is not None or partition is not None:
+                    raise
+                continue  # it was deleted meanwhile
+            yield name, number, answer
 
 
 def lanes_of(store: LogStore, topic: str, partition: int | None) -> Lanes:

@@ -7,17 +7,16 @@ says so here (`last_error`, notes), and nothing printed holds a secret.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from contextlib import ExitStack
 from typing import Any
 
 import click
 
 from chronik_store.cli import exits
 from chronik_store.cli.options import FiniteRange, pass_session, verb
+from chronik_store.cli.overview import overview, tell
 from chronik_store.cli.plot import PARTS, bar_of
 from chronik_store.cli.rendering import size_text
-from chronik_store.cli.session import Lanes, Session
+from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, say
 from chronik_store.errors import TopicNotFoundError
 from chronik_store.log_status import CUT, LOST
@@ -59,8 +58,7 @@ def command(session: Session, topic: str | None, watch: bool, interval: float) -
                 output.text("\x1b[H\x1b[2J")
             _show(output, status, parts)
             output.flush()
-            for failure in status.unavailable:
-                say(f"chronik: error: {failure}")
+            tell(status.unavailable, as_json=output.as_json)
             if not watch:
                 return _code_of(status)
             session.clock.sleep(interval)
@@ -77,20 +75,13 @@ def _code_of(status: StoreStatus) -> int:
 
 
 def _bucket_status(session: Session, topic: str | None) -> int:
-    with ExitStack() as stack:
-        found: Iterable[tuple[str, Lanes]]
-        if topic is None:
-            found = stack.enter_context(session.every_lane())
-        else:
-            found = [(topic, stack.enter_context(session.reading_lanes(topic, None)))]
-        shown = 0
-        for _, lanes in found:
-            for _, log in lanes:
-                _show_partition(session.output, log.status())
-                shown += 1
-    if not shown:
+    found = overview(session, topic)
+    for each in found.topics:
+        for part in each.parts:
+            _show_partition(session.output, part)
+    if not found.topics:
         say(f"chronik: no topic of {session.place} has published a segment yet")
-    return exits.DONE
+    return found.outcome(found.topics, session.output)
 
 
 def _show(output: Output, status: StoreStatus, parts: list[LogStatus]) -> None:

@@ -6,16 +6,15 @@ Place: a verb group. Promise: `delete` asks first on a terminal, and without one
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
 from chronik_store.cli.options import pass_session, subverb, topic_argument
+from chronik_store.cli.overview import overview
 from chronik_store.cli.rendering import count_text, size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
 from chronik_store.errors import ConfigError, TopicExistsError, TopicNotFoundError
-from chronik_store.model import LogStatus
 
 
 @click.group("topic")
@@ -25,46 +24,25 @@ def command() -> None:
 
 @subverb(command, "list", "chronik topic list", "chronik topic list --json")
 @pass_session
-def list_(session: Session) -> None:
-    """The topics, with their size."""
+def list_(session: Session) -> int:
+    """The topics, with their size; "+" where some of it could not be looked at."""
+    found = overview(session)
     rows = []
-    for topic in _bucket_topics(session) if session.in_bucket else _topics(session):
+    for topic in found.topics:
+        lines = [part.watermarks for part in topic.parts]
+        partitions = len(topic.parts) + len(topic.missing)
+        records = sum(line.committed - line.start for line in lines)
+        size = sum(part.wal_bytes + part.segment_bytes for part in topic.parts)
         if session.as_json:
-            session.output.json(topic)
-        size = size_text(topic["bytes"])
-        rows.append((topic["topic"], str(topic["partitions"]), str(topic["records"]), size))
+            session.output.json(
+                {"topic": topic.name, "topic_id": topic.topic_id, "partitions": partitions,
+                 "records": records, "bytes": size, "missing": topic.missing}
+            )  # fmt: skip
+        more = "+" if topic.missing else ""
+        rows.append((topic.name, str(partitions), f"{records}{more}", f"{size_text(size)}{more}"))
     if not session.as_json:
         session.output.table(("TOPIC", "PARTITIONS", "RECORDS", "SIZE"), rows)
-
-
-def _topics(session: Session) -> list[dict[str, Any]]:
-    with session.reading_store() as store:
-        topics = store.topics()
-        parts = store.status().partitions
-    return [
-        _summary(
-            topic.name, topic.topic_id, topic.partitions,
-            [part for part in parts if part.topic == topic.name],
-        )
-        for topic in topics
-    ]  # fmt: skip
-
-
-def _bucket_topics(session: Session) -> list[dict[str, Any]]:
-    with session.every_lane() as topics:
-        status = [(name, [log.status() for _, log in lanes]) for name, lanes in topics]
-    return [_summary(name, parts[0].topic_id, len(parts), parts) for name, parts in status]
-
-
-def _summary(name: str, topic_id: str, partitions: int, parts: list[LogStatus]) -> dict[str, Any]:
-    lines = [part.watermarks for part in parts]
-    return {
-        "topic": name,
-        "topic_id": topic_id,
-        "partitions": partitions,
-        "records": sum(line.committed - line.start for line in lines),
-        "bytes": sum(part.wal_bytes + part.segment_bytes for part in parts),
-    }
+    return found.outcome(found.topics, session.output)
 
 
 @subverb(
@@ -119,17 +97,12 @@ def create(
 @subverb(command, "describe", "chronik topic describe events")
 @topic_argument
 @pass_session
-def describe(session: Session, topic: str) -> None:
+def describe(session: Session, topic: str) -> int:
     """One line for each partition of TOPIC."""
-    if session.in_bucket:
-        with session.reading_lanes(topic, None) as lanes:
-            parts = [log.status() for _, log in lanes]
-    else:
-        with session.reading_store() as store:
-            status = store.status()
-        parts = [part for part in status.partitions if part.topic == topic]
-        if not parts:
-            raise TopicNotFoundError(f"no topic {topic!r} in {status.path}", topic=topic)
+    found = overview(session, topic)
+    if not found.topics:
+        raise TopicNotFoundError(f"no topic {topic!r} in {session.place}", topic=topic)
+    parts = found.topics[0].parts
     heads = ("PARTITION", "START", "INDEXED", "TIERED", "SEALED", "COMMITTED", "LOCAL", "BUCKET")
     rows = []
     for part in parts:
@@ -148,6 +121,7 @@ def describe(session: Session, topic: str) -> None:
         rows.append((str(part.partition), *map(str, limits), local, bucket))
     if not session.as_json:
         session.output.table(heads, rows)
+    return found.outcome(found.topics, session.output)
 
 
 @subverb(command, "delete", "chronik topic delete events --yes")

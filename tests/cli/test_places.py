@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import chronik_store
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import session as remote
-from chronik_store.cli import main
+from chronik_store.cli import main, session
 from chronik_store.environment import Environment
 from chronik_store.log_store import LogStore
 
@@ -269,12 +270,17 @@ def test_a_log_that_cannot_be_read_is_unavailable_to_every_verb_and_not_damaged(
     assert 3 == ran.code, ran.err
 
 
-def test_behind_a_damaged_manifest_verify_goes_on(chronik, bucket):
-    """The first one ended it: of all other topics nothing was known."""
-    damaged = max(Path("bucket/manifests/a/0").rglob("*.cbor"))
+def damage_manifest(topic, partition):
+    damaged = max(Path(f"bucket/manifests/{topic}/{partition}").rglob("*.cbor"))
     body = bytearray(damaged.read_bytes())
     body[300] ^= 1
     damaged.write_bytes(body)
+    return damaged
+
+
+def test_behind_a_damaged_manifest_verify_goes_on(chronik, bucket):
+    """The first one ended it: of all other topics nothing was known."""
+    damaged = damage_manifest("a", 0)
 
     ran = chronik("-d", bucket, "verify", "--bucket", "--deep")
 
@@ -285,6 +291,90 @@ def test_behind_a_damaged_manifest_verify_goes_on(chronik, bucket):
     for verb in (["status"], ["consume", "a"]):
         ran = chronik("-d", bucket, *verb)
         assert (ran.code, damaged.name in ran.err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [
+        ("status", ["a/1", "b/0"]),
+        ("status a", ["a/1"]),
+        ("topic list", ["a", "b"]),
+        ("topic describe a", [1]),
+        ("cursor list", ["a", "b"]),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_behind_a_damaged_manifest_the_rest_is_shown(chronik, bucket, verb, shown, form):
+    """The first one ended it, and nothing was shown."""
+    damaged = damage_manifest("a", 0)
+
+    ran = chronik("-d", bucket, *(["--json"] if form == "json" else []), *verb.split())
+
+    assert 4 == ran.code
+    assert 1 == ran.err.count(damaged.name), ran.err
+    assert 1 == len(ran.err.splitlines())
+    if form == "text":
+        assert all(any(line.lstrip().startswith(f"{each}") for line in ran.lines) for each in shown)
+        return
+    assert "CorruptionError" == json.loads(ran.err)["error"]
+    told = [
+        f"{each['topic']}/{each['partition']}" if verb.startswith("status")
+        else each["partition" if verb.startswith("topic describe") else "topic"]
+        for each in ran.objects
+    ]  # fmt: skip
+    assert shown == told
+
+
+def test_a_topic_is_listed_with_what_is_known_of_it(chronik, bucket):
+    whole = {
+        each["topic"]: each for each in chronik("-d", bucket, "topic", "list", "--json").objects
+    }
+    damage_manifest("a", 0)
+    damage_manifest("b", 0)
+    part, none = chronik("-d", bucket, "topic", "list", "--json").objects
+    (row,) = [line.split() for line in chronik("-d", bucket, "topic", "list").lines if "a " in line]
+
+    assert [] == whole["a"]["missing"]
+    assert {
+        "partitions": 2,
+        "missing": [0],
+        "topic_id": whole["a"]["topic_id"],
+    }.items() <= part.items()
+    assert 0 < part["records"] < whole["a"]["records"]
+    assert {"topic_id": None, "partitions": 1, "records": 0, "missing": [0]}.items() <= none.items()
+    assert f"{part['records']}+" == row[2]
+
+
+def test_a_topic_that_was_deleted_while_all_were_looked_at_is_left_out(
+    chronik, bucket, monkeypatch
+):
+    """It was an error, and nothing was shown."""
+    opening = session.open_bucket
+
+    def open_bucket(url, *, topic, **options):
+        if topic == "a":
+            shutil.rmtree("bucket/manifests/a", ignore_errors=True)
+        return opening(url, topic=topic, **options)
+
+    monkeypatch.setattr(session, "open_bucket", open_bucket)
+    ran = chronik("-d", bucket, "topic", "list", "--json")
+
+    assert (0, ["b"]) == (ran.code, [each["topic"] for each in ran.objects])
+
+
+@pytest.mark.parametrize(
+    "verb", ["status", "topic list", "topic describe b", "cursor list b", "verify", "verify b"]
+)
+def test_of_a_directory_too_what_is_damaged_is_named_beside_the_rest(chronik, bucket, verb):
+    """`verify` ended there, all but `status` left it out and ended with 0."""
+    shutil.rmtree("data/wal/b/0")
+    ran = chronik(*verb.split())
+
+    assert 4 == ran.code, (ran.out, ran.err)
+    assert "wal/b/0 has no WAL file" in (ran.out if verb.startswith("verify") else ran.err)
+    if verb in {"status", "topic list", "verify"}:
+        assert {"a", "c"} <= {line[0] for line in ran.lines if line}
+    assert 0 == chronik("topic", "describe", "a").code
 
 
 def test_a_topic_of_a_bucket_is_described_as_it_is_listed(chronik, bucket):
