@@ -15,6 +15,7 @@ import chronik_store.repair as repair_module
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError
 from chronik_store.format.control import AddSegment, Seal
+from chronik_store.format.manifest_file import LogBase
 from chronik_store.log_core import LogCore
 from chronik_store.manifest.state import FoldedState
 from chronik_store.repair import plan_repair
@@ -251,6 +252,20 @@ def test_the_newest_of_several_continuations_of_what_is_lost_counts() -> None:
     assert chain.findings
 
 
-def _opening(seq: int, previous: int) -> Opening:
-    checkpoint = dataclasses.replace(EMPTY, previous_end=(previous, previous + 1, 100))
+def test_a_gap_in_a_line_whose_front_was_left_out_is_damage_all_the_same() -> None:
+    openings = [_opening(5, 3), _opening(29, 15, offset=8), _opening(40, 29, offset=9)]
+
+    chain = select_chain(openings, is_cut=True)
+
+    assert [5] == [opening.seq for opening in chain.files]
+    [finding] = chain.findings
+    assert "the file before it is missing" in finding
+    assert not select_chain([_opening(5, 3, offset=8)], is_cut=True).findings
+    assert select_chain([_opening(5, 3, offset=8)]).findings
+
+
+def _opening(seq: int, previous: int, *, offset: int = 0) -> Opening:
+    checkpoint = dataclasses.replace(
+        EMPTY, previous_end=(previous, previous + 1, 100), base=LogBase(0, 0, offset, 0)
+    )
     return Opening(seq, f"wal_{seq}", 10, "", None, checkpoint, None)
