@@ -112,9 +112,11 @@ class TailBudget:
         The caller holds no lock.
         """
         self._note(owner, bytes_held, used=True)
-        while self._total > self._limit_bytes:
+        # Once round, each asked for what it has. What is in flight, of all of them perhaps, stays
+        # until it is durable, and that may wait for the very thread that reports here.
+        for _ in range(len(self._held)):
             with self._lock:
-                if not self._held:
+                if self._total <= self._limit_bytes or not self._held:
                     return
                 coldest, held = next(iter(self._held.items()))
                 goal = max(0, held - (self._total - self._limit_bytes))
