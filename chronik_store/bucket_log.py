@@ -20,6 +20,7 @@ from chronik_store.log_view import watermarks_of
 from chronik_store.model import (
     LogStatus,
     Position,
+    Progress,
     RecoveryReport,
     VerifyReport,
 )
@@ -228,13 +229,15 @@ class BucketView:
             notes=(f"opened from {self._store.url}",),
         )
 
-    def verify(self, bucket: bool, deep: bool) -> VerifyReport:
+    def verify(self, bucket: bool, deep: bool, progress: Progress | None) -> VerifyReport:
         """Every listed object is there with its size; deep: each segment is read and hashed."""
         del bucket  # there is nothing else to check
         from chronik_store.verify import verify_objects
 
         newest = self.refreshed_manifest
-        return verify_objects(self.manifest, newest, self._store, self._env, deep=deep)
+        return verify_objects(
+            self.manifest, newest, self._store, self._env, deep=deep, progress=progress
+        )
 
     def close(self) -> None:
         """Refuse further calls."""

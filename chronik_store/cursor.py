@@ -80,7 +80,7 @@ class Cursor:
                 self.name,
                 next_offset,
                 reset=reset,
-                most=log._cursors_max,
+                most=log._config.cursors_max,
             )
         )
 

@@ -22,7 +22,7 @@ from chronik_store.log_core import LogCore
 from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
 from chronik_store.log_search import LogSearch
 from chronik_store.manifest.state import FoldedState
-from chronik_store.model import VerifyReport
+from chronik_store.model import Progress, VerifyReport
 from chronik_store.partition_log import PartitionLog
 from chronik_store.pipeline import ByteBudget, Pipeline, SteadyTime, Tiering
 from chronik_store.read_chain import ReadChain
@@ -163,8 +163,9 @@ class LogAssembly:
             scratch=self._scratch,
         )
 
-        def verify(bucket: bool, deep: bool) -> VerifyReport:
-            return verify_log(core, self._env, self._bucket.store if bucket else None, deep=deep)
+        def verify(bucket: bool, deep: bool, progress: Progress | None) -> VerifyReport:
+            store = self._bucket.store if bucket else None
+            return verify_log(core, self._env, store, deep=deep, progress=progress)
 
         log = PartitionLog(
             view=core,

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Headers = tuple[tuple[str, bytes], ...]
 Tier = Literal["none", "wal_tail", "wal", "local_segment", "object_store"]
 """Which tier answered; "none" when there was nothing to read."""
+
+Progress = Callable[[int, int], object]
+"""Called with how much is done by then, and of how much."""
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 

@@ -35,6 +35,7 @@ from chronik_store.model import (
     LogStatus,
     PipelineReport,
     Position,
+    Progress,
     RecoveryReport,
     SearchResult,
     StoredRecord,
@@ -67,7 +68,7 @@ class PartitionLog:
         search: LogSearch,
         config: LogConfig,
         run_pipeline: Callable[[], PipelineReport] | None,
-        verify: Callable[[bool, bool], VerifyReport],
+        verify: Callable[[bool, bool, Progress | None], VerifyReport],
         on_close: Callable[[], None],
     ) -> None:
         self._view = view
@@ -75,7 +76,6 @@ class PartitionLog:
         self._chain = chain
         self._search = search
         self._config = config
-        self._cursors_max = config.cursors_max
         self._run_pipeline = run_pipeline
         self._verify = verify
         self._on_close = on_close
@@ -373,14 +373,16 @@ class PartitionLog:
         self._view.refresh()
         return self._view.status()
 
-    def verify(self, *, bucket: bool = False, deep: bool = False) -> VerifyReport:
-        """Check every invariant that can be checked here; changes nothing.
+    def verify(
+        self, *, bucket: bool = False, deep: bool = False, progress: Progress | None = None
+    ) -> VerifyReport:
+        """Check every invariant that can be checked here; changes nothing. The report has findings.
 
         bucket: also that every listed object is there with its size; deep: read and hash every
-        byte. Findings are in the report.
+        byte; progress: called with the bytes that have been looked at, and of how many.
         """
         self._view.check_open()
-        return self._verify(bucket, deep)
+        return self._verify(bucket, deep, progress)
 
     def close(self) -> None:
         """Acknowledge what is in flight, then release everything. Idempotent.

@@ -30,7 +30,7 @@ from chronik_store.format.manifest_file import (
 from chronik_store.log_identity import LogIdentity, LogPaths
 from chronik_store.manifest.fold import check_manifest
 from chronik_store.manifest.keys import live_keys, named_keys
-from chronik_store.model import Finding, Severity, VerifyReport
+from chronik_store.model import Finding, Progress, Severity, VerifyReport
 from chronik_store.objectstore.base import ObjectInfo, ObjectNotFoundError, ObjectStore
 from chronik_store.objectstore.layout import (
     bundles_prefix,
@@ -45,6 +45,7 @@ from chronik_store.segment.check import check_segment
 from chronik_store.segment.reader import load_footer
 from chronik_store.segment.sealer import SegmentIdentity
 from chronik_store.segment.source import ByteSource, LocalSegments, SegmentAbsentError
+from chronik_store.verify_progress import Looked, bucket_bytes, local_bytes
 
 if TYPE_CHECKING:
     from chronik_store.wal.wal import Wal
@@ -68,15 +69,24 @@ class VerifiableLog(Protocol):
 
 
 def verify_log(
-    log: VerifiableLog, env: Environment, store: ObjectStore | None, *, deep: bool
+    log: VerifiableLog,
+    env: Environment,
+    store: ObjectStore | None,
+    *,
+    deep: bool,
+    progress: Progress | None = None,
 ) -> VerifyReport:
     """Check the local files of a log and, with `store`, what is in the bucket.
 
     Works beside a running writer: what the pipeline removes meanwhile is not a finding.
-    deep: read every byte of local segments and of the bucket.
+    deep: read every byte of local segments and of the bucket. progress: see `PartitionLog.verify`.
     """
-    check = _Check(env)
     manifest = log.manifest
+    check = _Check(env, progress)
+    check.looked.expect(sum(file.size_bytes for file in log.wal.files()))
+    check.looked.expect(local_bytes(manifest, env, log.paths.segments, deep=deep))
+    if store is not None:
+        check.looked.expect(bucket_bytes(manifest, deep=deep))
     check.run(log.paths.wal, _check_wal, log)
     check.run("manifest", _check_contiguity, manifest)
     check.run(log.paths.segments, _check_local, log, env, deep)
@@ -92,21 +102,24 @@ def verify_objects(
     env: Environment,
     *,
     deep: bool,
+    progress: Progress | None = None,
 ) -> VerifyReport:
     """Check what a manifest lists against the bucket; for logs opened from the bucket alone.
 
     newest: the manifest as it is by then.
     """
-    check = _Check(env)
+    check = _Check(env, progress)
+    check.looked.expect(bucket_bytes(manifest, deep=deep))
     check.run("manifest", _check_contiguity, manifest)
     _check_bucket(check, manifest, newest, store, deep)
     return check.report()
 
 
 class _Check:
-    """Findings and counts of one run."""
+    """Findings and counts of one run, and how far it has come."""
 
-    def __init__(self, env: Environment) -> None:
+    def __init__(self, env: Environment, progress: Progress | None) -> None:
+        self.looked = Looked(progress)
         self._clock = env.clock
         self._started = env.clock.monotonic()
         self.findings: list[Finding] = []
@@ -157,9 +170,11 @@ class _Check:
 
 def _check_wal(check: _Check, log: VerifiableLog) -> None:
     wal = log.wal
-    for file in wal.files():
+    files = wal.files()
+    size_bytes = sum(file.size_bytes for file in files)
+    check.size_bytes += size_bytes
+    for file in files:
         check.files += 1
-        check.size_bytes += file.size_bytes
         if file.damaged:
             check.find(
                 "corruption", file.path, "damaged behind its last good frame; see `chronik repair`"
@@ -182,7 +197,12 @@ def _check_wal(check: _Check, log: VerifiableLog) -> None:
             except IndexError:
                 break  # truncated meanwhile by a new leader: nothing of it was committed
             check.entries += len(entries)
+            # What the files hold beside entries, zeros and dead ones, counts with them.
+            share_bytes = size_bytes * len(entries) // (last_index - index + 1)
+            check.looked.at(share_bytes)
+            size_bytes -= share_bytes
             index = entries[-1].header.index + 1
+    check.looked.at(size_bytes)
 
 
 def _check_contiguity(_check: _Check, manifest: Manifest) -> None:
@@ -240,11 +260,12 @@ def _check_segment(
     deep: bool,
 ) -> None:
     if deep:
-        check.entries += check_segment(source, info, identity, path=path)
+        check.entries += check_segment(check.looked.through(source), info, identity, path=path)
         check.size_bytes += info.size_bytes
     else:
         load_footer(source, info, path=path)
         check.size_bytes += info.footer_bytes
+        check.looked.at(info.footer_bytes)
 
 
 # --- bucket -----------------------------------------------------------------------------------
@@ -280,20 +301,23 @@ def _check_bundle_object(check: _Check, store: ObjectStore, info: BundleInfo, de
     """A bundle is derived: its loss costs a rebuild, not data."""
     check.objects += 1
     try:
-        check_bundle(store, info, deep=deep)
+        check_bundle(store, info, deep=deep, looked=check.looked)
         check.size_bytes += info.size_bytes if deep else 0
     except CorruptionError as error:
         what = f"{error.finding}; run `chronik rebuild-index`, with -s if a node has the directory"
         check.find("warning", info.key, what)
 
 
-def check_bundle(store: ObjectStore, info: BundleInfo, *, deep: bool) -> None:
+def check_bundle(
+    store: ObjectStore, info: BundleInfo, *, deep: bool, looked: Looked | None = None
+) -> None:
     """Is this search bundle in the bucket, with its size; deep: with all its bytes.
 
     CorruptionError if it is not; ObjectNotFoundError if it went meanwhile; UnavailableError.
     """
     _check_size(store, info.key, info.size_bytes)
-    if deep and _hash_of(store, info.key, info.size_bytes) != info.hash:
+    source = (looked or Looked(None)).through(ObjectSource(store, info.key))
+    if deep and _hash_of(source, info.size_bytes) != info.hash:
         raise CorruptionError(f"{info.key}: its bytes are not those that were indexed")
 
 
@@ -311,10 +335,10 @@ def _check_size(store: ObjectStore, key: str, size_bytes: int) -> None:
         )
 
 
-def _hash_of(store: ObjectStore, key: str, size_bytes: int) -> str:
+def _hash_of(source: ByteSource, size_bytes: int) -> str:
     hasher = Hasher()
     for position in range(0, size_bytes, READ_BYTES):
-        hasher.update(store.get_range(key, position, min(READ_BYTES, size_bytes - position)))
+        hasher.update(source.read_range(position, min(READ_BYTES, size_bytes - position)))
     return hasher.digest_hex()
 
 

@@ -28,6 +28,7 @@ from chronik_store.model import (
     FetchResult,
     LogStatus,
     PipelineReport,
+    Progress,
     RecoveryReport,
     SearchResult,
     StoredRecord,
@@ -249,9 +250,11 @@ class AsyncPartitionLog:
         """As `PartitionLog.run_pipeline_once`."""
         return await self._pool.run(self._log.run_pipeline_once)
 
-    async def verify(self, *, bucket: bool = False, deep: bool = False) -> VerifyReport:
-        """As `PartitionLog.verify`."""
-        return await self._pool.run(self._log.verify, bucket=bucket, deep=deep)
+    async def verify(
+        self, *, bucket: bool = False, deep: bool = False, progress: Progress | None = None
+    ) -> VerifyReport:
+        """As `PartitionLog.verify`; `progress` is called in the thread that looks."""
+        return await self._pool.run(self._log.verify, bucket=bucket, deep=deep, progress=progress)
 
     @property
     def watermarks(self) -> Watermarks:

@@ -41,8 +41,8 @@ def command(
     reports = []
 
     def check(name: str, number: int, log: PartitionLog) -> VerifyReport:
-        with progress(f"verify {name}/{number}", None):
-            return log.verify(bucket=bucket, deep=deep)
+        with progress(f"verify {name}/{number}", None) as bar:
+            return log.verify(bucket=bucket, deep=deep, progress=bar.at)
 
     for name, number, found in session.ask(check, topic, partition):
         report = found if isinstance(found, VerifyReport) else _unopened(found, name, number)

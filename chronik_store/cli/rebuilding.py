@@ -37,8 +37,9 @@ def command(session: Session, topic: str | None, partition: int | None, everythi
         topics = [info.name for info in store.topics()] if topic is None else [topic]
         for name in topics:
             for number, log in lanes_of(store, name, partition):
-                bundles = session.bundles_of(store, log)
-                built = _rebuild(bundles, f"{name}/{number}", everything=everything)
+                bundles, where = session.bundles_of(store, log), f"{name}/{number}"
+                end = log.watermarks.tiered
+                built = _rebuild(bundles, where, end, everything=everything)
                 total += built
                 if session.as_json:
                     session.output.json({"topic": name, "partition": number, "rebuilt": built})
@@ -46,9 +47,12 @@ def command(session: Session, topic: str | None, partition: int | None, everythi
     return exits.DONE
 
 
-def _rebuild(bundles: PartitionBundles, where: str, *, everything: bool) -> int:
-    """How many were built. UnavailableError as soon as nothing more comes of asking on."""
-    waiting = _wanted(bundles, everything=everything)
+def _rebuild(bundles: PartitionBundles, where: str, end_offset: int, *, everything: bool) -> int:
+    """How many were built. UnavailableError as soon as nothing more comes of asking on.
+
+    end_offset: about where the bundles end.
+    """
+    waiting = _wanted(bundles, where, end_offset, everything=everything)
     wanted, built = len(waiting), 0
     with progress(where, wanted, unit="bundles") as bar:
         # Until none of them waits: segments that had no index yet may come first.
@@ -66,11 +70,15 @@ def _rebuild(bundles: PartitionBundles, where: str, *, everything: bool) -> int:
     return built
 
 
-def _wanted(bundles: PartitionBundles, *, everything: bool) -> list[str]:
+def _wanted(
+    bundles: PartitionBundles, where: str, end_offset: int, *, everything: bool
+) -> list[str]:
     keys: list[str] = []
     offset: int | None = 0
-    while offset is not None:
-        found = bundles.find(offset, everything=everything)
-        keys += found.keys
-        offset = found.next_offset
+    with progress(f"look at {where}", end_offset, unit="records") as bar:
+        while offset is not None:
+            found = bundles.find(offset, everything=everything)
+            keys += found.keys
+            offset = found.next_offset
+            bar.at(end_offset if offset is None else offset, end_offset)
     return keys

@@ -16,7 +16,7 @@ from chronik_store.cli.moments import moment_us
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.rendering import count_text
 from chronik_store.cli.session import Session
-from chronik_store.cli.terminal import Progress, is_terminal, progress, say
+from chronik_store.cli.terminal import is_terminal, progress, say
 from chronik_store.restore import RestoreReport, restore
 from chronik_store.restore.takeover import RestoredLog
 
@@ -67,22 +67,9 @@ def command(
     with progress("restore", None, unit="partitions") as bar:
         report = restore(
             bucket, Path(directory), until_offset=until_offset, until_us=until_us,
-            config=session.config(), progress=_Watcher(bar),
+            config=session.config(), progress=lambda _, done, total: bar.at(done, total),
         )  # fmt: skip
     _show(session, report)
-
-
-class _Watcher:
-    """Turns counts into steps of the bar."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._done = 0
-
-    def __call__(self, _what: str, done: int, total: int) -> None:
-        self._bar.total(total)
-        self._bar.advance(done - self._done)
-        self._done = done
 
 
 def _show(session: Session, report: RestoreReport) -> None:

@@ -43,11 +43,24 @@ Lanes = list[tuple[int, PartitionLog]]
 """The partitions that a verb works on: (number, log)."""
 
 
+LOOK_SECONDS = 0.5
+"""After this whoever waits for a look at many bundles hears how far it has come."""
+
+
 class PartitionBundles(Protocol):
-    """As `Bundles`, wherever the log is."""
+    """As `Bundles`, wherever the log is, a while at a time: `find` goes on at `next_offset`."""
 
     def find(self, offset: int, *, everything: bool) -> BundlesFound: ...
     def rebuild(self, keys: Sequence[str]) -> BundlesRebuilt: ...
+
+
+class _Bundles(Bundles):
+    """Those of a directory."""
+
+    def find(
+        self, offset: int = 0, *, everything: bool = False, seconds: float = LOOK_SECONDS
+    ) -> BundlesFound:
+        return super().find(offset, everything=everything, seconds=seconds)
 
 
 @dataclass
@@ -126,7 +139,7 @@ class Session:
 
     def bundles_of(self, store: LogStore, log: PartitionLog) -> PartitionBundles:
         """The search bundles of one partition of a store that is open for writing."""
-        return Bundles(store, core_of(log))
+        return _Bundles(store, core_of(log))
 
     @staticmethod
     def _must_be_ours(directory: str) -> None:

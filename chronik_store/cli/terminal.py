@@ -160,10 +160,10 @@ class Progress:
         if self._bar is not None:
             self._bar.advance(self._task, amount)
 
-    def total(self, total: int) -> None:
-        """The whole is now known to be `total` units."""
+    def at(self, done: int, total: int) -> None:
+        """So many units are done by now, of so many."""
         if self._bar is not None:
-            self._bar.update(self._task, total=total)
+            self._bar.update(self._task, completed=done, total=total)
 
 
 @contextmanager

@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from chronik_store import LogStore, PartitionLog
 from chronik_store.cli import doctor, rebuilding
+from chronik_store.cli.session import Session
+from chronik_store.cli.terminal import Progress
 from chronik_store.clock import SystemClock
 from chronik_store.errors import UnavailableError
 from chronik_store.model import BundlesFound, BundlesRebuilt
 from chronik_store.objectstore.memory import MemoryObjectStore
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
+from tests.cli.test_terminal import Screen
 
 
 def test_a_sound_store_verifies(chronik, events):
     ran = chronik("verify", "--bucket", "--deep", "--json")
 
     assert (0, True) == (ran.code, ran.objects[0]["ok"])
+
+
+@pytest.mark.parametrize("verb", ["verify --bucket --deep", "rebuild-index"])
+def test_how_far_it_has_come_is_shown_on_a_terminal_and_never_on_stdout(
+    chronik, events, monkeypatch, verb
+):
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    ran = chronik("--json", *verb.split())
+
+    assert 0 == ran.code
+    assert "events/0" in screen.getvalue()
+    assert "\x1b" in screen.getvalue()
+    assert 1 == len(ran.objects)
+
+
+def test_a_look_at_many_bundles_says_how_far_it_has_come(monkeypatch):
+    """For minutes nothing was shown: all of them are read for it."""
+    seen = []
+
+    @contextmanager
+    def progress(label, total, *, unit):
+        yield Progress(
+            SimpleNamespace(update=lambda _, **step: seen.append((label, *step.values())))
+        )
+
+    monkeypatch.setattr(rebuilding, "progress", progress)
+    keys = rebuilding._wanted(Steps(5), "events/0", 5, everything=False)
+
+    assert 5 == len(keys)
+    assert [("look at events/0", done, 5) for done in (2, 4, 5)] == seen
+
+
+def test_the_bundles_of_a_directory_are_looked_at_a_while_at_a_time(chronik, events):
+    """Lest one partition is one step."""
+    session = Session("data")
+    with session.writing_store(pipeline_enabled=False) as store:
+        log = store.partition("events")
+        for _ in range(2):
+            log.append([b"more"])
+            log.seal()
+            assert not log.run_pipeline_once().errors
+        bundles = session.bundles_of(store, log)
+        store._env.clock.monotonic = itertools.count().__next__
+        found = bundles.find(0, everything=True)
+
+    assert (1, 50) == (len(found.keys), found.next_offset)
 
 
 def test_a_damaged_object_is_found(chronik, events):
@@ -183,13 +236,13 @@ def test_a_rebuild_asks_on_until_none_waits(monkeypatch, capfd):
         BundlesRebuilt(2),
     )
 
-    assert 3 == rebuilding._rebuild(steps, "events/0", everything=True)
+    assert 3 == rebuilding._rebuild(steps, "events/0", 3, everything=True)
     assert [["0", "1"], ["0", "1"], ["1", "2"]] == steps.asked
     assert "" == capfd.readouterr().err
 
 
 def test_what_retention_took_meanwhile_is_said(capfd):
-    assert 1 == rebuilding._rebuild(Steps(3, BundlesRebuilt(1)), "events/0", everything=True)
+    assert 1 == rebuilding._rebuild(Steps(3, BundlesRebuilt(1)), "events/0", 3, everything=True)
     assert "events/0: 1 of 3 rebuilt: the others' segments are dropped" in capfd.readouterr().err
 
 
@@ -197,7 +250,7 @@ def test_a_rebuild_ends_where_nothing_comes_of_it():
     steps = Steps(3, BundlesRebuilt(1, ("1", "2")), BundlesRebuilt(0, ("1", "2"), ("no bucket",)))
 
     with pytest.raises(UnavailableError, match="events/0: 1 of 3 rebuilt: no bucket"):
-        rebuilding._rebuild(steps, "events/0", everything=True)
+        rebuilding._rebuild(steps, "events/0", 3, everything=True)
 
 
 def test_what_was_built_and_could_not_be_published_is_no_success():
@@ -205,7 +258,7 @@ def test_what_was_built_and_could_not_be_published_is_no_success():
     steps = Steps(3, BundlesRebuilt(3, (), ("publish: no bucket",)))
 
     with pytest.raises(UnavailableError, match="events/0: 3 of 3 rebuilt: publish: no bucket"):
-        rebuilding._rebuild(steps, "events/0", everything=True)
+        rebuilding._rebuild(steps, "events/0", 3, everything=True)
 
 
 def test_the_doctor_tries_disk_and_bucket(chronik, tmp_path):

@@ -57,7 +57,7 @@ def test_a_table_aligns_numbers_to_the_right(capfd):
 def test_progress_draws_nothing_without_a_terminal(capfd):
     with progress("work", 10) as bar:
         bar.advance(5)
-        bar.total(20)
+        bar.at(7, 20)
 
     assert ("", "") == capfd.readouterr()
 
@@ -69,6 +69,17 @@ def test_progress_is_drawn_on_a_terminal(monkeypatch):
         bar.advance(10)
 
     assert "work" in screen.getvalue()
+    assert "10/10" in screen.getvalue()
+
+
+def test_progress_towards_an_end_that_is_known_later(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress("work", None, unit="records") as bar:
+        bar.at(3, 20)
+        bar.at(7, 30)
+
+    assert "7/30" in screen.getvalue()
 
 
 def test_a_warning_of_the_library_goes_to_stderr_with_its_fields(capfd):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
-from chronik_store import LogConfig, LogStore
+from chronik_store import LogConfig, LogStore, open_bucket, verify
 from chronik_store.environment import Environment
 from chronik_store.errors import UnavailableError
 from chronik_store.format.control import DropPrefix
@@ -70,6 +71,55 @@ def test_a_whole_log_has_no_findings_and_the_counts_say_what_was_looked_at(deep:
     assert report.objects_checked == 4
     assert report.files_checked >= 3
     assert report.bytes_checked > 0
+
+
+def steps_of(disk: SimulatedDisk, **options: bool) -> list[tuple[int, int]]:
+    steps: list[tuple[int, int]] = []
+    with open_store(disk, read_only=True, accept_suspect=True) as store:
+        store.partition("t").verify(progress=lambda *step: steps.append(step), **options)
+    return steps
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("bucket", [False, True])
+def test_it_says_how_far_it_has_come_and_ends_where_it_said(bucket: bool, deep: bool) -> None:
+    steps = steps_of(filled(), bucket=bucket, deep=deep)
+
+    done = [step[0] for step in steps]
+    assert done == sorted(done)
+    assert {steps[-1][0]} == {step[1] for step in steps}
+
+
+def test_it_moves_within_a_segment_and_within_a_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was one step for each partition."""
+    monkeypatch.setattr(verify, "READ_BYTES", 100)
+    disk = SimulatedDisk()
+    with open_store(disk, segment_bytes=1 << 28, indexing_enabled=True) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        for number in range(8):
+            log.append([b"%d" % number + b"v" * 1_000_000])
+        log.seal()
+        assert log.run_pipeline_once().indexed == 1
+        [segment] = log._core.manifest.segments  # type: ignore[union-attr]
+    steps: list[tuple[int, int]] = []
+    env = Environment(fs=disk, threads=MortalThreads())
+    with open_bucket(URL, topic="t", config=CONFIG, env=env) as log:
+        log.verify(deep=True, progress=lambda *step: steps.append(step))
+
+    sizes = [after[0] - before[0] for before, after in itertools.pairwise([(0, 0), *steps])]
+    assert max(sizes) < segment.size_bytes / 3
+    assert segment.bundle is not None
+    assert segment.bundle.size_bytes // 100 <= sum(size == 100 for size in sizes)
+
+
+def test_what_is_read_twice_because_it_is_damaged_leads_not_beyond_the_end() -> None:
+    disk = filled()
+    disk.flip_bit(one(disk, "/bucket/segments"), 400)
+    steps = steps_of(disk, bucket=True, deep=True)
+
+    assert max(done for done, _ in steps) == steps[-1][1]
+    assert steps == sorted(steps)
 
 
 def test_verify_changes_nothing() -> None:
