@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from chronik_store import LogConfig, LogStore
+from chronik_store import LogConfig, LogStore, open_bucket
 from chronik_store.errors import ChronikError, LogClosedError, LogPoisonedError
 
 CONFIG = LogConfig(
@@ -105,6 +105,22 @@ def interrupted(path: str) -> None:
         say("closed", type(error).__name__)
     else:
         say("closed")
+
+
+def search(url: str) -> None:
+    """Search again and again, from the bucket alone."""
+    with open_bucket(url, topic="t") as log:
+        while True:
+            say("found", log.search("fish").total)
+            time.sleep(0.01)
+
+
+def search_in_turn(url: str) -> None:
+    """Each of them a reader of its own, which makes its scratch and removes it."""
+    while True:
+        with open_bucket(url, topic="t") as log:
+            found = log.search("fish")
+            say("found" if found.complete else "missing", found.total)
 
 
 def forked(path: str) -> None:

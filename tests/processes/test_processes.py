@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from chronik_store import LogStore
+from chronik_store import LogStore, open_bucket
 from chronik_store.errors import DirectoryLockedError
 from tests.processes.children import CONFIG, open_log, value
 
@@ -132,3 +133,66 @@ def test_a_fork_with_appends_in_flight_harms_nobody(start: Start, tmp_path: Path
     assert [8] == child.said("child")
     assert list(range(150)) == child.said("acked")
     assert [value(number) for number in range(150)] == recovered(tmp_path)
+
+
+def bucket_of(path: Path) -> str:
+    """A bucket with a topic `t` of two records, indexed."""
+    config = CONFIG.replace(indexing_enabled=True, pipeline_enabled=False)
+    with LogStore.open(path / "data", config=config) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        log.append([b"one fish", b"two fish"])
+        log.seal()
+        assert 1 == log.run_pipeline_once().indexed
+    return (path / "data" / "object_store").as_uri()
+
+
+def test_what_a_killed_search_had_unpacked_goes_with_the_next_and_a_live_one_keeps_its_own(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, temporary = bucket_of(tmp_path), tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    live = start("search", url)
+    live.wait_for("found")
+    [kept] = temporary.iterdir()
+    killed = start("search", url)
+    killed.wait_for("found")
+    [left] = set(temporary.iterdir()) - {kept}
+    assert [path for path in left.rglob("*") if path.name == "meta.json"]
+    killed.end(signal.SIGKILL)
+    assert left.exists()
+
+    later = start("search", url)
+    later.wait_for("found")
+
+    assert not left.exists()
+    assert kept.exists()
+    assert 2 == len(list(temporary.iterdir()))
+    said = len(live.said("found"))
+    live.wait_for("found", said + 10)
+    assert {2} == set(live.said("found"))
+
+
+def test_many_searches_that_come_and_go_and_are_killed_take_nothing_from_each_other(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, temporary = bucket_of(tmp_path), tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    children = [start("search_in_turn", url) for _ in range(4)]
+    for child in children:
+        child.wait_for("found", 5)
+    for child in children[:3]:
+        child.end(signal.SIGKILL)
+        children[3].wait_for("found", len(children[3].said("found")) + 5)
+    children[3].end(signal.SIGKILL)
+
+    for child in children:
+        assert {2} == set(child.said("found"))
+        assert [] == child.said("missing")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with open_bucket(url, topic="t") as log:
+        assert 2 == log.search("fish").total
+        assert 1 == len(list(temporary.iterdir()))
+    assert [] == list(temporary.iterdir())
