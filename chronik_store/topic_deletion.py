@@ -97,9 +97,19 @@ def delete_topic_data(
             paths = directory.paths(entry.name, partition)
             for path in (paths.segments, paths.scratch, paths.wal):
                 remove_tree(env, path)
+                _sync_names(env, path)
             assembly.sweep(entry.name, partition)
     except OSError as error:
         raise disk_error(directory.path, "delete a topic in", error) from error
+
+
+def _sync_names(env: Environment, path: str) -> None:
+    """What is gone stays gone: once the list forgets the topic nobody removes what a power loss
+    brings back.
+    """
+    parent = path.rpartition("/")[0]
+    if env.fs.exists(parent):
+        env.fs.sync_directory(parent)
 
 
 def delete_published(

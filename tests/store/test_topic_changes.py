@@ -268,3 +268,17 @@ def test_a_deletion_that_comes_late_leaves_a_namesakes_objects_alone(tmp_path):
 
     left = {each.key for folder in ("manifests/", "segments/") for each in bucket.list(folder)}
     assert theirs == left
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_what_was_deleted_does_not_come_back_with_the_power(number):
+    """The list forgets a topic when its files are surely gone: nobody would look for them then."""
+    disk = SimulatedDisk(seed=number)
+    store = open_store(disk)
+    store.create_topic("t", partitions=2)
+    store.partition("t").append(b"old")
+    store.delete_topic("t")
+    image = disk.crash("any")
+    with open_store(image) as after:
+        assert () == after.topics()
+    assert [] == [path for path in image.paths("/d") if "/t/" in path]
