@@ -25,6 +25,7 @@ from chronik_store.errors import (
     DiskFullError,
     FutureVersionError,
     IdentityMismatchError,
+    LogPoisonedError,
     ReadOnlyError,
     UnavailableError,
 )
@@ -86,6 +87,20 @@ def disk_errors(path: str, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(path, doing, error) from error
+
+
+@contextmanager
+def errors_of_new_logs(path: str, doing: str) -> Iterator[None]:
+    """`disk_errors`, while logs are made: what nobody has yet cannot be closed and opened again,
+    so what the disk said is said instead of LogPoisonedError.
+    """
+    with disk_errors(path, doing):
+        try:
+            yield
+        except LogPoisonedError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise error.__cause__ from error
 
 
 @contextmanager

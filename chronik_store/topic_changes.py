@@ -11,11 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from chronik_store.data_directory import DataDirectory, disk_error
+from chronik_store.data_directory import DataDirectory, errors_of_new_logs
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ConfigError,
-    LogPoisonedError,
     TopicExistsError,
     TopicNotFoundError,
     UnavailableError,
@@ -95,21 +94,13 @@ class TopicChanges:
         return wanted
 
     def _create_partitions(self, entry: TopicEntry, first: int) -> None:
-        try:
+        with errors_of_new_logs(self._directory.path, "create a topic in"):
             for partition in range(first, entry.partitions):
                 paths = self._directory.paths(entry.name, partition)
                 if self._assembly.has_wal(paths):
                     # Of a creation that a crash cut short, or of a list that was lost: keep it.
                     self._set_aside(paths.wal, f"{paths.quarantine}/unlisted-{entry.topic_id}")
                 self._assembly.create(entry, partition, paths)
-        except OSError as error:
-            raise disk_error(self._directory.path, "create a topic in", error) from error
-        except LogPoisonedError as error:
-            # A log that nobody has yet cannot be opened again: say what the disk said.
-            if not isinstance(error.__cause__, OSError):
-                raise
-            cause = error.__cause__
-            raise disk_error(self._directory.path, "create a topic in", cause) from error
 
     def _set_aside(self, source: str, target: str) -> None:
         fs = self._env.fs

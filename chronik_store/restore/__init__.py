@@ -28,8 +28,8 @@ from chronik_store.data_directory import (
     TOPICS_NAME,
     DataDirectory,
     absolute_path,
-    disk_error,
     disk_errors,
+    errors_of_new_logs,
     remove_tree,
 )
 from chronik_store.environment import Environment
@@ -118,10 +118,9 @@ def restore(
             _bucket_identity(store)  # lest a mistyped bucket leaves an empty directory
         directory = DataDirectory.claim(env, absolute)
         try:
-            job = _Job(env, config, store, directory, progress or _silent)
-            return job.run(url, until_offset, until_us)
-        except OSError as error:
-            raise disk_error(absolute, "restore into", error) from error
+            with errors_of_new_logs(absolute, "restore into"):
+                job = _Job(env, config, store, directory, progress or _silent)
+                return job.run(url, until_offset, until_us)
         finally:
             directory.close()
     finally:

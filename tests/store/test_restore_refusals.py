@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
-from chronik_store.errors import ConfigError
+from chronik_store.errors import ConfigError, DiskFullError
 from chronik_store.restore import restore
 from chronik_store.testing.simulated_disk import SimulatedDisk
-from tests.store.test_restore import CONFIG, URL, env_of, fill, open_store
+from chronik_store.testing.tree import failure
+from tests.store.test_restore import CONFIG, URL, env_of, fill, open_store, values
 
 
 @pytest.mark.parametrize("lost", [["STORE", "TOPICS"], ["STORE"]])
@@ -42,3 +44,26 @@ def test_a_limit_that_cannot_be_meant_takes_nothing_over(limits: dict[str, Any])
     with pytest.raises(TypeError, match="LogConfig"):
         restore(URL, "/new", config={}, env=env_of(disk))  # type: ignore[arg-type]
     assert disk.paths("/") == files
+
+
+@pytest.mark.parametrize("operation", ["write_at", "sync_all"])
+def test_a_disk_that_fails_is_named_and_the_next_run_goes_on(operation: str) -> None:
+    """The log that is being made is nobody's: "close it and open it again" helps nobody."""
+    disk = SimulatedDisk()
+    fill(disk)
+    failed = 0
+
+    def full(_number: int, called: str, path: str) -> None:
+        nonlocal failed
+        if called == operation and path.startswith("/new/wal/t/0"):
+            failed += 1
+            raise failure(errno.ENOSPC, path)
+
+    disk.hook = full
+    with pytest.raises(DiskFullError, match="restore into"):
+        restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert failed
+    disk.hook = None
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/new") as store:
+        assert len(values(store.partition("t"))) == 20
