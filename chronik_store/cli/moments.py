@@ -10,10 +10,12 @@ import datetime as dt
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 from chronik_store.errors import ConfigError, OffsetOutOfRangeError
 from chronik_store.model import to_us
 from chronik_store.partition_log import PartitionLog
+from chronik_store.record_times import first_record_at
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
 _UNITS_US = {
@@ -57,12 +59,14 @@ def _or_here(time: dt.datetime) -> str:
         return ""
 
 
-def offset_of(log: PartitionLog, time_us: int) -> int | None:
+def offset_of(log: Any, time_us: int) -> int | None:
     """The first record, as they stand in the log, whose time is this or later; None: there is none.
 
     The log finds the batch, of which one may hold thousands of records of as many times.
     """
-    at = log.offset_for_timestamp(time_us)
+    if isinstance(log, PartitionLog):
+        return first_record_at(log, time_us)
+    at = log.offset_for_timestamp(time_us)  # of a server, which gives records and no batches
     if at is None:
         return None
     return next((each.offset for each in log.scan(at) if each.timestamp_us >= time_us), None)
