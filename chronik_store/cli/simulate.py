@@ -91,6 +91,11 @@ def command(
     bucket that goes away or answers and is not heard, clocks that jump; clients remember every
     answer, and after each crash all of it must still be true.
 
+    In one of eight (seed % 8 == 7) the store has up to three partitions and is watched: by a
+    reader process on the same disk, one of the bucket alone, followers and, in half of them,
+    searches. What any of them was shown must be so for ever, no follower misses a record or sees
+    one twice, and searches and look-ups by time agree with a scan.
+
     With --cluster, the replicated log of one partition: the server's own Raft roles over the
     store's own log, on 2 to 5 nodes. Nodes lose power (alone, all at once, or inside a disk call),
     are killed, meet failing syncs, damaged and lost disks; messages are lost, repeated, late and

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from chronik_store.testing.planted import planted
 from chronik_store.testing.worlds.store_world import StoreWorld
+from chronik_store.testing.worlds.watched_world import WatchedWorld
 
 EVENTS_SHOWN = 25
 
@@ -42,6 +43,8 @@ class Played:
 
 def world_of(seed: int) -> StoreWorld:
     """The world of this seed, of one kind or another."""
+    if seed % 8 == 7:
+        return WatchedWorld(seed)
     return StoreWorld(seed)
 
 
@@ -63,8 +66,8 @@ def play(seed: int, *, bug: str | None = None) -> Played:
         seed=seed,
         virtual_seconds=simulation.now,
         steps=simulation.steps,
-        acknowledged=world.ledger.acked_values,
-        compared=world.ledger.compared,
+        acknowledged=sum(ledger.acked_values for ledger in world.ledgers),
+        compared=sum(ledger.compared for ledger in world.ledgers),
         events=world.events,
         trace_hash=simulation.trace_hash,
         violation=violation,

@@ -35,7 +35,7 @@ class Repertoire:
 
 
 def store_worlds() -> Repertoire:
-    """One machine with its disk, its bucket and its clients."""
+    """One machine with its disk, its bucket and its clients; in some worlds with readers, too."""
     return Repertoire(
         flag="",
         play=playing.play,
@@ -49,6 +49,11 @@ def store_worlds() -> Repertoire:
             "bucket outages",
             "lost replies",
             "clock jumps",
+            "readers opened",
+            "readers killed",
+            "records followed",
+            "look-ups by time",
+            "searches",
         ),
         compared="records compared",
     )

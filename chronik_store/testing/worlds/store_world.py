@@ -114,6 +114,11 @@ class StoreWorld:
         open needs `accept_suspect`; it must find everything acknowledged all the same."""
         self.opening = False
 
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """What is known of each of its logs."""
+        return (self.ledger,)
+
     # --- the story -------------------------------------------------------------------------------
 
     def run(self) -> None:
