@@ -16,7 +16,7 @@ index only, the bundle or the tail, so no record is counted twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from chronik_store.arguments import check_seconds
@@ -109,7 +109,18 @@ def execute(plan: SearchPlan) -> SearchResult:
     Raises UnavailableError if `require_complete` and a range is missing, LogClosedError, and
     nothing else that a bundle or a tier may raise: that becomes a range that is missing.
     """
-    return _Run(plan).result()
+    began = plan.clock.monotonic()
+    deadline = plan.options.deadline_seconds
+    while True:
+        run = _Run(plan)
+        result = run.result()
+        if run.dropped_below == 0 or len(result) == min(plan.options.limit, result.total):
+            return replace(result, elapsed_seconds=plan.clock.monotonic() - began)
+        # Hits were dropped before they could be read, and had kept others out of the limit.
+        elapsed = plan.clock.monotonic() - began
+        left = None if deadline is None else max(0.0, deadline - elapsed)
+        options = replace(plan.options, deadline_seconds=left)
+        plan = replace(plan, options=options, start_offset=run.dropped_below)
 
 
 def merge_results(
@@ -150,6 +161,7 @@ class _Run:
     missing: list[tuple[Range, str]] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     some_unknown: bool = False
+    dropped_below: int = 0
 
     def result(self) -> SearchResult:
         plan, options = self.plan, self.plan.options
@@ -180,7 +192,7 @@ class _Run:
                 ),
             ),
             unknown_paths=self._unknown_paths(),
-            elapsed_seconds=plan.clock.monotonic() - began,
+            elapsed_seconds=0.0,
         )
 
     def _search_all(self, start: int, stop: int, deadline: float | None) -> None:
@@ -299,7 +311,9 @@ class _Run:
                 raise
             except ChronikError as error:
                 self.total -= 1
-                if not isinstance(error, OffsetOutOfRangeError):
+                if isinstance(error, OffsetOutOfRangeError):
+                    self.dropped_below = max(self.dropped_below, offset + 1, error.first_offset)
+                else:
                     self.missing.append(((offset, offset + 1), str(error)))
                 continue
             yield SearchHit(record, offset, score, plan.topic, plan.partition)

@@ -328,6 +328,17 @@ def test_a_record_dropped_meanwhile_is_left_out(partition: Partition) -> None:
     assert (10, 10, True) == (len(result), result.total, result.complete)
 
 
+def test_what_was_dropped_meanwhile_keeps_nothing_else_out_of_the_limit(
+    partition: Partition,
+) -> None:
+    error = OffsetOutOfRangeError("dropped", offset=0, first_offset=5, end_offset=12)
+    partition.lost = dict.fromkeys(range(5), error)
+    result = partition.search("disk", limit=3, order="oldest")
+
+    assert [5, 6, 7] == offsets(result)
+    assert (7, True, True) == (result.total, result.total_is_exact, result.complete)
+
+
 def test_a_record_out_of_reach_is_missing(partition: Partition) -> None:
     partition.lost = {5: UnavailableError("the segment is unreachable")}
     result = partition.search("disk")
