@@ -19,6 +19,7 @@ from chronik_store.format.control import Fenced
 from chronik_store.format.manifest_file import Manifest, ManifestObject
 from chronik_store.lineage import manifest_numbers, read_manifest
 from chronik_store.objectstore.base import ObjectNotFoundError
+from chronik_store.objectstore.layout import manifest_key, tombstone_key
 from chronik_store.pipeline.turn import Turn
 
 
@@ -26,7 +27,7 @@ def check_own_folder(turn: Turn) -> None:
     """The newest manifest in this log's folder is its own, or may be adopted; else it is fenced.
 
     Raises:
-        FencedError: it is somebody else's; FENCED is committed.
+        FencedError: it is somebody else's, or was deleted; FENCED is committed.
         IdentityMismatchError: the bucket does not hold what this log published there.
     """
     manifest = turn.manifest
@@ -39,6 +40,8 @@ def check_own_folder(turn: Turn) -> None:
         above=max(0, published - 1),
     )
     newest = numbers[-1] if numbers else 0
+    if newest != published or newest == 0:
+        check_not_deleted(turn)
     if newest < published:
         raise IdentityMismatchError(
             f"{turn.tiering.store.url}: manifest {published} of "
@@ -55,6 +58,29 @@ def check_own_folder(turn: Turn) -> None:
         fence(turn, found, newest, f"this log knows of {published}; it may be an old copy")
     elif judge(manifest, found) == "foreign":
         fence(turn, found, newest, "it was not published by this log")
+
+
+def check_not_deleted(turn: Turn) -> None:
+    """Who took this log over may have deleted the topic since, and the claim with it: an empty
+    folder is nobody's invitation. FencedError when the topic's tombstone stands; FENCED is
+    committed, and what this log has published since is deleted with the rest of the topic.
+    """
+    manifest, store = turn.manifest, turn.tiering.store
+    if store.head(tombstone_key(manifest.topic, manifest.topic_id)) is None:
+        return
+    who = (manifest.topic, manifest.partition, manifest.log_id)
+    numbers = manifest_numbers(store, *who)
+    if numbers:
+        store.delete([manifest_key(*who, number) for number in numbers])
+    reason = "its topic was deleted in the bucket"
+    turn.propose(
+        Fenced(successor_log_id=manifest.log_id, number=manifest.published_number, reason=reason)
+    )
+    raise FencedError(
+        f"{store.url}: topic {manifest.topic} of id {manifest.topic_id} was deleted "
+        "there, by a store that had taken it over. Tiering has stopped here; records stay "
+        "readable, what is not in the bucket is in this directory only"
+    )
 
 
 def judge(manifest: Manifest, found: ManifestObject) -> Literal["adopt", "foreign"]:

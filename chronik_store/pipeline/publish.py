@@ -21,7 +21,7 @@ from chronik_store.lineage import manifest_numbers, read_manifest
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline.contract import NotNextError
-from chronik_store.pipeline.fence import fence, judge
+from chronik_store.pipeline.fence import check_not_deleted, fence, judge
 from chronik_store.pipeline.producers import producers_of_next
 from chronik_store.pipeline.turn import Turn
 
@@ -80,9 +80,14 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
 
 
 def _check_newest(turn: Turn, manifest: Manifest, number: int) -> None:
-    """A number that was collected long ago can be created again: only the newest one counts."""
+    """A number that was collected long ago can be created again: only the newest one counts. So can
+    one of a folder that was deleted meanwhile, with the claim that had fenced it: then the one
+    before it is not there.
+    """
     who = (manifest.topic, manifest.partition, manifest.log_id)
-    newer = manifest_numbers(turn.tiering.store, *who, above=number)
-    if newer:
-        found, _ = read_manifest(turn.tiering.store, *who, newer[-1])
-        fence(turn, found, newer[-1], f"this log was about to publish {number}; it is an old copy")
+    found = manifest_numbers(turn.tiering.store, *who, above=max(0, number - 2))
+    if found and found[-1] > number:
+        newest, _ = read_manifest(turn.tiering.store, *who, found[-1])
+        fence(turn, newest, found[-1], f"this log was about to publish {number}; it is an old copy")
+    if number - 1 not in found:
+        check_not_deleted(turn)

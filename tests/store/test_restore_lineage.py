@@ -327,3 +327,30 @@ def test_a_manifest_that_is_collected_while_it_is_looked_at_is_looked_for_again(
         report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
     assert late
     assert report.logs[0].end_offset == 2
+
+
+@pytest.mark.parametrize("looked", [True, False], ids=["looked before", "looks now"])
+def test_an_old_owner_does_not_begin_anew_where_the_new_one_has_deleted_its_topic(
+    looked: bool,
+) -> None:
+    """The claim that fenced it went with the topic: its next number is free again."""
+    disk = SimulatedDisk()
+    filled(disk)
+    old = open_store(disk)
+    log = old.partition("t")
+    if looked:
+        log.append(b"one more")
+        log.seal()
+        log.run_pipeline_once()
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/new") as store:
+        store.delete_topic("t")
+    log.append(b"nobody else has this")
+    log.seal()
+    report = log.run_pipeline_once()
+    assert "was deleted" in str(report.errors)
+    assert log.status().fenced
+    log.run_pipeline_once()
+    assert [path for path in disk.paths("/bucket/manifests") if path.endswith(".cbor")] == []
+    assert next(log.scan(log.watermarks.end - 1)).value == b"nobody else has this"
+    old.close()
