@@ -34,8 +34,10 @@ def cells_of(line: Watermarks, width: int) -> list[int]:
     if not total:
         return [0] * len(lengths)
     cells = [max(1, length * width // total) if length else 0 for length in lengths]
-    # What rounding gave or took is settled with the widest part.
-    cells[cells.index(max(cells))] += width - sum(cells)
+    # What rounding left over is the widest part's; what it took too much goes cell by cell.
+    cells[cells.index(max(cells))] += max(0, width - sum(cells))
+    while sum(cells) > width:
+        cells[cells.index(max(cells))] -= 1
     return cells
 
 

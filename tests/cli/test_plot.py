@@ -1,6 +1,6 @@
 """The plot line, drawn."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chronik_store.cli.plot import bar_of, cells_of, lengths_of
@@ -12,6 +12,7 @@ lines = st.lists(st.integers(0, 10**12), min_size=7, max_size=7).map(
 
 
 @given(lines, st.integers(5, 200))
+@example(Watermarks(0, 1, 2, 3, 11, 11, 19), 5)  # two that are wide took one's cells twice
 def test_the_bar_has_its_width_and_shows_every_part_that_is_not_empty(line, width):
     cells = cells_of(line, width)
 
