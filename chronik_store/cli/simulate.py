@@ -96,6 +96,12 @@ def command(
     searches. What any of them was shown must be so for ever, no follower misses a record or sees
     one twice, and searches and look-ups by time agree with a scan.
 
+    In another (seed % 8 == 6) the bucket changes hands: it is restored into new directories on
+    other machines while the old owner lives, or comes back later, and topics are made and deleted.
+    What the claim of a restore covers is the new log's, the old owner keeps all that it had and
+    publishes nothing more, nothing that is listed is ever deleted, and readers of the bucket see
+    one history or the next.
+
     With --cluster, the replicated log of one partition: the server's own Raft roles over the
     store's own log, on 2 to 5 nodes. Nodes lose power (alone, all at once, or inside a disk call),
     are killed, meet failing syncs, damaged and lost disks; messages are lost, repeated, late and

@@ -17,6 +17,7 @@ from typing import Any
 
 from chronik_store.testing.disk_faults import Gate
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.worlds.moved_world import MovedWorld
 from chronik_store.testing.worlds.store_world import StoreWorld
 from tests.crash.harness import Life, check_crash_points, close_quietly, reachable_buckets
 from tests.crash.test_every_crash_point import ACTS
@@ -107,6 +108,16 @@ def worlds(first: int = 1, count: int = 100) -> Finder:
             StoreWorld(seed).run()
 
     return Finder("worlds", look)
+
+
+def moved_worlds(first: int = 1, count: int = 40) -> Finder:
+    """The same for a bucket that changes hands."""
+
+    def look() -> None:
+        for seed in range(first, first + count):
+            MovedWorld(seed).run()
+
+    return Finder("moved worlds", look)
 
 
 def replicas(first: int = 1, count: int = 100) -> Finder:

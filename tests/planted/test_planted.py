@@ -19,6 +19,7 @@ from tests.planted.finders import (
     crash_points,
     given,
     in_life,
+    moved_worlds,
     on_disk,
     plain,
     quiet,
@@ -221,9 +222,11 @@ FOUND: dict[str, tuple[Finder, ...]] = {
     ),
     "restore-without-claim": (
         in_life(section_1_5.test_5_s3_a_restore_claims_first_and_the_old_owner_stops),
+        moved_worlds(),
     ),
     "delete-without-tombstone": (
         in_life(section_6_8.test_6_a_deletion_that_could_not_finish_is_one_for_a_restore_too),
+        moved_worlds(),
     ),
     # --- reading ---
     "show-what-is-not-committed": (worlds(), replicas()),

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from chronik_store.testing.planted import planted
+from chronik_store.testing.worlds.moved_world import MovedWorld
 from chronik_store.testing.worlds.store_world import StoreWorld
 from chronik_store.testing.worlds.watched_world import WatchedWorld
 
@@ -43,6 +44,8 @@ class Played:
 
 def world_of(seed: int) -> StoreWorld:
     """The world of this seed, of one kind or another."""
+    if seed % 8 == 6:
+        return MovedWorld(seed)
     if seed % 8 == 7:
         return WatchedWorld(seed)
     return StoreWorld(seed)

@@ -35,7 +35,9 @@ class Repertoire:
 
 
 def store_worlds() -> Repertoire:
-    """One machine with its disk, its bucket and its clients; in some worlds with readers, too."""
+    """One machine with its disk, its bucket and its clients; in some worlds with readers, too, or
+    with other owners of the bucket.
+    """
     return Repertoire(
         flag="",
         play=playing.play,
@@ -54,6 +56,13 @@ def store_worlds() -> Repertoire:
             "records followed",
             "look-ups by time",
             "searches",
+            "restores",
+            "restores cut off",
+            "restores overtaken",
+            "looks at the bucket",
+            "strays found",
+            "topics created",
+            "topics deleted",
         ),
         compared="records compared",
     )
