@@ -8,6 +8,7 @@ services, cache, footers, pipeline, disk guard) belongs to the store and outlive
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from chronik_store.config import LogConfig
@@ -19,7 +20,7 @@ from chronik_store.format.entry import EntryKind
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.log_core import LogCore
-from chronik_store.log_identity import LOCAL_OWNER, LogIdentity, LogPaths
+from chronik_store.log_identity import LOCAL_OWNER, NO_ID, LogIdentity, LogPaths
 from chronik_store.log_search import LogSearch
 from chronik_store.manifest.state import FoldedState
 from chronik_store.model import Progress, VerifyReport
@@ -111,7 +112,7 @@ class LogAssembly:
         """
         for path in (paths.wal, paths.segments):
             self._env.fs.make_directories(path)
-        fresh = self._env.entropy.token_bytes(16).hex() if log_id is None else log_id
+        fresh = self._fresh_id() if log_id is None else log_id
         core = self._core(entry, partition, paths, log_id=fresh)
         core.begin()
         core.close()
@@ -189,7 +190,7 @@ class LogAssembly:
             topic=entry.name,
             partition=partition,
             topic_id=entry.topic_id,
-            log_id=log_id or "0" * 32,
+            log_id=log_id or NO_ID,
             producers_max=self._config.producers_max,
         )
         wal = Wal.recover(
@@ -208,6 +209,10 @@ class LogAssembly:
             # A node of a cluster rejoins without a vote; alone, somebody must decide (protocol 9).
             accept_suspect=self._config.accept_suspect or self.dispatch is not None,
         )
+        if state.manifest.log_id == NO_ID and not self._read_only:
+            # No checkpoint is readable. A header may be, and files of two logs do not mix.
+            log_id = log_id_in(self._env.fs, paths.wal) or self._fresh_id()
+            state.manifest = dataclasses.replace(state.manifest, log_id=log_id)
         identity = LogIdentity(
             entry.name, partition, entry.topic_id, state.manifest.log_id, self._owner
         )
@@ -224,6 +229,9 @@ class LogAssembly:
             on_sealed=self.on_sealed,
             read_only=self._read_only,
         )
+
+    def _fresh_id(self) -> str:
+        return self._env.entropy.token_bytes(16).hex()
 
     def sweep(self, topic: str, partition: int) -> None:
         """Remove what search has left of a partition that is closed. Never raises."""

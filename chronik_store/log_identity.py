@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_ID = "0" * 32
+"""The log id as long as nothing is known of a log."""
 LOCAL_OWNER = "local"
 """Owner of an embedded log; a cluster's logs name their cluster and node (protocol 11)."""
 

@@ -9,8 +9,8 @@ repair refuses and `restore` is the way.
     none        the log opens; nothing to do
     set_aside   the damage lies in files that the bucket covers: they go, nothing is lost
     go_on       the log goes on behind its last good entry: what stood behind is given up
-    restore     the bucket has more than the disk, or alone knows what is in it: restore into a
-                new directory
+    restore     the bucket has more than the disk, or alone knows what is in it, or was changed by
+                what stood behind the damage: restore into a new directory
     take_out    where the log begins is damaged, and the bucket does not have it: nothing can go on
                 from there, so what is left is for a new directory, by reading it
 """
@@ -29,13 +29,14 @@ from chronik_store.errors import CorruptionError, ReadOnlyError
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.fs.base import FileSystem
-from chronik_store.lineage import live_lineage_of
-from chronik_store.log_identity import LOCAL_OWNER, LogPaths
+from chronik_store.lineage import Head, live_lineage_of
+from chronik_store.log_identity import LOCAL_OWNER, NO_ID, LogPaths
 from chronik_store.log_store import LogStore
 from chronik_store.manifest.state import FoldedState
 from chronik_store.model import Verdict
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.open import open_object_store
+from chronik_store.pipeline.fence import judge
 from chronik_store.pipeline.prune import Coverage, coverage
 from chronik_store.wal.chain import Opening, is_superseded, list_files, read_opening
 from chronik_store.wal.recovery import Recovered, recover
@@ -171,14 +172,18 @@ class _Patient:
         openings = [read_opening(self._env.fs, self._paths.wal, seq, self._who) for seq in seqs]
         found, manifest = self._recover()
         if not seqs:
-            # The topic is listed, so its WAL existed: lost, not new. Its log id went with it.
+            # The topic is listed, so its WAL existed: lost, not new.
             found.verdict = "suspect"
             found.findings.append(f"{self._paths.wal} has no WAL file, though the topic is listed")
-            head = live_lineage_of(self._store, self._topic.name, self._partition).head
-            return self._repair(
-                "restore", found, 0, head.object.manifest.next.offset if head else 0
-            )
-        number, tiered = self._bucket_end(manifest)
+        lineage = live_lineage_of(self._store, self._topic.name, self._partition)
+        if found.file is None:
+            # No checkpoint is left, so neither is the log's id nor what it knew of the bucket.
+            tiered = _end_of(lineage.head)
+            if lineage.head is not None or not seqs:
+                return self._repair("restore", found, 0, tiered)
+            return self._repair("go_on", found, 0, 0, tuple(each.path for each in openings))
+        head = lineage.newest.get(manifest.log_id)
+        tiered = _end_of(head)
         report = found.report()
         if found.verdict != "suspect":
             return self._repair("none", found, report.end_offset, tiered)
@@ -187,14 +192,15 @@ class _Patient:
             rest, _ = self._recover(start.seq)
             files = tuple(each.path for each in openings if each.seq < start.seq)
             return self._repair("set_aside", found, rest.report().end_offset, tiered, files)
-        behind = tiered > report.end_offset or number > manifest.published_number + 1
-        has_beginning = number > 0 and tiered >= _first(found)
+        behind = tiered > report.end_offset or not _goes_with(head, manifest)
+        has_beginning = head is not None and tiered >= _first(found)
         if behind or found.lacks == "segments" or (found.lacks and has_beginning):
             return self._repair("restore", found, report.end_offset, tiered)
         if found.lacks:
             return self._repair("take_out", found, report.end_offset, tiered)
-        last_seq = 0 if found.file is None else found.file.seq
-        files = tuple(each.path for each in openings if each.seq > last_seq)
+        last_seq = found.file.seq
+        # One in front that is not readable is not needed, or something would be lacking.
+        files = tuple(each.path for each in openings if each.seq > last_seq or each.fault)
         return self._repair("go_on", found, report.end_offset, tiered, files)
 
     def _repair(
@@ -224,21 +230,14 @@ class _Patient:
             topic=topic.name,
             partition=self._partition,
             topic_id=topic.topic_id,
-            log_id="0" * 32,
+            log_id=NO_ID,
             producers_max=self._config.producers_max,
         )
         found = recover(
             self._env, self._paths.wal, self._who, state, live=False, first_seq=first_seq
         )
-        state.commit(min(found.replay.commit_index, found.replay.table.last_index))
+        state.commit(found.replay.table.last_index)  # nobody else has a say in what is committed
         return found, state.manifest
-
-    def _bucket_end(self, manifest: Manifest) -> tuple[int, int]:
-        """(number, end offset) of the newest manifest that this log published, as far as known."""
-        head = live_lineage_of(self._store, manifest.topic, manifest.partition).newest.get(
-            manifest.log_id
-        )
-        return (0, 0) if head is None else (head.number, head.object.manifest.next.offset)
 
     def _covered_start(self, openings: Sequence[Opening]) -> Opening | None:
         """The first file from which on the log is whole, if the bucket covers all before it."""
@@ -262,6 +261,22 @@ class _Patient:
             if found is None or found.size_bytes != segment.size_bytes:
                 return False
         return True
+
+
+def _end_of(head: Head | None) -> int:
+    """Where the records end that a published manifest lists; 0: there is none."""
+    return 0 if head is None else head.object.manifest.next.offset
+
+
+def _goes_with(head: Head | None, manifest: Manifest) -> bool:
+    """Whether the log can go on publishing behind `head`: it is the newest that `manifest` knows
+    of, or the next one, put when the log was as it is. Else what stood behind the damage has
+    changed the bucket, may have deleted objects, and the log would be fenced there.
+    """
+    if head is None or head.number <= manifest.published_number:
+        return True
+    is_next = head.number == manifest.published_number + 1
+    return is_next and judge(manifest, head.object) == "adopt"
 
 
 def _first(found: Recovered) -> int:

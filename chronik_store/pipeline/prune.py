@@ -16,7 +16,8 @@ hole. When only a checkpoint is missing, the WAL is rotated to make one.
 
 Local segment files go by (1) and (3), the oldest first, when they are indexed (or will not be),
 beyond the `local_segment_bytes` newest; a nearly full disk lifts the latter two. Half-written ones
-go at once.
+go at once. One of a range that the log gave up, and has cut anew since, may be the only copy of
+those records: it goes to quarantine.
 """
 
 from __future__ import annotations
@@ -179,6 +180,7 @@ def _check_object(turn: Turn, segment: SegmentInfo, heads: set[str]) -> None:
 def _prune_local(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
     covered = coverage(manifest)
     by_base = {each.base_offset: each for each in covered.segments}
+    listed = {each.key.rpartition("/")[2] for each in manifest.segments}
     pressed = _disk_is_short(turn)
     kept_bytes = 0
     names = _names(turn)
@@ -191,10 +193,11 @@ def _prune_local(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
         segment = by_base.get(base_offset)
         if end_offset > manifest.start_offset:
             waits = turn.tiering.config.indexing_enabled and not pressed
+            if name not in listed and base_offset < manifest.next.offset:
+                _set_aside(turn, name)
+                continue
             if segment is None or (segment.bundle is None and waits):
                 continue
-            if segment.end_offset != end_offset:
-                raise AssertionError(f"{name} and {segment.key} cut the log differently")
             kept_bytes += size_bytes
             if kept_bytes <= keep_bytes:
                 continue
@@ -240,6 +243,20 @@ def _remove(turn: Turn, path: str) -> None:
         pass  # gone already: what was wanted
     except OSError as error:
         raise UnavailableError(f"{path}: cannot be removed: {error}") from error
+
+
+def _set_aside(turn: Turn, name: str) -> None:
+    """No segment that the log lists has this file's name, and they hold all up to behind it."""
+    fs, source = turn.tiering.env.fs, f"{turn.local.directory}/{name}"
+    target = f"{turn.partition.paths.quarantine}/{name}"
+    _log.warning("%s is of a range that the log gave up: it is kept as %s", source, target)
+    try:
+        fs.make_directories(turn.partition.paths.quarantine)
+        fs.rename(source, target)  # what has its name there has its bytes, whose hash it ends in
+        fs.sync_directory(turn.partition.paths.quarantine)
+        fs.sync_directory(turn.local.directory)
+    except OSError as error:
+        raise UnavailableError(f"{source}: cannot be moved to {target}: {error}") from error
 
 
 def _disk_is_short(turn: Turn) -> bool:

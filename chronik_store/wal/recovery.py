@@ -131,8 +131,12 @@ def recover(
     of_a_node = identity.owner != LOCAL_OWNER
     if found.suspect and of_a_node:
         chain, line, found = _without_the_covered(env.fs, openings, found, replayer, live=live)
+    table = found.replay.table
+    if not (of_a_node or live) and replayer.lacks(table.base.index, found.replay.committed):
+        # Also of a file that held no records, which nothing behind it names: its entries are part
+        # of the next segment, which could never be made. (A node gets them from the others.)
+        found.verdict = "suspect"
     if found.suspect:
-        table = found.replay.table
         found.lacks = replayer.lacks(table.base.index, found.replay.committed)
         if found.lacks:
             what = "which segments there were" if found.lacks == "segments" else "what was"
