@@ -91,6 +91,10 @@ def command(
     bucket that goes away or answers and is not heard, clocks that jump; clients remember every
     answer, and after each crash all of it must still be true.
 
+    In one of eight (seed % 8 == 5) bits flip and files vanish on the disk between its lives, and
+    objects in the bucket are damaged: the directory opens with everything, or is refused and not
+    changed; then what `chronik repair` and `restore` promise must be so.
+
     In one of eight (seed % 8 == 7) the store has up to three partitions and is watched: by a
     reader process on the same disk, one of the bucket alone, followers and, in half of them,
     searches. What any of them was shown must be so for ever, no follower misses a record or sees

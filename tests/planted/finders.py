@@ -17,6 +17,7 @@ from typing import Any
 
 from chronik_store.testing.disk_faults import Gate
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.worlds.damaged_world import DamagedWorld
 from chronik_store.testing.worlds.moved_world import MovedWorld
 from chronik_store.testing.worlds.store_world import StoreWorld
 from tests.crash.harness import Life, check_crash_points, close_quietly, reachable_buckets
@@ -108,6 +109,16 @@ def worlds(first: int = 1, count: int = 100) -> Finder:
             StoreWorld(seed).run()
 
     return Finder("worlds", look)
+
+
+def damaged_worlds(first: int = 1, count: int = 100) -> Finder:
+    """Those whose disk rots."""
+
+    def look() -> None:
+        for seed in range(first, first + count):
+            DamagedWorld(seed).run()
+
+    return Finder("damaged worlds", look)
 
 
 def moved_worlds(first: int = 1, count: int = 40) -> Finder:

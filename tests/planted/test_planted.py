@@ -17,6 +17,7 @@ from tests.bad_input import test_buckets
 from tests.planted.finders import (
     Finder,
     crash_points,
+    damaged_worlds,
     given,
     in_life,
     moved_worlds,
@@ -237,6 +238,7 @@ FOUND: dict[str, tuple[Finder, ...]] = {
     "trust-blocks-on-disk": (on_disk(test_disk_blocks.test_every_flipped_byte_is_a_miss),),
     "damage-is-absence": (
         in_life(section_6_8.test_a_segment_that_rots_in_the_bucket_is_unavailable_never_absent),
+        damaged_worlds(),
     ),
     "unknown-is-empty": (
         given(

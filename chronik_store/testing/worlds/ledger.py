@@ -101,12 +101,15 @@ class Ledger:
         those values must not be seen again.
 
         Drops and cursors stood in the log, too, and may have gone with it. A cursor is where it was
-        once committed, or at the new end.
+        once committed, or at the new end. A batch is given up whole, but where it was dropped in
+        part, and the log now begins behind that.
         """
         for place in [each for each in self.known if each >= offset]:
             value = self.known.pop(place)
             del self._offset_of[value]
             self._refused.add(value)
+        if offset <= self.start_wished:
+            self.batches = [each for each in self.batches if not self._refused.intersection(each)]
         self.start = 0
         for name, ever in self._cursors_ever.items():
             self.cursors_wished[name] = {None, *(min(each, offset) for each in ever)}

@@ -151,7 +151,9 @@ class Oracle:
         return info is not None and info.size_bytes == segment.size_bytes
 
     def _alive(self) -> set[str]:
-        newest = newest_manifest(self.bucket, self._folders[-1])
+        own: Manifest = self.log._core.manifest
+        folder = manifest_prefix(own.topic, own.partition, own.log_id)
+        newest = newest_manifest(self.bucket, folder)
         if newest is None:
             return set()
         alive = {each.key for each in newest.segments}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from chronik_store.testing.planted import planted
+from chronik_store.testing.worlds.damaged_world import DamagedWorld
 from chronik_store.testing.worlds.moved_world import MovedWorld
 from chronik_store.testing.worlds.store_world import StoreWorld
 from chronik_store.testing.worlds.watched_world import WatchedWorld
@@ -44,6 +45,8 @@ class Played:
 
 def world_of(seed: int) -> StoreWorld:
     """The world of this seed, of one kind or another."""
+    if seed % 8 == 5:
+        return DamagedWorld(seed)
     if seed % 8 == 6:
         return MovedWorld(seed)
     if seed % 8 == 7:
