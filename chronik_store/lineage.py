@@ -31,6 +31,8 @@ from chronik_store.objectstore.layout import (
 )
 
 PAGE = 1000
+FIRST_NUMBER = 1
+"""The number of a log's first manifest; a restored log's is put by the restore itself."""
 READ_AGAIN = 5
 """A listed manifest may be collected before it is read: a newer one exists, list again."""
 
@@ -97,10 +99,34 @@ def live_lineage_of(store: ObjectStore, topic: str, partition: int) -> Lineage:
     HEAD for each id. What a deletion was too late for, or left half done, names nothing.
     """
     every = _read_newest(store, topic, partition)
+    return _lineage(store, topic, partition, every, _deleted(store, topic, every))
+
+
+def beside(
+    store: ObjectStore, topic: str, partition: int, log_id: str
+) -> tuple[Head | None, list[Head]]:
+    """This log's own newest manifest, and the logs of its name that are in force beside it."""
+    every = _read_newest(store, topic, partition)
+    ends = _ends(_not_of(every, _deleted(store, topic, every)))
+    return every.get(log_id), [each for each in ends if each.log_id != log_id]
+
+
+def _deleted(store: ObjectStore, topic: str, every: Mapping[str, Head]) -> set[str]:
     topic_ids = {head.object.manifest.topic_id for head in every.values()}
     # The tombstone is put before a manifest is deleted: asked for after these were read.
-    deleted = {each for each in topic_ids if store.head(tombstone_key(topic, each)) is not None}
-    return _lineage(store, topic, partition, every, deleted)
+    return {each for each in topic_ids if store.head(tombstone_key(topic, each)) is not None}
+
+
+def _not_of(every: Mapping[str, Head], deleted: Collection[str]) -> dict[str, Head]:
+    return {
+        log_id: head
+        for log_id, head in every.items()
+        if head.object.manifest.topic_id not in deleted
+    }
+
+
+def _ends(newest: dict[str, Head]) -> list[Head]:
+    return [_end(head) for head in newest.values() if _is_end(head, newest)]
 
 
 def _lineage(
@@ -110,12 +136,8 @@ def _lineage(
     every: Mapping[str, Head],
     deleted: Collection[str],
 ) -> Lineage:
-    newest = {
-        log_id: head
-        for log_id, head in every.items()
-        if head.object.manifest.topic_id not in deleted
-    }
-    ends = [_end(head) for head in newest.values() if _is_end(head, newest)]
+    newest = _not_of(every, deleted)
+    ends = _ends(newest)
     if len(ends) > 1:
         raise CorruptionError(
             f"{store.url}: logs {sorted(each.log_id for each in ends)} all claim "

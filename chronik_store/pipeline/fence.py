@@ -17,7 +17,12 @@ from typing import Literal, NoReturn
 from chronik_store.errors import FencedError, IdentityMismatchError
 from chronik_store.format.control import Fenced
 from chronik_store.format.manifest_file import Manifest, ManifestObject
-from chronik_store.lineage import manifest_numbers, read_manifest
+from chronik_store.lineage import (
+    FIRST_NUMBER,
+    beside,
+    manifest_numbers,
+    read_manifest,
+)
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import manifest_key, tombstone_key
 from chronik_store.pipeline.turn import Turn
@@ -81,6 +86,22 @@ def check_not_deleted(turn: Turn) -> None:
         "there, by a store that had taken it over. Tiering has stopped here; records stay "
         "readable, what is not in the bucket is in this directory only"
     )
+
+
+def check_is_alone(turn: Turn) -> None:
+    """This log's first manifest is out, and no other log of its name is in force. What no manifest
+    named when a restore took the bucket over could not be claimed: its owner learns of it here, if
+    the new owner has made a topic of that name since. FencedError; FENCED is committed.
+    """
+    manifest, store = turn.manifest, turn.tiering.store
+    who = (manifest.topic, manifest.partition, manifest.log_id)
+    own, others = beside(store, *who)
+    if own is not None and own.number > FIRST_NUMBER:
+        fence(turn, own.object, own.number, "another writer goes on from this log's first manifest")
+    if others:
+        store.delete([manifest_key(*who, FIRST_NUMBER)])
+        other = others[0]
+        fence(turn, other.object, other.number, "this name was taken before anything was published")
 
 
 def judge(manifest: Manifest, found: ManifestObject) -> Literal["adopt", "foreign"]:

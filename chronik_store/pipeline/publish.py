@@ -17,11 +17,11 @@ from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.control import Published
 from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
-from chronik_store.lineage import manifest_numbers, read_manifest
+from chronik_store.lineage import FIRST_NUMBER, manifest_numbers, read_manifest
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline.contract import NotNextError
-from chronik_store.pipeline.fence import check_not_deleted, fence, judge
+from chronik_store.pipeline.fence import check_is_alone, check_not_deleted, fence, judge
 from chronik_store.pipeline.producers import producers_of_next
 from chronik_store.pipeline.turn import Turn
 
@@ -66,6 +66,8 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
     listed = proposed if found == body else decode_manifest_object(found, path=key)
     if found != body and judge(manifest, listed) == "foreign":
         fence(turn, listed, number, "another writer took the next manifest number")
+    if number == FIRST_NUMBER:
+        check_is_alone(turn)
     turn.propose(
         Published(
             number=number,

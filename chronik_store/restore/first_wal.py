@@ -14,10 +14,10 @@ from chronik_store.environment import Environment
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.manifest_file import Manifest, ManifestObject
 from chronik_store.format.producer_state import ProducerEntry
+from chronik_store.lineage import FIRST_NUMBER
 from chronik_store.log_identity import LOCAL_OWNER, LogPaths
 from chronik_store.manifest.state import FoldedState, empty_manifest
 from chronik_store.restore.plan import PlannedLog
-from chronik_store.restore.succession import FIRST_NUMBER
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.wal import Wal

@@ -24,9 +24,6 @@ from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.manifest.keys import live_keys
 from chronik_store.segment.reader import SegmentReader
 
-FIRST_NUMBER = 1
-"""The number of a log's first manifest; the new log's is put by the restore itself."""
-
 OpenSegmentReader = Callable[[SegmentInfo], SegmentReader]
 
 

@@ -16,7 +16,7 @@ from chronik_store.environment import Environment
 from chronik_store.errors import FencedError, UnavailableError
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import Manifest, ManifestObject, SegmentInfo
-from chronik_store.lineage import Head, lineage_of, manifest_numbers
+from chronik_store.lineage import FIRST_NUMBER, Head, lineage_of, manifest_numbers
 from chronik_store.log_identity import LogPaths
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import manifest_key, tombstone_key
@@ -25,7 +25,6 @@ from chronik_store.restore.cut_segment import CutSegment, put_cut_segment
 from chronik_store.restore.first_wal import LogWriter
 from chronik_store.restore.plan import PlannedLog, RestorePlan
 from chronik_store.restore.succession import (
-    FIRST_NUMBER,
     Kept,
     cut_offset,
     keep,

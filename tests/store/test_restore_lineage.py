@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from chronik_store import LogConfig, LogStore
+from chronik_store import LogConfig, LogStore, open_bucket
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, CorruptionError, FencedError
+from chronik_store.errors import ChronikError, CorruptionError, FencedError, UnavailableError
 from chronik_store.format.manifest_file import (
     IntentItem,
     LogBase,
@@ -18,13 +18,14 @@ from chronik_store.format.manifest_file import (
 )
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.format.store_file import TopicEntry
+from chronik_store.lineage import FIRST_NUMBER
 from chronik_store.manifest.state import empty_manifest
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import manifest_key, parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.replicated import sweep_topic
 from chronik_store.restore import restore
-from chronik_store.restore.succession import FIRST_NUMBER, Kept, succeed
+from chronik_store.restore.succession import Kept, succeed
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
@@ -354,3 +355,61 @@ def test_an_old_owner_does_not_begin_anew_where_the_new_one_has_deleted_its_topi
     assert [path for path in disk.paths("/bucket/manifests") if path.endswith(".cbor")] == []
     assert next(log.scan(log.watermarks.end - 1)).value == b"nobody else has this"
     old.close()
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_of_two_owners_that_make_one_name_the_first_to_publish_has_it(first: str) -> None:
+    """A restore claims what has a manifest; what the old owner has on its disk alone has none."""
+    disk = SimulatedDisk()
+    filled(disk)
+    old = open_store(disk)
+    old.create_topic("young")
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    new = open_store(disk, "/new")
+    new.create_topic("young")
+    stores = {"old": old, "new": new}
+    order = ["old", "new"] if first == "old" else ["new", "old"]
+    reports = []
+    for who in order:
+        log = stores[who].partition("young")
+        log.append(who.encode())
+        log.seal()
+        reports.append(log.run_pipeline_once())
+    assert reports[0].errors == ()
+    assert "this name was taken" in str(reports[1].errors)
+    late = stores[order[1]].partition("young")
+    assert late.status().fenced
+    assert [order[1].encode()] == [record.value for record in late.scan()]
+    late.append(b"kept here")
+    late.seal()
+    late.run_pipeline_once()
+    with open_bucket(URL, topic="young", config=CONFIG, env=env_of(disk)) as log:
+        assert [first.encode()] == [record.value for record in log.scan()]
+    for store in stores.values():
+        store.close()
+
+
+def test_a_first_manifest_that_was_claimed_before_its_owner_knew_is_not_taken_back() -> None:
+    """Its reply was lost; the new owner goes on from it."""
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        log.append(b"0")
+        log.seal()
+        put = LocalObjectStore.put_if_absent
+
+        def lost(self: Any, key: str, data: Any) -> Any:
+            outcome = put(self, key, data)
+            if parse_manifest_key(key) is not None:
+                raise UnavailableError("no reply", durability="unknown")
+            return outcome
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LocalObjectStore, "put_if_absent", lost)
+            assert "no reply" in str(log.run_pipeline_once().errors)
+        restore(URL, "/new", config=CONFIG, env=env_of(disk))
+        before = [key.number for key, _ in manifests(disk)]
+        assert "a restore has claimed" in str(log.run_pipeline_once().errors)
+        assert log.status().fenced
+        assert before == [key.number for key, _ in manifests(disk)]

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from chronik_store.format.manifest_file import Manifest
+from chronik_store.objectstore.layout import parse_manifest_key
 from chronik_store.testing.worlds.heritage import Heritage
 from chronik_store.testing.worlds.ledger import Ledger
 from chronik_store.testing.worlds.oracle import Oracle
@@ -44,7 +45,9 @@ class Topic:
 
 
 class OwnersOracle(Oracle):
-    """Deletions are judged at the bucket's doors. What a successor dropped may go here, too."""
+    """Deletions and manifests are judged at the bucket's doors, where they take effect. What a
+    successor dropped may go here, too.
+    """
 
     def __init__(self, heritage: Heritage) -> None:
         super().__init__(heritage.bucket)
@@ -53,6 +56,10 @@ class OwnersOracle(Oracle):
     def before_bucket_call(self, number: int, operation: str, key: str) -> None:
         if operation != "bucket.delete":
             super().before_bucket_call(number, operation, key)
+
+    def after_bucket_call(self, number: int, operation: str, key: str) -> None:
+        if parse_manifest_key(key) is None:
+            super().after_bucket_call(number, operation, key)
 
     def _published(self) -> Manifest | None:
         found = super()._published()

@@ -180,7 +180,7 @@ class Owner(StoreWorld):
         self.held = False
 
     def make_topics(self, store: LogStore) -> None:
-        if self.main.state in (NEVER, CREATING) and not self.main.topic_id:
+        if self.number == 0 and self.main.state in (NEVER, CREATING) and not self.main.topic_id:
             self.main.state = CREATING
             store.create_topic("t", exist_ok=True)
 
