@@ -7,7 +7,8 @@ quarantine, never away. Invariant: a term that an unused file promised stays pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from chronik_store.format.frame import decode_frame
 from chronik_store.fs.base import FileSystem
@@ -17,18 +18,23 @@ from chronik_store.wal.replay import Replay
 from chronik_store.wal.verdict import Remains, judge, remains_of, strongest_hard_state
 
 
-def set_rest_aside(fs: FileSystem, rest: Sequence[Opening], replay: Replay) -> Remains:
-    """The files of the line behind the damage; returns what else they say."""
+def set_rest_aside(
+    fs: FileSystem, rest: Sequence[Opening], replay: Replay, *, live: bool
+) -> Remains:
+    """The files of the line behind the damage; returns what else they say. `live`: the writer beside
+    may have taken some of them away by now.
+    """
     remains = Remains()
     for late in rest:
-        remains = remains.joined(_keep_hard_state(fs, late, replay))
-        replay.table.files.append(_unused(late, replay))
+        with _unless_gone(live=live):
+            remains = remains.joined(_keep_hard_state(fs, late, replay))
+            replay.table.files.append(_unused(late, replay))
     return remains
 
 
-def set_others_aside(fs: FileSystem, chain: Chain, replay: Replay) -> None:
+def set_others_aside(fs: FileSystem, chain: Chain, replay: Replay, *, live: bool) -> None:
     """Files that are no part of the chain: evidence of damage, or a file that was made and then
-    made anew by the next open.
+    made anew by the next open. `live`: that one may have taken it away by now.
     """
     parents = {opening.previous_end for opening in chain.files}
     files = replay.table.files
@@ -36,11 +42,12 @@ def set_others_aside(fs: FileSystem, chain: Chain, replay: Replay) -> None:
     for opening in chain.aside:
         if opening.seq in known:
             continue
-        _keep_hard_state(fs, opening, replay)
-        file = _unused(opening, replay)
-        if not opening.fault and opening.previous_end in parents:
-            file.damaged = _other_is_damaged(fs, opening)
-        files.append(file)
+        with _unless_gone(live=live):
+            _keep_hard_state(fs, opening, replay)
+            file = _unused(opening, replay)
+            if not opening.fault and opening.previous_end in parents:
+                file.damaged = _other_is_damaged(fs, opening)
+            files.append(file)
     _bring_into_order(replay)
 
 
@@ -64,6 +71,16 @@ def dead_part_is_damaged(view: memoryview, file_id: int, position: int, last_seq
         position, seq = frame.next_position, seq + 1
     judgement = judge(view, position, file_id=file_id, expected_seq=seq, sworn_seq=last_seq)
     return judgement.verdict == "suspect"
+
+
+@contextmanager
+def _unless_gone(*, live: bool) -> Iterator[None]:
+    """What is done here to a file is left out if a writer beside has removed it."""
+    try:
+        yield
+    except FileNotFoundError:
+        if not live:
+            raise
 
 
 def _unused(opening: Opening, replay: Replay) -> LogFile:

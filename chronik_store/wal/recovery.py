@@ -145,10 +145,10 @@ def recover(
             )
             if of_a_node:
                 line = _take_nothing(found, replayer)
-    remains = set_rest_aside(env.fs, chain.files[line:], found.replay)
+    remains = set_rest_aside(env.fs, chain.files[line:], found.replay, live=live)
     found.remains = found.remains.joined(remains)
     _say_what_remains(found)
-    set_others_aside(env.fs, chain, found.replay)
+    set_others_aside(env.fs, chain, found.replay, live=live)
     found.files, found.temporaries = len(seqs), temporaries
     found.last_seq = max(found.last_seq, found.replay.last_seq, max(seqs, default=0))
     found.elapsed_seconds = env.clock.monotonic() - started

@@ -117,6 +117,32 @@ def test_a_reader_of_a_file_that_the_next_open_makes_anew_goes_on_in_that_one(
     assert reader.wal.recovery.verdict == "clean"
 
 
+@pytest.mark.parametrize("look", [1, 2, 3])
+def test_a_file_that_was_made_anew_may_go_while_a_reader_opens(
+    look: int, disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    open_wal(disk)  # nobody swears to its file, so the next one takes its place
+    disk = disk.kill()
+    disk.hook = fail_next("remove", errno.EIO, times=1 << 30)
+    writer = open_wal(disk)
+    writer.append(b"after")
+    [anew, *_] = disk.list("/data/wal")
+    beside, looks = disk.another_process(), []
+
+    def take_away(_number: int, operation: str, path: str) -> None:
+        if operation == "open" and path == f"/data/wal/{anew}":
+            looks.append(path)
+            if len(looks) == look:
+                disk.vanish(path)
+
+    beside.hook = take_away
+    reader = open_wal(beside, start=False, read_only=True)
+
+    assert len(looks) == look
+    assert payloads(reader) == writer.live()
+    assert reader.wal.recovery.verdict == "clean"
+
+
 def test_a_reader_that_was_left_behind_by_pruning_starts_over(pair: tuple[Any, Any]) -> None:
     writer, reader = pair
     for number in range(8):
