@@ -64,9 +64,12 @@ class WatchedWorld(StoreWorld):
         self.beside = self.watcher(Beside, beside)
         self.afar = self.watcher(Afar, afar)
         self.watchers = (self.beside, self.afar)
+        self.danger = draw.choice((0.0, 0.004, 0.02))
+        """How likely the power fails right behind what a reader was shown."""
         self.is_healing = False
-        self.was_cut = False
-        """A write was cut off inside a sector in some life: a reader may have met it as damage."""
+        self.mended_at = -1.0
+        """When the log was last opened in spite of a write that was cut off inside a sector: who
+        reads it since before then may have met that as damage."""
 
     def watcher(self, kind: type[Watcher], machine: Machine) -> Watcher:
         draw = random.Random(f"{self.seed}/{machine.name}")
@@ -74,7 +77,7 @@ class WatchedWorld(StoreWorld):
         watcher = kind(self.simulation, machine, draw, self.facts, self.events)
         watcher.config = self.config
         watcher.looked = self.was_shown
-        watcher.may_be_damaged = lambda: self.was_cut or self.write_failed
+        watcher.may_be_damaged = lambda: self.write_failed or watcher.began_at <= self.mended_at
         return watcher
 
     @property
@@ -178,19 +181,20 @@ class WatchedWorld(StoreWorld):
     # --- what befalls it -------------------------------------------------------------------------
 
     def open(self) -> None:
-        self.was_cut = self.was_cut or self.write_failed
         super().open()
+        if self.write_failed:
+            self.mended_at = self.simulation.now
 
     def was_shown(self) -> None:
         """Some reader has just been shown something: would it outlive a power loss?"""
         chance = self.draw.random()
         mode: CrashMode = self.draw.choice(("lost", "kept", "torn", "any"))
-        if self.is_healing or not self.node.is_up or chance > 0.07:
+        if self.is_healing or not self.node.is_up:
             return
-        if chance < 0.05:
+        if chance > 0.95:
             self.events["imagined power losses"] += 1
             self.look_at_image(mode)
-        else:
+        elif chance < self.danger:
             self.events["power losses"] += 1
             self.forget_log()
             self.node.crash(mode)

@@ -89,7 +89,9 @@ class Watcher:
         self.events = events
         self.places = [Place(f"{self.kind}'s follower of {f.partition}", f) for f in facts]
         self.is_over = False
+        self.began_at = 0.0
         self.bucket_failed = False
+        """Some call of its has failed since it was opened."""
         self.writer_opened = False
         """The writer has opened the store at least once: there is something to be read."""
         self.config = LogConfig()
@@ -103,10 +105,12 @@ class Watcher:
     def lives(self) -> None:
         while not self.is_over:
             self.boot()
-            if self.rng.random() < 0.3:
+            if self.rng.random() < 0.2:
                 self.simulation.later(self.rng.expovariate(1.0), self.dies)
             if self.rng.random() < 0.3:
                 self.simulation.later(self.rng.expovariate(2.0), self.bucket_goes_away)
+            if self.rng.random() < 0.2:
+                self.simulation.later(self.rng.expovariate(2.0), self.stands_still)
             with contextlib.suppress(CrashError):
                 self.machine.call(self.session)
             self.simulation.sleep(self.rng.expovariate(4.0))
@@ -120,6 +124,10 @@ class Watcher:
             self.events["readers killed"] += 1
             self.machine.kill()
 
+    def stands_still(self) -> None:
+        if self.machine.is_up and not self.is_over:
+            self.machine.pause(self.rng.expovariate(1.0))
+
     def bucket_goes_away(self) -> None:
         self.bucket_failed = True
         self.machine.bucket_faults.is_down = not self.is_over
@@ -130,6 +138,8 @@ class Watcher:
 
     def session(self) -> None:
         """Open, look here and there beside the followers, close."""
+        self.began_at = self.simulation.now
+        self.bucket_failed = self.machine.bucket_faults.is_down
         logs = self.opened()
         if not logs:
             return
@@ -139,7 +149,7 @@ class Watcher:
             for number, log in logs.items()
         ]
         marks = {number: Marks() for number in logs}
-        for _ in range(self.rng.randint(1, 15)):
+        for _ in range(self.rng.choice((3, 10, 40))):
             number = self.rng.choice(list(logs))
             self.looks(logs[number], self.facts[number], marks[number])
             self.machine.environment.clock.sleep(self.rng.expovariate(10.0))
@@ -163,6 +173,9 @@ class Watcher:
             return self.may_be_damaged()
         return isinstance(error, UnavailableError) and self.bucket_failed
 
+    def may_be_refused(self) -> bool:
+        return self.bucket_failed or self.may_be_damaged()
+
     # --- what it does ----------------------------------------------------------------------------
 
     def looks(self, log: PartitionLog, facts: Facts, marks: Marks) -> None:
@@ -170,7 +183,8 @@ class Watcher:
         try:
             found = marks.look(log)
             offset = self.rng.randint(found.start, found.committed)
-            kinds = [self.reads, self.reads, self.scans, self.finds]
+            kinds = [self.reads, self.reads, self.scans, self.batches, self.finds]
+            kinds += [self.cursors, self.verifies]
             if self.config.indexing_enabled:
                 kinds.append(self.searches)
             kind = self.rng.choice(kinds)
@@ -193,6 +207,28 @@ class Watcher:
     def scans(self, log: PartitionLog, facts: Facts, offset: int, committed: int) -> None:
         end = facts.saw_run(offset, log.scan(offset))
         assert end >= committed, f"a scan ends at {end}, {committed} was committed"
+
+    def batches(self, log: PartitionLog, facts: Facts, offset: int, committed: int) -> None:
+        end = offset
+        for batch in log.read_batches(offset, max_bytes=self.rng.choice((1, 2000, 1 << 20))):
+            assert batch.base_offset <= end < batch.end_offset, f"{batch} comes where {end} is next"
+            facts.saw_batch(batch)
+            end = facts.saw_run(end, batch.records_from(end, batch.end_offset - end))
+        assert end >= committed, f"the batches end at {end}, {committed} was committed"
+
+    def cursors(self, log: PartitionLog, facts: Facts, offset: int, committed: int) -> None:
+        del offset, committed
+        for name, ever in facts.ledger._cursors_ever.items():
+            found = log.cursor(name).committed_offset
+            assert found is None or found in ever, f"cursor {name} is at {found}, never put there"
+
+    def verifies(self, log: PartitionLog, facts: Facts, offset: int, committed: int) -> None:
+        """A writer that goes on meanwhile is no damage."""
+        del facts, offset, committed
+        self.events["verified beside the writer"] += 1
+        report = log.verify(bucket=self.rng.random() < 0.5, deep=self.rng.random() < 0.5)
+        bad = [each for each in report.findings if each.severity != "note"]
+        assert not bad or self.may_be_refused(), bad
 
     def finds(self, log: PartitionLog, facts: Facts, offset: int, committed: int) -> None:
         del offset, committed
@@ -221,6 +257,8 @@ class Watcher:
                 if self.rng.random() < 0.7:
                     for record in log.scan(place.offset, follow=True):
                         place.sees(record)
+                        if self.rng.random() < 0.03:
+                            clock.sleep(self.rng.expovariate(2.0))
                 for record in log.read(place.offset, wait_seconds=self.rng.choice((0.0, 0.5))):
                     place.sees(record)
             except LogClosedError:
