@@ -21,7 +21,7 @@ from chronik_store.wal.verdict import Remains, judge, remains_of, strongest_hard
 def set_rest_aside(
     fs: FileSystem, rest: Sequence[Opening], replay: Replay, *, live: bool
 ) -> Remains:
-    """The files of the line behind the damage; returns what else they say. `live`: the writer beside
+    """The files of the line behind the damage; returns what else they say. `live`: a writer beside
     may have taken some of them away by now.
     """
     remains = Remains()
