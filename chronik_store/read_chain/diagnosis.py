@@ -70,11 +70,20 @@ def most_telling(failures: list[ChronikError]) -> ChronikError:
     return failures[0]
 
 
+def is_before(manifest: Manifest, place: Place) -> bool:
+    """The segments begin behind this entry."""
+    return place.index != UNKNOWN and place.index < _first_index(manifest)
+
+
+def _first_index(manifest: Manifest) -> int:
+    segments = manifest.segments
+    return segments[0].first_index if segments else manifest.next.index + 1
+
+
 def require_index(manifest: Manifest, place: Place, limit: Position) -> None:
     """IndexOutOfRangeError when the segments begin behind `place`, which the WAL does not have."""
-    segments = manifest.segments
-    first = segments[0].first_index if segments else manifest.next.index + 1
-    if place.index != UNKNOWN and place.index < first:
+    if is_before(manifest, place):
+        first = _first_index(manifest)
         raise IndexOutOfRangeError(
             f"entry {place.index} is gone: the first one held is {first}; install a snapshot",
             index=place.index,

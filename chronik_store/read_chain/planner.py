@@ -28,7 +28,13 @@ from chronik_store.format.entry import Entry
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.model import Position, Tier
 from chronik_store.objectstore.base import ObjectNotFoundError
-from chronik_store.read_chain.diagnosis import hole, most_telling, require_index, require_start
+from chronik_store.read_chain.diagnosis import (
+    hole,
+    is_before,
+    most_telling,
+    require_index,
+    require_start,
+)
 from chronik_store.read_chain.objects import ObjectTier
 from chronik_store.read_chain.views import WalView
 from chronik_store.segment.footers import FooterCache
@@ -110,6 +116,10 @@ class Planner:
                 return fetched
             info = segment_at(manifest, place)
             if info is None:
+                if UNKNOWN not in (place.index, place.offset) and is_before(manifest, place):
+                    # What was dropped reaches up to this very offset: the control entries behind
+                    # the last record have gone with it, and no record has.
+                    return self.fetch(Place(place.offset), budget)
                 require_index(manifest, place, budget.limit)
             else:
                 fetched = self._from_segment(info, place, budget, failures)

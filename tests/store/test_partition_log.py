@@ -427,3 +427,32 @@ def test_threads_that_append_first_share_one_beginning(tmp_path, monkeypatch):
         for thread in threads:
             thread.join(20)
         assert [b"before", b"x", b"x", b"x"] == [record.value for record in log.scan()]
+
+
+def test_a_follower_that_stands_where_the_log_begins_now_is_not_refused(tmp_path):
+    """What follows its last record are control entries, and these went with what was dropped."""
+    config = CONFIG.replace(indexing_enabled=False, wal_file_bytes=4096, garbage_seconds=0)
+    with chronik.PartitionLog.open(tmp_path / "data", topic="events", config=config) as log:
+        log.append([b"%d" % number * 500 for number in range(10)])
+        follower = log.scan(follow=True)
+        assert [next(follower).offset for _ in range(10)] == list(range(10))
+        for number in range(5):
+            log.cursor("c").commit(number)
+        log.seal()
+        for _ in range(2):
+            log.append([bytes(6000)])
+        log.seal()
+        drain(log)
+        log.drop_before(10)
+        drain(log)
+        assert log.watermarks.start == 10
+
+        assert next(follower).offset == 10
+
+
+def drain(log):
+    for _ in range(10):
+        report = log.run_pipeline_once()
+        assert report.errors == ()
+        if report.idle:
+            return
