@@ -105,7 +105,7 @@ def check_search(
             total = -1
             break
         if not by_time:
-            _check_first(question, found, expected, part)
+            _check_first(question, found, expected, part, later.start)
         elif result.total <= question.limit:
             lacking = [offset for offset in expected if offset not in found]
             assert not lacking, f"{question} misses {lacking} of {part}: {found}"
@@ -162,12 +162,15 @@ def _check_order(question: Question, result: SearchResult, *, by_time: bool) -> 
 
 
 def _check_first(
-    question: Question, found: Sequence[int], expected: Sequence[int], part: Coverage
+    question: Question, found: Sequence[int], expected: Sequence[int], part: Coverage, start: int
 ) -> None:
-    """The first `limit` of what matches are there, apart from hits that could not be read."""
+    """The first `limit` of what matches are there, apart from hits that could not be read; those
+    that have been dropped since took the places of others.
+    """
     first = expected if question.is_oldest_first else expected[::-1]
     unread = sum(high - low == 1 for low, high in part.missing)
-    lacking = [each for each in first[: max(0, question.limit - unread)] if each not in found]
+    left = max(0, question.limit - unread - sum(offset < start for offset in found))
+    lacking = [offset for offset in first[:left] if offset not in found]
     assert not lacking, f"{question} misses {lacking} of {part}: {found}"
 
 
