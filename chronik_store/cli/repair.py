@@ -23,8 +23,8 @@ _ACTIONS = {
     "none": "nothing to do",
     "set_aside": "the damage lies in files that the bucket covers: set aside, nothing is lost",
     "go_on": "goes on behind the last good entry; what stood behind it is given up",
-    "restore": "its WAL files are gone, or the bucket has more than they: `chronik restore` into a "
-    "new directory",
+    "restore": "its WAL files are gone, or the bucket knows more than they: `chronik restore` "
+    "into a new directory",
     "take_out": "where it begins is damaged, and the bucket does not have it: what is left, "
     "`chronik consume {0.topic} -p {0.partition} --json --from {0.first_offset}`, is for "
     "`chronik produce --records` in a new directory",
