@@ -26,7 +26,7 @@ from chronik_store.config import LogConfig, check_config
 from chronik_store.data_directory import DataDirectory, absolute_path, disk_error
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError
-from chronik_store.format.manifest_file import Manifest
+from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.fs.base import FileSystem
 from chronik_store.lineage import Head, live_lineage_of
@@ -37,7 +37,6 @@ from chronik_store.model import Verdict
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.pipeline.fence import judge
-from chronik_store.pipeline.prune import Coverage, coverage
 from chronik_store.wal.chain import Opening, is_superseded, list_files, read_opening
 from chronik_store.wal.recovery import Recovered, recover
 from chronik_store.wal.settings import WalIdentity
@@ -240,23 +239,25 @@ class _Patient:
         return found, state.manifest
 
     def _covered_start(self, openings: Sequence[Opening]) -> Opening | None:
-        """The first file from which on the log is whole, if the bucket covers all before it."""
+        """The first file from which on the log is whole, if segments in the bucket hold all before
+        it. They need not be published: what is set aside is damaged, and is not deleted.
+        """
         checkpoints = [each.checkpoint for each in openings if each.checkpoint is not None]
         if not checkpoints:
             return None
         newest = checkpoints[-1]
-        covered = coverage(newest.manifest)
+        manifest = newest.manifest
         for start in openings[1:]:
             base = None if start.checkpoint is None else start.checkpoint.base
-            if base is None or base.index > covered.last_index or not is_superseded(base, newest):
+            if base is None or base.index > manifest.next.index or not is_superseded(base, newest):
                 continue
             found, _ = self._recover(start.seq)
-            if found.verdict != "suspect" and self._objects_stand(covered):
+            if found.verdict != "suspect" and self._objects_stand(manifest.segments):
                 return start
         return None
 
-    def _objects_stand(self, covered: Coverage) -> bool:
-        for segment in covered.segments:
+    def _objects_stand(self, segments: Sequence[SegmentInfo]) -> bool:
+        for segment in segments:
             found = self._store.head(segment.key)
             if found is None or found.size_bytes != segment.size_bytes:
                 return False

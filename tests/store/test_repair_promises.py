@@ -245,3 +245,35 @@ def test_a_damaged_file_that_was_dropped_and_not_published_goes_to_quarantine() 
     assert ("go_on", 10, (damaged,)) == (plan.action, plan.end_offset, plan.files)
     assert values(disk) == [value(number) for number in range(5, 10)]
     assert "none" == plan_of(disk).action
+
+
+def test_what_is_in_the_bucket_and_not_published_yet_is_set_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It gave up all behind the damage, though the log knew of each segment that held it."""
+    puts = LocalObjectStore.put_if_absent
+
+    def fails(store: LocalObjectStore, key: str, data: bytes) -> PutOutcome:
+        if key.startswith("manifests/"):
+            raise UnavailableError("not now")
+        return puts(store, key, data)
+
+    monkeypatch.setattr(LocalObjectStore, "put_if_absent", fails)
+    with open_store(disk := SimulatedDisk()) as store:
+        log = filled(store, range(20))
+        log.seal()
+        assert log.run_pipeline_once().errors
+    monkeypatch.undo()
+    disk = disk.kill()
+    with open_store(disk) as store:
+        filled(store, range(20, 30))
+    damage(disk := disk.kill(), 5)
+
+    plan = repaired(disk)
+
+    assert ("set_aside", 30, 0) == (plan.action, plan.end_offset, plan.tiered_offset)
+    assert values(disk) == [value(number) for number in range(30)]
+    with open_store(disk) as store:
+        tier(log := store.partition("t"))
+        assert log.verify(bucket=True, deep=True).findings == ()
+    assert values(disk) == [value(number) for number in range(30)]

@@ -66,7 +66,7 @@ class DamagedWorld(StoreWorld):
         clients = _Clients(self.rng, self.node, self.ledger)
         clients.rotten = self.rotten
         self.clients = clients
-        self.may_rot = self.has_vanished = False
+        self.may_rot = self.was_damaged = False
         self.keeps_files = False
         """No WAL file can be removed in this life: what the bucket covers stays."""
         self.damages: list[Damage] = []
@@ -92,9 +92,9 @@ class DamagedWorld(StoreWorld):
         self.may_rot = self.keeps_files = False
         if not self.write_failed and self.chance.random() < 0.8:
             self.damages = strike(self.node.disk, self.chance)
+            self.was_damaged = self.was_damaged or bool(self.damages)
             for each in self.damages:
                 self.events["vanished files" if each.kept else "flipped bits"] += 1
-                self.has_vanished = self.has_vanished or bool(each.kept)
 
     def rot(self) -> None:
         """An object is damaged, while the log is open or just after."""
@@ -113,10 +113,12 @@ class DamagedWorld(StoreWorld):
                 each.turn_back(self.node.disk)
 
     def before_disk_call(self, number: int, operation: str, path: str) -> None:
-        """The oracle does not know that WAL files vanish: what was dropped may have been in one."""
+        """The oracle does not know that WAL files vanish, or go to quarantine: what was dropped may
+        have been in one.
+        """
         if self.keeps_files and operation == "remove" and path.endswith(".log"):
             raise OSError(errno.EIO, "not removed", path)
-        if operation == "remove" and self.has_vanished and self.log is not None:
+        if operation == "remove" and self.was_damaged and self.log is not None:
             run = parse_segment_key(segments_prefix("t", 0) + path.rpartition("/")[2])
             if run is not None and run.end_offset <= self.log.watermarks.start:
                 return
