@@ -190,6 +190,12 @@ class Backend(Protocol):
         """
         ...
 
+    async def hand_over(self) -> None:
+        """Let others lead what is led here, bit by bit, while it is served as before. It need not
+        be all: `close` does the rest.
+        """
+        ...
+
     async def close(self) -> None:
         """Acknowledge what is in flight, hand over what is led, release everything."""
         ...

@@ -138,7 +138,7 @@ class Health:
         return families(None)
 
     def _checks(self) -> list[Check]:
-        if self._server.stopping:
+        if self._server.leaving:
             return [Check("server", "is stopping")]
         asked = asyncio.run_coroutine_threadsafe(self._server.backend.checks(), self._loop)
         try:

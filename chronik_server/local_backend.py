@@ -320,6 +320,9 @@ class LocalBackend:
             "tiering", "; ".join(tiering)
         )
 
+    async def hand_over(self) -> None:
+        """See `Backend`: there is nobody else."""
+
     async def close(self) -> None:
         """See `Backend`."""
         await self._store.close()

@@ -53,6 +53,7 @@ from chronik_store.model import PipelineReport, SearchResult, StoreStatus, Topic
 logger = logging.getLogger("chronik_server.cluster")
 
 HAND_OVER_SECONDS = 2.0
+HAND_OVERS_AT_ONCE = 32
 
 
 class RaftBackend:
@@ -213,32 +214,52 @@ class RaftBackend:
             )
         )
 
+    async def hand_over(self) -> None:
+        """See `Backend`."""
+        if hasattr(self, "_control"):
+            # Whoever has not come to its turn is served as before, so there is no hurry.
+            seconds = self._config.shutdown_seconds
+            await self._hand_over(self._hosting.partitions.values(), seconds)
+
     async def close(self) -> None:
         """See `Backend`."""
         if hasattr(self, "_control"):
             await self._control.stop()
             await self._group.stop()
-            await self._hand_over(self._group.part)
+            left = (*self._hosting.partitions.values(), self._group.part)
+            failed = await self._hand_over(left, HAND_OVER_SECONDS)
+            if failed is None:
+                logger.warning("some partitions could not be handed over in time")
+            for part, error in failed or ():
+                logger.warning("%s is not handed over: %s", part, error)
             await self._hosting.settle()
         await self._giving_way.stop()
         self._raft.stop()
         await self._peers.close()
         await self._face.close()
 
-    async def _hand_over(self, meta: RaftPartition) -> None:
-        """Give what is led to nodes that are there, so that nobody waits for an election."""
-        led = [part for part in (*self._hosting.partitions.values(), meta)
-               if part.consensus.is_ready]  # fmt: skip
-        calls = [self._membership.transfer(part, None) for part in led]
-        pending = asyncio.gather(*calls, return_exceptions=True)
+    async def _hand_over(
+        self, parts: Iterable[RaftPartition], seconds: float
+    ) -> list[tuple[RaftPartition, BaseException]] | None:
+        """Give what is led to nodes that are there, so that nobody waits for an election; a few at
+        a time, since a partition rests while its turn lasts. What could not be given, and why;
+        None: that took too long.
+        """
+        led = [part for part in parts if part.consensus.is_ready]
+        turns = asyncio.Semaphore(HAND_OVERS_AT_ONCE)
+
+        async def give(part: RaftPartition) -> None:
+            async with turns:
+                if part.consensus.is_ready:
+                    await self._membership.transfer(part, None)
+
+        pending = asyncio.gather(*map(give, led), return_exceptions=True)
         try:
-            found = await asyncio.wait_for(pending, HAND_OVER_SECONDS)
+            found = await asyncio.wait_for(pending, seconds)
         except TimeoutError:
-            logger.warning("some partitions could not be handed over in time")
-            return
-        for part, error in zip(led, found, strict=True):
-            if error is not None:
-                logger.warning("%s is not handed over: %s", part, error)
+            return None
+        failed = zip(led, found, strict=True)
+        return [(part, error) for part, error in failed if error is not None]
 
     # --- topics and partitions -------------------------------------------------------------------
 

@@ -2,9 +2,9 @@
 
 Place: the top of the server; owns the socket, the sessions, the sweep that hangs up on the slow.
 Promise: `start` refuses to serve strangers in the clear (`ServerConfig.check_exposure`); `stop`
-takes no new request, sees appends through for up to `shutdown_seconds`, then closes everything:
-clients, the backend, and last the connections of other nodes, by which it hands over what it leads.
-Invariant: one event loop, and nothing on it blocks.
+hands over what is led while it is served, then takes no new request, sees appends through for up to
+`shutdown_seconds`, and closes everything: clients, the backend, and last the connections of other
+nodes, by which it hands over the rest. Invariant: one event loop, and nothing on it blocks.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class Server:
         self.software = f"chronik {chronik_store.__version__}"
         self.left_bytes = 0
         """Of appends on their way that were told by connections which have ended."""
+        self.leaving = False
+        """It is to end, and answers still."""
         self.stopping = False
+        """It answers no more."""
         self.turn = backend.turn
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         """Of all connections: each takes out what came before another one reads."""
@@ -123,13 +126,15 @@ class Server:
 
     async def stop(self) -> None:
         """Graceful, once. The backend is closed with it."""
-        if self.stopping:
+        if self.leaving:
             return
-        self.stopping = True
+        self.leaving = True
         if self._listener is not None:
             self._listener.close()
         if self._handshakes is not None:
             await self._handshakes.stop()
+        await self.backend.hand_over()
+        self.stopping = True
         tasks = [task for session in self.sessions for task in session.end_waits()]
         if tasks:
             await asyncio.wait(tasks, timeout=self.config.shutdown_seconds)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chronik_server import raft_backend
 from chronik_server.client import AsyncClient
-from chronik_store.errors import ChronikError, Durability, LogPoisonedError
-from tests.server.cluster.nodes import clustered, servers
+from chronik_server.raft_partition import RaftPartition
+from chronik_store.errors import ChronikError, Durability, LogPoisonedError, UnavailableError
+from tests.server.cluster.nodes import InProcess, clustered, servers
 from tests.server.serving import QUICK, run
 
 
@@ -37,6 +42,119 @@ def test_11_what_it_leads_has_a_leader_when_it_has_stopped(tmp_path: Path, victi
             found = [each.backend.known_partition("x", 0).consensus for each in others]
             assert term + 1 == max(each.term for each in found)
             assert any(each.leader in {each.node_id for each in others} for each in found)
+
+    run(main())
+
+
+async def led_by(client: AsyncClient, node: InProcess, partitions: int) -> None:
+    """Until it leads all of these of topic `x`."""
+    for number in range(partitions):
+        while not node.backend.known_partition("x", number).consensus.is_ready:
+            try:
+                await client.transfer_leader("x", partition=number, to=node.node_id)
+                await client.append("x", [b"b"], partition=number)
+            except ChronikError:
+                continue  # it has not caught up yet, or another has just been elected
+
+
+@asynccontextmanager
+async def about_to_stop(
+    path: Path, partitions: int
+) -> AsyncIterator[tuple[AsyncClient, InProcess, list[InProcess]]]:
+    """A client, a node that leads all of `x`, and the others."""
+    async with clustered(path, 3) as nodes, AsyncClient(servers(nodes), options=QUICK) as client:
+        await client.create_topic("x", partitions=partitions)
+        for number in range(partitions):
+            await client.append("x", [b"a"], partition=number)
+        await led_by(client, nodes[0], partitions)
+        yield client, nodes[0], nodes[1:]
+
+
+def leaders(nodes: list[InProcess], partitions: int) -> set[str | None]:
+    parts = [nodes[0].backend.known_partition("x", number) for number in range(partitions)]
+    return {part.consensus.leader for part in parts}
+
+
+def test_13_what_waits_for_its_turn_is_served_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients were seen off first: all partitions rested until the last had been handed over."""
+    monkeypatch.setattr(raft_backend, "HAND_OVERS_AT_ONCE", 1)
+
+    async def main() -> None:
+        async with about_to_stop(tmp_path, 3) as (client, node, others):
+            transfer, turn, go_on = (
+                node.backend._membership.transfer,
+                asyncio.Event(),
+                asyncio.Event(),
+            )
+
+            async def slow(part: RaftPartition, to: str | None) -> None:
+                turn.set()
+                await go_on.wait()
+                await transfer(part, to)
+
+            node.backend._membership.transfer = slow
+            stopping = asyncio.create_task(node.server.stop())
+            await turn.wait()
+            for number in range(3):
+                await client.append("x", [b"c"], partition=number)
+                assert node.backend.known_partition("x", number).consensus.is_ready
+            assert not stopping.done()
+            go_on.set()
+            await stopping
+            assert leaders(others, 3) <= {each.node_id for each in others}
+
+    run(main())
+
+
+def test_13_a_few_are_handed_over_at_a_time_and_all_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raft_backend, "HAND_OVERS_AT_ONCE", 2)
+
+    async def main() -> None:
+        async with about_to_stop(tmp_path, 6) as (_, node, others):
+            transfer, under_way, most = node.backend._membership.transfer, 0, 0
+
+            async def counting(part: RaftPartition, to: str | None) -> None:
+                nonlocal under_way, most
+                under_way += 1
+                most = max(most, under_way)
+                try:
+                    await transfer(part, to)
+                finally:
+                    under_way -= 1
+
+            node.backend._membership.transfer = counting
+            await node.server.stop()
+            assert 2 == most
+            assert leaders(others, 6) <= {each.node_id for each in others}
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["refused", "late"])
+def test_13_what_could_not_be_handed_over_at_once_is_tried_again(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with about_to_stop(tmp_path, 2) as (_, node, others):
+            transfer, seen = node.backend._membership.transfer, []
+
+            async def once(part: RaftPartition, to: str | None) -> None:
+                seen.append(part)
+                if str(part).startswith("x/") and seen.count(part) == 1:
+                    if how == "late":
+                        await asyncio.sleep(60)
+                    raise UnavailableError("not now")
+                await transfer(part, to)
+
+            node.backend._membership.transfer = once
+            await node.server.stop()
+            assert leaders(others, 2) <= {each.node_id for each in others}
+            assert "handed over" not in caplog.text
+            assert {2} == {seen.count(part) for part in seen if str(part).startswith("x/")}
 
     run(main())
 

@@ -83,9 +83,9 @@ def test_health_says_what_is(tmp_path: Path) -> None:
             assert 'chronik_records_waiting{limit="tiered"} 1.0' in page
             assert "chronik_status_answered 1.0" in page
             assert 404 == (await asyncio.to_thread(get, base + "/secret"))[0]
-            server.stopping = True
+            server.leaving = True
             assert 503 == (await asyncio.to_thread(get, base + "/ready"))[0]
-            server.stopping = False
+            server.leaving = False
             await server.backend.close()
             page = (await asyncio.to_thread(get, base + "/metrics"))[1]
             assert "chronik_status_answered 0.0" in page
