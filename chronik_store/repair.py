@@ -49,7 +49,8 @@ class PartitionRepair:
     """What is wrong with one partition's WAL, and what repair does about it.
 
     files: those that are moved into quarantine. first_offset, end_offset: what its WAL has, or has
-    afterwards. tiered_offset: where the bucket's newest manifest ends (0: it has none).
+    afterwards, and was not dropped. tiered_offset: where the bucket's newest manifest ends (0: it
+    has none).
     """
 
     topic: str
@@ -165,11 +166,13 @@ class _Patient:
         self._partition = partition
         self._paths = paths
         self._who = WalIdentity(topic.name, partition, topic.topic_id, LOCAL_OWNER)
+        self._start_offset = 0
 
     def plan(self) -> PartitionRepair:
         seqs, _ = list_files(self._env.fs, self._paths.wal)
         openings = [read_opening(self._env.fs, self._paths.wal, seq, self._who) for seq in seqs]
         found, manifest = self._recover()
+        self._start_offset = manifest.start_offset
         if not seqs:
             # The topic is listed, so its WAL existed: lost, not new.
             found.verdict = "suspect"
@@ -217,7 +220,7 @@ class _Patient:
             action=action,
             end_offset=end_offset,
             tiered_offset=tiered_offset,
-            first_offset=_first(found),
+            first_offset=max(_first(found), self._start_offset),
             files=files,
             findings=tuple(found.findings),
         )

@@ -277,3 +277,21 @@ def test_what_is_in_the_bucket_and_not_published_yet_is_set_aside(
         tier(log := store.partition("t"))
         assert log.verify(bucket=True, deep=True).findings == ()
     assert values(disk) == [value(number) for number in range(30)]
+
+
+def test_what_is_left_begins_behind_what_was_dropped() -> None:
+    """The line to paste began with an offset that a reader refuses."""
+    with open_store(disk := SimulatedDisk()) as store:
+        filled(store, range(5))
+    disk = disk.kill()
+    with open_store(disk) as store:
+        filled(store, range(5, 10)).drop_before(7)
+    disk = disk.kill()
+    disk.flip_bit(logs(disk)[0], IN_THE_CHECKPOINT)
+
+    plan = plan_of(disk)
+
+    assert ("take_out", 7, 10) == (plan.action, plan.first_offset, plan.end_offset)
+    with LogStore.open("/data", config=CONFIG, env=env_of(disk), read_only=True) as store:
+        left = [record.value for record in store.partition("t").scan(plan.first_offset)]
+    assert [value(number) for number in range(7, 10)] == left
