@@ -44,7 +44,10 @@ class WatchedWorld(StoreWorld):
         super().__init__(seed)
         draw = random.Random(f"{seed}/watched")
         self.partitions = draw.choice((1, 1, 2, 3))
-        self.config = self.config.replace(indexing_enabled=draw.random() < 0.5)
+        self.config = self.config.replace(
+            indexing_enabled=draw.random() < 0.5,
+            search_cache_bytes=draw.choice((1 << 15, 1 << 30)),
+        )
         self.everyone: list[Clients] = [
             WordyClients(self.rng, self.node, WordyLedger(f"{seed}/{number}"))
             for number in range(self.partitions)

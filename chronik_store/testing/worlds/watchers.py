@@ -9,6 +9,7 @@ generator; what it goes on from after a restart is the places of its followers, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from chronik_store.log_store import LogStore
 from chronik_store.model import StoredRecord
 from chronik_store.partition_log import PartitionLog
 from chronik_store.testing.crash import CrashError
+from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.virtual_time import Machine, Simulation
 from chronik_store.testing.worlds.judging import Facts, Marks, check_moment, check_search
 from chronik_store.testing.worlds.wording import draw_question
@@ -90,8 +92,8 @@ class Watcher:
         self.places = [Place(f"{self.kind}'s follower of {f.partition}", f) for f in facts]
         self.is_over = False
         self.began_at = 0.0
-        self.bucket_failed = False
-        """Some call of its has failed since it was opened."""
+        self.has_failed = False
+        """Some call of its bucket or disk has failed since it was opened."""
         self.writer_opened = False
         """The writer has opened the store at least once: there is something to be read."""
         self.config = LogConfig()
@@ -111,6 +113,8 @@ class Watcher:
                 self.simulation.later(self.rng.expovariate(2.0), self.bucket_goes_away)
             if self.rng.random() < 0.2:
                 self.simulation.later(self.rng.expovariate(2.0), self.stands_still)
+            if self.rng.random() < 0.2:
+                self.simulation.later(self.rng.expovariate(2.0), self.disk_fails)
             with contextlib.suppress(CrashError):
                 self.machine.call(self.session)
             self.simulation.sleep(self.rng.expovariate(4.0))
@@ -129,9 +133,15 @@ class Watcher:
             self.machine.pause(self.rng.expovariate(1.0))
 
     def bucket_goes_away(self) -> None:
-        self.bucket_failed = True
+        self.has_failed = True
         self.machine.bucket_faults.is_down = not self.is_over
         self.simulation.later(self.rng.expovariate(2.0), self.bucket_comes_back)
+
+    def disk_fails(self) -> None:
+        """One call that only looks: nothing is known then, and nothing is wrong for good."""
+        operation = self.rng.choice(("open", "read_at", "map", "list", "stat", "size", "exists"))
+        self.has_failed = True
+        self.machine.disk.hook = None if self.is_over else fail_next(operation, errno.EIO)
 
     def bucket_comes_back(self) -> None:
         self.machine.bucket_faults.is_down = False
@@ -139,7 +149,8 @@ class Watcher:
     def session(self) -> None:
         """Open, look here and there beside the followers, close."""
         self.began_at = self.simulation.now
-        self.bucket_failed = self.machine.bucket_faults.is_down
+        self.has_failed = self.machine.bucket_faults.is_down
+        self.machine.disk.hook = None
         logs = self.opened()
         if not logs:
             return
@@ -171,10 +182,10 @@ class Watcher:
             return facts.may_be_gone(error.offset)
         if isinstance(error, CorruptionError):
             return self.may_be_damaged()
-        return isinstance(error, UnavailableError) and self.bucket_failed
+        return isinstance(error, UnavailableError) and self.has_failed
 
     def may_be_refused(self) -> bool:
-        return self.bucket_failed or self.may_be_damaged()
+        return self.has_failed or self.may_be_damaged()
 
     # --- what it does ----------------------------------------------------------------------------
 
@@ -308,23 +319,27 @@ class Beside(Watcher):
     store: LogStore | None = None
 
     def opened(self) -> Logs:
+        self.store = None
         try:
-            self.store = LogStore.open(
+            self.store = store = LogStore.open(
                 "/data",
                 object_store=URL,
                 config=self.config,
                 read_only=True,
                 env=self.machine.environment,
             )
-            return {
-                each.partition: self.store.partition("t", each.partition) for each in self.facts
-            }
+            return {each.partition: store.partition("t", each.partition) for each in self.facts}
         except (ConfigError, TopicNotFoundError):
             if self.writer_opened:
                 raise
         except CorruptionError:
             if not self.may_be_damaged():
                 raise
+        except UnavailableError:
+            if not self.has_failed:
+                raise
+        if self.store is not None:
+            self.store.close()
         return {}
 
     def close(self, logs: Logs) -> None:
@@ -373,7 +388,7 @@ class Afar(Watcher):
                 if self.places[number].was_there:
                     raise
             except UnavailableError:
-                if not self.bucket_failed:
+                if not self.has_failed:
                     raise
             else:
                 self.places[number].was_there = True
