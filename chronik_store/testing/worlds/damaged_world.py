@@ -250,8 +250,10 @@ class DamagedWorld(StoreWorld):
 
     def follow(self, plan: PartitionRepair) -> int | None:
         """Do what the plan says."""
+        if plan.action in {"take_out", "restore"} and plan.end_offset > plan.tiered_offset:
+            self.look_beside(plan)  # what the bucket does not have is read out first
         if plan.action == "take_out":
-            self.take_out(plan)
+            self.turn_back()
         elif plan.action == "restore" and self.newest_manifest()[0] and self.chance.random() < 0.8:
             self.is_restoring = True
         elif plan.action == "restore" or (not self.is_mending and self.chance.random() < 0.2):
@@ -266,11 +268,6 @@ class DamagedWorld(StoreWorld):
             return self.given_up
         return None
 
-    def take_out(self, plan: PartitionRepair) -> None:
-        """What is left can be read. Then the story goes on as if there were a copy."""
-        self.look_beside(plan)
-        self.turn_back()
-
     def look_beside(self, plan: PartitionRepair | None = None) -> None:
         """A reader shows what is there, if anything. By a plan it must be what that says, up to the
         newest mark: nobody knows of what stands behind that whether its writer is still there.
@@ -281,7 +278,9 @@ class DamagedWorld(StoreWorld):
             with LogStore.open("/data", config=self.config, env=env, read_only=True) as store:
                 log = store.partition("t")
                 assert plan is None or log.recovery.end_offset == plan.end_offset
-                end = first = log.watermarks.start if plan is None else plan.first_offset
+                end = first = log.watermarks.start
+                if plan is not None:
+                    end = first = max(plan.first_offset, plan.tiered_offset)
                 for record in log.scan(first):
                     assert record.offset == end, f"{end} is passed over"
                     known.saw(record.offset, record.value)
