@@ -8,6 +8,7 @@ error. Invariant: a manifest number is read as published or not at all.
     A/1 .. A/57, A/58 -> B          A was taken over by B with number 58
     B/1 .. B/9                      B is in force; its next number is 10
     A/58 -> B, B has no folder      B was begun and not finished: a claim of B/1 takes it over
+    A/58 -> the topic's own id      the topic is deleted, whether its tombstone stands yet or not
 """
 
 from __future__ import annotations
@@ -118,11 +119,38 @@ def _deleted(store: ObjectStore, topic: str, every: Mapping[str, Head]) -> set[s
 
 
 def _not_of(every: Mapping[str, Head], deleted: Collection[str]) -> dict[str, Head]:
+    gone = {*deleted, *_farewells(every)}
     return {
-        log_id: head
-        for log_id, head in every.items()
-        if head.object.manifest.topic_id not in deleted
+        log_id: head for log_id, head in every.items() if head.object.manifest.topic_id not in gone
     }
+
+
+def _farewells(every: Mapping[str, Head]) -> set[str]:
+    """The ids of topics that their owner has said to be deleted, by the last number of a folder."""
+    return {head.object.manifest.topic_id for head in every.values() if is_farewell(head.object)}
+
+
+def is_farewell(found: ManifestObject) -> bool:
+    """Whether it says that the topic is deleted: it names no log, but the topic, as its successor.
+    A restore's claim would have the same number, so one of the two is refused.
+    """
+    return found.successor == found.manifest.topic_id
+
+
+def is_deleted(store: ObjectStore, topic: str, partition: int, topic_id: str) -> bool:
+    """Whether the topic of this id is deleted, as far as this partition and its tombstone tell."""
+    if topic_id in _farewells(_read_newest(store, topic, partition)):
+        return True
+    # It is put before manifests are deleted: asked for after these were read.
+    return store.head(tombstone_key(topic, topic_id)) is not None
+
+
+def end_of(store: ObjectStore, topic: str, partition: int, topic_id: str) -> Head | None:
+    """The log of a topic's partition that is in force, or ended with a farewell; None: none is."""
+    every = _read_newest(store, topic, partition)
+    own = {key: head for key, head in every.items() if head.object.manifest.topic_id == topic_id}
+    said = [head for head in own.values() if is_farewell(head.object)]
+    return next(iter([*said, *_ends(own)]), None)
 
 
 def _ends(newest: dict[str, Head]) -> list[Head]:

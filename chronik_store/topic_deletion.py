@@ -4,12 +4,13 @@ Place: called by `log_store` for topics whose state is "deleting", at the call a
 or an outage, again by the background. Promise: exactly the objects that the topic's own logs and
 manifests name are deleted, by topic id, so a namesake created later loses nothing; a tombstone
 stays beside the manifests. What a restore has taken over is its new owner's, under the same topic
-id: then only what is local goes. Invariant: bucket first, local directories second, the catalog
-last: until the last step everything can be done again.
+id: then only what is local goes; the next number of a folder tells who was first. Invariant: bucket
+first, local directories second, the catalog last: until the last step everything can be done again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -19,12 +20,14 @@ from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
 from chronik_store.format.store_file import TopicEntry
+from chronik_store.lineage import Head, end_of, is_farewell
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.manifest.keys import named_keys
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import (
     STORE_KEY,
     ManifestKey,
+    manifest_key,
     manifest_prefix,
     parse_manifest_key,
     tombstone_key,
@@ -81,17 +84,8 @@ def delete_topic_data(
             f"{bucket.store.url} holds no {STORE_KEY} object, though topic {entry.name} was "
             "published there: is this the bucket? Its objects are deleted when it is back"
         )
-    if claimed and (fenced or is_taken_over(bucket.store, entry, own)):
-        logger.warning(
-            "topic %s was taken over by a restore: it is deleted here, and stays in %s",
-            entry.name, bucket.store.url,
-        )  # fmt: skip
-    elif claimed:
-        bucket.store.put_if_absent(
-            tombstone_key(entry.name, entry.topic_id), entry.topic_id.encode()
-        )
-        # Read once more: a put that was given up before may have arrived until the tombstone stood.
-        delete_published(bucket.store, entry, keys)
+    if claimed:
+        _delete_objects(bucket.store, entry, own, keys, fenced=fenced)
     try:
         for partition in range(entry.partitions):
             paths = directory.paths(entry.name, partition)
@@ -101,6 +95,54 @@ def delete_topic_data(
             assembly.sweep(entry.name, partition)
     except OSError as error:
         raise disk_error(directory.path, "delete a topic in", error) from error
+
+
+def _delete_objects(
+    store: ObjectStore,
+    entry: TopicEntry,
+    own: Mapping[int, OwnLog],
+    keys: Collection[str],
+    *,
+    fenced: bool,
+) -> None:
+    if fenced or is_taken_over(store, entry, own) or not _say_farewell(store, entry, own):
+        logger.warning(
+            "topic %s was taken over by a restore: it is deleted here, and stays in %s",
+            entry.name, store.url,
+        )  # fmt: skip
+        return
+    store.put_if_absent(tombstone_key(entry.name, entry.topic_id), entry.topic_id.encode())
+    # Read once more: a put that was given up before may have arrived until the tombstone stood.
+    delete_published(store, entry, keys)
+
+
+def _say_farewell(store: ObjectStore, entry: TopicEntry, own: Mapping[int, OwnLog]) -> bool:
+    """End each folder with a number that says so, the first partition first. False: a restore,
+    which goes the same way, has claimed one of them meanwhile.
+    """
+    for partition in range(entry.partitions):
+        while (head := _end_of(store, entry, partition)) is not None:
+            if is_farewell(head.object):
+                break
+            mine = own.get(partition, OwnLog(head.log_id))
+            if not head.number or mine.log_id != head.log_id:
+                return False
+            body = dataclasses.replace(
+                head.object, predecessor_hash=head.hash, successor=entry.topic_id
+            ).encode()
+            # Whose it is that stands there then, the next look tells.
+            store.put_if_absent(
+                manifest_key(entry.name, partition, head.log_id, head.number + 1), body
+            )
+    return True
+
+
+def _end_of(store: ObjectStore, entry: TopicEntry, partition: int) -> Head | None:
+    """The end of a partition's chain; None also where that is damaged: nobody can restore it."""
+    try:
+        return end_of(store, entry.name, partition, entry.topic_id)
+    except CorruptionError:
+        return None
 
 
 def _sync_names(env: Environment, path: str) -> None:
@@ -130,6 +172,8 @@ def is_taken_over(store: ObjectStore, entry: TopicEntry, own: Mapping[int, OwnLo
     unknown = ours = False
     for _, key, found in _published(store, entry):
         mine = own.get(key.partition)
+        if is_farewell(found):
+            continue  # of an earlier try
         if mine is None:
             unknown = unknown or found.successor is not None
         elif key.log_id == mine.log_id:

@@ -139,7 +139,8 @@ class ManifestObject:
 
     term: of the leader that published it. folded_to: the index up to which entries are in it.
     predecessor_hash: `content_hash` of the object one number below. successor: the log_id that
-    took the log over by claiming this number, else None. producers, members: as of manifest.next.
+    took the log over by claiming this number, else None; the topic's own id: the topic is deleted.
+    producers, members: as of manifest.next.
     """
 
     manifest: Manifest

@@ -166,16 +166,23 @@ class _Job:
             return RestoreReport(self._directory.path, url, plan.store_id, (), was_complete=True)
         found = survey(self._store)
         services = WalServices.create(self._env)
+        taken: list[tuple[PlannedLog, RestoredLog]] = []
+        deleted: set[str] = set()
         try:
-            taken = [
-                (each, self._one(plan, each, found, services, number))
-                for number, each in enumerate(plan.logs)
-            ]
+            for number, each in enumerate(plan.logs):
+                # A deletion ends the folders in the same order: the first one decides for all.
+                if each.topic_id not in deleted:
+                    made = self._one(plan, each, found, services, number)
+                    if made is None:
+                        deleted.add(each.topic_id)
+                    else:
+                        taken.append((each, made))
         finally:
             services.close()
-        self._complete(plan, [each for each, made in taken if made is not None])
+        taken = [(each, made) for each, made in taken if each.topic_id not in deleted]
+        self._complete(plan, [each for each, _ in taken])
         self._progress("partitions", len(plan.logs), len(plan.logs))
-        logs = tuple(made for _, made in taken if made is not None)
+        logs = tuple(made for _, made in taken)
         return RestoreReport(self._directory.path, url, plan.store_id, logs)
 
     def _one(

@@ -16,10 +16,10 @@ from chronik_store.environment import Environment
 from chronik_store.errors import FencedError, UnavailableError
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import Manifest, ManifestObject, SegmentInfo
-from chronik_store.lineage import FIRST_NUMBER, Head, lineage_of, manifest_numbers
+from chronik_store.lineage import FIRST_NUMBER, Head, is_deleted, lineage_of, manifest_numbers
 from chronik_store.log_identity import LogPaths
 from chronik_store.objectstore.base import ObjectStore
-from chronik_store.objectstore.layout import manifest_key, tombstone_key
+from chronik_store.objectstore.layout import manifest_key
 from chronik_store.objectstore.object_source import ObjectSource
 from chronik_store.restore.cut_segment import CutSegment, put_cut_segment
 from chronik_store.restore.first_wal import LogWriter
@@ -77,8 +77,7 @@ def restore_log(
     writer = LogWriter(env, config, services, log, paths)
     claim = _claim(store, log, deleted)
     if claim is None:
-        # Asked for behind the manifests, which are deleted after it was put.
-        if store.head(tombstone_key(log.topic, log.topic_id)) is not None:
+        if is_deleted(store, log.topic, log.partition, log.topic_id):
             return None
         writer.write_empty()
         return RestoredLog(log.topic, log.partition, log.log_id, None, 0, 0, 0)

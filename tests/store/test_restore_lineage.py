@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from chronik_store import LogConfig, LogStore, open_bucket
 from chronik_store.environment import Environment
-from chronik_store.errors import ChronikError, CorruptionError, FencedError, UnavailableError
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    FencedError,
+    TopicNotFoundError,
+    UnavailableError,
+)
 from chronik_store.format.manifest_file import (
     IntentItem,
     LogBase,
@@ -413,3 +420,76 @@ def test_a_first_manifest_that_was_claimed_before_its_owner_knew_is_not_taken_ba
         assert "a restore has claimed" in str(log.run_pipeline_once().errors)
         assert log.status().fenced
         assert before == [key.number for key, _ in manifests(disk)]
+
+
+def at_put(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Run `act` before the first put of a manifest of that number."""
+    put = LocalObjectStore.put_if_absent
+    done: list[str] = []
+
+    def put_if_absent(self: Any, key: str, data: Any) -> Any:
+        parsed = parse_manifest_key(key)
+        if parsed is not None and parsed.number == number and not done:
+            done.append(key)
+            act()
+        return put(self, key, data)
+
+    monkeypatch.setattr(LocalObjectStore, "put_if_absent", put_if_absent)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_topic_that_is_restored_in_the_middle_of_its_deletion_is_the_new_owners(
+    monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """The old owner has looked, and found no claim: its farewell is what is refused."""
+    disk = SimulatedDisk()
+    filled_partitions(disk, partitions)
+    with open_store(disk) as old:
+        at_put(monkeypatch, 2, lambda: restore(URL, "/new", config=CONFIG, env=env_of(disk)))
+        old.delete_topic("t")
+        assert old.topics() == ()
+    with open_store(disk, "/new") as store:
+        for partition in range(partitions):
+            log = store.partition("t", partition)
+            assert [b"x"] == [each.value for each in log.scan()]
+            assert log.verify(bucket=True).findings == ()
+    assert not [path for path in disk.paths("/bucket") if path.endswith(".tombstone")]
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_topic_that_is_deleted_in_the_middle_of_its_restore_is_not_restored(
+    monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """The restore has looked, and found it alive: its claim is what is refused. The deletion itself
+    gets no further than that, and is finished later."""
+    disk = SimulatedDisk()
+    filled_partitions(disk, partitions)
+    with open_store(disk) as old:
+
+        def begin_to_delete() -> None:
+            disk.hook = fail_next("link", 5, path_end=".tombstone")
+            old.delete_topic("t")
+            disk.hook = None
+
+        at_put(monkeypatch, 2, begin_to_delete)
+        report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
+        assert report.logs == ()
+        with pytest.raises(TopicNotFoundError):
+            open_bucket(URL, topic="t", config=CONFIG, env=env_of(disk))
+        assert old.run_pipeline_once().errors == ()
+    with open_store(disk, "/new") as store:
+        assert store.topics() == ()
+    assert not [path for path in disk.paths("/new/wal") if "/t/" in path]
+    left = [path for path in disk.paths("/bucket") if "/segments/" in path or ".cbor" in path]
+    assert left == []
+
+
+def filled_partitions(disk: SimulatedDisk, partitions: int) -> None:
+    """A manifest in each."""
+    with open_store(disk) as store:
+        store.create_topic("t", partitions=partitions)
+        for partition in range(partitions):
+            store.partition("t", partition).append(b"x")
+            store.partition("t", partition).seal()
+        while not store.run_pipeline_once().idle:
+            pass

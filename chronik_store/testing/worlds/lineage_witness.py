@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from chronik_store.errors import UnavailableError
 from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
+from chronik_store.lineage import is_farewell
 from chronik_store.manifest.keys import live_keys, named_keys
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import (
@@ -169,9 +170,18 @@ class Witness:
             there = self.bucket.head(segment.key)
             if there is None or there.size_bytes != segment.size_bytes:
                 self.note(f"{what} lists {segment.key}: not there")
-        if body.successor is not None:
+        if is_farewell(body):
+            if owner != log.owner:
+                self.note(f"{owner} deletes topic {key.topic} of {log.owner}: {what}")
+            self.deleted.add(manifest.topic_id)
+            log.number, log.body = key.number, body
+        elif body.successor is not None:
             self._claimed(owner, log, key, body)
-            return
+        else:
+            self._goes_on(owner, log, key, body)
+
+    def _goes_on(self, owner: str, log: SeenLog, key: ManifestKey, body: ManifestObject) -> None:
+        manifest, what = body.manifest, f"{key.topic}/{key.log_id[:6]}/{key.number}"
         if owner != log.owner:
             self.note(f"{owner} publishes {what} in the folder of {log.owner}")
         if log.number == 0 and log.predecessor is not None:

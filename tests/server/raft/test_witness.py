@@ -104,6 +104,7 @@ def test_a_put_that_nobody_hears_of_takes_effect_after_its_node_has_died(world):
     tiered(world)
     leader = world.elect()
     world.network.bucket_loss, world.network.late = 1.0, 1.0
+    world.network.bucket_delays = (0.05,)  # it waits for the next call when it dies
     for number in range(20):
         world.commit(b"%04d" % number * 12)
     before = keys(world, "segments/")
