@@ -14,7 +14,8 @@ error. Invariant: a manifest number is read as published or not at all.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from chronik_store.errors import FROM_A_COPY, CorruptionError
@@ -35,7 +36,8 @@ PAGE = 1000
 FIRST_NUMBER = 1
 """The number of a log's first manifest; a restored log's is put by the restore itself."""
 READ_AGAIN = 5
-"""A listed manifest may be collected before it is read: a newer one exists, list again."""
+"""A listed manifest may be collected before it is read: a newer one exists, list again. So it is
+with a claim that a listing of several pages has missed."""
 
 
 class Head(NamedTuple):
@@ -92,24 +94,29 @@ def lineage_of(
 
     CorruptionError when several are in force and none names another: two stores wrote there.
     """
-    return _lineage(store, topic, partition, _read_newest(store, topic, partition), deleted)
+    return _lineage(store, topic, partition, lambda _every: deleted)
 
 
 def live_lineage_of(store: ObjectStore, topic: str, partition: int) -> Lineage:
     """As `lineage_of`; which of the topic's ids are deleted is asked of the bucket, which is one
     HEAD for each id. What a deletion was too late for, or left half done, names nothing.
     """
-    every = _read_newest(store, topic, partition)
-    return _lineage(store, topic, partition, every, _deleted(store, topic, every))
+    return _lineage(store, topic, partition, partial(_deleted, store, topic))
 
 
 def beside(
     store: ObjectStore, topic: str, partition: int, log_id: str
 ) -> tuple[Head | None, list[Head]]:
     """This log's own newest manifest, and the logs of its name that are in force beside it."""
-    every = _read_newest(store, topic, partition)
-    ends = _ends(_not_of(every, _deleted(store, topic, every)))
-    return every.get(log_id), [each for each in ends if each.log_id != log_id]
+    every: dict[str, Head] = {}
+    others: list[Head] = []
+    for _ in range(READ_AGAIN):
+        every = _read_newest(store, topic, partition)
+        ends = _ends(_not_of(every, _deleted(store, topic, every)))
+        others = [each for each in ends if each.log_id != log_id]
+        if not others:
+            break
+    return every.get(log_id), others
 
 
 def _deleted(store: ObjectStore, topic: str, every: Mapping[str, Head]) -> set[str]:
@@ -161,18 +168,21 @@ def _lineage(
     store: ObjectStore,
     topic: str,
     partition: int,
-    every: Mapping[str, Head],
-    deleted: Collection[str],
+    deleted: Callable[[Mapping[str, Head]], Collection[str]],
 ) -> Lineage:
-    newest = _not_of(every, deleted)
-    ends = _ends(newest)
-    if len(ends) > 1:
-        raise CorruptionError(
-            f"{store.url}: logs {sorted(each.log_id for each in ends)} all claim "
-            f"{topic}/{partition} and none names another; two stores wrote under one prefix",
-            path=manifest_prefix(topic, partition),
-        )
-    return Lineage(ends[0] if ends else None, newest)
+    ends: list[Head] = []
+    for _ in range(READ_AGAIN):
+        every = _read_newest(store, topic, partition)
+        newest = _not_of(every, deleted(every))
+        ends = _ends(newest)
+        if len(ends) <= 1:
+            return Lineage(ends[0] if ends else None, newest)
+        # Pages of a listing are not of one moment: a log may be on one, its claim behind another.
+    raise CorruptionError(
+        f"{store.url}: logs {sorted(each.log_id for each in ends)} all claim "
+        f"{topic}/{partition} and none names another; two stores wrote under one prefix",
+        path=manifest_prefix(topic, partition),
+    )
 
 
 def _is_end(head: Head, newest: dict[str, Head]) -> bool:
@@ -210,13 +220,15 @@ def _read_newest(store: ObjectStore, topic: str, partition: int) -> dict[str, He
 def _newest_numbers(store: ObjectStore, topic: str, partition: int) -> dict[str, int]:
     newest: dict[str, int] = {}
     after = ""
-    while page := store.list(manifest_prefix(topic, partition), start_after=after, limit=PAGE):
-        after = page[-1].key
+    while True:
+        page = store.list(manifest_prefix(topic, partition), start_after=after, limit=PAGE)
         for each in page:
             parsed = parse_manifest_key(each.key)
             if parsed is not None:
                 newest[parsed.log_id] = max(newest.get(parsed.log_id, 0), parsed.number)
-    return newest
+        if len(page) < PAGE:  # no further request: what it found would be of a later moment
+            return newest
+        after = page[-1].key
 
 
 def manifest_numbers(

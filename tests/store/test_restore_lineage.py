@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chronik_store import LogConfig, LogStore, open_bucket
+from chronik_store import LogConfig, LogStore, lineage, open_bucket
+from chronik_store.clock import SystemEntropy
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
@@ -493,3 +494,35 @@ def filled_partitions(disk: SimulatedDisk, partitions: int) -> None:
             store.partition("t", partition).seal()
         while not store.run_pipeline_once().idle:
             pass
+
+
+class LastId(SystemEntropy):
+    """Ids that stand behind all others in a listing."""
+
+    def token_bytes(self, count: int) -> bytes:
+        return b"\xff" * count
+
+
+@pytest.mark.parametrize("page", [1, 1000])
+def test_a_restore_between_two_pages_of_a_listing_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """The old log's claim is behind what was listed, the new log before what is listed next."""
+    disk = SimulatedDisk()
+    filled(disk)
+    env = Environment(fs=disk, threads=MortalThreads(), entropy=LastId())
+    looks = LocalObjectStore.list
+    restored: list[object] = []
+
+    def restored_meanwhile(self: Any, prefix: str, **options: Any) -> Any:
+        found = looks(self, prefix, **options)
+        if not restored:
+            restored.append(None)
+            restore(URL, "/new", config=CONFIG, env=env)
+        return found
+
+    monkeypatch.setattr(lineage, "PAGE", page)
+    monkeypatch.setattr(LocalObjectStore, "list", restored_meanwhile)
+    with open_bucket(URL, topic="t", config=CONFIG, env=env_of(disk)) as log:
+        assert [b"0", b"1"] == [record.value for record in log.scan()]
+        assert log.status().log_id == "ff" * 16
