@@ -60,7 +60,7 @@ SIGNATURES = {
     "PartitionLog.drop_before": "self offset",
     "PartitionLog.seal": "self",
     "PartitionLog.run_pipeline_once": "self",
-    "PartitionLog.verify": "self bucket deep",
+    "PartitionLog.verify": "self bucket deep progress",
     "PartitionLog.status": "self",
     "PartitionLog.close": "self",
     "Cursor.records": "self follow",

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -55,14 +57,22 @@ def buckets_of(machines: Callable[[Any], ObjectStore]) -> Iterator[None]:
     def open_store(_url: Any, *, env: Environment, **_: Any) -> ObjectStore:
         return machines(env)
 
+    made = itertools.count()
+
+    def make(**_: object) -> str:
+        path = Path(scratch, str(next(made)))
+        path.mkdir()
+        return str(path)
+
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
         mock.patch("chronik_store.log_store.open_object_store", open_store),
         mock.patch("chronik_store.bucket_log.open_object_store", open_store),
         mock.patch("chronik_store.restore.open_object_store", open_store),
         mock.patch("chronik_store.repair.open_object_store", open_store),
-        # Who is killed tidies nothing up; and no two tests may build indexes in one place.
-        mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", return_value=scratch),
+        # Who is killed tidies nothing up, and who ends removes its own; and no two tests may build
+        # indexes in one place.
+        mock.patch("chronik_store.search_scratch.tempfile.mkdtemp", make),
     ):
         yield
 
