@@ -496,29 +496,36 @@ def filled_partitions(disk: SimulatedDisk, partitions: int) -> None:
             pass
 
 
-class LastId(SystemEntropy):
-    """Ids that stand behind all others in a listing."""
+class ChosenId(SystemEntropy):
+    """All ids are of this byte: the place of a log in a listing."""
+
+    def __init__(self, byte: bytes) -> None:
+        self.byte = byte
 
     def token_bytes(self, count: int) -> bytes:
-        return b"\xff" * count
+        return self.byte * count
 
 
 @pytest.mark.parametrize("page", [1, 1000])
 def test_a_restore_between_two_pages_of_a_listing_is_no_damage(
     monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    """The old log's claim is behind what was listed, the new log before what is listed next."""
+    """The claim stands before what was listed last, the log that it names behind it."""
     disk = SimulatedDisk()
     filled(disk)
-    env = Environment(fs=disk, threads=MortalThreads(), entropy=LastId())
+    first, last = (
+        Environment(fs=disk, threads=MortalThreads(), entropy=ChosenId(byte))
+        for byte in (b"\x00", b"\xff")
+    )
+    restore(URL, "/first", config=CONFIG, env=first)
     looks = LocalObjectStore.list
     restored: list[object] = []
 
     def restored_meanwhile(self: Any, prefix: str, **options: Any) -> Any:
         found = looks(self, prefix, **options)
-        if not restored:
+        if not restored and found and parse_manifest_key(found[-1].key).log_id != "00" * 16:
             restored.append(None)
-            restore(URL, "/new", config=CONFIG, env=env)
+            restore(URL, "/last", config=CONFIG, env=last)
         return found
 
     monkeypatch.setattr(lineage, "PAGE", page)
