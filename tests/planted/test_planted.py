@@ -42,7 +42,7 @@ from tests.schedules import (
 from tests.schedules import (
     test_protocol_11_to_20 as section_11_20,
 )
-from tests.store import test_replica, test_replica_proposals_and_snapshots, test_restore_lineage
+from tests.store import test_replica, test_replica_proposals_and_snapshots, test_restore_races
 from tests.store.objectstore import test_cache, test_disk_blocks, test_in_simulation, test_verified
 from tests.store.pipeline import conftest as pipeline_kit
 from tests.store.pipeline import test_collect, test_publish
@@ -227,7 +227,7 @@ FOUND: dict[str, tuple[Finder, ...]] = {
     ),
     "delete-without-tombstone": (
         plain(
-            test_restore_lineage.test_an_old_owner_does_not_begin_anew_where_the_new_one_has_deleted_its_topic,
+            test_restore_races.test_an_old_owner_does_not_begin_anew_where_the_new_one_has_deleted_its_topic,
             looked=True,
         ),
         moved_worlds(),
