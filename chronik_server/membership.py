@@ -8,7 +8,9 @@ Invariant: the node that leads the metadata answers; the others name it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from chronik_server import metadata_commands as commands
 from chronik_server.addresses import Address, parse_reachable
@@ -23,6 +25,9 @@ from chronik_store.errors import ChronikError, ConfigError, UnavailableError
 
 BEHIND_ENTRIES_MAX = 10_000
 """So far behind a node is not given a partition to lead: appends would wait for it."""
+
+SUCCESSOR_SECONDS = 1.0
+"""So long after its leadership has ended a node waits to hear of the next leader."""
 
 
 class Membership:
@@ -144,3 +149,8 @@ class Membership:
             raise UnavailableError(f"{to} did not take over in time") from error
         except ChronikError as error:
             raise part.translated(error) from error
+        # Our part ends when the other asks for votes, of which ours may be one that it needs.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SUCCESSOR_SECONDS):
+                while part.consensus.leader in {None, own}:  # noqa: ASYNC110 (it has no event)
+                    await asyncio.sleep(0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +188,29 @@ def test_9_an_append_that_met_a_log_that_has_ended_is_asked_again(
             assert [b"a", b"b"] == [each.value for each in (await client.read("x", 0)).records]
 
     run(main())
+
+
+def test_13_a_handover_ends_when_the_next_leader_is_heard_of(tmp_path: Path) -> None:
+    """It ended with the old leader's term: a node that stops was gone before it had voted."""
+
+    async def main() -> None:
+        async with about_to_stop(tmp_path, 1) as (_, node, others):
+            part = node.backend.known_partition("x", 0)
+            for _ in range(10):
+                await led_by_itself(node, others)
+                await node.backend._membership.transfer(part, None)
+                assert part.consensus.leader in {each.node_id for each in others}
+
+    run(main())
+
+
+async def led_by_itself(node: InProcess, others: list[InProcess]) -> None:
+    """Until it leads `x/0` again, by the others' own word."""
+    consensus = node.backend.known_partition("x", 0).consensus
+    while not consensus.is_ready:
+        for each in others:
+            part = each.backend.known_partition("x", 0)
+            if part.consensus.is_ready:
+                with suppress(ChronikError):
+                    await each.backend._membership.transfer(part, node.node_id)
+        await asyncio.sleep(0.02)
