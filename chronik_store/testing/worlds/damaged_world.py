@@ -206,7 +206,7 @@ class DamagedWorld(StoreWorld):
 
     def mend(self, error: ChronikError, before: dict[str, bytes]) -> int | None:
         """It is refused: make it open. Returns where it goes on, if that was promised."""
-        if not self.damages:
+        if not any(each.may_be_refused for each in self.damages):
             raise error
         assert isinstance(error, CorruptionError | FutureVersionError), repr(error)
         self.events["refusals to open"] += 1

@@ -38,6 +38,12 @@ class Damage:
     good_end: int | None = None
     is_newest: bool = False
 
+    @property
+    def may_be_refused(self) -> bool:
+        """Other files are copies of what is elsewhere, or nobody's."""
+        is_log = self.path.startswith("/data/wal/") and self.path.endswith(".log")
+        return is_log or self.path in {"/data/STORE", "/data/TOPICS"}
+
     def turn_back(self, disk: SimulatedDisk) -> None:
         """As if it had never been."""
         if self.kept:
