@@ -29,6 +29,7 @@ from chronik_store.testing.worlds.heritage import Limits
 from chronik_store.testing.worlds.lineage_witness import ClosedDoor
 from chronik_store.testing.worlds.owner import Owner
 from chronik_store.testing.worlds.store_world import URL, StoreWorld
+from chronik_store.testing.worlds.successor import Successor
 
 
 class MovedWorld(Owner):
@@ -70,8 +71,8 @@ class MovedWorld(Owner):
             if not self.heritage.witness.in_force("t"):
                 break
             self.holds_back()
-            owner = Owner(self.seed, number, self)
-            stories.append(simulation.spawn(partial(self.moves, owner), name=owner.name))
+            new = Successor(self.seed, number, self)
+            stories.append(simulation.spawn(partial(self.moves, new), name=new.name))
         for each in self.owners:
             simulation.later(self.rng.expovariate(0.2), each.let_go)
         for thread in stories:
@@ -103,7 +104,7 @@ class MovedWorld(Owner):
             owner.node.crash(self.rng.choice(("lost", "kept", "torn", "any")))
             self.events["owners held back"] += 1
 
-    def moves(self, owner: Owner) -> None:
+    def moves(self, owner: Successor) -> None:
         """The story of one that begins with a restore."""
         owner.is_taking_over = True
         is_done = owner.take_over(self.limits())
