@@ -86,7 +86,9 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
-        """Up to `limit` objects whose key starts with `prefix` and sorts after `start_after`."""
+        """Up to `limit` objects whose key starts with `prefix` and sorts after `start_after`, in
+        order. Fewer than `limit`: there are no more, and nobody asks again for the rest.
+        """
         ...
 
     def delete(self, keys: Sequence[str]) -> None:
