@@ -47,6 +47,9 @@ class WatchedWorld(StoreWorld):
         self.config = self.config.replace(
             indexing_enabled=draw.random() < 0.5,
             search_cache_bytes=draw.choice((1 << 15, 1 << 30)),
+            cache_memory_bytes=draw.choice((1 << 13, 1 << 16)),
+            tail_bytes_max=draw.choice((0, 1 << 14)),
+            garbage_seconds=draw.choice((0.0, 0.5)),
         )
         self.everyone: list[Clients] = [
             WordyClients(self.rng, self.node, WordyLedger(f"{seed}/{number}"))

@@ -148,9 +148,7 @@ class Watcher:
 
     def session(self) -> None:
         """Open, look here and there beside the followers, close."""
-        self.began_at = self.simulation.now
-        self.has_failed = self.machine.bucket_faults.is_down
-        self.machine.disk.hook = None
+        self.begins()
         logs = self.opened()
         if not logs:
             return
@@ -167,6 +165,12 @@ class Watcher:
         self.close(logs)
         for follower in followers:
             follower.join()
+
+    def begins(self) -> None:
+        """What befell it before excuses nothing any more."""
+        self.began_at = self.simulation.now
+        self.has_failed = self.machine.bucket_faults.is_down
+        self.machine.disk.hook = None
 
     def opened(self) -> Logs:
         """The partitions that there are, by number."""
@@ -284,6 +288,7 @@ class Watcher:
     def catches_up(self) -> None:
         """When all is quiet: everything is there, and each follower comes to the end."""
         self.bucket_comes_back()
+        self.begins()
         logs = self.opened()
         assert len(logs) == len(self.facts)
         for log, facts, place in zip(logs.values(), self.facts, self.places, strict=True):
