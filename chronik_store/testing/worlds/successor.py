@@ -7,7 +7,7 @@ again with the same arguments.
 
 from __future__ import annotations
 
-from chronik_store.errors import DiskFullError, FencedError, UnavailableError
+from chronik_store.errors import ConfigError, DiskFullError, FencedError, UnavailableError
 from chronik_store.restore import RestoreReport, restore
 from chronik_store.testing.crash import CrashError
 from chronik_store.testing.worlds.heritage import Limits
@@ -40,6 +40,12 @@ class Successor(Owner):
             except FencedError:
                 self.events["restores overtaken"] += 1
                 return False
+            except ConfigError:
+                # It was done, and the crash came before its return.
+                if not self.node.disk.exists("/data/STORE"):
+                    raise
+                self.restored(RestoreReport("/data", URL, "", (), was_complete=True))
+                return True
             else:
                 self.restored(report)
                 return True
