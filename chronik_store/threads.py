@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 from types import TracebackType
 from typing import Protocol
 
@@ -73,12 +74,36 @@ class Threads(Protocol):
         ...
 
 
+class _Condition(threading.Condition):
+    """A condition that is taken and given back in one step each, which Ctrl-C cannot part.
+
+    `threading.Condition` does both in Python code: an interrupt in there comes behind the lock and
+    in front of whoever would give it back, and all that need it hang from then on. The methods of
+    the lock itself are not interrupted; `with` looks both up before it calls the first.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.RLock()
+        super().__init__(self._mutex)
+
+    __enter__ = property(attrgetter("_mutex.__enter__"))
+    __exit__ = property(attrgetter("_mutex.__exit__"))
+
+
+class _Event(threading.Event):
+    """An event over such a condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = _Condition()
+
+
 class SystemThreads:
-    """`threading`, as it is."""
+    """`threading`, as it is, but for what Ctrl-C could leave locked."""
 
     lock = staticmethod(threading.Lock)
-    condition = staticmethod(threading.Condition)
-    event = staticmethod(threading.Event)
+    condition = staticmethod(_Condition)
+    event = staticmethod(_Event)
 
     @staticmethod
     def spawn(target: Callable[[], None], *, name: str) -> threading.Thread:
