@@ -212,15 +212,16 @@ def _damaged_seq(found: Recovered) -> int:
 def _openings_of(
     fs: FileSystem, directory: str, seqs: list[int], identity: WalIdentity, *, live: bool
 ) -> list[Opening]:
-    openings = []
+    openings: list[Opening] = []
     for seq in seqs:
         try:
             openings.append(read_opening(fs, directory, seq, identity))
         except FileNotFoundError:
             if not live:
                 raise
-            # Pruned by the writer since the listing. It goes front to back: so did those before.
-            openings.clear()
+            # Pruned by the writer since the listing, front to back, so those before have gone, too;
+            # or one that a new writer has made anew, and those before are there.
+            openings = [each for each in openings if fs.exists(each.path)]
     log_ids = {opening.header.log_id for opening in openings if opening.header is not None}
     if len(log_ids) > 1:
         raise IdentityMismatchError(

@@ -117,16 +117,24 @@ def test_a_reader_of_a_file_that_the_next_open_makes_anew_goes_on_in_that_one(
     assert reader.wal.recovery.verdict == "clean"
 
 
+@pytest.mark.parametrize("before", [0, 10])
 @pytest.mark.parametrize("look", [1, 2, 3])
 def test_a_file_that_was_made_anew_may_go_while_a_reader_opens(
-    look: int, disk: SimulatedDisk, open_wal: Opens
+    look: int, before: int, disk: SimulatedDisk, open_wal: Opens
 ) -> None:
+    """What stands in files before it is there (`simulate`, seed 41000271: it was in no tier)."""
+    if before:
+        writer = open_wal(disk)
+        for number in range(before):
+            writer.append(b"%d" % number * 1500)
+        disk = disk.kill()
+    kept = disk.list("/data/wal") if before else []
     open_wal(disk)  # nobody swears to its file, so the next one takes its place
     disk = disk.kill()
     disk.hook = fail_next("remove", errno.EIO, times=1 << 30)
     writer = open_wal(disk)
     writer.append(b"after")
-    [anew, *_] = disk.list("/data/wal")
+    [anew, *_] = [name for name in disk.list("/data/wal") if name not in kept]
     beside, looks = disk.another_process(), []
 
     def take_away(_number: int, operation: str, path: str) -> None:
