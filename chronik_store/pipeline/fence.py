@@ -92,6 +92,9 @@ def check_is_alone(turn: Turn) -> None:
     """This log's first manifest is out, and no other log of its name is in force. What no manifest
     named when a restore took the bucket over could not be claimed: its owner learns of it here, if
     the new owner has made a topic of that name since. FencedError; FENCED is committed.
+
+    Of a store of its own only: a cluster makes a topic anew while its namesake's objects, and logs
+    that look to be in force, still wait to be swept.
     """
     manifest, store = turn.manifest, turn.tiering.store
     who = (manifest.topic, manifest.partition, manifest.log_id)

@@ -18,6 +18,7 @@ from chronik_store.format.checksum import content_hash
 from chronik_store.format.control import Published
 from chronik_store.format.manifest_file import Manifest, ManifestObject, decode_manifest_object
 from chronik_store.lineage import FIRST_NUMBER, manifest_numbers, read_manifest
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline.contract import NotNextError
@@ -66,7 +67,7 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
     listed = proposed if found == body else decode_manifest_object(found, path=key)
     if found != body and judge(manifest, listed) == "foreign":
         fence(turn, listed, number, "another writer took the next manifest number")
-    if number == FIRST_NUMBER:
+    if number == FIRST_NUMBER and turn.partition.identity.owner == LOCAL_OWNER:
         check_is_alone(turn)
     turn.propose(
         Published(

@@ -30,6 +30,7 @@ from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.fs.posix import PosixFileSystem
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.manifest.state import FoldedState, OpenSegment
 from chronik_store.model import PipelineReport
 from chronik_store.objectstore.layout import parse_segment_key
@@ -322,6 +323,7 @@ class _Identity:
     partition: int = 0
     topic_id: str = TOPIC_ID
     log_id: str = LOG_ID
+    owner: str = LOCAL_OWNER
 
 
 @dataclass(frozen=True)

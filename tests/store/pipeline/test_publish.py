@@ -308,3 +308,27 @@ def test_a_manifest_that_reads_back_other_than_it_was_put_is_not_published(kit: 
     assert any("reads back other" in error for error in report.errors)
     assert process.manifest.published_number == 0
     assert world.wal_offsets() == set(range(5))
+
+
+@pytest.mark.parametrize(("owner", "is_fenced"), [("local", True), ("cluster/n1", False)])
+def test_a_namesake_in_force_fences_who_comes_second_but_not_a_cluster(
+    kit: Any, owner: str, is_fenced: bool
+) -> None:
+    """A cluster makes a topic anew as soon as a quorum of the old one has ended: its logs still
+    wait to be swept then, and the new one would never have been tiered.
+    """
+    other, _ = tiered(kit)
+    found, log_id = read(other, kit, 1), "dd" * 16
+    old = dataclasses.replace(found.manifest, topic_id="ee" * 16, log_id=log_id)
+    world = kit.World()
+    body = dataclasses.replace(found, manifest=old).encode()
+    world.objects.put_if_absent(manifest_key("t", 0, log_id, 1), body)
+    process = world.open()
+    process.identity = dataclasses.replace(process.identity, owner=owner)
+    process.append(5)
+
+    report = process.run()
+
+    assert is_fenced == (process.manifest.fenced is not None)
+    assert is_fenced == bool(report.errors)
+    assert process.manifest.published_number == (0 if is_fenced else 1)
