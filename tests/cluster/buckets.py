@@ -8,6 +8,7 @@ import contextlib
 from collections import defaultdict
 
 from chronik_store.environment import Environment
+from chronik_store.lineage import live_lineage_of
 from chronik_store.objectstore.layout import parse_bundle_key, parse_segment_key
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.testing.fault_proxy import FaultProxy, ProxyFault
@@ -28,8 +29,10 @@ class Bucket:
             after = found[-1]
         return found
 
-    def runs(self, topic):
-        """({partition: [(base, end), ...] of its segments}, the same of its bundles), sorted."""
+    def keys_of(self, topic):
+        """({partition: [(what its key says, key), ...] of its segments}, the same of its bundles),
+        in order.
+        """
         segments, bundles = defaultdict(list), defaultdict(list)
         for prefix, parse, into in (
             (f"segments/{topic}/", parse_segment_key, segments),
@@ -38,10 +41,23 @@ class Bucket:
             for key in self.keys(prefix):
                 run = parse(key)
                 assert run is not None, f"a key that nobody made: {key}"
-                into[run.partition].append((run.base_offset, run.end_offset))
-        return {n: sorted(s) for n, s in segments.items()}, {
-            n: sorted(b) for n, b in bundles.items()
+                into[run.partition].append((run, key))
+        for found in (*segments.values(), *bundles.values()):
+            found.sort()
+        return segments, bundles
+
+    def segments(self, topic):
+        """{partition: [(base, end), ...] of its segments}, in order."""
+        return {
+            partition: [(run.base_offset, run.end_offset) for run, _ in found]
+            for partition, found in self.keys_of(topic)[0].items()
         }
+
+    def manifest(self, topic, partition):
+        """The newest manifest of the log that is in force."""
+        head = live_lineage_of(self._store, topic, partition).head
+        assert head is not None, f"{topic}/{partition} has no manifest"
+        return head.object.manifest
 
     def close(self):
         self._store.close()

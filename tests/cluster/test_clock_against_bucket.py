@@ -24,7 +24,7 @@ from tests.cluster.messages import (
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import (
     BUCKET,
-    assert_tiles,
+    assert_tiered_once,
     create,
     wait_until_only_in_the_bucket,
 )
@@ -83,9 +83,7 @@ def test_a_node_with_a_wrong_clock_says_so_keeps_its_bytes_and_goes_on_once_it_i
     load.assert_no_errors()
     wait_until_only_in_the_bucket(cluster, "events", load.acknowledged)
     assert_every_node_has(cluster, "events", load.acknowledged, tiers=BUCKET)
-    segments, bundles = rgw_bucket.runs("events")
-    assert_tiles(segments[0], load.acknowledged.end(0))
-    assert set(bundles[0]) == set(segments[0])
+    assert_tiered_once(rgw_bucket, "events", 0, load.acknowledged.end(0))
 
 
 def wait_until_ahead(node, seconds):

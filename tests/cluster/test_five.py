@@ -22,7 +22,7 @@ from tests.cluster.messages import (
 from tests.cluster.processes import eventually
 from tests.cluster.tiering import (
     BUCKET,
-    assert_tiles,
+    assert_tiered_once,
     create,
     seal_all,
     wait_until_only_in_the_bucket,
@@ -49,17 +49,17 @@ def test_5000_messages_on_three_partitions_are_read_from_the_bucket_by_each_node
     wait_until_only_in_the_bucket(cluster, "events", acknowledged)
     assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
 
-    segments, bundles = either_bucket.runs("events")
-    assert sorted(segments) == sorted(bundles) == [0, 1, 2]
-    for partition in range(3):
-        assert_tiles(segments[partition], acknowledged.end(partition))
-        assert bundles[partition] == segments[partition]
-    figure(f"segments of each partition: {[len(segments[n]) for n in range(3)]}")
+    many = [
+        assert_tiered_once(either_bucket, "events", partition, acknowledged.end(partition))
+        for partition in range(3)
+    ]
+    assert sorted(either_bucket.segments("events")) == [0, 1, 2]
+    figure(f"segments of each partition: {many}")
 
 
 def uploaded(bucket, topic, acknowledged):
     """The (partition, offset) of the messages in the bucket."""
-    segments, _ = bucket.runs(topic)
+    segments = bucket.segments(topic)
     return {
         (partition, offset)
         for partition, offset in acknowledged.values
@@ -170,9 +170,7 @@ def test_each_offset_of_5000_messages_is_in_exactly_one_object(
     wait_until_only_in_the_bucket(cluster, "events", acknowledged)
     time.sleep(1)  # some more pipeline steps of all nodes: they upload nothing
 
-    segments, bundles = either_bucket.runs("events")
-    assert set(segments) == {0}
-    assert_tiles(segments[0], 5000)
-    assert bundles == segments
+    assert set(either_bucket.segments("events")) == {0}
+    many = assert_tiered_once(either_bucket, "events", 0, 5000)
     assert_every_node_has(cluster, "events", acknowledged, tiers=BUCKET)
-    figure(f"{len(segments[0])} segments and {len(bundles[0])} bundles for 3 replicas")
+    figure(f"{many} segments and their bundles for 3 replicas")

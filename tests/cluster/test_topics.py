@@ -18,7 +18,7 @@ from tests.cluster.messages import (
     read_node,
 )
 from tests.cluster.processes import eventually
-from tests.cluster.tiering import assert_tiles, create, wait_until_only_in_the_bucket
+from tests.cluster.tiering import assert_tiered_once, create, wait_until_only_in_the_bucket
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -206,6 +206,5 @@ def test_when_every_replica_uploads_each_offset_is_still_in_one_object(start_clu
     create(cluster, "events", 1)
     acknowledged = produce(cluster, "events", 2000)
     wait_until_only_in_the_bucket(cluster, "events", acknowledged)
-    segments, _ = bucket.runs("events")
-    assert_tiles(segments[0], 2000)
+    assert_tiered_once(bucket, "events", 0, 2000)
     assert_every_node_has(cluster, "events", acknowledged, tiers={"object_store"})

@@ -1,6 +1,7 @@
 """Waiting for the tiers: until all is uploaded and indexed, and no node keeps a copy."""
 
 from chronik_server.client import Client
+from chronik_store.manifest.keys import named_keys
 from tests.cluster.messages import MESSAGE, OPTIONS, line_of
 from tests.cluster.processes import eventually
 
@@ -56,7 +57,32 @@ def wait_until_only_in_the_bucket(cluster, topic, acknowledged, seconds=150.0):
     eventually(lambda: not kept(), seconds, lambda: f"these files are gone: {kept()}")
 
 
-def assert_tiles(runs, end):
+def assert_tiered_once(bucket, topic, partition, end):
+    """Each offset below `end` is in one segment object, and each of those, with its bundle, is in
+    the manifest. Returns how many they are.
+
+    A bundle that a leader had put and not announced, as it died, handed over or got no answer, may
+    be there beside the one that counts, for now: the manifest must name it, so it will be deleted.
+    """
+    segments, bundles = (keys.get(partition, []) for keys in bucket.keys_of(topic))
+    _assert_tiles([(run.base_offset, run.end_offset) for run, _ in segments], end)
+
+    def amiss():
+        manifest = bucket.manifest(topic, partition)
+        if [each.key for each in manifest.segments] != [key for _, key in segments]:
+            return f"segments {segments} are not those of {manifest.segments}"
+        listed = [None if each.bundle is None else each.bundle.key for each in manifest.segments]
+        there = {key for _, key in bundles}
+        if missing := [key for key in listed if key not in there]:
+            return f"bundles {missing} are not there"
+        strays = there - named_keys(manifest)
+        return f"bundles {strays} are named by no log" if strays else ""
+
+    eventually(lambda: not amiss(), 30, lambda: f"the newest manifest has them: {amiss()}")
+    return len(segments)
+
+
+def _assert_tiles(runs, end):
     """Offset ranges of objects follow one another from 0 to `end`: none twice, none left out."""
     following = 0
     for base, stop in runs:
