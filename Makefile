@@ -27,7 +27,7 @@ demo: venv-demo
 	@$(python) -m chronik_server demo $(ARGS)
 
 test: venv-dev
-	$(python) -m pytest -n 2 --dist worksteal -m "not slow and not s3 and not cluster and not soak" $(ARGS)
+	$(python) -m pytest -n 3 --dist worksteal -m "not slow and not s3 and not cluster and not soak" $(ARGS)
 
 lint: venv-dev
 	$(python) -m ruff check .

@@ -188,6 +188,7 @@ def test_a_search_bundle_is_built_anew_alike_with_a_directory_and_a_server(chron
 
 def test_a_rebuild_over_a_server_takes_the_server_of_the_environment(chronik, monkeypatch):
     monkeypatch.setenv("CHRONIK_SERVER", "127.0.0.1:1")
+    monkeypatch.setattr(cli_remote, "RETRY_SECONDS", 0.1)
     assert "cannot connect to 127.0.0.1:1" in chronik("rebuild-index").err
 
 

@@ -68,8 +68,10 @@ def test_equal_seeds_play_equal_stories_in_other_processes_too(chronik):
 
 @cache
 def found_by() -> int:
-    """The first seed whose story finds the bug: what a story plays changes with the product."""
-    return next(seed for seed in range(40) if playing.play(seed, bug=BUG).violation)
+    """A seed whose story finds the bug: what a story plays changes with the product. Begun with the
+    one that did when this was written, so that the search is short.
+    """
+    return next(seed for seed in range(9, 49) if playing.play(seed, bug=BUG).violation)
 
 
 def test_a_violation_names_the_seed_the_fact_and_how_to_play_it_again(chronik):

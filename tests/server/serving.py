@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from chronik_store.log_store import LogStore
 T = TypeVar("T")
 LOG = LogConfig(pipeline_enabled=False, disk_reserve_bytes=0, disk_throttle_bytes=0)
 QUICK = ClientOptions(connect_seconds=2.0, request_seconds=5.0, retry_seconds=3.0)
+ONCE = replace(QUICK, retry_seconds=0.0)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

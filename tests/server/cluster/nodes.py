@@ -27,6 +27,11 @@ ALONE = RaftSettings(
     heartbeat_seconds=0.05, election_seconds_min=0.1, election_seconds_max=0.2, lost_seconds=0.1
 )
 """For a node that nobody else could be late for: it waits for no other one to speak."""
+TOGETHER = RaftSettings(
+    heartbeat_seconds=0.1, election_seconds_min=0.4, election_seconds_max=0.8, lost_seconds=0.2,
+    check_quorum_seconds=0.8,
+)  # fmt: skip
+"""For nodes that share a process: what holds one up holds up all."""
 
 
 @dataclass
@@ -60,7 +65,7 @@ async def start(
         data_dir=f"{path}/{node_id}", node_id=node_id, listen=dict(peers)[node_id], peers=peers,
         shutdown_seconds=2.0, **settings,
     )  # fmt: skip
-    raft = partial(RaftNode, settings=ALONE) if len(peers) == 1 else RaftNode
+    raft = partial(RaftNode, settings=ALONE if len(peers) == 1 else TOGETHER)
     with mock.patch.object(raft_backend, "RaftNode", raft):
         backend = await open_backend(config, log, _failed, env=Environment())
     assert isinstance(backend, RaftBackend)

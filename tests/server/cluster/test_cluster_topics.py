@@ -24,7 +24,7 @@ from chronik_server.raft.messages import Beat
 from chronik_store.clock import SystemEntropy
 from chronik_store.errors import TopicExistsError, UnavailableError
 from tests.server.cluster.nodes import clustered, servers
-from tests.server.serving import QUICK, run
+from tests.server.serving import ONCE, QUICK, run
 
 A, LOG = "aa" * 16, "cc" * 16
 
@@ -134,7 +134,7 @@ def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
             (away,) = [node for node in nodes if node.node_id == where[1]]
             (left,) = [node for node in nodes if node.node_id == where[0]]
             await away.server.stop()
-            async with AsyncClient(left.address, options=QUICK) as client:
+            async with AsyncClient(left.address, options=ONCE) as client:
                 search = functools.partial(client.search, "x", "found", partition=partition)
                 loop = asyncio.get_running_loop()
                 begun = loop.time()
@@ -168,6 +168,7 @@ def test_a_node_whose_certificate_is_not_believed_is_a_gap_like_one_that_is_away
                 found = await client.search("x", "found")
                 (gap,) = [each for each in found.coverage if not each.complete]
                 assert ("the certificate of 2 is not believed",) == gap.reasons
+            async with AsyncClient(servers(nodes), options=ONCE) as client:
                 with pytest.raises(UnavailableError, match="certificate"):
                     await client.search("x", "found", require_complete=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chronik_server import steward
-from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.client import AsyncClient
 from chronik_server.hosting import Hosting
 from chronik_server.metadata import Metadata
 from chronik_server.metadata_commands import (
@@ -26,10 +26,9 @@ from chronik_server.protocol.cluster import NodeReport
 from chronik_server.steward import Steward
 from chronik_store.errors import ChronikError, UnavailableError
 from tests.server.cluster.nodes import clustered, servers
-from tests.server.serving import QUICK, run
+from tests.server.serving import ONCE, QUICK, run
 
 OLD = "aa" * 16
-ONCE = ClientOptions(connect_seconds=2.0, request_seconds=5.0, retry_seconds=0.0)
 
 
 def test_a_node_that_is_busy_acknowledges_nothing_for_the_topic_that_was(
