@@ -6,6 +6,8 @@ fdatasync a group, into a file whose zeros were written before its clock started
 bursts: the log and the raw file stand open side by side and take turns, a short burst each; between
 bursts the log's filler gets its work done, so a burst mostly meets zeros that are there. What it
 says is what an append costs.
+ahead: the same bursts by `append_nowait`, with up to 32 groups whose futures are not done yet: each
+is acknowledged as before, and those that wait share a write and a sync.
 sustained: a fresh log and a fresh raw file, one after the other, without a pause: the log writes
 its zeros while it appends, and "zeros counted" adds to the raw loop the time that its own took.
 
@@ -15,13 +17,17 @@ second. Everything is read back and compared.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.harness import (
     Options,
@@ -35,13 +41,15 @@ from benchmarks.harness import (
 )
 from benchmarks.machine import Usage, thread_usage, written_bytes
 from benchmarks.workload import ONE_KB, TOPIC, RawFile, Values, check_log, quiet_config
-from chronik_store import PartitionLog
+from chronik_store import AppendResult, PartitionLog
 
 GROUP = 100
 WARM_GROUPS = 700
 """More than the memory tail of a log holds (`tail_bytes_max`, 64 MiB)."""
 BURST_GROUPS = 50
 BURST_SINGLES = 500
+AHEAD = 32
+NOT_WAITED_FOR = f"chronik, {AHEAD} ahead"
 QUIET_SECONDS = 0.02
 
 
@@ -63,8 +71,12 @@ class Sample:
         return sum(self.each)
 
 
-def measure(append: Callable[[list[bytes]], object], work: list[list[bytes]]) -> Sample:
-    """Append all groups of `work`, one after the other."""
+def measure(
+    append: Callable[[list[bytes]], object],
+    work: list[list[bytes]],
+    drain: Callable[[], object] = list,
+) -> Sample:
+    """Append all groups of `work`, one after the other. drain: what is left to wait for then."""
     sample = Sample()
     thread = thread_usage()
     others = time.process_time() - time.thread_time()
@@ -76,6 +88,8 @@ def measure(append: Callable[[list[bytes]], object], work: list[list[bytes]]) ->
         now = clock()
         sample.each.append(now - before)
         before = now
+    drain()
+    sample.each[-1] += clock() - before
     sample.written = written_bytes() - written
     sample.others = time.process_time() - time.thread_time() - others
     sample.thread = thread_usage() - thread
@@ -93,6 +107,24 @@ def opened_log(
             log.append(group)
         yield log, log.append if size > 1 else lambda group: log.append(group[0])
     shutil.rmtree(path)
+
+
+class Ahead:
+    """Appends that are waited for when so many others have been begun."""
+
+    def __init__(self, log: PartitionLog) -> None:
+        self._log = log
+        self._begun: deque[Future[AppendResult]] = deque()
+
+    def append(self, group: list[bytes]) -> None:
+        if len(self._begun) == AHEAD:
+            self._begun.popleft().result()
+        self._begun.append(self._log.append_nowait(group))
+
+    def drain(self) -> None:
+        """Wait for all."""
+        while self._begun:
+            self._begun.popleft().result()
 
 
 def sustained_log(directory: str, values: Values, groups: int) -> Sample:
@@ -125,22 +157,21 @@ def bursts(
     with opened_log(directory, values, size) as (log, log_append):
         raw = RawFile(directory, (turns + 1) * groups * size * values.size_bytes)
 
-        def burst(append: Callable[[list[bytes]], object], turn: int) -> Sample:
+        def burst(append: Callable[[list[bytes]], object], turn: int, *drain: Any) -> Sample:
             _settle()
             start = turn * groups * size
-            return measure(append, values.groups(groups, size, first=first + start))
+            return measure(append, values.groups(groups, size, first=first + start), *drain)
 
-        turn = iter(range(turns + 1))
-        log_turn = iter(range(turns + 1))
-        found = in_turns(
-            {
-                "raw": lambda: burst(raw.append, next(turn)),
-                "chronik": lambda: burst(log_append, next(log_turn)),
-            },
-            turns,
-        )
-        count = (turns + 1) * groups * size
-        check_log(log, values, 0, first + count)
+        ahead = Ahead(log)
+        raw_turns, log_turns = itertools.count(), itertools.count()
+        cases = {
+            "raw": lambda: burst(raw.append, next(raw_turns)),
+            "chronik": lambda: burst(log_append, next(log_turns)),
+        }
+        if size > 1:
+            cases[NOT_WAITED_FOR] = lambda: burst(ahead.append, next(log_turns), ahead.drain)
+        found = in_turns(cases, turns)
+        check_log(log, values, 0, first + next(log_turns) * groups * size)
         raw.check(values, first)
         raw.close()
     return found
@@ -157,7 +188,7 @@ def report_case(
     report: Report, found: dict[str, list[Sample]], title: str, size: int, *, rate: bool
 ) -> None:
     """The lines of one case, both sides of it."""
-    names = ("raw", "chronik")
+    names = tuple(found)
     if rate:
         for name in names:
             rates = [len(sample.each) * size / sample.total for sample in found[name]]
@@ -168,7 +199,7 @@ def report_case(
         ]
         report.figure(f"raw, {title}, zeros counted", "records/s", counted)
     for percent in (50, 99):
-        for name in names:
+        for name in names[:2]:  # of what is not waited for there is no time
             # Of all groups together: one burst has too few for a p99.
             each = [percentile(_all(found[name]), percent) * 1e6]
             report.figure(f"{name}, {title}, p{percent}", "us", each)
@@ -215,6 +246,8 @@ def run(options: Options, report: Report) -> None:
     report_case(report, one, "one of 1 KiB outstanding", 1, rate=False)
     ratio = ratios(_means(many["raw"]), _means(many["chronik"]))
     report.at_least("bursts of 100 x 1 KiB: chronik / raw loop", ratio, 0.8)
+    ratio = ratios(_means(many["raw"]), _means(many[NOT_WAITED_FOR]))
+    report.figure(f"bursts, {AHEAD} ahead: chronik / raw loop", "x", [ratio])
     ratio = ratios(_means(steady["raw"]), _means(steady["chronik"]))
     report.at_least("sustained 100 x 1 KiB: chronik / raw loop", ratio, 0.8)
     counted = [(sample.total + sample.preparing) / len(sample.each) for sample in steady["raw"]]

@@ -13,6 +13,7 @@ import gc
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,12 @@ settings.register_profile("deep", settings.get_profile("ci"), max_examples=20_00
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """One seed for hypothesis and for our own simulations; workers inherit it."""
+    """One seed for hypothesis and for our own simulations; workers inherit it.
+
+    So is Ctrl-C, which a shell's background job starts without: children are interrupted here.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("CHRONIK_SEED", str(secrets.randbelow(1 << 32)))
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = os.environ["CHRONIK_SEED"]
