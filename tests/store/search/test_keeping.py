@@ -150,3 +150,15 @@ def test_what_could_not_be_fetched_takes_no_place() -> None:
 
     assert [] == keeping.surplus({"a": 1}, set(), ALL)
     assert ["a"] == keeping.surplus({"a": 1}, set(), 0)
+
+
+def test_who_comes_back_takes_the_place_of_the_one_not_used_for_longest() -> None:
+    cache = Cache(count_max=16)
+    cache.hits_of(range(17))  # 14 are kept, the last two have arrived
+    cache.use(0)
+    cache.hits_of([100, 101, 102, 100])  # 100 goes for 102, and comes back sooner than 1 was used
+
+    assert {"0", "100"} <= set(cache.sizes)
+    cache.hits_of([101, 102, 103, 104])
+    assert {"0", "100"} <= set(cache.sizes)
+    assert "1" not in cache.sizes
