@@ -168,7 +168,6 @@ def test_a_node_whose_certificate_is_not_believed_is_a_gap_like_one_that_is_away
                 found = await client.search("x", "found")
                 (gap,) = [each for each in found.coverage if not each.complete]
                 assert ("the certificate of 2 is not believed",) == gap.reasons
-            async with AsyncClient(servers(nodes), options=ONCE) as client:
                 with pytest.raises(UnavailableError, match="certificate"):
                     await client.search("x", "found", require_complete=True)
 
