@@ -1,15 +1,35 @@
-"""Which manifest under our next number may be taken for our own."""
+"""Which manifests in our folder may be taken for our own, and what is done about the others."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 from typing import Any
 
 import pytest
 
-from chronik_store.format.manifest_file import LogBase, ManifestObject, SegmentInfo
+from chronik_store import LogConfig, LogStore
+from chronik_store.environment import Environment
+from chronik_store.format.manifest_file import (
+    LogBase,
+    ManifestObject,
+    SegmentInfo,
+    decode_manifest_object,
+)
 from chronik_store.manifest.state import empty_manifest
+from chronik_store.pipeline import fence
 from chronik_store.pipeline.fence import judge
+from chronik_store.testing.crash import MortalThreads
+from chronik_store.testing.disk_faults import fail_next
+from chronik_store.testing.simulated_disk import SimulatedDisk
+
+CONFIG = LogConfig(
+    pipeline_enabled=False,
+    indexing_enabled=False,
+    cache_disk_bytes=0,
+    disk_reserve_bytes=0,
+    disk_throttle_bytes=0,
+)
 
 
 def segment(number: int, variant: str = "0") -> SegmentInfo:
@@ -77,3 +97,80 @@ def test_a_former_state_of_ours_is_adopted() -> None:
 )
 def test_whatever_is_not_is_foreign(found: ManifestObject) -> None:
     assert judge(OURS, found) == "foreign"
+
+
+def test_a_newest_manifest_that_is_not_the_one_that_was_put_stops_tiering() -> None:
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        publish(store, b"one")
+        number = store.partition("t").status().published_number
+    (path,) = [each for each in disk.paths("/bucket/manifests") if each.endswith(".cbor")]
+    found = decode_manifest_object(disk.peek(path), path=path)
+    disk.overwrite(path, 0, dataclasses.replace(found, term=found.term + 1).encode())
+
+    with open_store(disk) as store:
+        log = store.partition("t")
+        log.append(b"two")
+        log.seal()
+        (said,) = log.run_pipeline_once().errors
+        assert "the newest manifest is not the one that this log published" in said
+        assert log.status().fenced
+        assert [b"one", b"two"] == [each.value for each in log.scan()]
+    assert path == disk.paths("/bucket/manifests")[-1], f"nothing is published behind {number}"
+
+
+def test_a_copy_that_goes_on_from_our_first_manifest_before_we_look_stops_tiering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has the same history up to there, and had looked into the folder before we put anything:
+    it takes that for its own.
+    """
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        store.create_topic("t")
+        store.partition("t").append(b"one")
+        store.partition("t").seal()
+    copy_directory(disk, "/old", "/copy")
+    look = fence.beside
+
+    with open_store(disk) as store, open_store(disk, "/copy") as copy:
+        disk.hook = fail_next("link", errno.EIO, path_end=".cbor")
+        copy.run_pipeline_once()
+        disk.hook = None
+        assert 0 == copy.partition("t").status().published_number
+
+        def look_late(*who: Any) -> Any:
+            monkeypatch.setattr(fence, "beside", look)
+            publish(copy, b"of the copy")
+            return look(*who)
+
+        monkeypatch.setattr(fence, "beside", look_late)
+        (said,) = store.run_pipeline_once().errors
+        assert "another writer goes on from this log's first manifest" in said
+        assert store.partition("t").status().fenced
+        assert not copy.partition("t").status().fenced
+        assert [b"one"] == [each.value for each in store.partition("t").scan()]
+        assert [b"one", b"of the copy"] == [each.value for each in copy.partition("t").scan()]
+
+
+def open_store(disk: SimulatedDisk, path: str = "/old") -> LogStore:
+    env = Environment(fs=disk, threads=MortalThreads())
+    return LogStore.open(path, object_store="file:///bucket", config=CONFIG, env=env)
+
+
+def publish(store: LogStore, value: bytes) -> None:
+    if not store.topics():
+        store.create_topic("t")
+    store.partition("t").append(value)
+    store.partition("t").seal()
+    while not store.run_pipeline_once().idle:
+        pass
+
+
+def copy_directory(disk: SimulatedDisk, source: str, target: str) -> None:
+    for path in disk.paths(source):
+        name = target + path.removeprefix(source)
+        disk.make_directories(name.rpartition("/")[0])
+        file = disk.create(name)
+        file.write_at(0, [disk.peek(path)])
+        file.close()
