@@ -325,6 +325,7 @@ class Beside(Watcher):
 
     def opened(self) -> Logs:
         self.store = None
+        was_there = self.writer_opened  # before it is looked for: this process may stand still
         try:
             self.store = store = LogStore.open(
                 "/data",
@@ -335,7 +336,7 @@ class Beside(Watcher):
             )
             return {each.partition: store.partition("t", each.partition) for each in self.facts}
         except (ConfigError, TopicNotFoundError):
-            if self.writer_opened:
+            if was_there:
                 raise
         except CorruptionError:
             if not self.may_be_damaged():
