@@ -253,6 +253,8 @@ class Hosting:
         if place.version >= before:
             self._begun.add(lane)
         if place.version >= self._folded:
+            if place.version == topic.made_at:
+                await self._make(topic)
             await self._note(place.version + 1)
         if lane in self.partitions:
             return
@@ -274,13 +276,26 @@ class Hosting:
                 await self._install(topic, partition)
             late = place.version != topic.made_at
             # Also when it is here and empty: a process may have ended before it wrote that down.
-            known = lane in self._begun
+            # Not so where this is the only copy, which is never made anew.
+            known = lane in self._begun or place.holders == {self._raft.node_id}
             part = await self._open(topic, partition, make_suspect=late or not known)
             self._begun.discard(lane)
             self.partitions[lane] = part
             self._topic_ids[lane] = topic.topic_id
             if self._place_here(state, lane) is None:
                 self._close(lane)  # the fold went on while it was made
+        finally:
+            self._making = ""
+
+    async def _make(self, topic: Topic) -> None:
+        """The logs of a new topic, all that this node holds: before the fold is noted on which
+        those that are not here are lost, and before anything is said in one of them.
+        """
+        self._making = topic.topic_id
+        try:
+            for partition, place in enumerate(topic.places):
+                if self._raft.node_id in place.holders and place.version == topic.made_at:
+                    await self._install(topic, partition)
         finally:
             self._making = ""
 

@@ -121,6 +121,59 @@ def test_26_metadata_likewise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     on_node(tmp_path, second, third)
 
 
+@pytest.mark.parametrize("where", ["first log", "second log", "note", "noted", "second opened"])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_node_that_ends_while_it_makes_a_topic_has_lost_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, replicas: int, caplog: Any
+) -> None:
+    """It said of what it had not made yet that it is gone, and of an only copy that for good."""
+    holders = ("1", "2")[:replicas]
+    topic = MakeTopic("events", A, (LOG, "dd" * 16), 2, (holders, holders))
+
+    class EndedError(Exception):
+        pass
+
+    async def first(here: Here) -> None:
+        calls = {"_install": 0, "_note": 0, "_open": 0}
+        ends = {
+            "first log": ("_install", 1),
+            "second log": ("_install", 2),
+            "note": ("_note", 1),
+            "noted": ("_open", 1),
+            "second opened": ("_open", 2),
+        }[where]
+
+        def until(name: str) -> Any:
+            plain = getattr(Hosting, name)
+
+            async def counted(self: Hosting, *arguments: Any, **options: Any) -> Any:
+                calls[name] += 1
+                if ends == (name, calls[name]):
+                    raise EndedError
+                return await plain(self, *arguments, **options)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            for name in calls:
+                patch.setattr(Hosting, name, until(name))
+            with pytest.raises(EndedError):
+                await here.hosting.reconcile(fold(topic))
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(topic))
+        assert {} == here.hosting.unopened
+        for partition in range(2):
+            assert here.runs(A, partition)
+            if replicas == 1:
+                replica = here.hosting.partitions["events", partition].core.replica
+                assert replica is not None
+                assert not replica.suspect
+
+    on_node(tmp_path, first, second)
+    assert not [each for each in caplog.messages if "is gone from this node's disk" in each]
+
+
 def test_a_topic_that_is_made_while_others_are_is_not_taken_for_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
