@@ -248,3 +248,24 @@ class TestAccepted:
 
         assert again.live()[4] == b"new"
         assert again.wal.suspect
+
+
+def test_a_file_under_the_number_of_another_is_not_read_as_that(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """A copy that was put back by hand under a name that it never had."""
+    owner = open_wal(disk)
+    owner.append(b"acknowledged")
+    disk = disk.kill()
+    path = last_file(disk)
+    number = int(path[-24:-4])
+    name = f"{path[:-24]}{number + 5:020}.log"
+    copy = disk.create(name)
+    copy.write_at(0, [disk.peek(path)])
+    copy.close()
+
+    with pytest.raises(CorruptionError, match=f"its header says it is file {number}"):
+        open_wal(disk)
+
+    disk.remove(name)
+    assert [b"acknowledged"] == [*open_wal(disk).live().values()]
