@@ -2,6 +2,7 @@
 
 from chronik_server.client import Client
 from chronik_store.manifest.keys import named_keys
+from chronik_store.objectstore.layout import parse_bundle_key
 from tests.cluster.messages import MESSAGE, OPTIONS, line_of
 from tests.cluster.processes import eventually
 
@@ -75,6 +76,9 @@ def assert_tiered_once(bucket, topic, partition, end):
         there = {key for _, key in bundles}
         if missing := [key for key in listed if key not in there]:
             return f"bundles {missing} are not there"
+        ranges = [(run.base_offset, run.end_offset) for run in map(parse_bundle_key, listed)]
+        if ranges != [(run.base_offset, run.end_offset) for run, _ in segments]:
+            return f"bundles {listed} are not of these segments"
         strays = there - named_keys(manifest)
         return f"bundles {strays} are named by no log" if strays else ""
 

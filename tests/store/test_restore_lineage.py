@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from chronik_store import LogConfig, LogStore
-from chronik_store.environment import Environment
+from chronik_store import LogStore
 from chronik_store.errors import (
     ChronikError,
     CorruptionError,
@@ -30,27 +29,10 @@ from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.replicated import sweep_topic
 from chronik_store.restore import restore
 from chronik_store.restore.succession import Kept, succeed
-from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.topic_deletion import OwnLog, is_taken_over
-
-CONFIG = LogConfig(
-    pipeline_enabled=False,
-    indexing_enabled=False,
-    cache_disk_bytes=0,
-    disk_reserve_bytes=0,
-    disk_throttle_bytes=0,
-)
-URL = "file:///bucket"
-
-
-def env_of(disk: SimulatedDisk) -> Environment:
-    return Environment(fs=disk, threads=MortalThreads())
-
-
-def open_store(disk: SimulatedDisk, path: str = "/old") -> LogStore:
-    return LogStore.open(path, object_store=URL, config=CONFIG, env=env_of(disk))
+from tests.store.on_simulated_disk import CONFIG, URL, copy_directory, env_of, open_store
 
 
 def batch(sequence: int) -> RecordBatch:
@@ -218,11 +200,7 @@ def publish(store: LogStore, *sequences: int) -> None:
 def test_a_copy_of_a_directory_does_not_delete_what_the_original_goes_on_with(knows: bool) -> None:
     disk = SimulatedDisk()
     filled(disk)
-    for path in [*disk.paths("/old")]:
-        disk.make_directories(path.replace("/old", "/copy", 1).rpartition("/")[0])
-        file = disk.create(path.replace("/old", "/copy", 1))
-        file.write_at(0, [disk.peek(path)])
-        file.close()
+    copy_directory(disk, "/old", "/copy")
     with open_store(disk) as store, open_store(disk, "/copy") as copy:
         publish(store, *range(2, 3 if knows else 6))
         if knows:  # by a number that might be its own, were it not for what stands there

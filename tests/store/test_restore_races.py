@@ -17,7 +17,8 @@ from chronik_store.restore import restore
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
-from tests.store.test_restore_lineage import CONFIG, URL, env_of, filled, manifests, open_store
+from tests.store.on_simulated_disk import CONFIG, URL, env_of, open_store
+from tests.store.test_restore_lineage import filled, manifests
 
 
 @pytest.mark.parametrize("looked", [True, False], ids=["looked before", "looks now"])

@@ -7,30 +7,12 @@ import logging
 
 import pytest
 
-from chronik_store import LogConfig, LogStore, topic_deletion
-from chronik_store.environment import Environment
+from chronik_store import topic_deletion
 from chronik_store.errors import ChronikError
 from chronik_store.restore import restore
-from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import failure
 from chronik_store.testing.simulated_disk import SimulatedDisk
-
-CONFIG = LogConfig(
-    pipeline_enabled=False,
-    indexing_enabled=False,
-    cache_disk_bytes=0,
-    disk_reserve_bytes=0,
-    disk_throttle_bytes=0,
-)
-URL = "file:///bucket"
-
-
-def env_of(disk: SimulatedDisk) -> Environment:
-    return Environment(fs=disk, threads=MortalThreads())
-
-
-def open_store(disk: SimulatedDisk, path: str = "/old") -> LogStore:
-    return LogStore.open(path, object_store=URL, config=CONFIG, env=env_of(disk))
+from tests.store.on_simulated_disk import CONFIG, URL, env_of, open_store
 
 
 def filled(disk: SimulatedDisk, *topics: str) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from chronik_store import LogConfig, LogStore
-from chronik_store.environment import Environment
+from chronik_store import LogStore
 from chronik_store.format.manifest_file import (
     LogBase,
     ManifestObject,
@@ -19,17 +18,9 @@ from chronik_store.format.manifest_file import (
 from chronik_store.manifest.state import empty_manifest
 from chronik_store.pipeline import fence
 from chronik_store.pipeline.fence import judge
-from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
-
-CONFIG = LogConfig(
-    pipeline_enabled=False,
-    indexing_enabled=False,
-    cache_disk_bytes=0,
-    disk_reserve_bytes=0,
-    disk_throttle_bytes=0,
-)
+from tests.store.on_simulated_disk import copy_directory, open_store
 
 
 def segment(number: int, variant: str = "0") -> SegmentInfo:
@@ -153,11 +144,6 @@ def test_a_copy_that_goes_on_from_our_first_manifest_before_we_look_stops_tierin
         assert [b"one", b"of the copy"] == [each.value for each in copy.partition("t").scan()]
 
 
-def open_store(disk: SimulatedDisk, path: str = "/old") -> LogStore:
-    env = Environment(fs=disk, threads=MortalThreads())
-    return LogStore.open(path, object_store="file:///bucket", config=CONFIG, env=env)
-
-
 def publish(store: LogStore, value: bytes) -> None:
     if not store.topics():
         store.create_topic("t")
@@ -165,12 +151,3 @@ def publish(store: LogStore, value: bytes) -> None:
     store.partition("t").seal()
     while not store.run_pipeline_once().idle:
         pass
-
-
-def copy_directory(disk: SimulatedDisk, source: str, target: str) -> None:
-    for path in disk.paths(source):
-        name = target + path.removeprefix(source)
-        disk.make_directories(name.rpartition("/")[0])
-        file = disk.create(name)
-        file.write_at(0, [disk.peek(path)])
-        file.close()
