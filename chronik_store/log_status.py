@@ -68,9 +68,9 @@ def _notes(core: LogCore) -> tuple[str, ...]:
         notes.append("the pipeline runs on demand only: sealing and uploading stand still")
     if core.manifest.fenced is not None:
         fenced = core.manifest.fenced
-        notes.append(
-            f"fenced: {fenced.reason}, for log {fenced.successor_log_id}; tiering has ended here"
-        )
+        is_deleted = fenced.successor_log_id == core.manifest.topic_id
+        whom = "" if is_deleted else f", for log {fenced.successor_log_id}"
+        notes.append(f"fenced: {fenced.reason}{whom}; tiering has ended here")
     return tuple(notes)
 
 

@@ -76,7 +76,11 @@ def delete_topic_data(
             else:
                 keys |= named_keys(manifest) | announced
                 own[partition] = OwnLog(manifest.log_id, manifest.published_number)
-                fenced = fenced or manifest.fenced is not None
+                # By a log, not by the topic's own end: that is another one's part of this.
+                is_taken = manifest.fenced is not None and (
+                    manifest.fenced.successor_log_id != entry.topic_id
+                )
+                fenced = fenced or is_taken
                 published = published or manifest.published_number > 0
     claimed = (published or unsure or bool(keys)) and bucket.check_identity()
     if published and not claimed:

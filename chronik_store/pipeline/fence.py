@@ -12,7 +12,7 @@ shows in its segments.
 
 from __future__ import annotations
 
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 from chronik_store.errors import FencedError, IdentityMismatchError
 from chronik_store.format.control import Fenced
@@ -20,12 +20,15 @@ from chronik_store.format.manifest_file import Manifest, ManifestObject
 from chronik_store.lineage import (
     FIRST_NUMBER,
     beside,
+    is_farewell,
     manifest_numbers,
     read_manifest,
 )
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import manifest_key, tombstone_key
 from chronik_store.pipeline.turn import Turn
+
+DELETED: Final = "its topic was deleted in the bucket"
 
 
 def check_own_folder(turn: Turn) -> None:
@@ -77,9 +80,8 @@ def check_not_deleted(turn: Turn) -> None:
     numbers = manifest_numbers(store, *who)
     if numbers:
         store.delete([manifest_key(*who, number) for number in numbers])
-    reason = "its topic was deleted in the bucket"
     turn.propose(
-        Fenced(successor_log_id=manifest.log_id, number=manifest.published_number, reason=reason)
+        Fenced(successor_log_id=manifest.topic_id, number=manifest.published_number, reason=DELETED)
     )
     raise FencedError(
         f"{store.url}: topic {manifest.topic} of id {manifest.topic_id} was deleted "
@@ -135,12 +137,15 @@ def judge(manifest: Manifest, found: ManifestObject) -> Literal["adopt", "foreig
 def fence(turn: Turn, found: ManifestObject, number: int, reason: str) -> NoReturn:
     """Commit FENCED, so that every replica stops tiering; raise FencedError."""
     successor = found.successor or found.manifest.log_id
-    if found.successor is not None:
+    whose = f"belongs to log {successor}"
+    if is_farewell(found):
+        whose, reason = "is its last", DELETED
+    elif found.successor is not None:
         reason = "a restore has claimed the folder"
     turn.propose(Fenced(successor_log_id=successor, number=number, reason=reason))
     raise FencedError(
         f"manifest {number} of {found.manifest.topic}/{found.manifest.partition} in "
-        f"{turn.tiering.store.url} belongs to log {successor}: {reason}. Tiering has stopped here; "
+        f"{turn.tiering.store.url} {whose}: {reason}. Tiering has stopped here; "
         "records stay readable, what is not in the bucket is in this directory only"
     )
 

@@ -131,7 +131,7 @@ class Turn:
         fenced = self.manifest.fenced
         if fenced is not None:
             raise FencedError(
-                f"log {fenced.successor_log_id} has taken over this bucket folder "
+                f"this bucket folder is not this log's any more, but {fenced.successor_log_id}'s "
                 f"({fenced.reason}); nothing more is uploaded from here"
             )
         if self.lane.own_folder_term != term:

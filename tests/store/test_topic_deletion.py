@@ -123,3 +123,30 @@ def test_what_a_restore_takes_over_in_that_moment_stays(monkeypatch) -> None:
         for partition in range(2):
             (record,) = store.partition("t", partition).read(0).records
             assert b"of %d" % partition == record.value
+
+
+def test_what_was_put_while_another_node_deleted_the_topic_goes_too() -> None:
+    """A leader that had not heard of it named a segment in its log and put it; the number under
+    which it would have listed that says by then that the topic is deleted.
+    """
+    disk = SimulatedDisk()
+    filled(disk, "t")
+    with open_store(disk) as store:
+        entry, log = store._directory.topic("t"), store.partition("t", 1)
+        log.append(b"first")
+        log.seal()
+        while not store.run_pipeline_once().idle:
+            pass
+        assert topic_deletion._say_farewell(store._bucket.store, entry, {})
+        log.append(b"late")
+        log.seal()
+        (error,) = store.run_pipeline_once().errors
+        assert "is its last: its topic was deleted in the bucket" in str(error)
+        (note,) = [note for note in log.status().notes if "fenced" in note]
+        assert "fenced: its topic was deleted in the bucket; tiering has ended here" == note
+        assert 4 == len(segments(disk, "t"))
+
+        store.delete_topic("t")
+
+    assert [] == segments(disk, "t")
+    assert ["tombstone"] == [path.rpartition(".")[2] for path in disk.paths("/bucket/manifests/t")]
