@@ -103,11 +103,15 @@ class Replication:
                 if next_index < self._replica.tail_first_index:
                     self._read(peer, next_index)
                 else:
-                    entries = self._replica.entries(next_index, self._settings.batch_bytes)
+                    try:
+                        entries = self._replica.entries(next_index, self._settings.batch_bytes)
+                    except IndexError:
+                        self._send_snapshot(peer)  # pruned meanwhile
+                        return
             if not entries and not beat:
                 return
-            self._send_entries(peer, next_index, entries)
-            if not entries or progress.next_index > last_index:
+            is_sent = self._send_entries(peer, next_index, entries)
+            if not is_sent or not entries or progress.next_index > last_index:
                 return
             beat = False
 
@@ -119,14 +123,22 @@ class Replication:
         if progress.mode is Mode.PROBE:
             progress.probe_sent = False
 
-    def _send_entries(self, peer: str, next_index: int, entries: Sequence[Entry]) -> None:
+    def _send_entries(self, peer: str, next_index: int, entries: Sequence[Entry]) -> bool:
+        """False: a snapshot is made instead; a thread of the pipeline has pruned what stands before
+        them.
+        """
         leader, progress, group = self._leader, self.peers[peer], self._group
+        try:
+            prev_term = self._replica.term(next_index - 1)
+        except IndexError:
+            self._send_snapshot(peer)
+            return False
         suspect = progress.is_suspect
         message = AppendEntries(  # by place: it is made for every group of entries
             self._replica.current_term,
             group.id,
             next_index - 1,
-            self._replica.term(next_index - 1),
+            prev_term,
             leader.commit_index,
             leader.trusted_index(progress) if suspect else 0,
             group.node.boot_of(peer) if suspect else "",
@@ -140,6 +152,7 @@ class Replication:
                 size += ENTRY_HEADER_BYTES + header.payload_bytes
             progress.sent(next_index, entries[-1].header.index, size, leader.loop.time())
         group.send(message, peer)
+        return True
 
     def _read(self, peer: str, next_index: int) -> None:
         """Entries that only the disk has; a worker reads them."""
@@ -162,8 +175,8 @@ class Replication:
         elif isinstance(read, BaseException):
             logger.warning("%s: entry %d cannot be read: %s", self._group, next_index, read)
         elif progress.epoch == epoch and progress.next_index == next_index:
-            self._send_entries(peer, next_index, read)
-            self.send(peer)
+            if self._send_entries(peer, next_index, read):
+                self.send(peer)
         else:
             self.send(peer)
 

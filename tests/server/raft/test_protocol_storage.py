@@ -115,6 +115,45 @@ def test_2_a_snapshot_node_does_not_count_for_entries_that_it_does_not_have():
         assert base == progress.match_index == follower.replica.durable_index
 
 
+@pytest.mark.parametrize(
+    ("where", "when"), [("memory", "before"), ("memory", "after"), ("disk", "after")]
+)
+def test_2_what_is_pruned_while_a_leader_reads_it_comes_as_a_snapshot(monkeypatch, where, when):
+    """A thread of the pipeline prunes, whatever the leader is about to do."""
+    with World(3, tail_bytes=1 if where == "disk" else 1 << 20) as world:
+        world.keep_log = True
+        world.boot_all()
+        world.commit(b"first")
+        world.run(1)
+        leader = world.elect()
+        sleeper = next(name for name in world.names if name != leader.name)
+        world.crash(sleeper)
+        tiered(world, leader)
+        replica, base = leader.replica, leader.core.manifest.next.index
+        plain = replica.entries
+
+        def entries(first_index, max_bytes):
+            is_first = replica.first_index <= first_index <= base
+            assert not is_first or (where == "disk") == (first_index < replica.tail_first_index)
+            if is_first and when == "before":
+                prune(leader)
+            found = plain(first_index, max_bytes)
+            if is_first and when == "after":
+                prune(leader)
+            return found
+
+        monkeypatch.setattr(replica, "entries", entries)
+        world.run(0.01)  # what was on its way to the one that slept is lost
+        world.boot(sleeper)
+        world.until(world.converged)
+
+        assert base + 1 == replica.first_index
+        assert [base] == [
+            m.snapshot.base.index for _, _, m in world.log if type(m) is InstallSnapshot
+        ]
+        assert ([], []) == (world.loop.errors, world.violations)
+
+
 def test_2_producers_in_a_snapshot_are_those_of_its_base():
     """A retry of what is not in the segment must not be swallowed as a duplicate."""
     with World(3) as world:
