@@ -23,7 +23,13 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from chronik_store import errors as store
-from chronik_store.errors import ChronikError, CorruptionError, Durability, UnavailableError
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    Durability,
+    LogClosedError,
+    UnavailableError,
+)
 from chronik_store.format.shape import (
     BOOLEAN,
     INT64,
@@ -217,7 +223,15 @@ def from_wire(item: Any) -> ChronikError:
 
 
 def hide(error: BaseException) -> ChronikError:
-    """What may be told of an error: a typed one as it is, anything else as InternalError."""
+    """What may be told of an error: a typed one as it is, anything else as InternalError. A log
+    that was closed under a request is this server's own doing: whoever asks again is told why.
+    """
+    if isinstance(error, LogClosedError):
+        return UnavailableError(
+            "the partition was closed here meanwhile: it has moved, its topic was deleted, or this "
+            "node ends; ask again",
+            durability=error.durability,
+        )
     if isinstance(error, ChronikError):
         return error
     return InternalError(f"the server failed ({type(error).__name__}); its log has the details")

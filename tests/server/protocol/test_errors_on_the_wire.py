@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import chronik_server.errors as wire
 from chronik_store import errors as store
-from chronik_store.errors import ChronikError, CorruptionError
+from chronik_store.errors import ChronikError, CorruptionError, Durability
 from chronik_store.format import cbor
 
 VALUES = {
@@ -79,6 +79,19 @@ def test_an_untyped_error_is_told_as_internal_and_without_its_words() -> None:
     assert isinstance(found, wire.InternalError)
     assert "hunter2" not in str(found)
     assert "unknown" == found.durability
+
+
+@pytest.mark.parametrize("durability", ["unknown", "not_durable", None])
+def test_a_log_that_was_closed_under_a_request_is_asked_for_again(durability: Durability) -> None:
+    """The caller was told to open a log that only the server can open."""
+    found = wire.hide(store.LogClosedError("the log is closed", durability=durability))
+
+    assert (store.UnavailableError, True) == (type(found), found.retriable)
+    assert durability == found.durability
+    assert "ask again" in str(found)
+
+    other = store.OffsetOutOfRangeError("9 is beyond", offset=9, first_offset=0, end_offset=5)
+    assert other is wire.hide(other)
 
 
 def test_a_long_message_is_cut_not_refused() -> None:
