@@ -3,7 +3,7 @@
 Place: under `raft_backend`, over `metadata_group` and `hosting`. Promise: a topic exists once its
 command is committed; a partition that this node does not have is named with its leader, and
 searched where it is. Invariant: "there is no such topic" is said by the leader of the metadata
-only, or by a node that has applied everything it knows of.
+only, when a quorum has confirmed that it leads, and it has applied all that it knows of.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from chronik_server import metadata_commands as commands
 from chronik_server.addresses import parse_address
-from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.calling import client_of
+from chronik_server.client import ClientOptions
 from chronik_server.errors import CertificateError, NotLeaderError
 from chronik_server.hosting import Hosting, group_of
 from chronik_server.local_backend import search_options
@@ -26,7 +27,7 @@ from chronik_server.protocol.data import Search
 from chronik_server.protocol.topics import CreateTopic, PartitionPlace, TopicDescription
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
-from chronik_store.clock import Entropy
+from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
     ConfigError,
@@ -57,7 +58,7 @@ class ClusterTopics:
         hosting: Hosting,
         raft: RaftNode,
         *,
-        entropy: Entropy,
+        env: Environment,
         address_of: Callable[[str], str | None],
         is_connected: Callable[[str], bool],
         options: ClientOptions,
@@ -66,7 +67,7 @@ class ClusterTopics:
         self._group = group
         self._hosting = hosting
         self._raft = raft
-        self._entropy = entropy
+        self._env = env
         self._address_of = address_of
         self._is_connected = is_connected
         self._options = options
@@ -123,7 +124,7 @@ class ClusterTopics:
             )
         copies = request.replicas or COPIES_DEFAULT
         there = [n for n in nodes if n == self._raft.node_id or self._is_connected(n)]
-        fresh = self._entropy.token_bytes
+        fresh = self._env.entropy.token_bytes
         return commands.MakeTopic(
             request.topic,
             fresh(16).hex(),
@@ -137,24 +138,36 @@ class ClusterTopics:
     async def delete(self, topic: str) -> None:
         """See `Backend`."""
         self._must_lead()
-        await self._group.command(commands.DropTopic(self.topic(topic).topic_id))
+        await self._group.command(commands.DropTopic((await self.topic(topic)).topic_id))
 
     # --- look ------------------------------------------------------------------------------------
 
-    def topic(self, name: str) -> Topic:
+    async def topic(self, name: str) -> Topic:
         """TopicNotFoundError only from who knows; else NotLeaderError, UnavailableError."""
         topic = self._group.state.topics.get(name)
         if topic is None:
-            meta = self._group.part
-            if not meta.consensus.is_ready:
-                raise meta.not_leader()  # it may just have been created: its leader knows
-            if not self._group.is_current:
-                raise UnavailableError(
-                    "this node is still reading the cluster's topics", durability="not_durable"
-                )
+            await self._must_know()
+            topic = self._group.state.topics.get(name)
+        if topic is None:
             known = ", ".join(sorted(self._group.state.topics)[:20]) or "none"
             raise TopicNotFoundError(f"no topic {name!r} here (topics: {known})", topic=name)
         return topic
+
+    async def _must_know(self) -> None:
+        """Nobody else says what there is not: it may just have been created. Nor does a leader,
+        until a quorum has confirmed that it still is: it may have been cut off, and replaced.
+        """
+        meta = self._group.part
+        if not meta.consensus.is_ready:
+            raise meta.not_leader()
+        try:
+            await meta.consensus.read_barrier()
+        except UnavailableError as error:
+            raise meta.not_leader() from error
+        if not self._group.is_current:
+            raise UnavailableError(
+                "this node is still reading the cluster's topics", durability="not_durable"
+            )
 
     def list_all(self) -> tuple[TopicInfo, ...]:
         """By name."""
@@ -187,11 +200,14 @@ class ClusterTopics:
 
     async def partition(self, name: str, number: int) -> RaftPartition:
         """Of this node; NotLeaderError names who leads one that is elsewhere."""
-        topic = self.topic(name)
+        topic = await self.topic(name)
         found = self._hosting.running(topic, number)
         if found is not None:
             return found
         if not 0 <= number < topic.partitions:
+            await self._must_know()
+            if self._group.state.topics.get(name) is not topic:
+                return await self.partition(name, number)  # a namesake has been created
             raise TopicNotFoundError(
                 f"topic {name!r} has partitions 0 to {topic.partitions - 1}, not {number}",
                 topic=name,
@@ -217,7 +233,7 @@ class ClusterTopics:
 
     async def search(self, request: Search) -> SearchResult:
         """Partitions that are here are searched here, the others where they are; merged."""
-        topic = self.topic(request.topic)
+        topic = await self.topic(request.topic)
         numbers = range(topic.partitions) if request.partition is None else [request.partition]
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -238,9 +254,12 @@ class ClusterTopics:
         """Where it is. What cannot be asked about now is a gap of the answer, unless everything is
         wanted.
         """
-        part = self._hosting.running(topic, number)
+        if not 0 <= number < topic.partitions:
+            part = await self.partition(topic.name, number)  # refused, or there by now
+            return await part.search(query, options)
+        here = self._hosting.running(topic, number)
         is_mine = self._raft.node_id in topic.places[number].holders
-        if part is not None or (is_mine and (topic.name, number) not in self._hosting.unopened):
+        if here is not None or (is_mine and (topic.name, number) not in self._hosting.unopened):
             part = await self.partition(topic.name, number)
             return await part.search(query, options)
         limit = options["deadline_seconds"] + GRACE_SECONDS
@@ -268,7 +287,8 @@ class ClusterTopics:
             address = self._address_of(node)
             if address is None:
                 continue
-            async with AsyncClient((parse_address(address),), options=once) as client:
+            servers = (parse_address(address),)
+            async with client_of(self._env, servers, once) as client:
                 try:
                     return await client.search(topic.name, query, partition=number, **options)
                 except CertificateError as error:

@@ -14,9 +14,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from chronik_server.addresses import Address, parse_address
-from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.calling import client_of
+from chronik_server.client import ClientOptions
 from chronik_server.group_changes import GroupChanges
 from chronik_server.hosting import Hosting
+from chronik_server.joining import addresses_in
 from chronik_server.leader_spread import LeaderSpread
 from chronik_server.metadata import Metadata
 from chronik_server.metadata_group import MetadataGroup
@@ -25,6 +27,7 @@ from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport
 from chronik_server.rarely import Rarely
 from chronik_server.shared_bucket import SharedBucket
 from chronik_server.steward import Steward
+from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, ConfigError, UnavailableError
 
 logger = logging.getLogger("chronik_server.control")
@@ -59,11 +62,14 @@ class Control:
         spread: LeaderSpread,
         bucket: SharedBucket,
         options: ClientOptions,
+        env: Environment,
         on_removed: Callable[[], None],
     ) -> None:
         self._node_id = node_id
         self._own_address = own_address
         self._hints = dict(hints)
+        self._heard: dict[str, Address] = {}
+        """Where nodes were said to be when nobody was known to lead."""
         self._entrances = entrances
         self._group = group
         self._hosting = hosting
@@ -73,6 +79,7 @@ class Control:
         self._spread = spread
         self._bucket = bucket
         self._options = options
+        self._env = env
         self._on_removed = on_removed
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
@@ -122,11 +129,11 @@ class Control:
 
     def connect(self) -> None:
         """Be connected with every node that has something to say to this one."""
-        nodes = {*self._state.nodes, *self._hints} - {self._node_id}
+        nodes = {*self._state.nodes, *self._hints, *self._heard} - {self._node_id}
         gone = set(self._state.nodes_in("removed"))
         members = self._group.part.consensus.status()
         gone -= {*members.voters, *members.learners}  # they are still to hear that they are removed
-        self._peers.follow({node: self.addresses_of(node) for node in nodes - gone})
+        self._peers.follow({node: self.addresses_of(node) for node in sorted(nodes - gone)})
 
     def addresses_of(self, node_id: str) -> tuple[Address, ...]:
         """Where a node may be found, the likeliest first."""
@@ -135,9 +142,10 @@ class Control:
             found = [] if known is None else [parse_address(known.address)]
         except ConfigError:
             found = []  # recorded by an older version: no connection can be made to it
-        hint = self._hints.get(node_id)
-        if hint is not None and hint not in found:
-            found.append(hint)
+        for hints in (self._hints, self._heard):
+            hint = hints.get(node_id)
+            if hint is not None and hint not in found:
+                found.append(hint)
         return tuple(found)
 
     async def _announce(self) -> None:
@@ -151,30 +159,35 @@ class Control:
         others = [a for node in self._state.nodes if node != self._node_id
                   for a in self.addresses_of(node)]  # fmt: skip
         servers = dict.fromkeys((*others, *self._entrances, self._own_address))
-        async with AsyncClient(tuple(servers), options=self._options) as client:
+        async with client_of(self._env, tuple(servers), self._options) as client:
             await client.add_node(self._node_id, address)
 
     async def _ask_around(self) -> None:
         """While nobody leads as far as this node knows: it may have been removed while it was away,
-        and then nobody calls it any more.
+        and then nobody calls it any more; or be led by one that it has never heard of.
         """
         was_alone, self._is_alone = self._is_alone, self._group.part.consensus.leader is None
-        others = {*self._state.nodes, *self._hints} - {self._node_id}
-        servers = dict.fromkeys(a for node in others for a in self.addresses_of(node))
+        others = {*self._state.nodes, *self._hints, *self._heard} - {self._node_id}
+        servers = dict.fromkeys(a for node in sorted(others) for a in self.addresses_of(node))
         if not (was_alone and self._is_alone and servers):
             return
         once = dataclasses.replace(self._options, retry_seconds=0.0)
         try:
-            async with AsyncClient(tuple(servers), options=once) as client:
+            async with client_of(self._env, tuple(servers), once) as client:
                 found = await client.cluster()
         except UnavailableError:
             return  # who is away is logged by whoever calls them
         own = self._peers.own
-        if found.cluster_id == own.cluster_id and any(
-            (node.node_id, node.node_uuid, node.state) == (own.node_id, own.node_uuid, "removed")
+        if found.cluster_id != own.cluster_id:
+            return
+        if any(
+            (node.node_id, node.state) == (own.node_id, "removed")
+            and node.node_uuid in {own.node_uuid, None}  # None: it was never connected
             for node in found.nodes
         ):
             self._on_removed()
+        self._heard = addresses_in(found)
+        self.connect()
 
     # --- duties ----------------------------------------------------------------------------------
 

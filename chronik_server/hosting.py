@@ -41,6 +41,10 @@ logger = logging.getLogger("chronik_server.cluster")
 
 FOLDED_NAME = "FOLDED"
 """File of a data directory: up to which metadata record logs were made and removed."""
+ANEW_NAME = "ANEW"
+"""File of a data directory: 1 while lost logs are made anew in it, and may not be suspect yet."""
+UNMADE_NAME = "UNMADE"
+"""File of a data directory: topics whose logs could not be made yet, though FOLDED is past them."""
 TOLD_NAME = "TOLD"
 """File of a data directory: the metadata record up to which it told others what has ended here."""
 NEVER_SECONDS = 1e9
@@ -72,6 +76,10 @@ class Hosting:
         self._loop = asyncio.get_running_loop()
         self._folded = -1  # read at the first reconciliation
         self._told = -1  # the same
+        self._anew = 0  # the same
+        self._unmade: frozenset[str] = frozenset()  # the same
+        self._owed: set[str] = set()
+        """Topics that belong there as soon as the fold that is noted is past them."""
         self._ended: frozenset[str] = frozenset()
         """Deleted topics of which the file says that their end was seen."""
         self._begun: set[Lane] = set()
@@ -118,6 +126,8 @@ class Hosting:
         """
         if self._folded < 0:
             self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
+            self._anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
+            self._unmade = await self._run(replicated.remembered_ids, self._store, UNMADE_NAME)
         if state.offset == self._seen or state.offset < await self._told_of():
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
@@ -141,6 +151,10 @@ class Hosting:
         self._said = {str(each) for each in {*faults, *unopened.values()} - {None}}
         if not self._said:
             self._seen = offset
+        if offset >= self._folded:
+            await self._note_unmade(self._unmade & {t.topic_id for t in state.topics.values()})
+            if all(self._is_only_copy(state, lane) for lane in self.unopened):
+                await self._note_anew(0)  # each of them is suspect now, or has been used
 
     async def _fault(self, step: Callable[..., Any], *arguments: Any) -> ChronikError | None:
         """What is in the way of a step; None when it was done."""
@@ -201,6 +215,14 @@ class Hosting:
         place = topic.places[lane[1]]
         return place if self._raft.node_id in place.holders else None
 
+    def _is_only_copy(self, state: Metadata, lane: Lane) -> bool:
+        """No other node has anything of it."""
+        topic = state.topics.get(lane[0])
+        me = {self._raft.node_id}
+        return (
+            topic is not None and lane[1] < topic.partitions and topic.places[lane[1]].holders == me
+        )
+
     async def _delete(self, topic: Topic) -> None:
         for lane in [lane for lane, made in self._topic_ids.items() if made == topic.topic_id]:
             self._close(lane)
@@ -211,7 +233,8 @@ class Hosting:
         """Remove a copy that nobody counts on any more."""
         topic = state.topic_of(found.topic_id)
         lane = (found.topic, found.partition)
-        if topic is None and found.topic != METADATA_TOPIC:
+        is_deleted = found.topic_id in state.deleting
+        if topic is None and found.topic != METADATA_TOPIC and not is_deleted:
             self._note_unnamed(found)
         if topic is None or found.topic == METADATA_TOPIC:
             return  # nothing that metadata does not name is ever removed
@@ -250,19 +273,21 @@ class Hosting:
         if self._raft.node_id not in place.holders or place.version >= until:
             return
         lane = (name, partition)
-        if place.version >= before:
+        is_unmade = topic.topic_id in self._unmade
+        if place.version >= before or is_unmade:
             self._begun.add(lane)
-        if place.version >= self._folded:
+        if place.version >= self._folded or is_unmade:
             if place.version == topic.made_at:
                 await self._make(topic)
             await self._note(place.version + 1)
+            await self._note_unmade(self._unmade - {topic.topic_id})
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
         if not here and offset < self._folded:
             return  # an old fold: what it says of this node may have passed
         is_lost = not here and lane not in self._begun
-        if is_lost and place.holders == {self._raft.node_id}:
+        if is_lost and self._is_only_copy(state, lane):
             raise UnavailableError(
                 f"{name}/{partition} is gone from this node's disk, and no other node has it: "
                 f"bring wal/{name}/{partition} of its directory back from a copy, or delete the "
@@ -272,13 +297,15 @@ class Hosting:
         try:
             if is_lost:
                 logger.error("%s/%d is gone from this node's disk; it is copied anew", *lane)
-            if not here:
-                await self._install(topic, partition)
+                await self._note_anew(1)
+            if not (here and replicated.is_listed(self._store, topic.topic_id)):
+                await self._install(topic, partition)  # a process may have ended in between
             late = place.version != topic.made_at
-            # Also when it is here and empty: a process may have ended before it wrote that down.
+            # Also when it is here and empty, and a process ended before it had written that down.
             # Not so where this is the only copy, which is never made anew.
-            known = lane in self._begun or place.holders == {self._raft.node_id}
-            part = await self._open(topic, partition, make_suspect=late or not known)
+            was_lost = self._anew and lane not in self._begun
+            suspect = late or (was_lost and not self._is_only_copy(state, lane))
+            part = await self._open(topic, partition, make_suspect=bool(suspect))
             self._begun.discard(lane)
             self.partitions[lane] = part
             self._topic_ids[lane] = topic.topic_id
@@ -289,20 +316,37 @@ class Hosting:
 
     async def _make(self, topic: Topic) -> None:
         """The logs of a new topic, all that this node holds: before the fold is noted on which
-        those that are not here are lost, and before anything is said in one of them.
+        those that are not here are lost, and before anything is said in one of them. If that
+        fails that is noted with the next fold that is.
         """
         self._making = topic.topic_id
         try:
             for partition, place in enumerate(topic.places):
                 if self._raft.node_id in place.holders and place.version == topic.made_at:
                     await self._install(topic, partition)
+            self._owed.discard(topic.topic_id)
+        except ChronikError:
+            self._owed.add(topic.topic_id)
+            raise
         finally:
             self._making = ""
 
     async def _note(self, offset: int) -> None:
         if offset > self._folded:
+            await self._note_unmade(self._unmade | self._owed)
             await self._run(replicated.remember, self._store, FOLDED_NAME, offset)
             self._folded = offset
+
+    async def _note_anew(self, number: int) -> None:
+        """Before the first log that is lost is made anew, and when all of them have been."""
+        if number != self._anew:
+            await self._run(replicated.remember, self._store, ANEW_NAME, number)
+            self._anew = number
+
+    async def _note_unmade(self, topic_ids: frozenset[str]) -> None:
+        if topic_ids != self._unmade:
+            await self._run(replicated.remember_ids, self._store, UNMADE_NAME, topic_ids)
+            self._unmade = topic_ids
 
     async def found(self) -> tuple[MakeTopic, ...]:
         """Topics that this directory held before it was the first node of a cluster."""

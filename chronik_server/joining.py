@@ -8,13 +8,16 @@ be greeted (`control`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from chronik_server.addresses import Address, parse_address
-from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.calling import client_of
+from chronik_server.client import ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.metadata_commands import AdmitNode, MoveNode, RemoveNode, decode
 from chronik_server.protocol.cluster import ClusterDescription
+from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.format.entry import EntryKind
 from chronik_store.format.stored_batch import StoredBatch
@@ -24,12 +27,12 @@ logger = logging.getLogger("chronik_server.cluster")
 READ_BYTES = 1 << 20
 
 
-async def describe(config: ServerConfig) -> ClusterDescription:
+async def describe(config: ServerConfig, env: Environment) -> ClusterDescription:
     """The cluster that `config.join` names. ConfigError: it is none; UnavailableError."""
     asked = ", ".join(map(str, config.join))
     logger.info("asks %s which cluster it is", asked)
     options = ClientOptions(token=config.auth_token, tls=config.tls)
-    async with AsyncClient(config.join, options=options) as client:
+    async with client_of(env, config.join, options) as client:
         try:
             found = await client.cluster()
         except UnavailableError as error:
@@ -45,10 +48,15 @@ async def describe(config: ServerConfig) -> ClusterDescription:
 
 
 def addresses_in(found: ClusterDescription) -> dict[str, Address]:
-    """Where the nodes of a cluster are, by id."""
-    return {
-        node.node_id: parse_address(node.address) for node in found.nodes if node.state != "removed"
-    }
+    """Where the nodes of a cluster are, by id; but those at addresses that nobody can connect to,
+    which an older version has recorded.
+    """
+    addresses = {}
+    for node in found.nodes:
+        if node.state != "removed":
+            with contextlib.suppress(ConfigError):
+                addresses[node.node_id] = parse_address(node.address)
+    return addresses
 
 
 def addresses_told(replica: Replica) -> dict[str, Address]:

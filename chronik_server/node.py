@@ -73,7 +73,7 @@ async def open_backend(
                 "--object-store"
             )
         if config.join:
-            found = await _unless(stop, describe(config))
+            found = await _unless(stop, describe(config, env))
             return await _join(config, log_config, on_fatal, env, found)
         return await _node(
             config, log_config, on_fatal, env,

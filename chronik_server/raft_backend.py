@@ -17,7 +17,8 @@ from typing import Any
 
 from chronik_server.addresses import Address, parse_address
 from chronik_server.backend import Check, Link, NodeIdentity, NodeRemovedError
-from chronik_server.client import AsyncClient, ClientOptions
+from chronik_server.calling import client_of
+from chronik_server.client import ClientOptions
 from chronik_server.cluster_topics import ClusterTopics
 from chronik_server.config import ServerConfig
 from chronik_server.control import Control
@@ -154,7 +155,7 @@ class RaftBackend:
             self._group,
             self._hosting,
             self._raft,
-            entropy=self._env.entropy,
+            env=self._env,
             address_of=self._address_of,
             is_connected=is_connected,
             options=self._options,
@@ -178,6 +179,7 @@ class RaftBackend:
             ),
             bucket=SharedBucket(self._group, self._store, on_fatal=self._on_fatal),
             options=dataclasses.replace(self._options, retry_seconds=5.0),
+            env=self._env,
             on_removed=self._removed,
         )
         self._raft.start()
@@ -198,7 +200,7 @@ class RaftBackend:
                 "where they reach this node"
             )
         if join and not self._hints:
-            self._hints.update(addresses_in(await describe(self._config)))
+            self._hints.update(addresses_in(await describe(self._config, self._env)))
 
     def _folded(self, state: Metadata) -> None:
         self._control.folded(state)
@@ -277,7 +279,7 @@ class RaftBackend:
 
     async def describe_topic(self, topic: str) -> TopicDescription:
         """See `Backend`."""
-        return self._topics.described(self._topics.topic(topic))
+        return self._topics.described(await self._topics.topic(topic))
 
     def known_partition(self, topic: str, partition: int) -> RaftPartition | None:
         """See `Backend`."""
@@ -309,7 +311,7 @@ class RaftBackend:
             if part.topic != METADATA_TOPIC and topic in {None, part.topic}
         )
         if topic is not None and not parts:
-            self._topics.topic(topic)
+            await self._topics.topic(topic)
         roles = tuple(
             part.role()
             for key, part in sorted(self._hosting.partitions.items())
@@ -359,9 +361,8 @@ class RaftBackend:
         if found.leader == self.identity.node_id:
             await self.transfer_leader(found.topic, found.partition, found.to)
             return
-        once = dataclasses.replace(self._options, retry_seconds=0.0)
-        servers = self._control.addresses_of(found.leader)
-        async with AsyncClient(servers, options=once) as client:
+        once, leader = dataclasses.replace(self._options, retry_seconds=0.0), found.leader
+        async with client_of(self._env, self._control.addresses_of(leader), once) as client:
             await client.transfer_leader(found.topic, partition=found.partition, to=found.to)
 
     async def checks(self) -> tuple[Check, ...]:

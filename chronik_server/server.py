@@ -60,7 +60,8 @@ class Server:
             search_seconds=search_seconds,
         )
         self.answers = AnswerBudget(config.answers_bytes_max)
-        self.sessions: set[Session] = set()
+        self.sessions: dict[Session, None] = {}
+        """In the order in which they came."""
         self.software = f"chronik {chronik_store.__version__}"
         self.left_bytes = 0
         """Of appends on their way that were told by connections which have ended."""
@@ -152,17 +153,18 @@ class Server:
             session.close()
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                while not self.sessions.isdisjoint(sessions):
+                while any(session in self.sessions for session in sessions):
                     self._one_less.clear()
                     await self._one_less.wait()
         except TimeoutError:
-            for session in self.sessions.intersection(sessions):
-                session.abort()
+            for session in sessions:
+                if session in self.sessions:
+                    session.abort()
             await asyncio.sleep(0)
 
     def forget(self, session: Session) -> None:
         """A connection has ended."""
         if session in self.sessions:
-            self.sessions.discard(session)
+            del self.sessions[session]
             self.metrics.connections.dec()
             self._one_less.set()

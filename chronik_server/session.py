@@ -86,7 +86,7 @@ class Session(asyncio.BufferedProtocol):
                 UnavailableError(f"{len(server.sessions)} connections are open, the most allowed")
             )
             return
-        server.sessions.add(self)
+        server.sessions[self] = None
         server.metrics.connections.inc()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,8 +8,9 @@ directory gets it read-only (protocol 11). Invariant: records enter through each
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple
 
 from chronik_store.config import LogConfig
 from chronik_store.data_directory import (
@@ -43,6 +44,9 @@ from chronik_store.replica_values import Snapshot
 from chronik_store.segment.reader import load_footer
 from chronik_store.store_bucket import check_claim
 from chronik_store.topic_deletion import OwnLog, delete_published, is_taken_over
+
+_NUMBER: Final = re.compile(rb"\d+")
+_IDS: Final = re.compile(rb"(?:[0-9a-f]{32}(?:,[0-9a-f]{32})*)?")
 
 NODE_NAME = "NODE"
 Dispatch = Callable[[Callable[[], None]], None]
@@ -263,22 +267,41 @@ def sweep_topic(store: LogStore, name: str, topic_id: str, log_ids: Sequence[str
 
 def remember(store: LogStore, name: str, number: int) -> None:
     """Keep a number for the next start. Durable when it returns."""
-    text = b"%d" % number
-    with disk_errors(store._directory.path, "write to"):
-        store._directory.write(name, text + b" " + content_hash(text).encode() + b"\n")
+    _keep(store, name, b"%d" % number)
 
 
 def remembered(store: LogStore, name: str) -> int:
     """The number that was kept under this name; 0 for none. CorruptionError when damaged."""
+    text = _kept(store, name, _NUMBER)
+    return 0 if text is None else int(text)
+
+
+def remember_ids(store: LogStore, name: str, ids: Collection[str]) -> None:
+    """Keep ids, of 32 hex digits each, for the next start. Durable when it returns."""
+    _keep(store, name, ",".join(sorted(ids)).encode())
+
+
+def remembered_ids(store: LogStore, name: str) -> frozenset[str]:
+    """The ids that were kept under this name. CorruptionError when damaged."""
+    text = _kept(store, name, _IDS)
+    return frozenset(text.decode().split(",") if text else ())
+
+
+def _keep(store: LogStore, name: str, text: bytes) -> None:
+    with disk_errors(store._directory.path, "write to"):
+        store._directory.write(name, text + b" " + content_hash(text).encode() + b"\n")
+
+
+def _kept(store: LogStore, name: str, shape: re.Pattern[bytes]) -> bytes | None:
     path = f"{store._directory.path}/{name}"
     with disk_errors(store._directory.path, "read from"):
         data = store._directory.read(name)
     if data is None:
-        return 0
+        return None
     text, _, digest = data.rstrip(b"\n").partition(b" ")
-    if not text.isdigit() or content_hash(text).encode() != digest:
-        raise CorruptionError(f"{path} does not hold a number", path=path)
-    return int(text)
+    if not shape.fullmatch(text) or content_hash(text).encode() != digest:
+        raise CorruptionError(f"{path} does not hold what a node keeps there", path=path)
+    return text
 
 
 def node_uuid(store: LogStore) -> str:

@@ -16,6 +16,7 @@ from chronik_server.raft.consensus import Payload, Proposed
 from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
 from chronik_store.control_path import StaleTermError
 from chronik_store.format.control import Command
+from chronik_store.threads import Threads
 
 ANSWER_SECONDS = 30.0
 """A thread waits no longer: others have work for it, of groups that can commit."""
@@ -38,8 +39,9 @@ class Proposer(Protocol):
 class ConsensusDoor:
     """A `CommandDoor`. Thread-safe."""
 
-    def __init__(self, consensus: Proposer) -> None:
+    def __init__(self, consensus: Proposer, threads: Threads) -> None:
         self._consensus = consensus
+        self._threads = threads
 
     def leader_term(self) -> int | None:
         """The term in which this node may seal, upload and publish; None: it may not."""
@@ -58,13 +60,14 @@ class ConsensusDoor:
             raise StaleTermError(str(error)) from error
 
     def _outcome(self, answer: concurrent.futures.Future[Proposed]) -> Proposed:
-        try:
-            return answer.result(ANSWER_SECONDS)
-        except TimeoutError as error:
+        answered = self._threads.event()
+        answer.add_done_callback(lambda _: answered.set())
+        if not answered.wait(ANSWER_SECONDS):
             answer.cancel()
             raise OutcomeUnknownError(
                 f"no quorum has it after {ANSWER_SECONDS:g} s; it may be committed yet"
-            ) from error
+            )
+        return answer.result(0)
 
     async def _ask(self, command: Command, term: int | None) -> Proposed:
         return await self._consensus.propose([command], term=term)

@@ -27,6 +27,7 @@ from chronik_store.errors import BackpressureError, ConfigError
 from chronik_store.format.control import Members, Noop
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.replica import Replica, Snapshot
+from chronik_store.threads import SystemThreads, Threads
 
 
 class LocalConsensus:
@@ -44,6 +45,7 @@ class LocalConsensus:
         on_fatal: Callable[[str, BaseException], None],
         loop: asyncio.AbstractEventLoop | None = None,
         queue_bytes: int = 64 << 20,
+        threads: Threads = SystemThreads(),  # noqa: B008 (it has no state)
     ) -> None:
         self.group_id = group_id
         self.loop = loop if loop is not None else asyncio.get_running_loop()
@@ -54,7 +56,7 @@ class LocalConsensus:
         self._role = Role.STOPPED
         self._noop_index = 0
         self._shown_commit = replica.commit_index
-        self._door = ConsensusDoor(self)
+        self._door = ConsensusDoor(self, threads)
         self._on_commit: list[Callable[[int], None]] = []
         self._on_role: list[Callable[[Role, int], None]] = []
         replica.on_poisoned = lambda error: on_fatal(group_id, error)

@@ -66,7 +66,8 @@ class RaftNode:
         self.settings = settings
         self.loop = loop if loop is not None else asyncio.get_running_loop()
         self.turn = Turn(self.loop) if turn is None else turn
-        self.uniform = (Environment() if env is None else env).entropy.uniform
+        env = Environment() if env is None else env
+        self.uniform, self.threads = env.entropy.uniform, env.threads
         self.offload: Offload = offload if offload is not None else self._in_executor
         self.pacer = ElectionPacer(settings.elections_per_second, self.loop.time)
         self.liveness = NodeLiveness(

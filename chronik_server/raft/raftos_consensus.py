@@ -33,7 +33,7 @@ class RaftosConsensus:
 
     def __init__(self, group: RaftGroup) -> None:
         self.raft = group
-        self._door = ConsensusDoor(self)
+        self._door = ConsensusDoor(self, group.node.threads)
 
     # --- what it is ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from chronik_store.model import PipelineReport
 from chronik_store.objectstore.object_source import ObjectSource
 from chronik_store.pipeline import ByteBudget, Pipeline, SteadyTime, Tiering
 from chronik_store.testing.cluster_log import segment_of
+from chronik_store.threads import Threads
 
 if TYPE_CHECKING:
     from chronik_server.testing.node import Node
@@ -33,8 +34,8 @@ BUDGET_BYTES = 1 << 30
 class _Door(ConsensusDoor):
     """Waits as a greenlet does."""
 
-    def __init__(self, consensus: Proposer, blocking: Blocking) -> None:
-        super().__init__(consensus)
+    def __init__(self, consensus: Proposer, threads: Threads, blocking: Blocking) -> None:
+        super().__init__(consensus, threads)
         self._loop = consensus.loop
         self._blocking = blocking
 
@@ -61,7 +62,7 @@ class NodeTiering:
         world = node.world
         self.blocking = Blocking(world.loop, lambda: node.is_up, lambda: world.crash(node.name))
         bucket = NodeBucket(node, self.blocking, world.bucket)
-        node.core.control.door = _Door(node.consensus, self.blocking)
+        node.core.control.door = _Door(node.consensus, node.env.threads, self.blocking)
         wal = node.core.wal
 
         def remove_files(through_seq: int) -> tuple[int, int]:

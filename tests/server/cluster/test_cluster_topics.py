@@ -5,28 +5,31 @@ from __future__ import annotations
 import asyncio
 import functools
 import types
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from chronik_server import cluster_topics
+from chronik_server import calling
 from chronik_server.cli_remote import _partitions
 from chronik_server.client import AsyncClient, Client
 from chronik_server.cluster_topics import OFFSET_MAX, ClusterTopics
-from chronik_server.errors import CertificateError
+from chronik_server.errors import CertificateError, NotLeaderError
 from chronik_server.hosting import group_of
 from chronik_server.metadata import Metadata
-from chronik_server.metadata_commands import AdmitNode, MakeTopic
+from chronik_server.metadata_commands import AdmitNode, DropTopic, MakeTopic
+from chronik_server.protocol.data import Search
 from chronik_server.protocol.topics import CreateTopic
 from chronik_server.raft.liveness import NodeLiveness
 from chronik_server.raft.messages import Beat
-from chronik_store.clock import SystemEntropy
-from chronik_store.errors import TopicExistsError, UnavailableError
+from chronik_store.environment import Environment
+from chronik_store.errors import TopicExistsError, TopicNotFoundError, UnavailableError
 from tests.server.cluster.nodes import clustered, servers
 from tests.server.serving import ONCE, QUICK, run
 
-A, LOG = "aa" * 16, "cc" * 16
+A, B, LOG = "aa" * 16, "bb" * 16, "cc" * 16
+Ask = Callable[[ClusterTopics], Coroutine[Any, Any, object]]
 
 
 class Time:
@@ -45,7 +48,8 @@ def topics(liveness: object = None, **parts: Any) -> ClusterTopics:
     state.apply(AdmitNode("1", "h:1", "member"), 0)
     state.apply(MakeTopic("events", A, (LOG, LOG), 1, (("1",), ("2",))), 1)
     leads = types.SimpleNamespace(consensus=types.SimpleNamespace(is_ready=True))
-    group: Any = types.SimpleNamespace(part=leads, is_current=True, state=state)
+    meta = parts.get("meta", leads)
+    group: Any = types.SimpleNamespace(part=meta, is_current=True, state=state)
     hosted = parts.get("hosted", {})
     hosting: Any = types.SimpleNamespace(running=lambda topic, part: hosted.get((topic.name, part)))
 
@@ -58,9 +62,43 @@ def topics(liveness: object = None, **parts: Any) -> ClusterTopics:
     group.command = commit
     raft: Any = types.SimpleNamespace(node_id="1", liveness=liveness)
     return ClusterTopics(
-        group, hosting, raft, entropy=SystemEntropy(), address_of=lambda node: f"h:{node}",
+        group, hosting, raft, env=Environment(), address_of=lambda node: f"h:{node}",
         is_connected=lambda _node: True, name_is_free=parts.get("is_free", is_free), options=None,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+class Meta:
+    """The metadata's own group, on a node that leads it or believes so."""
+
+    def __init__(self, *, is_ready: bool = True, is_cut_off: bool = False) -> None:
+        self.consensus = self
+        self.is_ready = is_ready
+        self.barriers = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens while a barrier is waited for."""
+        self._is_cut_off = is_cut_off
+
+    async def read_barrier(self) -> int:
+        self.barriers += 1
+        self.meanwhile()
+        if self._is_cut_off:
+            raise UnavailableError("leadership has ended", durability="unknown")
+        return 0
+
+    def not_leader(self) -> NotLeaderError:
+        return NotLeaderError("led by nobody that this node knows of")
+
+
+def nameless(found: ClusterTopics) -> Coroutine[Any, Any, object]:
+    return found.topic("other")
+
+
+def numberless(found: ClusterTopics) -> Coroutine[Any, Any, object]:
+    return found.partition("events", 2)
+
+
+def searched(found: ClusterTopics) -> Coroutine[Any, Any, object]:
+    return found.search(Search("events", "x", partition=2))
 
 
 @pytest.mark.parametrize("partitions", [1, 2])
@@ -94,7 +132,65 @@ def test_a_topic_that_is_made_is_said_to_be_when_its_name_is_still_free() -> Non
     assert asked == [False, True]
 
     made = asyncio.run(created.create(CreateTopic("new", exist_ok=True)))
-    assert made.topic_id == created.topic("new").topic_id
+    assert made.topic_id == asyncio.run(created.topic("new")).topic_id
+
+
+def test_who_does_not_lead_the_metadata_does_not_say_that_a_partition_is_not_there() -> None:
+    """A namesake with more of them may just have been created."""
+    meta = Meta(is_ready=False)
+    with pytest.raises(NotLeaderError):
+        asyncio.run(numberless(topics(meta=meta)))
+    assert 0 == meta.barriers
+
+
+@pytest.mark.parametrize("ask", [nameless, numberless])
+def test_a_leader_that_was_cut_off_does_not_say_what_there_is_not(ask: Ask) -> None:
+    """Another leads, perhaps, and has created it."""
+    with pytest.raises(NotLeaderError, match="nobody"):
+        asyncio.run(ask(topics(meta=Meta(is_cut_off=True))))
+
+
+@pytest.mark.parametrize("ask", [nameless, numberless, searched])
+def test_what_is_not_there_is_said_when_a_quorum_has_confirmed_the_leader(ask: Ask) -> None:
+    meta = Meta()
+    with pytest.raises(TopicNotFoundError):
+        asyncio.run(ask(topics(meta=meta)))
+    assert 1 == meta.barriers
+
+
+def test_what_is_created_while_the_leader_is_confirmed_is_there() -> None:
+    part, meta = object(), Meta()
+    found = topics(meta=meta)
+    state = found._group.state
+    bigger = MakeTopic("events", B, (LOG,) * 3, 1, (("1",),) * 3)
+    other = MakeTopic("other", "dd" * 16, (LOG,), 1, (("1",),))
+
+    def namesake() -> None:
+        state.apply(DropTopic(A), 3)
+        state.apply(bigger, 4)
+
+    meta.meanwhile = lambda: state.apply(other, 2)
+    assert other.topic_id == asyncio.run(found.topic("other")).topic_id
+
+    hosting: Any = found._hosting
+    hosting.running = lambda topic, _: part if topic.topic_id == B else None
+    meta.meanwhile = namesake
+    assert part is asyncio.run(found.partition("events", 2))
+
+
+def test_a_search_of_a_partition_that_is_not_there_says_so(tmp_path: Path) -> None:
+    """It said that the server had failed."""
+
+    async def main() -> None:
+        async with (
+            clustered(tmp_path, 1) as nodes,
+            AsyncClient(servers(nodes), options=QUICK) as client,
+        ):
+            await client.create_topic("x", partitions=2)
+            with pytest.raises(TopicNotFoundError, match="partitions 0 to 1, not 2"):
+                await client.search("x", "found", partition=2)
+
+    run(main())
 
 
 def test_a_node_that_has_fallen_silent_is_no_leader_any_more() -> None:
@@ -109,7 +205,8 @@ def test_a_node_that_has_fallen_silent_is_no_leader_any_more() -> None:
     found = topics(liveness, hosted={("events", 0): learner})
 
     def leaders() -> list[str | None]:
-        return [place.leader for place in found.described(found.topic("events")).partitions]
+        events = asyncio.run(found.topic("events"))
+        return [place.leader for place in found.described(events).partitions]
 
     assert leaders() == ["2", "2"]
     clock.now += 1.6
@@ -162,7 +259,7 @@ def test_a_node_whose_certificate_is_not_believed_is_a_gap_like_one_that_is_away
 
     async def main() -> None:
         async with clustered(tmp_path, 2) as nodes:
-            monkeypatch.setattr(cluster_topics, "AsyncClient", Disbelieving)
+            monkeypatch.setattr(calling, "AsyncClient", Disbelieving)
             async with AsyncClient(servers(nodes), options=QUICK) as client:
                 await client.create_topic("x", partitions=2, replicas=1)
                 found = await client.search("x", "found")

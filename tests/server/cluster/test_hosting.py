@@ -20,7 +20,7 @@ from chronik_server.metadata_commands import (
     MakeTopic,
 )
 from chronik_store.errors import UnavailableError
-from chronik_store.replicated import remembered
+from chronik_store.replicated import local_partitions, remembered
 from tests.server.cluster.nodes import InProcess, free_ports, start
 from tests.server.cluster.one_hosting import BACK, EVENTS, LOG, MOVED, A, B, Here, fold, on_node
 from tests.server.serving import QUICK, run
@@ -243,6 +243,27 @@ def test_the_fold_may_go_on_while_a_partition_is_made(tmp_path: Path) -> None:
         await here.hosting.reconcile(state)
         assert (False, False) == (here.runs(A, 0), here.holds("events", 0))
         assert (A,) == here.hosting.cleared(state)
+
+    on_node(tmp_path, act)
+
+
+def test_a_copy_whose_topic_is_being_deleted_by_now_is_not_said_to_belong_to_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fold goes on between the look at the disk and that at the metadata."""
+
+    async def act(here: Here) -> None:
+        state = fold(EVENTS)
+        await here.hosting.reconcile(state)
+        (found,) = await asyncio.to_thread(local_partitions, here.store)
+        state.apply(DropTopic(A), state.offset)
+        await here.hosting._leave(state, found)
+        assert "names no such topic" not in caplog.text
+        assert here.holds("events", 0)
+
+        await here.hosting._leave(fold(MakeTopic("others", B, (LOG,), 1, (("2",),))), found)
+        assert "events/0" in caplog.text
+        assert "names no such topic" in caplog.text
 
     on_node(tmp_path, act)
 

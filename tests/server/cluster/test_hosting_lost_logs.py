@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chronik_server.hosting import Hosting
+from chronik_server.hosting import ANEW_NAME, Hosting
 from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.metadata_commands import (
     MakeTopic,
@@ -52,6 +52,50 @@ def test_a_log_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: P
     on_node(tmp_path, first)
     shutil.rmtree(tmp_path / "1/wal/events/0")
     on_node(tmp_path, second)
+
+
+def test_a_log_into_which_nothing_was_written_yet_is_not_taken_for_lost(tmp_path: Path) -> None:
+    """Both of two nodes had ended before an election: neither had a vote any more, for good."""
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        replica = here.hosting.partitions["events", 0].core.replica
+        assert replica is not None
+        assert ((0, ""), False) == (replica.hard_state, replica.suspect)
+
+    on_node(tmp_path, first, second)
+
+
+def test_when_lost_logs_are_made_anew_others_that_are_empty_are_not_taken_for_such(
+    tmp_path: Path,
+) -> None:
+    new = MakeTopic("new", B, ("99" * 16,), 2, (("1", "2"),))
+
+    def suspects(here: Here) -> dict[str, bool]:
+        return {
+            topic: part.core.replica.suspect  # type: ignore[union-attr]
+            for (topic, _), part in here.hosting.partitions.items()
+        }
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert {"events": True} == suspects(here)
+        assert 0 == replicated.remembered(here.store, ANEW_NAME)
+        await here.hosting.reconcile(fold(EVENTS, new))
+
+    async def third(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS, new))
+        assert {"events": True, "new": False} == suspects(here)
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+    on_node(tmp_path, second, third)
 
 
 def test_the_only_copy_is_never_made_anew(tmp_path: Path) -> None:

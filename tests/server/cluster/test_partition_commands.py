@@ -22,6 +22,7 @@ from chronik_store.aio.offloop import POOL_THREADS
 from chronik_store.errors import OffsetConflictError, OffsetOutOfRangeError, UnavailableError
 from chronik_store.format.control import CursorSet, Noop
 from chronik_store.format.record_batch import RecordBatch
+from chronik_store.threads import SystemThreads
 from chronik_store.wal.active_file import ActiveFile
 from tests.server.cluster.nodes import InProcess, clustered
 from tests.server.serving import QUICK, run
@@ -261,7 +262,7 @@ def test_7_the_door_of_the_pipelines_threads_waits_for_a_bounded_time(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        door = ConsensusDoor(Silent(loop))
+        door = ConsensusDoor(Silent(loop), SystemThreads())
         with pytest.raises(OutcomeUnknownError):
             await loop.run_in_executor(None, lambda: door.propose(Noop(), term=1))
 

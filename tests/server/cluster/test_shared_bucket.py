@@ -156,7 +156,7 @@ def test_a_bucket_that_does_not_answer_is_no_other_bucket(
 
 
 def join(path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch, found: ClaimBucket) -> None:
-    async def describe(_config: ServerConfig) -> ClusterDescription:
+    async def describe(_config: ServerConfig, _env: Environment) -> ClusterDescription:
         return ClusterDescription(CLUSTER, "1", (), bucket=found.digest, bucket_url=found.url)
 
     monkeypatch.setattr(node, "describe", describe)
@@ -201,5 +201,5 @@ def test_a_cluster_that_does_not_answer_is_named_in_the_log_and_in_the_error(
         caplog.at_level("INFO", "chronik_server.cluster"),
         pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 does not answer"),
     ):
-        asyncio.run(joining.describe(server))
+        asyncio.run(joining.describe(server, Environment()))
     assert "asks 127.0.0.1:1" in caplog.text
