@@ -35,7 +35,7 @@ def main() -> None:
         embedded.VERBS.update(VERBS)
         embedded.LOCAL_VERBS.update({"serve", "cluster"})
         embedded.remote_session = _remote_session
-    embedded.cluster_worlds = _cluster_worlds
+    embedded.more_worlds.update(WORLDS)
     code = embedded.run()
     _end_by_ctrl_c()  # all is settled; what is left is the interpreter's own end
     raise SystemExit(code)
@@ -93,6 +93,15 @@ def _cluster_worlds() -> Repertoire:
     from chronik_server.testing.playing import cluster_worlds
 
     return cluster_worlds()
+
+
+def _server_worlds() -> Repertoire:
+    from chronik_server.testing.servers.playing import server_worlds
+
+    return server_worlds()
+
+
+WORLDS = {"cluster": _cluster_worlds, "servers": _server_worlds}
 
 
 if __name__ == "__main__":

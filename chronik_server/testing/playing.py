@@ -52,6 +52,7 @@ def cluster_worlds() -> Repertoire:
     """Clusters of two to five nodes."""
     return Repertoire(
         flag=" --cluster",
+        of="clusters",
         play=play,
         bugs=BUGS,
         shown=(

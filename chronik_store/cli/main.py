@@ -56,8 +56,8 @@ LOCAL_VERBS = {
 remote_session: Callable[[str, bool], Session] | None = None
 """What -s means: (HOST:PORT, as_json) -> a session whose stores are at that server."""
 
-cluster_worlds: Callable[[], Any] | None = None
-"""What `simulate --cluster` plays: the server's `Repertoire`; set as `remote_session` is."""
+more_worlds: dict[str, Callable[[], Any]] = {}
+"""What `simulate --NAME` plays, by name: the server's `Repertoire`s; set as `remote_session` is."""
 
 EPILOG = """\b
 Exit codes: 0 done, 1 nothing matched or findings, 2 usage, 3 unavailable, 4 corruption,

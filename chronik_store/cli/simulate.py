@@ -1,10 +1,10 @@
 """`chronik simulate`: the real store on virtual time, over disks and a bucket that fail on purpose.
 
 Place: a verb; the worlds are those of the test kit, which is loaded when the verb is called and
-is the one thing of the kit that a program uses (docs/decisions/0015); those of --cluster are of the
-server's kit, which `main.cluster_worlds` brings (0021). Promise: equal seeds play equal worlds, so
-what is found can be played again; exit 1 if anything was violated. Nothing but memory is used: no
-disk, no bucket, no network, no clock of this machine.
+is the one thing of the kit that a program uses (docs/decisions/0015); those of --cluster and
+--servers are of the server's kit, which `main.more_worlds` brings (0021, 0032). Promise: equal
+seeds play equal worlds, so what is found can be played again; exit 1 if anything was violated.
+Nothing but memory is used: no disk, no bucket, no network, no clock of this machine.
 """
 
 from __future__ import annotations
@@ -44,12 +44,19 @@ _LOGGERS = ("chronik_store", "chronik_server")
     "chronik simulate --planted acknowledge-before-sync",
     "chronik simulate --seed 42 --json",
     "chronik simulate --cluster --minutes 1",
+    "chronik simulate --servers --seed 42",
 )
 @click.option(
     "--cluster",
     "is_cluster",
     is_flag=True,
     help="Play clusters of 2 to 5 nodes instead of one machine: see above.",
+)
+@click.option(
+    "--servers",
+    "is_servers",
+    is_flag=True,
+    help="Play clusters of 1 to 5 whole server processes: see above.",
 )
 @click.option(
     "--seed",
@@ -80,6 +87,7 @@ _LOGGERS = ("chronik_store", "chronik_server")
 def command(
     session: Session,
     is_cluster: bool,
+    is_servers: bool,
     seed: int | None,
     seeds: int | None,
     minutes: float | None,
@@ -117,8 +125,29 @@ def command(
     acknowledged entry on every member or in the bucket, nothing deleted that anybody lists, and a
     group that commits again. Not played there: the network protocol and its clients, the metadata,
     search, and more than one partition.
+
+    With --servers, all of that: 1 to 5 nodes, each of them all that `chronik serve` runs, with
+    clients that append, read, follow, search and keep cursors, and an operator who makes and
+    deletes topics, hands over leaders, and lets nodes join and leave. Connections are late, cut and
+    broken; nodes lose power, are killed, stopped and paused; disks fill up or fail. No client gets
+    an answer that contradicts an earlier one, no error that its call does not have, and none that
+    says more than is known; in the end every partition works, everything acknowledged is on each
+    node that should have it and once in the bucket, and what was deleted is nowhere.
     """
-    worlds = _repertoire(is_cluster)
+    if is_cluster and is_servers:
+        raise click.UsageError("--cluster and --servers are two kinds of worlds: choose one")
+    worlds = _repertoire("cluster" if is_cluster else "servers" if is_servers else None)
+    return _simulate(session, worlds, seed, seeds, minutes, bug)
+
+
+def _simulate(
+    session: Session,
+    worlds: Repertoire,
+    seed: int | None,
+    seeds: int | None,
+    minutes: float | None,
+    bug: str | None,
+) -> int:
     if bug == "list":
         return _list_bugs(session, worlds)
     _check_bug(bug, worlds)
@@ -147,18 +176,18 @@ def command(
     return exits.NOTHING if any(each.violation for each in played) else exits.DONE
 
 
-def _repertoire(is_cluster: bool) -> Repertoire:
+def _repertoire(kind: str | None) -> Repertoire:
     """What is to be played. UsageError when it cannot; ConfigError: raftos is missing."""
     if not __debug__:
         raise click.UsageError("simulate checks by assertions, which python -O leaves out")
     if importlib.util.find_spec("greenlet") is None:
         raise click.UsageError('simulate needs greenlet: pip install "chronik[testing]"')
-    if is_cluster:
+    if kind is not None:
         from chronik_store.cli import main
 
-        if main.cluster_worlds is None:
-            raise click.UsageError("--cluster plays the server's code, which is not here")
-        found: Repertoire = main.cluster_worlds()
+        if kind not in main.more_worlds:
+            raise click.UsageError(f"--{kind} plays the server's code, which is not here")
+        found: Repertoire = main.more_worlds[kind]()
         return found
     from chronik_store.testing.worlds.repertoire import store_worlds
 
@@ -226,7 +255,7 @@ def _summarise(
         session.output.json(
             {
                 "worlds": total.worlds,
-                "of": "clusters" if worlds.flag else "stores",
+                "of": worlds.of,
                 "first_seed": total.seed,
                 "planted": bug,
                 "elapsed_seconds": seconds,

@@ -93,6 +93,8 @@ class Task:
         self.error: BaseException | None = None
         self.is_main = False
         self.is_over = False
+        self.around: tuple[Callable[[], None], Callable[[], None]] | None = None
+        """Called before and behind each of its turns: what libraries keep for each real thread."""
 
 
 class _Timer(NamedTuple):
@@ -298,7 +300,12 @@ class Scheduler:
         self._ready.pop()
         self.digest.update(b"%d\n" % task.number)
         self._running = task
+        around = task.around
+        if around is not None:
+            around[0]()
         task.greenlet.switch()
+        if task.around is not None:
+            task.around[1]()
         self._running = None
 
     def _pass_time(self, deadline: float) -> None:

@@ -103,6 +103,11 @@ class SimulatedDisk:
         return sorted(file.path for file in self._files)
 
     @property
+    def used_bytes(self) -> int:
+        """What its files take."""
+        return self._medium.used_bytes
+
+    @property
     def capacity_bytes(self) -> int | None:
         """May be changed at any time: a disk that fills up, or one that was cleaned."""
         return self._medium.capacity_bytes

@@ -23,7 +23,7 @@ BUG = "quorum-without-self"
 @pytest.fixture(autouse=True)
 def _with_the_server(monkeypatch):
     """What `chronik` brings along when the server's code is there."""
-    monkeypatch.setattr(main, "cluster_worlds", cli._cluster_worlds)
+    monkeypatch.setattr(main, "more_worlds", cli.WORLDS)
 
 
 def test_a_run_counts_what_befell_its_nodes(chronik):
@@ -129,7 +129,7 @@ def test_time_bounds_a_run(chronik):
 
 
 def test_it_says_what_is_missing(chronik, monkeypatch):
-    monkeypatch.setattr(main, "cluster_worlds", None)
+    monkeypatch.setattr(main, "more_worlds", {})
     ran = chronik("simulate", "--cluster")
     assert 2 == ran.code
     assert "--cluster plays the server's code, which is not here" in ran.err

@@ -23,11 +23,13 @@ class Play(Protocol):
 
 @dataclass(frozen=True)
 class Repertoire:
-    """flag: what the verb is told to play this. shown: the kinds of events that are counted out,
-    besides the verdicts of recoveries. compared: what has been compared with what was known.
+    """flag: what the verb is told to play this. of: what is played. shown: the kinds of events that
+    are counted out, besides the verdicts of recoveries. compared: what has been compared with what
+    was known.
     """
 
     flag: str
+    of: str
     play: Play
     bugs: Mapping[str, Plant]
     shown: tuple[str, ...]
@@ -40,6 +42,7 @@ def store_worlds() -> Repertoire:
     """
     return Repertoire(
         flag="",
+        of="stores",
         play=playing.play,
         bugs=BUGS,
         shown=(
