@@ -182,7 +182,10 @@ class RaftPartition:
     async def commit_cursor(self, name: str, next_offset: int, *, reset: bool) -> None:
         """See `PartitionBackend`."""
         self._must_lead()
-        self._reads.check_committed(next_offset)
+        try:
+            self._reads.check_committed(next_offset)
+        except OffsetOutOfRangeError as error:
+            raise self._past_the_end(error) from error
         await self._commanded(self._commands.commit_cursor(name, next_offset, reset=reset))
 
     async def delete_cursor(self, name: str) -> bool:
@@ -231,13 +234,19 @@ class RaftPartition:
         try:
             return await self._reads.fetch(offset, options, staleness_ms=self._staleness_ms())
         except OffsetOutOfRangeError as error:
-            if offset < error.end_offset or self.consensus.is_ready:
-                raise
-            # What was read elsewhere is committed, though this node has not heard of it yet.
-            raise UnavailableError(
-                f"{self._topic}/{self._number} is known to offset {error.end_offset} here; "
-                f"{offset} may be committed: ask the leader, or again"
-            ) from error
+            raise self._past_the_end(error) from error
+
+    def _past_the_end(self, error: OffsetOutOfRangeError) -> ChronikError:
+        """What was read elsewhere is committed, though this node has not heard of it yet, or its
+        own disk has not got it.
+        """
+        if error.offset < error.end_offset or self.consensus.knows_end:
+            return error
+        return UnavailableError(
+            f"{self._topic}/{self._number} is known to offset {error.end_offset} here; "
+            f"{error.offset} may be committed: ask the leader, or again",
+            durability="not_durable",
+        )
 
     async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
         """See `PartitionBackend`."""

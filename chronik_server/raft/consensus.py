@@ -122,8 +122,13 @@ class Consensus(Protocol):
     def term(self) -> int: ...
     @property
     def is_ready(self) -> bool:
-        """Leads, and an entry of its own term is committed: it may take records, and say that an
-        offset is past the end (protocol 3, 4).
+        """Leads, and an entry of its own term is committed: it may take records (protocol 3)."""
+        ...
+
+    @property
+    def knows_end(self) -> bool:
+        """Ready, and all that it knows a quorum to have is on this disk too, hence shown: it may
+        say that an offset is past the end (protocol 4).
         """
         ...
 

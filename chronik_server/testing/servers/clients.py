@@ -177,7 +177,9 @@ class Clients(Player):
                 self.world.violate(f"{word} is not in {hit}")
         for part in answer.coverage:
             for low, high in part.searched:
+                start = topic.lanes[part.partition].start
                 for offset, value in known[part.partition].items():
-                    is_meant = low <= offset < high and word.encode() in value.split()
+                    is_there = max(start, low) <= offset < high
+                    is_meant = is_there and word.encode() in value.split()
                     if is_meant and (part.partition, offset) not in hits:
                         self.world.violate(f"{topic}/{part.partition}: no {word} at {offset}")

@@ -173,8 +173,13 @@ class ServersJudge:
             if backend._group.state.deleting:
                 return f"{node.name} still knows of deleted topics"
             for found in replicated.local_partitions(backend._store):
-                if found.topic != METADATA_TOPIC and found.topic_id not in alive:
+                topic = backend._group.state.topic_of(found.topic_id)
+                if found.topic == METADATA_TOPIC:
+                    continue
+                if topic is None or found.topic_id not in alive:
                     return f"{node.name} still has {found}"
+                if node.name not in topic.places[found.partition].holders:
+                    return f"{node.name} still has {found}, which has moved away"
             for part in backend._hosting.partitions.values():
                 manifest = part.core.manifest
                 if part.consensus.is_ready and (

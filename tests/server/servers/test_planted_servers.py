@@ -1,0 +1,64 @@
+"""Known bugs of what surrounds the roles, put back one by one: each must be found.
+
+By the stories of `chronik simulate --servers`, or by a directed test that fails with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chronik_server.testing.servers.planted import BUGS
+from chronik_server.testing.servers.playing import play
+from chronik_store.testing.planted import planted
+from tests.server.cluster import test_cluster_topics as topics
+from tests.server.cluster import test_hosting as hosting
+from tests.server.cluster import test_hosting_lost_logs as lost
+from tests.server.cluster import test_namesakes as namesakes
+
+SEEDS = 40
+
+IN_STORIES = {
+    "tell-of-closed-logs": 0,
+    "ask-again-as-another": 1,
+    "acknowledge-at-the-leader": 10,
+    "take-new-logs-for-lost": 10,
+    "note-before-all-are-made": 13,
+    "forget-to-look-whether-it-was-pruned": 3,
+}
+"""Bug to the first seed that found it when this was written, so that the search is short."""
+
+DIRECTED: dict[str, Callable[[Path], None]] = {
+    "say-what-there-is-not": lambda _: (
+        topics.test_a_leader_that_was_cut_off_does_not_say_what_there_is_not(topics.nameless)
+    ),
+    "take-new-logs-for-lost": (
+        lost.test_a_log_into_which_nothing_was_written_yet_is_not_taken_for_lost
+    ),
+    "serve-any-namesake": hosting.test_6_a_partition_is_found_by_its_topics_id,
+    "keep-a-removed-copy": hosting.test_it_stays_until_the_others_do_without_it,
+    "a-name-is-free-at-once": lambda _: (
+        namesakes.test_the_name_is_free_when_those_who_have_not_said_so_are_no_quorum()
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("bug", "first"), IN_STORIES.items())
+def test_a_story_finds(bug: str, first: int) -> None:
+    assert any(play(seed, bug=bug).violation for seed in range(first, first + SEEDS))
+
+
+@pytest.mark.parametrize(("bug", "check"), DIRECTED.items())
+def test_a_directed_test_finds(bug: str, check: Callable[[Path], None], tmp_path: Path) -> None:
+    check(tmp_path / "good")
+
+    with planted(bug, BUGS), pytest.raises((AssertionError, LookupError, pytest.fail.Exception)):
+        check(tmp_path / "bad")
+
+
+def test_each_bug_is_found_by_something() -> None:
+    assert set(BUGS) == {*DIRECTED, *IN_STORIES}
