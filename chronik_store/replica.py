@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from chronik_store.errors import (
@@ -35,7 +34,7 @@ from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import Position
 from chronik_store.replica_matching import check_offsets, find_conflict, skip_known
-from chronik_store.replica_tickets import TicketQueue
+from chronik_store.replica_tickets import Failure, TicketQueue
 from chronik_store.replica_values import Appended, Conflict, Snapshot, Staged, arrive
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ class Replica:
         self._lock = core.wal.lock
         self._dispatch = dispatch
         self._tickets = TicketQueue(core.wal.lock, lambda: core.wal.synced_seq, dispatch)
-        self.on_poisoned: Callable[[BaseException], None] = _nobody
-        """Dispatched once when a write or sync failed; nothing more will become durable."""
+        self._failure = Failure(dispatch)
 
     # --- what the log holds ----------------------------------------------------------------------
 
@@ -369,7 +367,7 @@ class Replica:
     def when_synced(self, ticket: int, callback: Callable[[], None]) -> None:
         """Dispatch `callback` once everything up to `ticket` is durable; at once if it is.
 
-        Not called when the log is poisoned: `on_poisoned` is, and the process ends.
+        Not called when the log is poisoned: who asked by `on_poisoned` is, and the process ends.
         """
         self._tickets.wait(ticket, callback)
 
@@ -379,7 +377,13 @@ class Replica:
 
     def on_failed(self, error: BaseException) -> None:
         """The core calls this once when the log is poisoned, without the lock."""
-        self._dispatch(partial(self.on_poisoned, error))
+        self._failure.report(error)
+
+    def on_poisoned(self, callback: Callable[[BaseException], None]) -> None:
+        """Dispatch it once when a write or sync has failed, now or before: nothing more will become
+        durable.
+        """
+        self._failure.listen(callback)
 
     # --- snapshots -------------------------------------------------------------------------------
 
@@ -444,7 +448,3 @@ class Replica:
         else:
             core.request_commit()
         return ticket
-
-
-def _nobody(_error: BaseException) -> None:
-    """No engine is listening."""

@@ -1,4 +1,4 @@
-"""Callbacks that wait for the disk, in the order of their tickets.
+"""Callbacks that wait for the disk, in the order of their tickets; and one for when it fails.
 
 Place: under `replica`. Promise: a callback is dispatched once everything up to its ticket is
 durable, never before one with a lower ticket, whatever threads they become due in. Invariant: one
@@ -12,6 +12,34 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from chronik_store.threads import Lock
+
+
+class Failure:
+    """Why nothing becomes durable any more, told once to whoever listens; to one that begins to
+    listen later, too: a log can fail while it is opened. `report` is thread-safe, the rest belongs
+    to the owner's loop.
+    """
+
+    def __init__(self, dispatch: Callable[[Callable[[], None]], None]) -> None:
+        self._dispatch = dispatch
+        self._error: BaseException | None = None
+        self._listener: Callable[[BaseException], None] | None = None
+
+    def report(self, error: BaseException) -> None:
+        """It has failed."""
+        self._error = error
+        self._dispatch(self._tell)
+
+    def listen(self, listener: Callable[[BaseException], None]) -> None:
+        """This one is told, instead of another."""
+        self._listener = listener
+        if self._error is not None:
+            self._dispatch(self._tell)
+
+    def _tell(self) -> None:
+        if self._listener is not None and self._error is not None:
+            error, self._error = self._error, None
+            self._listener(error)
 
 
 class TicketQueue:

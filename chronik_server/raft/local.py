@@ -59,7 +59,7 @@ class LocalConsensus:
         self._door = ConsensusDoor(self, threads)
         self._on_commit: list[Callable[[int], None]] = []
         self._on_role: list[Callable[[Role, int], None]] = []
-        replica.on_poisoned = lambda error: on_fatal(group_id, error)
+        replica.on_poisoned(lambda error: on_fatal(group_id, error))
 
     @property
     def role(self) -> Role:

@@ -108,7 +108,7 @@ class RaftNode:
         assert group_id not in self._groups, f"group {group_id} is here already"
         source = replica.snapshot if snapshot_source is None else snapshot_source
         group = RaftGroup(self, group_id, replica, members, source)
-        replica.on_poisoned = lambda error: self.fail(group_id, error)
+        replica.on_poisoned(lambda error: self.fail(group_id, error))
         consensus = RaftosConsensus(group)
         self._groups[group_id] = consensus
         return consensus

@@ -219,10 +219,24 @@ def test_a_sync_that_began_before_a_truncation_makes_nothing_durable_that_is_gon
     assert [1, 2] == terms(stepped(disk.crash("lost"))[1])
 
 
+def test_a_sync_that_failed_before_the_engine_listens_is_told_to_it_all_the_same(disk):
+    """The log had failed while it was opened: nobody ended the process, and it took nothing."""
+    _, replica, committer = stepped(disk)
+    replica.append_entries(0, 0, run_of([1]))
+    disk.hook = fail_next("sync_data", 5)
+    committer.flush()
+
+    errors: list[BaseException] = []
+    replica.on_poisoned(errors.append)
+    later: list[BaseException] = []
+    replica.on_poisoned(later.append)
+    assert ([5], []) == ([error.errno for error in errors], later)
+
+
 def test_a_failed_sync_tells_the_engine_once_and_acknowledges_nothing(disk):
     _, replica, committer = stepped(disk)
     errors: list[BaseException] = []
-    replica.on_poisoned = errors.append
+    replica.on_poisoned(errors.append)
     ticket = replica.append_entries(0, 0, run_of([1])).ticket
     done: list[int] = []
     replica.when_synced(ticket, lambda: done.append(1))
@@ -291,7 +305,7 @@ def out_of_memory(*_args):
 def test_entries_that_stop_half_way_end_the_log(disk, monkeypatch, owner, name):
     core, replica, committer = stepped(disk)
     told = []
-    replica.on_poisoned = told.append
+    replica.on_poisoned(told.append)
     replica.append_entries(0, 0, run_of([1]))
     committer.flush()
     monkeypatch.setattr(owner, name, out_of_memory)

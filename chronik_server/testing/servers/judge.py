@@ -9,6 +9,7 @@ thing that it writes is a record for each partition.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -33,11 +34,16 @@ class ServersJudge:
 
     def __init__(self, world: ServersWorld, told: Told) -> None:
         self._world, self._told = world, told
+        self._deadline = 0.0
         self._strays_seen: set[str] = set()
 
     async def judge(self) -> None:
-        """All of it."""
+        """All of it, until something does not come to be in time."""
         self._deadline = asyncio.get_running_loop().time() + JUDGE_SECONDS
+        with contextlib.suppress(_LateError):
+            await self._judge()
+
+    async def _judge(self) -> None:
         world = self._world
         await self._until(self._all_serve, "every node serves all that it holds")
         async with world.client(**PATIENCE) as client:
@@ -63,7 +69,7 @@ class ServersJudge:
                 return
             if asyncio.get_running_loop().time() > self._deadline:
                 self._world.violate(f"liveness: {what}: {amiss}")
-                return
+                raise _LateError
             for node in self._world.nodes.values():
                 node.boot_if_down()
             await asyncio.sleep(LOOK_SECONDS)
@@ -228,6 +234,10 @@ class ServersJudge:
                     self._strays_seen.add(key)  # of one that was removed, and has not heard of it
                 elif key.split("/")[1] not in names or key.endswith(".tombstone"):
                     yield key
+
+
+class _LateError(Exception):
+    """There is no use in looking at what comes behind it."""
 
 
 def _lacks(part: Any, end: int) -> str:
