@@ -166,7 +166,7 @@ class Control:
         """While nobody leads as far as this node knows: it may have been removed while it was away,
         and then nobody calls it any more; or be led by one that it has never heard of.
         """
-        was_alone, self._is_alone = self._is_alone, self._group.part.consensus.leader is None
+        was_alone, self._is_alone = self._is_alone, not self._is_led()
         others = {*self._state.nodes, *self._hints, *self._heard} - {self._node_id}
         servers = dict.fromkeys(a for node in sorted(others) for a in self.addresses_of(node))
         if not (was_alone and self._is_alone and servers):
@@ -188,6 +188,13 @@ class Control:
             self._on_removed()
         self._heard = addresses_in(found)
         self.connect()
+
+    def _is_led(self) -> bool:
+        """By one that it is connected with: a learner elects nobody, and would name for ever the
+        leader that hung up on it when it was removed.
+        """
+        leader = self._group.part.consensus.leader
+        return leader is not None and (leader == self._node_id or self._peers.is_connected(leader))
 
     # --- duties ----------------------------------------------------------------------------------
 

@@ -28,7 +28,14 @@ KNOWN = {"2": (Address("h2", 1),), "3": (Address("h3", 1),)}
 class Around:
     """The control side of node "1", and the nodes around it, which all answer the same."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: ClusterDescription) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: ClusterDescription,
+        *,
+        leader: str | None = None,
+        connected: str = "",
+    ) -> None:
         self.asked: list[Sequence[Address]] = []
         self.followed: dict[str, tuple[Address, ...]] = {}
         self.ends = 0
@@ -52,10 +59,12 @@ class Around:
 
         monkeypatch.setattr(control, "client_of", client_of)
         members = SimpleNamespace(voters=("1", "2"), learners=())
-        consensus = SimpleNamespace(leader=None, status=lambda: members)
+        consensus = SimpleNamespace(leader=leader, status=lambda: members)
         parts: Any = {
             "group": SimpleNamespace(state=state, part=SimpleNamespace(consensus=consensus)),
-            "peers": SimpleNamespace(own=OWN, follow=follow),
+            "peers": SimpleNamespace(
+                own=OWN, follow=follow, is_connected=lambda node: node in connected
+            ),
             **dict.fromkeys(("hosting", "changes", "steward", "spread", "bucket")),
         }
         self.control = Control(
@@ -72,7 +81,6 @@ class Around:
                 await self.control._ask_around()
 
         asyncio.run(ask())
-        assert [(*KNOWN["2"], *KNOWN["3"])] == self.asked
 
 
 @pytest.mark.parametrize("cluster_id", [OWN.cluster_id, "dd" * 16], ids=["its own", "another"])
@@ -88,6 +96,7 @@ def test_a_node_connects_to_those_of_its_cluster_that_it_is_told_of(
     assert KNOWN == around.followed
 
     around.ask_twice()
+    assert [(*KNOWN["2"], *KNOWN["3"])] == around.asked
     told = {"4": (Address("h4", 1),)} if cluster_id == OWN.cluster_id else {}
     assert {**KNOWN, **told} == around.followed
 
@@ -105,3 +114,17 @@ def test_a_node_ends_when_it_is_told_that_it_was_removed(
     around = Around(monkeypatch, ClusterDescription(OWN.cluster_id, "2", nodes, "2"))
     around.ask_twice()
     assert ends == around.ends
+
+
+@pytest.mark.parametrize(
+    ("leader", "connected", "ends"), [("2", "23", 0), ("1", "", 0), ("2", "3", 1), ("2", "", 1)]
+)
+def test_a_learner_that_its_leader_hung_up_on_asks_whether_it_was_removed(
+    monkeypatch: pytest.MonkeyPatch, leader: str, connected: str, ends: int
+) -> None:
+    """It elects nobody, so it names that leader for ever; and those who removed it do not call."""
+    nodes = (NodeInfo("1", "h1:1", OWN.node_uuid, "removed"), NodeInfo("2", "h2:1"))
+    found = ClusterDescription(OWN.cluster_id, "2", nodes, "2")
+    around = Around(monkeypatch, found, leader=leader, connected=connected)
+    around.ask_twice()
+    assert ends == around.ends == len(around.asked)
