@@ -66,6 +66,7 @@ class Machine:
 
     def _begin_life(self) -> None:
         self._lives += 1
+        self._paused_until = 0.0  # a pause ends with the life that it stopped
         self._life = Incarnation(self.name, self._lives)
         self._scheduler.owners.append(self._life)
         self._clock = SimulatedClock(self._scheduler, self._life)

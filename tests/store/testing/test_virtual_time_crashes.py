@@ -251,6 +251,28 @@ def test_a_forgotten_sync_is_found_by_crashing_at_every_step(forgotten: str) -> 
     assert lost > 0
 
 
+def test_a_pause_ends_with_the_life_that_it_stopped() -> None:
+    """A shorter one of the next life waited for the end of it, and nobody ended that."""
+    woken: list[float] = []
+    with Simulation(seed=1) as simulation:
+        node = simulation.machine("node")
+
+        def work() -> None:
+            node.environment.clock.sleep(1)
+            woken.append(simulation.now)
+
+        def main() -> None:
+            node.pause(10)
+            node.kill()
+            node.restart()
+            node.spawn(work)
+            node.pause(3)
+            simulation.sleep(20)
+
+        simulation.run(main)
+    assert woken == [4.0]
+
+
 def test_a_paused_machine_sleeps_through_its_timers() -> None:
     with Simulation() as simulation:
         node = simulation.machine("node")
