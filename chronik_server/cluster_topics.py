@@ -270,6 +270,8 @@ class ClusterTopics:
             fault: ChronikError = UnavailableError(
                 f"{topic.name}/{number} is on other nodes, which have not answered for {limit:g} s"
             )
+        except TopicNotFoundError as error:
+            fault = UnavailableError(f"this node has not heard yet what became of it: {error}")
         except ChronikError as error:
             fault = error
         if not fault.retriable or options["require_complete"]:

@@ -248,6 +248,29 @@ def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
     run(main())
 
 
+def test_what_another_node_knows_no_more_is_a_gap_of_a_search_by_one_that_has_not_heard_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A namesake with fewer partitions was created: the search was refused whole, and for good."""
+
+    class Knowing(AsyncClient):
+        async def search(self, *_: object, **__: object) -> NoReturn:
+            raise TopicNotFoundError("topic 'x' has partitions 0 to 0, not 1", topic="x")
+
+    async def main() -> None:
+        async with clustered(tmp_path, 2) as nodes:
+            monkeypatch.setattr(calling, "AsyncClient", Knowing)
+            async with AsyncClient(servers(nodes), options=QUICK) as client:
+                await client.create_topic("x", partitions=2, replicas=1)
+                found = await client.search("x", "found")
+                (gap,) = [each for each in found.coverage if not each.complete]
+                assert "has not heard" in gap.reasons[0]
+                with pytest.raises(UnavailableError, match="has not heard"):
+                    await client.search("x", "found", require_complete=True)
+
+    run(main())
+
+
 def test_a_node_whose_certificate_is_not_believed_is_a_gap_like_one_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
