@@ -274,13 +274,12 @@ class Hosting:
             return
         lane = (name, partition)
         is_unmade = topic.topic_id in self._unmade
+        if is_unmade and offset < self._folded:
+            return  # as below
         if place.version >= before or is_unmade:
             self._begun.add(lane)
         if place.version >= self._folded or is_unmade:
-            if place.version == topic.made_at:
-                await self._make(topic)
-            await self._note(place.version + 1)
-            await self._note_unmade(self._unmade - {topic.topic_id})
+            await self._begin(topic, place)
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
@@ -313,6 +312,15 @@ class Hosting:
                 self._close(lane)  # the fold went on while it was made
         finally:
             self._making = ""
+
+    async def _begin(self, topic: Topic, place: Place) -> None:
+        """Note that this node holds it, before anything is said in it."""
+        is_new = place.version == topic.made_at
+        if is_new:
+            await self._make(topic)
+        await self._note(place.version + 1)
+        if is_new:
+            await self._note_unmade(self._unmade - {topic.topic_id})
 
     async def _make(self, topic: Topic) -> None:
         """The logs of a new topic, all that this node holds: before the fold is noted on which

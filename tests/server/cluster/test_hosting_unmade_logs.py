@@ -80,6 +80,27 @@ def test_one_that_could_not_be_made_while_a_newer_one_was_is_not_lost(
     on_node(tmp_path, third)
 
 
+def test_it_is_not_made_on_an_old_fold_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have moved since; and a log of it that lies here takes no part before the others."""
+
+    async def first(here: Here) -> None:
+        with monkeypatch.context() as patch:
+            refuse(patch, "older", 1)
+            await here.hosting.reconcile(fold(OLDER, NEWER))
+        assert [True, False] == [here.holds("older", number) for number in range(2)]
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(OLDER))
+        assert {} == here.hosting.partitions
+        assert not here.holds("older", 1)
+        await here.hosting.reconcile(fold(OLDER, NEWER))
+        assert {("older", 0), ("older", 1), ("newer", 0)} == set(here.hosting.partitions)
+
+    on_node(tmp_path, first, second)
+
+
 def test_no_fold_is_noted_before_what_could_not_be_made_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
