@@ -2,14 +2,15 @@
 
 Place: a `PartitionBackend` over one log and its consensus. Promise: an append is acknowledged only
 when it is committed (acks "quorum"), or durable at the leader (acks "leader"); reads show
-committed records only, from any node, with how stale they may be; only a leader whose term has
-committed says that an offset is past the end (protocol 4). Invariant: records and
+committed records only, from any node, with how stale they may be; only a leader that a quorum
+has confirmed since says that an offset is past the end (protocol 4). Invariant: records and
 commands enter through `Consensus`, on the event loop: only the pipeline's threads have a door.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -185,7 +186,7 @@ class RaftPartition:
         try:
             self._reads.check_committed(next_offset)
         except OffsetOutOfRangeError as error:
-            raise self._past_the_end(error) from error
+            raise await self._past_the_end(error) from error
         await self._commanded(self._commands.commit_cursor(name, next_offset, reset=reset))
 
     async def delete_cursor(self, name: str) -> bool:
@@ -234,14 +235,18 @@ class RaftPartition:
         try:
             return await self._reads.fetch(offset, options, staleness_ms=self._staleness_ms())
         except OffsetOutOfRangeError as error:
-            raise self._past_the_end(error) from error
+            raise await self._past_the_end(error) from error
 
-    def _past_the_end(self, error: OffsetOutOfRangeError) -> ChronikError:
-        """What was read elsewhere is committed, though this node has not heard of it yet, or its
-        own disk has not got it.
+    async def _past_the_end(self, error: OffsetOutOfRangeError) -> ChronikError:
+        """What was read elsewhere is committed, though this node has not heard of it yet, its own
+        disk has not got it, or another leads by now: a leader asks a quorum before it says so.
         """
-        if error.offset < error.end_offset or self.consensus.knows_end:
+        if error.offset < error.end_offset:
             return error
+        with contextlib.suppress(UnavailableError):
+            await self.consensus.read_barrier()
+            if error.offset > self.log.watermarks.committed:
+                return error
         return UnavailableError(
             f"{self._topic}/{self._number} is known to offset {error.end_offset} here; "
             f"{error.offset} may be committed: ask the leader, or again",

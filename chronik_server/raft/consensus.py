@@ -126,13 +126,6 @@ class Consensus(Protocol):
         ...
 
     @property
-    def knows_end(self) -> bool:
-        """Ready, and all that it knows a quorum to have is on this disk too, hence shown: it may
-        say that an offset is past the end (protocol 4).
-        """
-        ...
-
-    @property
     def commit_index(self) -> int:
         """Inclusive: what a quorum holds and this disk too."""
         ...

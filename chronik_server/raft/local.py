@@ -86,10 +86,6 @@ class LocalConsensus:
         return self._role is Role.LEADER and 0 < self._noop_index <= self.commit_index
 
     @property
-    def knows_end(self) -> bool:
-        return self.is_ready
-
-    @property
     def commit_index(self) -> int:
         return self._replica.commit_index
 

@@ -72,13 +72,6 @@ class RaftosConsensus:
         return isinstance(role, LeaderRole) and self.raft.is_running and role.is_ready
 
     @property
-    def knows_end(self) -> bool:
-        role = self.raft.state
-        if not self.is_ready or not isinstance(role, LeaderRole):
-            return False
-        return role.commit_index <= self.raft.replica.commit_index
-
-    @property
     def commit_index(self) -> int:
         return self.raft.replica.commit_index
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -151,7 +151,11 @@ def test_4_only_who_leads_says_that_an_offset_is_past_the_end(
             for offset in (0, 3):
                 with pytest.raises(OffsetOutOfRangeError):
                     await part.fetch(offset, options)
-            monkeypatch.setattr(type(part.consensus), "is_ready", False)
+
+            def deposed(_: object) -> NoReturn:
+                raise UnavailableError("another one leads")
+
+            monkeypatch.setattr(type(part.consensus), "read_barrier", deposed)
             with pytest.raises(UnavailableError, match="may be committed"):
                 await part.fetch(3, options)
             with pytest.raises(OffsetOutOfRangeError):

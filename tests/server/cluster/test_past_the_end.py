@@ -10,18 +10,34 @@ import pytest
 
 from chronik_server.backend import FetchOptions
 from chronik_server.raft_partition import RaftPartition
-from chronik_server.testing.node import role_of
-from chronik_server.testing.world import World
 from chronik_store.errors import ChronikError, OffsetOutOfRangeError, UnavailableError
 
 OUTSIDE = OffsetOutOfRangeError("outside", offset=3, first_offset=0, end_offset=0)
 DROPPED = OffsetOutOfRangeError("dropped", offset=3, first_offset=5, end_offset=9)
 
 
-def ask(error: OffsetOutOfRangeError, how: str, **consensus: bool) -> ChronikError:
+class Quorum:
+    """A leader's, or of one that only takes itself for that; shown: what is known behind it."""
+
+    is_ready = True
+
+    def __init__(self, *, confirms: bool, shown: int = 2) -> None:
+        self.log = SimpleNamespace(watermarks=SimpleNamespace(committed=0))
+        self.asked = 0
+        self._confirms, self._shown = confirms, shown
+
+    async def read_barrier(self) -> int:
+        self.asked += 1
+        if not self._confirms:
+            raise UnavailableError("another one leads")
+        self.log.watermarks.committed = self._shown
+        return 1
+
+
+def ask(error: OffsetOutOfRangeError, how: str, quorum: Quorum) -> ChronikError:
     """What a client is told when this node's log says so."""
     part: Any = RaftPartition(
-        "t", 0, SimpleNamespace(), SimpleNamespace(), SimpleNamespace(is_ready=True, **consensus),  # type: ignore[arg-type]
+        "t", 0, quorum.log, SimpleNamespace(), quorum,  # type: ignore[arg-type]
         address_of=lambda _: None, staleness_seconds=lambda: None, on_full=lambda _: None,
         bundles=SimpleNamespace(),  # type: ignore[arg-type]
     )  # fmt: skip
@@ -43,25 +59,28 @@ def ask(error: OffsetOutOfRangeError, how: str, **consensus: bool) -> ChronikErr
 
 
 @pytest.mark.parametrize("how", ["read", "cursor"])
-def test_a_leader_whose_disk_is_slower_than_the_others_does_not(how: str) -> None:
-    """A quorum has it without this disk: it was read elsewhere, and here it is not shown yet."""
-    told = ask(OUTSIDE, how, knows_end=False)
+def test_a_leader_does_when_a_quorum_has_confirmed_it(how: str) -> None:
+    quorum = Quorum(confirms=True)
+    assert ask(OUTSIDE, how, quorum) is OUTSIDE
+    assert 1 == quorum.asked
+
+
+@pytest.mark.parametrize("how", ["read", "cursor"])
+@pytest.mark.parametrize(
+    "quorum",
+    [Quorum(confirms=False), Quorum(confirms=True, shown=3)],
+    ids=["another leads", "its disk is slower than the others'"],
+)
+def test_one_that_may_know_less_than_a_quorum_says_to_ask_again(how: str, quorum: Quorum) -> None:
+    """It was read elsewhere, where it is committed."""
+    told = ask(OUTSIDE, how, quorum)
     assert isinstance(told, UnavailableError)
     assert told.retriable
     assert "not_durable" == told.durability
 
-    assert ask(OUTSIDE, how, knows_end=True) is OUTSIDE
-    assert ask(DROPPED, how, knows_end=False) is DROPPED
 
-
-def test_a_leader_knows_the_end_when_it_shows_all_that_a_quorum_has() -> None:
-    with World(3) as world:
-        world.boot_all()
-        leader = world.elect()
-        world.commit(b"shown")
-        assert leader.consensus.knows_end
-        role_of(leader).commit_index += 1  # the others' disks have one more
-        assert leader.consensus.is_ready
-        assert not leader.consensus.knows_end
-        others = [node for node in world.nodes.values() if node is not leader]
-        assert not any(node.consensus.knows_end for node in others)
+@pytest.mark.parametrize("how", ["read", "cursor"])
+def test_what_was_dropped_is_dropped_whoever_leads(how: str) -> None:
+    quorum = Quorum(confirms=False)
+    assert ask(DROPPED, how, quorum) is DROPPED
+    assert 0 == quorum.asked
