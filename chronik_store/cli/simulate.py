@@ -276,16 +276,17 @@ def _summarise(
     if total.worlds != 1:
         which = f"{total.worlds} worlds, seeds {total.seed} to {played[-1].seed}"
     line(f"{which}, in {duration_text(seconds)}")
-    line(f"  {'virtual time':21}  {_time_text(total.virtual_seconds)}, {total.steps:,} steps")
-    for name, count in faults.items():
-        line(f"  {name:21}  {count:,}")
-    found = ", ".join(f"{count:,} {verdict}" for verdict, count in opens.items())
-    line(f"  {'recoveries':21}  {found}")
-    line(f"  {'records acknowledged':21}  {total.acknowledged:,}")
-    line(f"  {worlds.compared:21}  {total.compared:,}")
-    line(f"  {'violations':21}  {len(violated)}")
+    rows = {"virtual time": f"{_time_text(total.virtual_seconds)}, {total.steps:,} steps"}
+    rows |= {name: f"{count:,}" for name, count in faults.items()}
+    if any(opens.values()):
+        rows["recoveries"] = ", ".join(f"{count:,} {verdict}" for verdict, count in opens.items())
+    rows["records acknowledged"] = f"{total.acknowledged:,}"
+    rows[worlds.compared] = f"{total.compared:,}"
+    rows["violations"] = str(len(violated))
     if total.trace_hash:
-        line(f"  {'trace':21}  {total.trace_hash[:16]} (equal seeds, equal traces)")
+        rows["trace"] = f"{total.trace_hash[:16]} (equal seeds, equal traces)"
+    for name, value in rows.items():
+        line(f"  {name:21}  {value}")
     if bug is not None and not violated:
         line(f"  {bug} was not found in these worlds")
 

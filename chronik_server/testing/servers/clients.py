@@ -104,7 +104,7 @@ class Clients(Player):
     def _are_of_namesake(self, topic: Topic, records: Sequence[StoredRecord]) -> bool:
         """By a node that has not heard of its end."""
         is_so = any(self.told.is_of_namesake(topic, bytes(each.value or b"")) for each in records)
-        self.events["reads of what was deleted"] += is_so
+        self.events["stale namesake reads"] += is_so
         return is_so
 
     async def follow(self) -> None:

@@ -31,14 +31,24 @@ class Nemesis(Player):
 
     async def strike(self) -> None:
         """One of them."""
-        deeds: tuple[Callable[[ServerNode], Awaitable[None]], ...] = (
-            self.end_one, self.end_one, self.end_one, self.end_all, self.pause_one,
-            self.isolate_one, self.cut_one_way, self.break_connections, self.bucket_outage,
-            self.clock_jumps, self.fail_sync, self.die_in_disk_call, self.fill_disk,
-        )  # fmt: skip
-        deed, node = self.rng.choice(deeds), self.rng.choice(self._nodes())
-        self.world.note(f"nemesis: {deed.__name__} {node.name}")
-        self.events[deed.__name__.replace("_", " ")] += 1
+        deeds: tuple[tuple[str, Callable[[ServerNode], Awaitable[None]]], ...] = (
+            ("ends of one", self.end_one),
+            ("ends of one", self.end_one),
+            ("ends of one", self.end_one),
+            ("ends of all", self.end_all),
+            ("pauses", self.pause_one),
+            ("isolations", self.isolate_one),
+            ("cuts one way", self.cut_one_way),
+            ("broken connections", self.break_connections),
+            ("bucket outages", self.bucket_outage),
+            ("clock jumps", self.clock_jumps),
+            ("failed syncs", self.fail_sync),
+            ("orders to die", self.die_in_disk_call),
+            ("full disks", self.fill_disk),
+        )
+        (what, deed), node = self.rng.choice(deeds), self.rng.choice(self._nodes())
+        self.world.note(f"nemesis: {what}, {node.name}")
+        self.events[what] += 1
         await deed(node)
         if self.rng.random() < 0.7:
             for each in self._nodes():
