@@ -271,7 +271,10 @@ class Scheduler:
             self._bury(task)
         for task in left:
             if task.greenlet:
+                before, behind = task.around or (_nothing, _nothing)
+                before()
                 task.greenlet.throw(greenlet.GreenletExit)
+                behind()
             _unfinished.pop(task, None)
 
     def _step(self, deadline: float) -> None:
@@ -382,6 +385,10 @@ class Scheduler:
                 lines.append(f"{task.name} {_state(task)}")
                 lines += [f"    {place}" for place in _places(task)]
         return "\n".join(lines)
+
+
+def _nothing() -> None:
+    """No library is to be told."""
 
 
 def _state(task: Task) -> str:

@@ -13,6 +13,7 @@ import traceback
 
 from chronik_server.testing.servers.planted import BUGS
 from chronik_server.testing.servers.story import ServersStory
+from chronik_server.testing.servers.world import unheard
 from chronik_store.testing.planted import planted
 from chronik_store.testing.worlds.playing import EVENTS_SHOWN, Played, in_one_line
 from chronik_store.testing.worlds.repertoire import Repertoire
@@ -30,6 +31,7 @@ def play(seed: int, *, bug: str | None = None) -> Played:
     except Exception as error:  # noqa: BLE001  (whatever it is, the product or the kit is at fault)
         raised = [in_one_line(error)]
         details = "".join(traceback.format_exception(error))
+        _let_go(error)
     found = [*world.violations, *raised]
     if found:
         shown = simulation.trace[-EVENTS_SHOWN:]
@@ -45,6 +47,13 @@ def play(seed: int, *, bug: str | None = None) -> Played:
         violation=found[0] if found else "",
         details=details,
     )
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Of the frames that it came through, and of what they hold."""
+    with unheard():
+        while error is not None:
+            error.__traceback__, error = None, error.__cause__ or error.__context__
 
 
 def server_worlds() -> Repertoire:

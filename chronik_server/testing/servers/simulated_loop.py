@@ -141,14 +141,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def forget(self) -> None:
         """Close it, and what its tasks have open: the machine is dead, and its seams refuse."""
         self.set_exception_handler(lambda *_: None)
-        for task in list(self._kept):
+        events._set_running_loop(self)  # else what they begin would be begun on another
+        while self._kept:  # their ends may begin others, which end here, too
+            task = self._kept.pop()
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = cast("Any", task.get_coro())
             try:
                 coroutine.close()
             except BaseException:  # noqa: BLE001, S112  (nobody is left to tell)
                 continue
-        self._kept.clear()
+        events._set_running_loop(None)
         self._thread_id = None  # type: ignore[assignment]
         self.close()
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import logging
 import random
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -156,10 +159,27 @@ class ServersWorld:
         return self.bucket
 
 
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Within this, what is unwound says nothing: its `finally` blocks begin what nobody awaits, and
+    log that it fails. (A record that is kept would keep all that it came through.)
+    """
+    hook, disabled = sys.unraisablehook, logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.unraisablehook = lambda _: None
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            gc.collect()
+            sys.unraisablehook = hook
+            logging.disable(disabled)
+
+
 def end_all(simulation: Simulation, loops: Sequence[SimulatedLoop]) -> None:
     """Unwind everything, while it reaches nothing any more."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what `finally` blocks begin then is never awaited
+    with unheard():
         for loop in loops:
             loop.owner.is_alive = False
         for loop in loops:
