@@ -22,8 +22,8 @@ SEEDS = 40
 
 IN_STORIES = {
     "tell-of-closed-logs": 0,
-    "ask-again-as-another": 1,
-    "acknowledge-at-the-leader": 10,
+    "ask-again-as-another": 3,
+    "acknowledge-at-the-leader": 17,
     "take-new-logs-for-lost": 10,
     "note-before-all-are-made": 13,
     "forget-to-look-whether-it-was-pruned": 3,
