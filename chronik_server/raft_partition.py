@@ -202,7 +202,10 @@ class RaftPartition:
     async def drop_before(self, offset: int) -> None:
         """See `PartitionBackend`."""
         self._must_lead()
-        await self._commanded(self._commands.drop_before(offset))
+        try:
+            await self._commanded(self._commands.drop_before(offset))
+        except OffsetOutOfRangeError as error:
+            raise await self._past_the_end(error) from error
 
     async def find_bundles(self, offset: int, *, everything: bool) -> BundlesFound:
         """See `PartitionBackend`."""

@@ -49,23 +49,25 @@ def ask(error: OffsetOutOfRangeError, how: str, quorum: Quorum) -> ChronikError:
         raise error
 
     part._reads = SimpleNamespace(fetch=fetch, check_committed=check)
+    part._commands = SimpleNamespace(drop_before=fetch)
     asked = {
         "read": lambda: part.fetch(3, FetchOptions(1, 1, 0.0, "committed")),
         "cursor": lambda: part.commit_cursor("c", 3, reset=False),
+        "drop": lambda: part.drop_before(3),
     }
     with pytest.raises(ChronikError) as caught:
         asyncio.run(asked[how]())
     return caught.value
 
 
-@pytest.mark.parametrize("how", ["read", "cursor"])
+@pytest.mark.parametrize("how", ["read", "cursor", "drop"])
 def test_a_leader_does_when_a_quorum_has_confirmed_it(how: str) -> None:
     quorum = Quorum(confirms=True)
     assert ask(OUTSIDE, how, quorum) is OUTSIDE
     assert 1 == quorum.asked
 
 
-@pytest.mark.parametrize("how", ["read", "cursor"])
+@pytest.mark.parametrize("how", ["read", "cursor", "drop"])
 @pytest.mark.parametrize(
     "quorum",
     [Quorum(confirms=False), Quorum(confirms=True, shown=3)],
@@ -79,7 +81,7 @@ def test_one_that_may_know_less_than_a_quorum_says_to_ask_again(how: str, quorum
     assert "not_durable" == told.durability
 
 
-@pytest.mark.parametrize("how", ["read", "cursor"])
+@pytest.mark.parametrize("how", ["read", "cursor", "drop"])
 def test_what_was_dropped_is_dropped_whoever_leads(how: str) -> None:
     quorum = Quorum(confirms=False)
     assert ask(DROPPED, how, quorum) is DROPPED
