@@ -127,6 +127,11 @@ class Replica:
         """(index, members) of the last MEMBERS entry in the log, committed or not (protocol 12)."""
         return self._core.state.members.in_force()
 
+    @property
+    def committed_members(self) -> tuple[int, Members] | None:
+        """The same, of the last one that is known to be committed here."""
+        return self._core.state.members.as_of(self.commit_index)
+
     def term(self, index: int) -> int:
         """Term of an entry, or of the snapshot's last one. IndexError when not known here."""
         with self._lock:
@@ -401,15 +406,8 @@ class Replica:
                 raise UnavailableError(
                     "producer state as of the last segment is not loaded; load it, then ask again"
                 )
-            members = state.members.as_of(manifest.next.index)
-        return Snapshot(
-            base=manifest.next,
-            manifest=manifest,
-            folded_to=folded_to,
-            producers=producers,
-            members=None if members is None else members[1],
-            members_index=0 if members is None else members[0],
-        )
+            index, members = state.members.as_of(manifest.next.index) or (0, None)
+        return Snapshot(manifest.next, manifest, folded_to, producers, members, index)
 
     def load_producers(self, last_index: int, producers: tuple[ProducerEntry, ...]) -> None:
         """Producer state as of the last segment, read from its footer by the caller."""

@@ -37,6 +37,8 @@ class CandidateRole(Candidate, RoleBase):
     def start(self) -> None:
         """Raftos raises the term, votes for itself, asks for votes and arms the timer."""
         super().start()
+        if self.group.id not in self.group.voters:
+            self.vote_count = 0  # it goes, and is needed once more: its own vote counts no more
         if self.group.is_majority(self.vote_count):
             self.group.replica.when_synced(
                 self.group.storage.ticket, self.guarded(self.group.to_leader)

@@ -196,7 +196,19 @@ class RaftGroup(State):
         """Learners never start elections, nor does a node whose disk still owes the last term:
         it would raise the term again and again without ever being heard.
         """
-        return self.id in self.voters and self.storage.ticket <= self.replica.synced_ticket
+        may_lead = self.id in self.voters or self._is_going()
+        return may_lead and self.storage.ticket <= self.replica.synced_ticket
+
+    def _is_going(self) -> bool:
+        """A voter until an entry is committed that it has and others may lack: they need not have
+        the log to be elected without it. It leads until then, and does not count itself (thesis
+        4.2.2).
+        """
+        named, committed = self.replica.members, self.replica.committed_members
+        if named is None or named[0] <= self.replica.commit_index or self.replica.suspect:
+            return False
+        before = self._first_members if committed is None else committed[1]
+        return self.id in before.voters
 
     # --- roles -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chronik_server.raft.candidate import CandidateRole
+from chronik_server.raft.consensus import Role
 from chronik_server.raft.durable_state import HardState
 from chronik_server.raft.messages import (
     AppendEntries,
@@ -301,6 +302,64 @@ def test_12_a_leader_that_removed_itself_leads_until_that_is_committed():
         assert not isinstance(leader.group.state, CandidateRole)
         world.commit(b"x")
         assert [] == world.violations
+
+
+@pytest.mark.parametrize(("voters", "down"), [(2, 0), (4, 1)])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_12_one_that_goes_is_elected_while_others_lack_the_entry_that_drops_it(
+    voters: int, down: int, *, restarts: bool
+) -> None:
+    """Thesis 4.2.2: the log of nobody else is as long, and of four, one of whom is down, three are
+    needed by those who lack the entry. Nobody ever led again.
+    """
+    with World(voters) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.commit(b"a")
+        world.run(1)
+        rest = [name for name in world.names if name != leader.name]
+        world.isolate(leader.name)
+        leader.consensus.change_members(Members(tuple(rest), ())).add_done_callback(
+            lambda outcome: outcome.exception()
+        )
+        world.until(lambda: leader.replica.durable_index == leader.replica.last_index)
+        for name in rest[:down]:
+            world.crash(name)
+        world.until(lambda: leader.consensus.role is not Role.LEADER)
+        if restarts:
+            world.kill(leader.name)
+            leader = world.boot(leader.name)
+        assert leader.name not in leader.group.voters
+        world.heal()
+
+        world.until(lambda: (n := world.leader()) and n.name in rest and n.consensus.is_ready)
+        world.commit(b"b")
+        world.run(2)
+        assert leader.consensus.role is Role.FOLLOWER
+        assert {tuple(rest)} == {world.nodes[name].group.voters for name in rest[down:]}
+        assert [] == world.violations
+
+
+def test_12_one_that_goes_does_not_elect_itself() -> None:
+    """Its own vote counts no more: alone it is no majority of the others."""
+    with Alone(2, hard=(1, "")) as alone:
+        alone.feed("n2", entries_of(1, 0, 0, [control_entry(1, 1, 0, Members(("n2",), ()))]))
+        assert alone.group.may_ask()
+        alone.group.campaign()
+        alone.feed("n3", RequestVoteResponse(alone.group.term, vote_granted=True))
+        assert Role.CANDIDATE is alone.group.role
+        alone.feed("n2", RequestVoteResponse(alone.group.term, vote_granted=True))
+        assert Role.LEADER is alone.group.role
+
+
+def test_12_one_that_is_known_to_have_gone_asks_for_no_votes() -> None:
+    with Alone(2, hard=(1, "")) as alone:
+        entries = [control_entry(1, 1, 0, Members(("n2",), ("n1",)))]
+        alone.feed("n2", entries_of(1, 0, 0, entries))
+        assert alone.group.may_ask()
+        alone.feed("n2", entries_of(1, 1, 1, [], commit=1))
+        assert 1 == alone.replica.commit_index
+        assert not alone.group.may_ask()
 
 
 def test_12_the_log_names_the_members_from_the_first_term_on():
