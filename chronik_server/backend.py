@@ -67,6 +67,11 @@ class FetchOptions(NamedTuple):
 class PartitionBackend(Protocol):
     """One partition, as this node can serve it."""
 
+    @property
+    def topic_id(self) -> str:
+        """Of its topic: namesakes differ in it."""
+        ...
+
     async def produce(
         self, batch: RecordBatch, acks: Acks, expected_offset: int | None
     ) -> AppendResult:
@@ -156,8 +161,12 @@ class Backend(Protocol):
         """The partition if it is open already: the short way of every produce."""
         ...
 
-    async def partition(self, topic: str, partition: int) -> PartitionBackend:
-        """The partition, opened if need be. TopicNotFoundError."""
+    async def partition(
+        self, topic: str, partition: int, topic_id: str | None = None
+    ) -> PartitionBackend:
+        """The partition, opened if need be; of this topic alone, if an id is given.
+        TopicNotFoundError.
+        """
         ...
 
     async def search(self, request: Search) -> SearchResult: ...

@@ -17,7 +17,7 @@ from chronik_server import metadata_commands as commands
 from chronik_server.addresses import parse_address
 from chronik_server.calling import client_of
 from chronik_server.client import ClientOptions
-from chronik_server.errors import CertificateError, NotLeaderError
+from chronik_server.errors import CertificateError, NotLeaderError, made_anew
 from chronik_server.hosting import Hosting, group_of
 from chronik_server.local_backend import search_options
 from chronik_server.metadata import METADATA_TOPIC, Topic
@@ -142,16 +142,24 @@ class ClusterTopics:
 
     # --- look ------------------------------------------------------------------------------------
 
-    async def topic(self, name: str) -> Topic:
-        """TopicNotFoundError only from who knows; else NotLeaderError, UnavailableError."""
-        topic = self._group.state.topics.get(name)
+    async def topic(self, name: str, topic_id: str | None = None) -> Topic:
+        """Of that name; the one that is meant, if an id is given. TopicNotFoundError only from who
+        knows; else NotLeaderError, UnavailableError.
+        """
+        topic = self._known(name, topic_id)
         if topic is None:
             await self._must_know()
-            topic = self._group.state.topics.get(name)
+            topic = self._known(name, topic_id)
         if topic is None:
+            if name in self._group.state.topics:
+                raise made_anew(name)
             known = ", ".join(sorted(self._group.state.topics)[:20]) or "none"
             raise TopicNotFoundError(f"no topic {name!r} here (topics: {known})", topic=name)
         return topic
+
+    def _known(self, name: str, topic_id: str | None) -> Topic | None:
+        found = self._group.state.topics.get(name)
+        return found if found is not None and topic_id in {None, found.topic_id} else None
 
     async def _must_know(self) -> None:
         """Nobody else says what there is not: it may just have been created. Nor does a leader,
@@ -198,16 +206,16 @@ class ClusterTopics:
         claim = liveness.claimant(group_of(topic.topic_id, partition))
         return (None, 0) if claim is None else claim
 
-    async def partition(self, name: str, number: int) -> RaftPartition:
+    async def partition(self, name: str, number: int, topic_id: str | None = None) -> RaftPartition:
         """Of this node; NotLeaderError names who leads one that is elsewhere."""
-        topic = await self.topic(name)
+        topic = await self.topic(name, topic_id)
         found = self._hosting.running(topic, number)
         if found is not None:
             return found
         if not 0 <= number < topic.partitions:
             await self._must_know()
             if self._group.state.topics.get(name) is not topic:
-                return await self.partition(name, number)  # a namesake has been created
+                return await self.partition(name, number, topic_id)  # a namesake has been created
             raise TopicNotFoundError(
                 f"topic {name!r} has partitions 0 to {topic.partitions - 1}, not {number}",
                 topic=name,

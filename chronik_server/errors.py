@@ -28,6 +28,7 @@ from chronik_store.errors import (
     CorruptionError,
     Durability,
     LogClosedError,
+    TopicNotFoundError,
     UnavailableError,
 )
 from chronik_store.format.shape import (
@@ -54,6 +55,15 @@ class NotLeaderError(ChronikError):
         super().__init__(message, durability="not_durable")
         self.node_id = node_id
         self.address = address
+
+
+def made_anew(topic: str) -> TopicNotFoundError:
+    """The topic that was asked for by its id is not there, and one of its name is."""
+    return TopicNotFoundError(
+        f"topic {topic!r} was deleted, and another one was made under its name since: its offsets "
+        "are not those of the old one; begin anew",
+        topic=topic,
+    )
 
 
 class UnknownOutcomeError(ChronikError):

@@ -23,6 +23,8 @@ from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, Coverage, SearchResult
 
 Answer = tuple[Any, Buffer | list[Buffer]]
+_Reading = data.Fetch | data.Offsets | data.GetCursor | data.CommitCursor
+"""What a reader says who means one topic, and none that is made under its name later."""
 Handler = Callable[[Any, Any], Awaitable[Answer]]
 """Of a message and its payload; of a fetch, which has none, and where its records are counted."""
 _NOTHING = b""
@@ -72,9 +74,16 @@ class Handlers:
             cluster.TransferLeader: self._transfer_leader,
         }
 
-    async def _partition(self, topic: str, partition: int) -> PartitionBackend:
+    async def _partition(
+        self, topic: str, partition: int, topic_id: str | None = None
+    ) -> PartitionBackend:
         known = self._backend.known_partition(topic, partition)
-        return known or await self._backend.partition(topic, partition)
+        if known is not None and topic_id in {None, known.topic_id}:
+            return known
+        return await self._backend.partition(topic, partition, topic_id)
+
+    async def _read_from(self, asked: _Reading) -> PartitionBackend:
+        return await self._partition(asked.topic, asked.partition, asked.topic_id)
 
     # --- records ---------------------------------------------------------------------------------
 
@@ -123,7 +132,7 @@ class Handlers:
 
     async def _fetch(self, request: data.Fetch, room: Share) -> Answer:
         """Records; `room` counts them."""
-        partition = await self._partition(request.topic, request.partition)
+        partition = await self._read_from(request)
         options = FetchOptions(
             min(request.max_bytes, self._fetch_bytes_max),
             request.min_bytes,
@@ -135,15 +144,15 @@ class Handlers:
         return found, buffers
 
     async def _offsets(self, request: data.Offsets, _: Buffer) -> Answer:
-        partition = await self._partition(request.topic, request.partition)
+        partition = await self._read_from(request)
         return await partition.offsets(request.timestamp_us), _NOTHING
 
     async def _get_cursor(self, request: data.GetCursor, _: Buffer) -> Answer:
-        partition = await self._partition(request.topic, request.partition)
+        partition = await self._read_from(request)
         return await partition.cursor(request.name), _NOTHING
 
     async def _commit_cursor(self, request: data.CommitCursor, _: Buffer) -> Answer:
-        partition = await self._partition(request.topic, request.partition)
+        partition = await self._read_from(request)
         await partition.commit_cursor(request.name, request.next_offset, reset=request.reset)
         return topics.Done(), _NOTHING
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from chronik_server.backend import Check, FetchOptions, Link, NodeIdentity
 from chronik_server.bundle_upkeep import BundleUpkeep
-from chronik_server.errors import UnauthenticatedError
+from chronik_server.errors import UnauthenticatedError, made_anew
 from chronik_server.partition_reads import PartitionReads
 from chronik_server.protocol.cluster import (
     ClusterDescription,
@@ -53,6 +53,7 @@ class LocalPartition:
     def __init__(
         self, backend: LocalBackend, log: AsyncPartitionLog, topic: str, number: int
     ) -> None:
+        self.topic_id = log.topic_id
         self._backend = backend
         self._log = log
         self._reads = PartitionReads(log)
@@ -92,7 +93,7 @@ class LocalPartition:
 
     async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
         """See `PartitionBackend`."""
-        return await self._reads.offsets(timestamp_us)
+        return await self._reads.offsets(timestamp_us, topic_id=self.topic_id)
 
     async def cursor(self, name: str) -> CursorPlace:
         """See `PartitionBackend`."""
@@ -223,8 +224,16 @@ class LocalBackend:
         key = topic, partition
         return None if key in self._opening else self._partitions.get(key)
 
-    async def partition(self, topic: str, partition: int) -> LocalPartition:
+    async def partition(
+        self, topic: str, partition: int, topic_id: str | None = None
+    ) -> LocalPartition:
         """See `Backend`."""
+        found = await self._partition(topic, partition)
+        if topic_id not in {None, found.topic_id}:
+            raise made_anew(topic)
+        return found
+
+    async def _partition(self, topic: str, partition: int) -> LocalPartition:
         key = topic, partition
         found = self.known_partition(topic, partition)
         if found is not None:

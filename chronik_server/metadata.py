@@ -36,6 +36,7 @@ from chronik_server.metadata_commands import (
     SettlePartition,
 )
 from chronik_server.protocol.cluster import NodeState
+from chronik_store.format.checksum import content_hash
 
 METADATA_TOPIC = "__chronik_metadata"
 
@@ -85,6 +86,19 @@ class Topic:
     def holders(self) -> frozenset[str]:
         """Every node that may have something of it."""
         return frozenset().union(*(place.holders for place in self.places))
+
+
+def metadata_topic(cluster_id: str, first: tuple[str, ...]) -> Topic:
+    """The same on every node of a cluster, but for who its log's first members are."""
+    return Topic(
+        name=METADATA_TOPIC,
+        topic_id=content_hash(f"{cluster_id} topic".encode()) * 2,
+        log_ids=(content_hash(f"{cluster_id} log".encode()) * 2,),
+        copies=1,
+        first=(first,),
+        places=(Place(first, frozenset(first), 0),),
+        made_at=0,
+    )
 
 
 class Metadata:

@@ -75,13 +75,13 @@ class PartitionReads:
         return found, buffers
 
     async def offsets(
-        self, timestamp_us: int | None, *, staleness_ms: int | None = None
+        self, timestamp_us: int | None, *, topic_id: str, staleness_ms: int | None = None
     ) -> OffsetsFound:
         """The plot line, and the first offset at or after a time."""
         offset = None
         if timestamp_us is not None:
             offset = await self.log.offset_for_timestamp(timestamp_us)
-        return OffsetsFound(self.log.watermarks, offset, staleness_ms)
+        return OffsetsFound(self.log.watermarks, offset, staleness_ms, topic_id)
 
     async def cursor(self, name: str, *, staleness_ms: int | None = None) -> CursorPlace:
         """Where a named reader stands."""

@@ -29,7 +29,7 @@ from chronik_server.hosting import Hosting
 from chronik_server.joining import addresses_in, addresses_told, describe
 from chronik_server.leader_spread import LeaderSpread
 from chronik_server.membership import Membership
-from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic
+from chronik_server.metadata import METADATA_TOPIC, Metadata, Topic, metadata_topic
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.peers import PeerLinks
 from chronik_server.placement import Handover
@@ -47,7 +47,7 @@ from chronik_store.aio import AsyncLogStore
 from chronik_store.each_partition import damage_of
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, IdentityMismatchError
-from chronik_store.format.checksum import Buffer, content_hash
+from chronik_store.format.checksum import Buffer
 from chronik_store.log_store import LogStore
 from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
 
@@ -286,9 +286,11 @@ class RaftBackend:
         known = self._group.state.topics.get(topic)
         return None if known is None else self._hosting.running(known, partition)
 
-    async def partition(self, topic: str, partition: int) -> RaftPartition:
+    async def partition(
+        self, topic: str, partition: int, topic_id: str | None = None
+    ) -> RaftPartition:
         """See `Backend`."""
-        return await self._topics.partition(topic, partition)
+        return await self._topics.partition(topic, partition, topic_id)
 
     async def search(self, request: Search) -> SearchResult:
         """See `Backend`."""
@@ -426,19 +428,6 @@ class RaftBackend:
     def told(self, peer: PeerIdentity, link: Link, message: Any, payload: Buffer) -> None:
         """See `Backend`."""
         self._peers.receive(peer.node_id, link, message, payload)
-
-
-def metadata_topic(cluster_id: str, first: tuple[str, ...]) -> Topic:
-    """The same on every node of a cluster, but for who its log's first members are."""
-    return Topic(
-        name=METADATA_TOPIC,
-        topic_id=content_hash(f"{cluster_id} topic".encode()) * 2,
-        log_ids=(content_hash(f"{cluster_id} log".encode()) * 2,),
-        copies=1,
-        first=(first,),
-        places=(Place(first, frozenset(first), 0),),
-        made_at=0,
-    )
 
 
 def _reachable(address: Address) -> Address | None:

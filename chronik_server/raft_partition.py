@@ -3,7 +3,7 @@
 Place: a `PartitionBackend` over one log and its consensus. Promise: an append is acknowledged only
 when it is committed (acks "quorum"), or durable at the leader (acks "leader"); reads show
 committed records only, from any node, with how stale they may be; only a leader that a quorum
-has confirmed since says that an offset is past the end (protocol 4). Invariant: records and
+has confirmed since says that an offset is outside the log (protocol 4). Invariant: records and
 commands enter through `Consensus`, on the event loop: only the pipeline's threads have a door.
 """
 
@@ -186,7 +186,7 @@ class RaftPartition:
         try:
             self._reads.check_committed(next_offset)
         except OffsetOutOfRangeError as error:
-            raise await self._past_the_end(error) from error
+            raise await self._outside(error) from error
         await self._commanded(self._commands.commit_cursor(name, next_offset, reset=reset))
 
     async def delete_cursor(self, name: str) -> bool:
@@ -205,7 +205,7 @@ class RaftPartition:
         try:
             await self._commanded(self._commands.drop_before(offset))
         except OffsetOutOfRangeError as error:
-            raise await self._past_the_end(error) from error
+            raise await self._outside(error) from error
 
     async def find_bundles(self, offset: int, *, everything: bool) -> BundlesFound:
         """See `PartitionBackend`."""
@@ -238,18 +238,20 @@ class RaftPartition:
         try:
             return await self._reads.fetch(offset, options, staleness_ms=self._staleness_ms())
         except OffsetOutOfRangeError as error:
-            raise await self._past_the_end(error) from error
+            raise await self._outside(error) from error
 
-    async def _past_the_end(self, error: OffsetOutOfRangeError) -> ChronikError:
+    async def _outside(self, error: OffsetOutOfRangeError) -> ChronikError:
         """What was read elsewhere is committed, though this node has not heard of it yet, its own
-        disk has not got it, or another leads by now: a leader asks a quorum before it says so.
+        disk has not got it, or another leads by now; and what was dropped here may be there in a
+        topic of the same name that was made since: a leader asks a quorum before it says so.
         """
-        if error.offset < error.end_offset:
-            return error
         with contextlib.suppress(UnavailableError):
             await self.consensus.read_barrier()
-            if error.offset > self.log.watermarks.committed:
+            line = self.log.watermarks
+            if not line.start <= error.offset <= line.committed:
                 return error
+        if error.offset < error.first_offset:
+            return self.not_leader()
         return UnavailableError(
             f"{self._topic}/{self._number} is known to offset {error.end_offset} here; "
             f"{error.offset} may be committed: ask the leader, or again",
@@ -258,7 +260,9 @@ class RaftPartition:
 
     async def offsets(self, timestamp_us: int | None) -> OffsetsFound:
         """See `PartitionBackend`."""
-        return await self._reads.offsets(timestamp_us, staleness_ms=self._staleness_ms())
+        return await self._reads.offsets(
+            timestamp_us, topic_id=self.topic_id, staleness_ms=self._staleness_ms()
+        )
 
     async def cursor(self, name: str) -> CursorPlace:
         """See `PartitionBackend`."""
@@ -293,6 +297,11 @@ class RaftPartition:
     def _must_lead(self) -> None:
         if not self.consensus.is_ready:
             raise self.not_leader()
+
+    @property
+    def topic_id(self) -> str:
+        """See `PartitionBackend`."""
+        return self.log.topic_id
 
     @property
     def doubt(self) -> str:

@@ -22,7 +22,7 @@ from chronik_store.arguments import check_count, check_offset, check_partition, 
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
-from chronik_store.errors import NotReplicatedError, OffsetOutOfRangeError, ReadOnlyError
+from chronik_store.errors import NotReplicatedError, ReadOnlyError
 from chronik_store.format.control import Command
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
@@ -340,6 +340,11 @@ class PartitionLog:
         return self._manifest().topic
 
     @property
+    def topic_id(self) -> str:
+        """The topic's id, 32 hex digits: topics of one name, made one after the other, differ."""
+        return self._manifest().topic_id
+
+    @property
     def partition(self) -> int:
         """The partition's number, from 0."""
         return self._manifest().partition
@@ -424,14 +429,8 @@ class PartitionLog:
             return False
         if offset >= core.committed.offset:
             return True
-        wal = core.wal
-        with wal.lock:
-            if wal.tail_first_index > wal.last_index or offset < self._manifest().start_offset:
-                return False
-            try:
-                return wal.index_for_offset(offset) >= wal.tail_first_index
-            except OffsetOutOfRangeError:
-                return False  # pruned: a colder tier has it
+        with core.wal.lock:
+            return offset >= self._manifest().start_offset and core.wal.is_in_memory(offset)
 
     def _writable(self) -> LogCore:
         core = self._core

@@ -21,8 +21,9 @@ storage engine, only the values and the batch format that go over the wire.
 
 from chronik_server.client.async_client import AsyncClient
 from chronik_server.client.blocking import Client, Consumer, Producer
-from chronik_server.client.consumer import AsyncConsumer, Consumed, Run
+from chronik_server.client.consumer import AsyncConsumer
 from chronik_server.client.options import ClientOptions
+from chronik_server.client.partition_lane import Consumed, Run
 from chronik_server.client.producer import AsyncProducer, Placed
 
 __all__ = [

@@ -16,9 +16,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from chronik_server.addresses import Address
 from chronik_server.client.async_client import AsyncClient
-from chronik_server.client.consumer import AsyncConsumer, Consumed, Run
+from chronik_server.client.consumer import AsyncConsumer
 from chronik_server.client.options import ClientOptions
 from chronik_server.client.outgoing import OutgoingLane
+from chronik_server.client.partition_lane import Consumed, Run
 from chronik_server.client.producer import AsyncProducer, Placed
 from chronik_server.client.routing import Lane
 from chronik_store.batching import Appendable

@@ -1,10 +1,11 @@
 """The consumer: records of a topic as they come, read ahead, with durable cursors.
 
 Place: a face of the client, over `routing`. Promise: each partition's records come in offset
-order, none left out; with a cursor, `commit` remembers durably what was handed out, so a crash
-repeats records and loses none. Invariant: at most two answers of each partition wait here, as
-they came: they are taken apart when they are handed out, while the next one is on its way. The
-next one is asked for before what came is handed out, so that the node is at work meanwhile.
+order, none left out, and of one topic, though another be made under its name; with a cursor,
+`commit` remembers durably what was handed out, so a crash repeats records and loses none.
+Invariant: at most two answers of each partition wait here, as they came: they are taken apart when
+they are handed out, while the next one is on its way. The next one is asked for before what came
+is handed out, so that the node is at work meanwhile.
 
 A consumer is one reader: partitions are not shared out among several. Give each its own.
 """
@@ -12,21 +13,17 @@ A consumer is one reader: partitions are not shared out among several. Give each
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from itertools import repeat
-from operator import length_hint
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Literal, NamedTuple, Self
+from typing import Literal, Self
 
-from chronik_server.client.fetching import batches_of, pieces
+from chronik_server.client.partition_lane import Answer, Consumed, PartitionLane, Run, Taken
 from chronik_server.client.patience import milliseconds
-from chronik_server.client.routing import Router
+from chronik_server.client.routing import Backoff, Router
 from chronik_server.protocol.data import (
     CommitCursor,
     CursorPlace,
     Fetch,
-    Fetched,
     GetCursor,
     Offsets,
     OffsetsFound,
@@ -40,109 +37,13 @@ from chronik_store.errors import (
     TopicNotFoundError,
     UnavailableError,
 )
-from chronik_store.format.checksum import Buffer
-from chronik_store.format.stored_batch import StoredBatch
-from chronik_store.model import StoredRecord, Tier
 
 ANSWERS_AHEAD = 2
 IDLE_SECONDS = 30.0
 """So long after somebody has asked for records more of them are waited for at the end of a topic: a
 consumer that was abandoned does not poll for ever, and one that is asked again goes on at once.
 """
-_NEW: Final = tuple.__new__
 Start = Literal["earliest", "latest"] | int | Mapping[int, int]
-
-
-class Consumed(NamedTuple):
-    """A record, the partition it is from, and the tier that gave it."""
-
-    partition: int
-    record: StoredRecord
-    tier: Tier
-
-
-class Run(NamedTuple):
-    """Records of one partition that came together, in offset order; at least one."""
-
-    partition: int
-    records: list[StoredRecord]
-    tier: Tier
-
-
-class _Answer(NamedTuple):
-    offset: int
-    payload: Buffer
-    found: Fetched
-
-
-class Taken(NamedTuple):
-    """A verified answer, of which [offset, stop) is to be handed out."""
-
-    lane: PartitionLane
-    batches: list[StoredBatch]
-    offset: int
-    stop: int
-    tier: Tier
-
-    def runs(self) -> Iterator[Run]:
-        """Its records, a piece at a time, which counts as handed out when it is given."""
-        lane, batches, offset, stop, tier = self
-        for records in pieces(batches, offset, stop):
-            if lane.left:
-                return
-            lane.end, lane.rest = records[-1].offset + 1, iter(())
-            yield Run(lane.partition, records, tier)
-        lane.taken = None
-
-    def each(self) -> Iterator[Iterator[Consumed]]:
-        """The same; each record counts as handed out when it is drawn."""
-        lane = self.lane
-        for partition, records, tier in self.runs():
-            lane.rest = iter(records)
-            fields = zip(repeat(partition), lane.rest, repeat(tier), strict=False)
-            yield map(_NEW, repeat(Consumed), fields)  # what `_make` does, in half the time
-
-
-class PartitionLane:
-    """One partition: a task that fetches, what it has fetched, and what is being handed out."""
-
-    def __init__(self, partition: int, offset: int, stop: int | None) -> None:
-        self.partition = partition
-        self.offset = offset  # to be fetched next
-        self.stop = stop
-        self.ready: deque[_Answer] = deque()
-        self.task: asyncio.Task[None] | None = None
-        self.taken: Taken | None = None
-        self.rest: Iterator[StoredRecord] = iter(())  # of the piece that is being handed out
-        self.end = offset  # of that piece
-        self.behind_since: float | None = None  # nothing came, though there is more
-        self.left = False  # somebody has called seek
-        self.failed: ChronikError | None = None  # why nothing more is fetched
-
-    @property
-    def handed_out(self) -> int:
-        """Everything below has been iterated."""
-        return self.end - length_hint(self.rest)
-
-    @property
-    def at_end(self) -> bool:
-        return self.stop is not None and self.offset >= self.stop
-
-    def next(self) -> Taken | None:
-        """What is to be handed out now; None when it has not come yet. An answer of which somebody
-        took a part and went away is given again, without that part.
-        """
-        taken, self.taken = self.taken, None
-        if taken is not None and self.handed_out < taken.stop:
-            self.taken = taken._replace(offset=self.handed_out)
-        while self.taken is None and self.ready:
-            self.taken = _opened(self, self.ready.popleft())
-        return self.taken
-
-    def leave(self) -> None:
-        """Nothing more of this is handed out."""
-        self.left = True
-        deque(self.rest, maxlen=0)
 
 
 class AsyncConsumer:
@@ -150,8 +51,10 @@ class AsyncConsumer:
 
     Iterating raises what a fetch met and could not repeat: OffsetOutOfRangeError where retention
     overtook it, CorruptionError, UnavailableError after `retry_seconds`. That partition goes on
-    after a `seek`. An answer that was damaged on its way is CorruptionError as well; whoever
-    iterates again gets its records from the node once more.
+    after a `seek`. TopicNotFoundError when the topic was deleted, also if another one was made
+    under its name: the offsets of that are others; make a new consumer for it. An answer that was
+    damaged on its way is CorruptionError as well; whoever iterates again gets its records from the
+    node once more.
 
     Nobody has to close one that follows: when it has not been asked for half a minute it waits for
     no more records, and does again when it is asked.
@@ -175,6 +78,8 @@ class AsyncConsumer:
     ) -> None:
         _check_start(start, since_us, cursor)
         self.topic = topic
+        self.topic_id: str | None = None
+        """Of the topic that is read, once that has begun; namesakes differ in it."""
         self._router = router
         self._partitions = tuple(partitions)
         self._start = start
@@ -194,23 +99,37 @@ class AsyncConsumer:
     # --- where to begin --------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        lanes = {}  # all of them or, if it fails or is given up, none
-        for number in self._partitions:
-            offset, end = await self._place(number)
-            lanes[number] = PartitionLane(number, offset, None if self._follow else end)
+        backoff = Backoff(self._router.options, self._router.entropy)
+        lanes: dict[int, PartitionLane] | None = None
+        while lanes is None:
+            try:
+                lanes = await self._begun()
+            except TopicNotFoundError as error:
+                if self.topic_id is None:
+                    raise
+                await backoff.pause(error)  # the first to answer had not heard of its end
         self._check_open()
         self._lanes.update(lanes)
         for lane in self._lanes.values():
             self._begin(lane)
 
+    async def _begun(self) -> dict[int, PartitionLane]:
+        """All of them or, if it fails or is given up, none; of one topic."""
+        self.topic_id = None
+        lanes = {}
+        for number in self._partitions:
+            offset, end = await self._place(number)
+            lanes[number] = PartitionLane(number, offset, None if self._follow else end)
+        return lanes
+
     async def _place(self, number: int) -> tuple[int, int]:
         """Where to begin in a partition, and where it ends now."""
         lane = (self.topic, number)
-        question = Offsets(self.topic, number, self._since_us)
+        question = Offsets(self.topic, number, self._since_us, self.topic_id)
         found: OffsetsFound = (await self._router.ask_leader(lane, question)).message
-        line = found.watermarks
+        line, self.topic_id = found.watermarks, found.topic_id
         if self._cursor is not None:
-            asked = GetCursor(self.topic, number, self._cursor)
+            asked = GetCursor(self.topic, number, self._cursor, self.topic_id)
             place: CursorPlace = (await self._router.ask_leader(lane, asked)).message
             offset = line.start if place.offset is None else place.offset
             self._committed[number] = offset
@@ -278,11 +197,12 @@ class AsyncConsumer:
             lane.offset,
             max_bytes=self._fetch_bytes,
             wait_ms=self._wait_ms if self._follow else 0,
+            topic_id=self.topic_id,
         )
         response = await self._router.ask_leader((self.topic, lane.partition), question)
         if len(response.payload):
             lane.behind_since = None
-            lane.ready.append(_Answer(lane.offset, response.payload, response.message))
+            lane.ready.append(Answer(lane.offset, response.payload, response.message))
             lane.offset = response.message.next_offset
             # A turn later: the next question is on its way then.
             asyncio.get_running_loop().call_soon(self._arrived.set)
@@ -371,7 +291,9 @@ class AsyncConsumer:
             raise ConfigError("this consumer has no cursor: name one when you make it")
         for number, offset in self.positions().items():
             if self._committed.get(number) != offset:
-                message = CommitCursor(self.topic, number, self._cursor, offset)
+                message = CommitCursor(
+                    self.topic, number, self._cursor, offset, topic_id=self.topic_id
+                )
                 await self._router.ask_leader((self.topic, number), message)
                 self._committed[number] = offset
 
@@ -412,20 +334,6 @@ def _check_start(start: Start, since_us: int | None, cursor: str | None) -> None
         raise ConfigError("a cursor says where to begin: leave out start and since")
     if since_us is not None and start != "earliest":
         raise ConfigError("since says where to begin: leave out start")
-
-
-def _opened(lane: PartitionLane, answer: _Answer) -> Taken | None:
-    """An answer, verified; None when nothing of it is wanted."""
-    offset, payload, found = answer
-    stop = found.next_offset if lane.stop is None else min(lane.stop, found.next_offset)
-    batches = batches_of(payload, offset)
-    ended = batches[-1].end_offset if batches else offset
-    if ended != found.next_offset:
-        raise CorruptionError(
-            f"an answer ends at offset {ended} and says that {found.next_offset} is next",
-            offset_range=(offset, found.next_offset),
-        )
-    return Taken(lane, batches, offset, stop, found.tier) if offset < stop else None
 
 
 async def _cancel(lane: PartitionLane) -> None:

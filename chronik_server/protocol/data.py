@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from chronik_server.protocol.message import Codec, Optioned
 from chronik_store.format.shape import (
     BOOLEAN,
+    ID,
     INT64,
     NAME,
     NOTE,
@@ -61,7 +62,8 @@ class Produced:
 class Fetch:
     """Records from `offset` on. Waits up to `wait_ms` until `min_bytes` are there.
 
-    consistency "linearizable": the leader, confirmed by a quorum round, answers.
+    consistency "linearizable": the leader, confirmed by a quorum round, answers. topic_id: of this
+    topic, and of none that was made under its name since.
     """
 
     topic: str
@@ -71,6 +73,7 @@ class Fetch:
     min_bytes: int = 1
     wait_ms: int = 0
     consistency: Consistency = "committed"
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +95,36 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """The limits of a partition and, if asked, the first offset at or after a time."""
+    """The limits of a partition and, if asked, the first offset at or after a time. `topic_id`: as
+    in `Fetch`.
+    """
 
     topic: str
     partition: int = 0
     timestamp_us: int | None = None
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetsFound:
     """`watermarks`: the plot line. `offset`: of the time asked for, None when there is none.
-    `staleness_ms`: as in `Fetched`.
+    `staleness_ms`: as in `Fetched`. `topic_id`: whose they are; None from a node that cannot say.
     """
 
     watermarks: Watermarks
     offset: int | None = None
     staleness_ms: int | None = None
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GetCursor:
-    """Where a named reader stands."""
+    """Where a named reader stands. `topic_id`: as in `Fetch`."""
 
     topic: str
     partition: int
     name: str
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +138,16 @@ class CursorPlace:
 
 @dataclass(frozen=True, slots=True)
 class CommitCursor:
-    """Everything below `next_offset` is done. Moves back only with `reset`."""
+    """Everything below `next_offset` is done. Moves back only with `reset`. `topic_id`: as in
+    `Fetch`.
+    """
 
     topic: str
     partition: int
     name: str
     next_offset: int
     reset: bool = False
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +286,7 @@ COVERAGE: Final = Optioned(
     },
 )
 _WHERE: Final[dict[str, Shape[Any]]] = {"topic": TOPIC, "partition": PARTITION}
+_WHOSE: Final[dict[str, Shape[Any]]] = {"topic_id": Optional(ID)}
 _POSITIVE: Final = Integer(0, FETCH_BYTES_MAX)
 
 PRODUCE: Final = Codec(
@@ -295,6 +307,7 @@ FETCH: Final = Codec(
         "min_bytes": _POSITIVE,
         "wait_ms": Integer(0, WAIT_MS_MAX),
         "consistency": Text(16, choices=("committed", "linearizable")),
+        **_WHOSE,
     },
 )
 FETCHED: Final = Codec(
@@ -308,22 +321,23 @@ FETCHED: Final = Codec(
         "staleness_ms": Optional(UINT63),
     },
 )
-OFFSETS: Final = Codec(Offsets, {**_WHERE, "timestamp_us": Optional(INT64)})
+OFFSETS: Final = Codec(Offsets, {**_WHERE, "timestamp_us": Optional(INT64), **_WHOSE})
 OFFSETS_FOUND: Final = Codec(
     OffsetsFound,
     {
         "watermarks": WATERMARKS,
         "offset": Optional(UINT63),
         "staleness_ms": Optional(UINT63),
+        **_WHOSE,
     },
 )
-GET_CURSOR: Final = Codec(GetCursor, {**_WHERE, "name": NAME})
+GET_CURSOR: Final = Codec(GetCursor, {**_WHERE, "name": NAME, **_WHOSE})
 CURSOR_PLACE: Final = Codec(
     CursorPlace,
     {"offset": Optional(UINT63), "start_offset": UINT63, "staleness_ms": Optional(UINT63)},
 )
 COMMIT_CURSOR: Final = Codec(
-    CommitCursor, {**_WHERE, "name": NAME, "next_offset": UINT63, "reset": BOOLEAN}
+    CommitCursor, {**_WHERE, "name": NAME, "next_offset": UINT63, "reset": BOOLEAN, **_WHOSE}
 )
 DELETE_CURSOR: Final = Codec(DeleteCursor, {**_WHERE, "name": NAME})
 CURSOR_DELETED: Final = Codec(CursorDeleted, {"existed": BOOLEAN})

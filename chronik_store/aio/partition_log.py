@@ -257,6 +257,11 @@ class AsyncPartitionLog:
         return await self._pool.run(self._log.verify, bucket=bucket, deep=deep, progress=progress)
 
     @property
+    def topic_id(self) -> str:
+        """As `PartitionLog.topic_id`."""
+        return self._log.topic_id
+
+    @property
     def watermarks(self) -> Watermarks:
         """As `PartitionLog.watermarks`."""
         return self._log.watermarks

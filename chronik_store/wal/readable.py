@@ -191,6 +191,15 @@ class ReadableWal:
                 end_offset=self.end_offset,
             ) from None
 
+    def is_in_memory(self, offset: int) -> bool:
+        """The entry that holds `offset` is in the memory tail. Under the lock."""
+        if self.tail_first_index > self.last_index:
+            return False
+        try:
+            return self._table.index_for_offset(offset) >= self.tail_first_index
+        except IndexError:
+            return False  # pruned: a colder tier has it
+
     def index_for_timestamp(self, timestamp_us: int, low_index: int = 0) -> int | None:
         """The first entry at or above `low_index` with an index timestamp >= `timestamp_us`."""
         return self._table.index_for_timestamp(timestamp_us, low_index)

@@ -10,10 +10,15 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from chronik_server.client import AsyncClient
+from chronik_server.client import AsyncClient, AsyncConsumer, Run
 from chronik_server.testing.servers.player import Failed, Player, Stage
 from chronik_server.testing.servers.told import Topic
-from chronik_store.errors import ChronikError, OffsetConflictError, OffsetOutOfRangeError
+from chronik_store.errors import (
+    ChronikError,
+    OffsetConflictError,
+    OffsetOutOfRangeError,
+    TopicNotFoundError,
+)
 from chronik_store.model import StoredRecord
 
 WORDS = 3
@@ -121,10 +126,10 @@ class Clients(Player):
         try:
             async with follower, asyncio.timeout_at(end):
                 while not self.stage.is_over:
-                    run = await self.allowed(follower.take_run(), topic, OffsetOutOfRangeError)
-                    if self._are_of_namesake(topic, run.records):
+                    run = await self._followed(follower, topic)
+                    if run is None:
                         return
-                    self.told.seen(topic, run.partition, places[run.partition], run.records)
+                    self.told.seen_in(topic, run.partition, places[run.partition], run.records)
                     places[run.partition] += len(run.records)
                     self.events["records followed"] += len(run.records)
         except TimeoutError:
@@ -133,6 +138,28 @@ class Clients(Player):
             if isinstance(failed.error, OffsetOutOfRangeError) and topic.state == "alive":
                 self._check_cut(topic, failed.error)
             raise
+
+    async def _followed(self, follower: AsyncConsumer, topic: Topic) -> Run | None:
+        """What comes next. None: it reads an older topic, by a node that had not heard of its
+        end; who reads this one is never told that it is not there.
+        """
+
+        def is_of_another() -> bool:
+            return follower.topic_id not in {None, topic.topic_id}
+
+        async def taken() -> Run | None:
+            try:
+                return await follower.take_run()
+            except (TopicNotFoundError, OffsetOutOfRangeError):
+                if not is_of_another():
+                    raise
+            return None
+
+        run: Run | None = await self.allowed(taken(), topic, OffsetOutOfRangeError)
+        if is_of_another():
+            self.events["stale namesake reads"] += 1
+            return None
+        return run
 
     def _check_cut(self, topic: Topic, error: OffsetOutOfRangeError) -> None:
         if not any(lane.start > error.offset for lane in topic.lanes):

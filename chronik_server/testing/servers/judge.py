@@ -139,7 +139,8 @@ class ServersJudge:
     async def _has_everything(self, node: ServerNode) -> None:
         """Each record of each partition that this node holds, as it sees it itself."""
         if node.server is None:
-            self._world.violate(f"{node.name} has ended: {node.ended}")
+            if not node.was_removed:  # it may have heard of that while others were looked at
+                self._world.violate(f"{node.name} has ended: {node.ended}")
             return
         backend: Any = node.server.backend
         async with self._world.client(node.name, **PATIENCE) as client:

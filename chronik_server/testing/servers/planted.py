@@ -15,6 +15,7 @@ from typing import Any
 from chronik_server import errors, hosting, session
 from chronik_server.client import outgoing
 from chronik_server.cluster_topics import ClusterTopics
+from chronik_server.handlers import Handlers
 from chronik_server.hosting import Hosting
 from chronik_server.raft import replication
 from chronik_server.raft_partition import RaftPartition
@@ -89,6 +90,15 @@ def serve_any_namesake(put: _Put) -> None:
         lambda self, topic, partition: self.partitions.get((topic.name, partition)),
     )
     put(Hosting, "close_stale", lambda *_: None)
+
+
+def read_on_in_any_namesake(put: _Put) -> None:
+    """Who reads one topic is given the one that has its name by now, at the old one's offset."""
+
+    async def read_from(self: Any, asked: Any) -> Any:
+        return await self._partition(asked.topic, asked.partition)
+
+    put(Handlers, "_read_from", read_from)
 
 
 def a_name_is_free_at_once(put: _Put) -> None:

@@ -122,9 +122,14 @@ class Told:
     def seen(
         self, topic: Topic, partition: int, offset: int, records: Iterable[StoredRecord]
     ) -> None:
-        """They were read, from this offset on, one behind the other."""
-        if topic.state != "alive":
-            return
+        """They were read by the topic's name, from this offset on, one behind the other."""
+        if topic.state == "alive":
+            self.seen_in(topic, partition, offset, records)
+
+    def seen_in(
+        self, topic: Topic, partition: int, offset: int, records: Iterable[StoredRecord]
+    ) -> None:
+        """The same, of this topic and no other of its name, for the answers said so."""
         for record in records:
             if record.offset != offset:
                 self._violate(f"{topic}/{partition}: {record.offset} was given as {offset}")

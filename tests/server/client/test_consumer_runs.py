@@ -8,8 +8,7 @@ import gc
 
 import pytest
 
-from chronik_server.client import Client
-from chronik_server.client import consumer as consumer_module
+from chronik_server.client import Client, partition_lane
 from chronik_server.client.fetching import batches_of, records_of
 from chronik_server.protocol.data import Fetch, Offsets
 from chronik_store.errors import (
@@ -239,7 +238,7 @@ def test_what_was_damaged_on_its_way_is_fetched_again_and_never_passed_over(tmp_
             payload = bytes(damaged)
         return batches_of(payload, offset)
 
-    monkeypatch.setattr(consumer_module, "batches_of", flipping)
+    monkeypatch.setattr(partition_lane, "batches_of", flipping)
 
     async def main():
         async with connected(tmp_path) as (_, client):

@@ -97,6 +97,10 @@ def numberless(found: ClusterTopics) -> Coroutine[Any, Any, object]:
     return found.partition("events", 2)
 
 
+def of_another(found: ClusterTopics) -> Coroutine[Any, Any, object]:
+    return found.partition("events", 0, B)
+
+
 def searched(found: ClusterTopics) -> Coroutine[Any, Any, object]:
     return found.search(Search("events", "x", partition=2))
 
@@ -143,14 +147,14 @@ def test_who_does_not_lead_the_metadata_does_not_say_that_a_partition_is_not_the
     assert 0 == meta.barriers
 
 
-@pytest.mark.parametrize("ask", [nameless, numberless])
+@pytest.mark.parametrize("ask", [nameless, numberless, of_another])
 def test_a_leader_that_was_cut_off_does_not_say_what_there_is_not(ask: Ask) -> None:
     """Another leads, perhaps, and has created it."""
     with pytest.raises(NotLeaderError, match="nobody"):
         asyncio.run(ask(topics(meta=Meta(is_cut_off=True))))
 
 
-@pytest.mark.parametrize("ask", [nameless, numberless, searched])
+@pytest.mark.parametrize("ask", [nameless, numberless, of_another, searched])
 def test_what_is_not_there_is_said_when_a_quorum_has_confirmed_the_leader(ask: Ask) -> None:
     meta = Meta()
     with pytest.raises(TopicNotFoundError):
@@ -175,7 +179,18 @@ def test_what_is_created_while_the_leader_is_confirmed_is_there() -> None:
     hosting: Any = found._hosting
     hosting.running = lambda topic, _: part if topic.topic_id == B else None
     meta.meanwhile = namesake
-    assert part is asyncio.run(found.partition("events", 2))
+    assert part is asyncio.run(found.partition("events", 2, B))
+
+
+def test_who_asks_for_one_topic_is_not_given_another_of_its_name() -> None:
+    found = topics(meta=(meta := Meta()), hosted={("events", 0): (part := object())})
+    assert part is asyncio.run(found.partition("events", 0, A))
+    assert 0 == meta.barriers
+    with pytest.raises(TopicNotFoundError, match="another one was made under its name"):
+        asyncio.run(found.partition("events", 0, B))
+    found._group.state.apply(DropTopic(A), 2)
+    with pytest.raises(TopicNotFoundError, match="no topic 'events' here"):
+        asyncio.run(found.partition("events", 0, A))
 
 
 def test_a_search_of_a_partition_that_is_not_there_says_so(tmp_path: Path) -> None:

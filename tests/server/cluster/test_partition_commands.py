@@ -137,7 +137,7 @@ def test_3_a_repeated_compare_and_append_is_the_duplicate_that_it_is(tmp_path: P
     run(main())
 
 
-def test_4_only_who_leads_says_that_an_offset_is_past_the_end(
+def test_4_only_who_leads_says_that_an_offset_is_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S4: what was read elsewhere is committed, though this node has not heard of it yet."""
@@ -158,7 +158,7 @@ def test_4_only_who_leads_says_that_an_offset_is_past_the_end(
             monkeypatch.setattr(type(part.consensus), "read_barrier", deposed)
             with pytest.raises(UnavailableError, match="may be committed"):
                 await part.fetch(3, options)
-            with pytest.raises(OffsetOutOfRangeError):
+            with pytest.raises(NotLeaderError):
                 await part.fetch(0, options)
 
     run(main())

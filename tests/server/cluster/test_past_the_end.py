@@ -1,4 +1,4 @@
-"""Who may say that an offset is past the end of a partition (protocol 4)."""
+"""Who may say that an offset is outside a partition (protocol 4)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from chronik_server.backend import FetchOptions
+from chronik_server.errors import NotLeaderError
 from chronik_server.raft_partition import RaftPartition
 from chronik_store.errors import ChronikError, OffsetOutOfRangeError, UnavailableError
 
@@ -22,8 +23,9 @@ class Quorum:
     is_ready = True
 
     def __init__(self, *, confirms: bool, shown: int = 2) -> None:
-        self.log = SimpleNamespace(watermarks=SimpleNamespace(committed=0))
+        self.log = SimpleNamespace(watermarks=SimpleNamespace(start=0, committed=0))
         self.asked = 0
+        self.leader = None
         self._confirms, self._shown = confirms, shown
 
     async def read_barrier(self) -> int:
@@ -37,7 +39,7 @@ class Quorum:
 def ask(error: OffsetOutOfRangeError, how: str, quorum: Quorum) -> ChronikError:
     """What a client is told when this node's log says so."""
     part: Any = RaftPartition(
-        "t", 0, quorum.log, SimpleNamespace(), quorum,  # type: ignore[arg-type]
+        "t", 0, quorum.log, SimpleNamespace(replica=None), quorum,  # type: ignore[arg-type]
         address_of=lambda _: None, staleness_seconds=lambda: None, on_full=lambda _: None,
         bundles=SimpleNamespace(),  # type: ignore[arg-type]
     )  # fmt: skip
@@ -81,8 +83,15 @@ def test_one_that_may_know_less_than_a_quorum_says_to_ask_again(how: str, quorum
     assert "not_durable" == told.durability
 
 
-@pytest.mark.parametrize("how", ["read", "cursor", "drop"])
-def test_what_was_dropped_is_dropped_whoever_leads(how: str) -> None:
-    quorum = Quorum(confirms=False)
-    assert ask(DROPPED, how, quorum) is DROPPED
-    assert 0 == quorum.asked
+def test_what_was_dropped_is_said_to_be_by_a_leader_that_a_quorum_has_confirmed() -> None:
+    quorum = Quorum(confirms=True, shown=9)
+    quorum.log.watermarks.start = 5
+    assert ask(DROPPED, "read", quorum) is DROPPED
+    assert 1 == quorum.asked
+
+
+def test_one_that_cannot_confirm_it_names_the_leader() -> None:
+    """A topic of that name may have been made since, of which nothing was dropped."""
+    told = ask(DROPPED, "read", Quorum(confirms=False))
+    assert isinstance(told, NotLeaderError)
+    assert told.retriable

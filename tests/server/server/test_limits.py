@@ -194,9 +194,9 @@ def test_what_was_told_is_stored_though_its_client_has_left(tmp_path: Path, limi
                 await client.create_topic("events")
                 opening, go_on = server.backend.partition, asyncio.Event()
 
-                async def slowly(topic: str, partition: int) -> Any:
+                async def slowly(*which: Any) -> Any:
                     await go_on.wait()
-                    return await opening(topic, partition)
+                    return await opening(*which)
 
                 server.backend.partition = slowly  # type: ignore[method-assign]
                 for _ in range(20):

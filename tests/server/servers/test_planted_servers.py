@@ -13,6 +13,7 @@ import pytest
 from chronik_server.testing.servers.planted import BUGS
 from chronik_server.testing.servers.playing import play
 from chronik_store.testing.planted import planted
+from tests.server.client import test_one_topic as one_topic
 from tests.server.cluster import test_cluster_topics as topics
 from tests.server.cluster import test_hosting as hosting
 from tests.server.cluster import test_hosting_lost_logs as lost
@@ -38,6 +39,9 @@ DIRECTED: dict[str, Callable[[Path], None]] = {
         lost.test_a_log_into_which_nothing_was_written_yet_is_not_taken_for_lost
     ),
     "serve-any-namesake": hosting.test_6_a_partition_is_found_by_its_topics_id,
+    "read-on-in-any-namesake": lambda path: (
+        one_topic.test_one_that_follows_is_told_that_its_topic_is_gone(one_topic.to_a_cluster, path)
+    ),
     "keep-a-removed-copy": hosting.test_it_stays_until_the_others_do_without_it,
     "a-name-is-free-at-once": lambda _: (
         namesakes.test_the_name_is_free_when_those_who_have_not_said_so_are_no_quorum()
