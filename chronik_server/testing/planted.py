@@ -47,6 +47,11 @@ def acknowledge_before_the_disk(put: _Put) -> None:
     put(RaftGroup, "send", lambda self, data, to, _ticket=0: send(self, data, to, 0))
 
 
+def only_voters_ask(put: _Put) -> None:
+    """A voter asks for no votes once it has the entry that drops it, committed or not."""
+    put(RaftGroup, "_is_going", lambda _self: False)
+
+
 def count_duplicate_votes(put: _Put) -> None:
     """A voter that answers twice counts twice."""
     raw = raftos.Candidate.on_receive_request_vote_response

@@ -238,7 +238,7 @@ class ClusterStory:
                 voters.add(name)
             elif name not in voters:
                 learners.add(name)
-            elif len(voters) > 2:
+            elif len(voters) > 1:
                 voters.discard(name)
             wanted = Members(tuple(sorted(voters)), tuple(sorted(learners)))
             with world.mortal(leader), suppress(*REFUSALS):
