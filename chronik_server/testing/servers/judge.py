@@ -133,7 +133,7 @@ class ServersJudge:
         except ChronikError as error:
             self._world.violate(f"{topic}/{partition} does not work: {error!r}")
             return
-        if place not in {None, *topic.lanes[partition].cursors}:
+        if place not in {None, *self._told.cursors(topic.name, partition)}:
             self._world.violate(f"{topic}/{partition}: cursor at {place}, which nobody has set")
 
     async def _has_everything(self, node: ServerNode) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from chronik_server.errors import UnknownOutcomeError
 from chronik_server.testing.servers.told import Told, Topic
 from chronik_server.testing.servers.world import ServersWorld
-from chronik_store.errors import ChronikError, TopicNotFoundError
+from chronik_store.errors import ChronikError, OffsetOutOfRangeError, TopicNotFoundError
 
 
 class Failed(Exception):  # noqa: N818 (no error: an answer that may be given)
@@ -67,7 +67,7 @@ class Player:
         self, call: Awaitable[Any], topic: Topic | None, *also: type[ChronikError]
     ) -> Any:
         """The answer; Failed, with the error that the call may have. A topic that is surely there
-        is never said not to be.
+        is never said not to be; one that is not may have a namesake, with other offsets.
         """
         try:
             return await call
@@ -76,6 +76,8 @@ class Player:
                 self.world.violate(f"{topic} is there, and is not found: {error}")
             raise Failed(error) from error
         except ChronikError as error:
+            if topic is not None and topic.state != "alive":
+                also = (*also, OffsetOutOfRangeError)
             if not (error.retriable or isinstance(error, (UnknownOutcomeError, *also))):
                 self.world.violate(f"not an error of this call: {error!r}")
             raise Failed(error) from error

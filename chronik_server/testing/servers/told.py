@@ -91,6 +91,14 @@ class Told:
                 self._violate(f"two topics of one name: {topic} and {topic_id[:4]}")
         self.topics.append(Topic(name, topic_id, tuple(Lane() for _ in range(partitions))))
 
+    def cursors(self, name: str, partition: int) -> set[int]:
+        """Where the cursor of a partition was to be moved to: by its topic's name, so that what
+        was meant for an older one of it counts.
+        """
+        topics = [topic for topic in self.topics if topic.name == name]
+        lanes = [topic.lanes[partition] for topic in topics if partition < len(topic.lanes)]
+        return set[int]().union(*(lane.cursors for lane in lanes))
+
     # --- records ---------------------------------------------------------------------------------
 
     def offer(self, topic: Topic, partition: int, count: int, size: int) -> list[bytes]:
