@@ -5,5 +5,5 @@
     python -m benchmarks append read  # some of them
 
 Promise: every program reads back what it wrote and compares it, record by record; figures that
-stand beside each other come from one run, taken in turns. See README.md.
+stand beside each other come from one run, taken in turns. See docs/benchmarks.md.
 """

@@ -1,0 +1,74 @@
+"""`python -m benchmarks`: every program is known, one that fails is named, the table is theirs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmarks
+from benchmarks import __main__ as program
+
+MACHINE = {
+    "date": "2026-11-30", "cores": 2, "cpu": "a CPU", "system": "Linux", "python": "3.11.7",
+    "disk": "ext4", "sync_p50_us": 90.0,
+}  # fmt: skip
+READ = {
+    "title": "Read",
+    "machine": MACHINE,
+    "other_processes_cpu_percent": 3.2,
+    "targets": [
+        {"text": "values", "unit": "/s", "measured": 15e6, "bound": 3e6, "better": "higher",
+         "met": True},
+        {"text": "  p50", "unit": "us", "measured": 21.0, "bound": 20, "better": "lower",
+         "met": False},
+    ],
+}  # fmt: skip
+
+
+def test_every_program_of_the_directory_is_known() -> None:
+    (room,) = benchmarks.__path__
+    assert {f"bench_{name}" for name in program.PROGRAMS} == {
+        path.stem for path in Path(room).glob("bench_*.py")
+    }
+
+
+def test_the_table_is_what_the_programs_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def run(line: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(line[2:])
+        failed = "benchmarks.bench_append" in line
+        return subprocess.CompletedProcess(line, int(failed), json.dumps(READ), "no room")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    options = ["--quick", "--s3", "http://h:1", "--markdown"]
+    assert 1 == program.main(["append", "read", "cold", *options])
+    assert [
+        ["benchmarks.bench_append", "--json", "--quick"],
+        ["benchmarks.bench_read", "--json", "--quick"],
+        ["benchmarks.bench_cold", "--json", "--quick", "--s3", "http://h:1"],
+    ] == asked
+    shown = capsys.readouterr()
+    assert "append failed (1):\nno room" in shown.err
+    assert "| Read: values | 15,000,000 /s | >= 3,000,000 | met |" in shown.out
+    assert "| Read: p50 | 21 us | <= 20 | MISSED |" in shown.out
+    assert "2 x a CPU" in shown.out
+
+    assert 0 == program.main(["read", "--json"])
+    assert [READ] == json.loads(capsys.readouterr().out)
+
+
+def test_the_one_that_needs_a_server_is_left_out_without_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "cold" not in program.arguments([]).names
+    assert set(program.PROGRAMS) == set(program.arguments(["--s3", "http://h:1"]).names)
+    with pytest.raises(SystemExit):
+        program.arguments(["raed"])
+    assert "no benchmark raed; there are append" in capsys.readouterr().err
