@@ -18,9 +18,9 @@ from chronik_server.addresses import parse_address
 from chronik_server.calling import client_of
 from chronik_server.client import ClientOptions
 from chronik_server.errors import CertificateError, NotLeaderError, made_anew
-from chronik_server.hosting import Hosting, group_of
+from chronik_server.hosting import Hosting
 from chronik_server.local_backend import search_options
-from chronik_server.metadata import METADATA_TOPIC, Topic
+from chronik_server.metadata import METADATA_TOPIC, Topic, group_of
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.placement import COPIES_DEFAULT, place_topic
 from chronik_server.protocol.data import Search

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from chronik_server.bundle_upkeep import BundleUpkeep
-from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic
+from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic, group_of
 from chronik_server.metadata_commands import MakeTopic
 from chronik_server.placement import COPIES_DEFAULT
 from chronik_server.raft.node import RaftNode
@@ -140,9 +140,10 @@ class Hosting:
                 faults.add(await self._fault(self._leave, state, found))
         until, unopened = state.offset, {}
         for _, name, partition in sorted(
-            (place.version, topic.name, partition)
+            (place.since[self._raft.node_id], topic.name, partition)
             for topic in state.topics.values()
             for partition, place in enumerate(topic.places)
+            if self._raft.node_id in place.holders
         ):
             unopened[name, partition] = await self._fault(
                 self._hold, state, name, partition, (before, until)
@@ -240,9 +241,15 @@ class Hosting:
             return  # nothing that metadata does not name is ever removed
         if lane in self.partitions or self._raft.node_id in topic.places[found.partition].holders:
             return
+        self._owed |= self._to_make(state)
         await self._note(state.offset)
         await self._run(replicated.remove_partition, self._store, *lane)
         logger.info("%s/%d has moved away from this node", *lane)
+
+    def _to_make(self, state: Metadata) -> set[str]:
+        """New topics whose logs are still to be made here, on a fold that is not noted yet."""
+        new = (topic for topic in state.topics.values() if topic.made_at >= self._folded)
+        return {topic.topic_id for topic in new if topic.begins_on(self._raft.node_id)}
 
     def _note_unnamed(self, found: replicated.LocalPartition) -> None:
         """A copy that the metadata has forgotten, or, before it has named anything, is to name."""
@@ -270,16 +277,17 @@ class Hosting:
         if topic is None or partition >= topic.partitions:
             return
         place = topic.places[partition]
-        if self._raft.node_id not in place.holders or place.version >= until:
+        since = place.since.get(self._raft.node_id, until)
+        if since >= until:
             return
         lane = (name, partition)
         is_unmade = topic.topic_id in self._unmade
         if is_unmade and offset < self._folded:
             return  # as below
-        if place.version >= before or is_unmade:
+        if since >= before or is_unmade:
             self._begun.add(lane)
-        if place.version >= self._folded or is_unmade:
-            await self._begin(topic, place)
+        if since >= self._folded or is_unmade:
+            await self._begin(topic, since)
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
@@ -299,7 +307,7 @@ class Hosting:
                 await self._note_anew(1)
             if not (here and replicated.is_listed(self._store, topic.topic_id)):
                 await self._install(topic, partition)  # a process may have ended in between
-            late = place.version != topic.made_at
+            late = since != topic.made_at
             # Also when it is here and empty, and a process ended before it had written that down.
             # Not so where this is the only copy, which is never made anew.
             was_lost = self._anew and lane not in self._begun
@@ -313,12 +321,12 @@ class Hosting:
         finally:
             self._making = ""
 
-    async def _begin(self, topic: Topic, place: Place) -> None:
+    async def _begin(self, topic: Topic, since: int) -> None:
         """Note that this node holds it, before anything is said in it."""
-        is_new = place.version == topic.made_at
+        is_new = since == topic.made_at
         if is_new:
             await self._make(topic)
-        await self._note(place.version + 1)
+        await self._note(since + 1)
         if is_new:
             await self._note_unmade(self._unmade - {topic.topic_id})
 
@@ -330,7 +338,7 @@ class Hosting:
         self._making = topic.topic_id
         try:
             for partition, place in enumerate(topic.places):
-                if self._raft.node_id in place.holders and place.version == topic.made_at:
+                if place.since.get(self._raft.node_id) == topic.made_at:
                     await self._install(topic, partition)
             self._owed.discard(topic.topic_id)
         except ChronikError:
@@ -360,14 +368,13 @@ class Hosting:
         """Topics that this directory held before it was the first node of a cluster."""
         if not await self._run(is_founder, self._store):
             return ()
-        own = (self._raft.node_id,)
         return tuple(
             MakeTopic(
                 topic.name,
                 topic.topic_id,
                 topic.log_ids,
                 COPIES_DEFAULT,
-                (own,) * len(topic.log_ids),
+                ((self._raft.node_id,),) * len(topic.log_ids),
             )
             for topic in await self._run(found_topics, self._store)
             if topic.name != METADATA_TOPIC
@@ -440,8 +447,3 @@ class Hosting:
             and topic.topic_id not in {self._making, *self._topic_ids.values()}
             and not replicated.is_listed(self._store, topic.topic_id)
         )
-
-
-def group_of(topic_id: str, partition: int) -> str:
-    """The id of a partition's group."""
-    return f"{topic_id}/{partition}"

@@ -12,8 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from chronik_server.hosting import group_of
-from chronik_server.metadata import Metadata
+from chronik_server.metadata import Metadata, group_of
 from chronik_server.placement import Handover, Led, next_handover
 from chronik_store.errors import ChronikError
 

@@ -17,8 +17,8 @@ Metadata holds the wish. Who is a member of a group, that group's own log says (
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chronik_server.metadata_commands import (
@@ -53,11 +53,14 @@ class NodeEntry:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Who should have a partition, and who may. version: the offset of the wish."""
+    """Who should have a partition, and who may. version: the offset of the wish. since: that of the
+    one by which each holder became one, the last time.
+    """
 
     replicas: tuple[str, ...]
     holders: frozenset[str]
     version: int
+    since: Mapping[str, int] = field(hash=False)
 
     @property
     def is_settled(self) -> bool:
@@ -87,6 +90,15 @@ class Topic:
         """Every node that may have something of it."""
         return frozenset().union(*(place.holders for place in self.places))
 
+    def begins_on(self, node_id: str) -> bool:
+        """A node is to have logs of it from the first, so that none of its votes can be lost."""
+        return any(place.since.get(node_id) == self.made_at for place in self.places)
+
+
+def group_of(topic_id: str, partition: int) -> str:
+    """The id of a partition's group."""
+    return f"{topic_id}/{partition}"
+
 
 def metadata_topic(cluster_id: str, first: tuple[str, ...]) -> Topic:
     """The same on every node of a cluster, but for who its log's first members are."""
@@ -96,7 +108,7 @@ def metadata_topic(cluster_id: str, first: tuple[str, ...]) -> Topic:
         log_ids=(content_hash(f"{cluster_id} log".encode()) * 2,),
         copies=1,
         first=(first,),
-        places=(Place(first, frozenset(first), 0),),
+        places=(Place(first, frozenset(first), 0, dict.fromkeys(first, 0)),),
         made_at=0,
     )
 
@@ -200,7 +212,8 @@ class Metadata:
         if command.name in self.topics or len(command.log_ids) != len(command.placement):
             return
         places = tuple(
-            Place(replicas, frozenset(replicas), offset) for replicas in command.placement
+            Place(replicas, frozenset(replicas), offset, dict.fromkeys(replicas, offset))
+            for replicas in command.placement
         )
         self.topics[command.name] = Topic(
             command.name,
@@ -230,13 +243,15 @@ class Metadata:
         found = self._place_of(command.topic_id, command.partition)
         if found is not None and command.replicas and set(found.replicas) != set(command.replicas):
             holders = found.holders | set(command.replicas)
-            place = Place(command.replicas, holders, offset)
+            since = {node: found.since.get(node, offset) for node in holders}
+            place = Place(command.replicas, holders, offset, since)
             self._put_place(command.topic_id, command.partition, place)
 
     def _settle(self, command: SettlePartition, _offset: int) -> None:
         found = self._place_of(command.topic_id, command.partition)
         if found is not None and found.version == command.version:
-            place = replace(found, holders=frozenset(found.replicas))
+            since = {node: found.since[node] for node in found.replicas}
+            place = replace(found, holders=frozenset(since), since=since)
             self._put_place(command.topic_id, command.partition, place)
 
     def _place_of(self, topic_id: str, partition: int) -> Place | None:

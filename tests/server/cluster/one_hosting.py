@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from chronik_server.hosting import Hosting, group_of
-from chronik_server.metadata import Metadata
+from chronik_server.hosting import Hosting
+from chronik_server.metadata import Metadata, group_of
 from chronik_server.metadata_commands import (
     Command,
     MakeTopic,

@@ -16,8 +16,7 @@ from chronik_server.cli_remote import _partitions
 from chronik_server.client import AsyncClient, Client
 from chronik_server.cluster_topics import OFFSET_MAX, ClusterTopics
 from chronik_server.errors import CertificateError, NotLeaderError
-from chronik_server.hosting import group_of
-from chronik_server.metadata import Metadata
+from chronik_server.metadata import Metadata, group_of
 from chronik_server.metadata_commands import AdmitNode, DropTopic, MakeTopic
 from chronik_server.protocol.data import Search
 from chronik_server.protocol.topics import CreateTopic

@@ -218,10 +218,14 @@ def test_the_newest_fold_that_was_acted_on_is_kept(tmp_path: Path) -> None:
         await here.hosting.reconcile(fold(EVENTS))
         assert 1 == remembered(here.store, FOLDED_NAME)
         await here.hosting.reconcile(fold(*BACK[:2]))
-        assert 2 == remembered(here.store, FOLDED_NAME)
+        assert 1 == remembered(here.store, FOLDED_NAME)  # nothing was made, and none removed
+        await here.hosting.reconcile(fold(*MOVED))
+        assert len(MOVED) == remembered(here.store, FOLDED_NAME)
+        await here.hosting.reconcile(fold(*BACK))
+        assert len(BACK) == remembered(here.store, FOLDED_NAME)
 
     async def second(here: Here) -> None:
-        assert 2 == remembered(here.store, FOLDED_NAME)
+        assert len(BACK) == remembered(here.store, FOLDED_NAME)
 
     on_node(tmp_path, first, second)
 

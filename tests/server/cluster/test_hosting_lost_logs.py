@@ -38,6 +38,30 @@ def test_a_copy_for_an_older_group_starts_without_a_vote_durably(tmp_path: Path)
     on_node(tmp_path, first, second)
 
 
+def test_a_copy_that_was_wished_from_the_first_has_a_vote_whatever_was_wished_since(
+    tmp_path: Path,
+) -> None:
+    """Its node was down when the topic was made, or nothing was written before it restarted: of two
+    copies one without a vote stops both.
+    """
+    moved = fold(EVENTS, PlacePartition(A, 0, ("1", "3")))
+
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(moved)
+        replica = here.hosting.partitions["events", 0].core.replica
+        assert replica is not None
+        assert not replica.suspect
+
+    on_node(tmp_path, act, act)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+
+    async def later(here: Here) -> None:
+        await here.hosting.reconcile(moved)
+        assert here.hosting.partitions["events", 0].core.replica.suspect  # type: ignore[union-attr]
+
+    on_node(tmp_path, later)
+
+
 def test_a_log_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: Path) -> None:
     """Protocol 12: it has voted and acknowledged before, and knows of nothing."""
 

@@ -13,7 +13,7 @@ from chronik_server.metadata_commands import Command, DropTopic, MakeTopic
 from chronik_store import replicated
 from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.log_store import LogStore
-from tests.server.cluster.one_hosting import BACK, EVENTS, A, B, Here, fold, on_node
+from tests.server.cluster.one_hosting import BACK, EVENTS, MOVED, A, B, Here, fold, on_node
 
 OLDER = MakeTopic("older", "11" * 16, ("12" * 16, "13" * 16), 2, (("1", "2"), ("1", "2")))
 NEWER = MakeTopic("newer", "21" * 16, ("22" * 16,), 2, (("1", "2"),))
@@ -78,6 +78,34 @@ def test_one_that_could_not_be_made_while_a_newer_one_was_is_not_lost(
         assert [False, True] == [suspect(here, "older", number) for number in range(2)]
 
     on_node(tmp_path, third)
+
+
+def test_one_that_was_to_be_made_when_another_one_left_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The process ended in between: the fold of the removal is noted, which has the new topic."""
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+
+    async def second(here: Here) -> None:
+        def ends(*_: object) -> None:
+            raise EndedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(replicated, "remove_partition", ends)
+            with pytest.raises(EndedError):
+                await here.hosting.reconcile(fold(*MOVED, NEWER))
+        assert {} == here.hosting.partitions
+
+    async def third(here: Here) -> None:
+        await here.hosting.reconcile(fold(*MOVED, NEWER))
+        assert [("newer", 0)] == list(here.hosting.partitions)
+        assert not suspect(here, "newer")
+        assert frozenset() == replicated.remembered_ids(here.store, UNMADE_NAME)
+
+    on_node(tmp_path, first, second, third)
+    assert not [each for each in caplog.messages if GONE in each]
 
 
 def test_it_is_not_made_on_an_old_fold_either(

@@ -185,6 +185,20 @@ def test_a_wish_and_back_is_another_wish() -> None:
     assert not state.topics["events"].places[0].is_settled
 
 
+def test_since_when_a_node_holds_a_partition_is_known_whatever_is_wished_for_others() -> None:
+    state = fold(TOPIC)
+
+    def then(command: Command) -> dict[str, int]:
+        state.apply(command, state.offset)
+        return dict(state.topics["events"].places[0].since)
+
+    assert {"1": 0, "2": 0, "3": 1} == then(PlacePartition(A, 0, ("2", "3")))
+    assert {"2": 0, "3": 1} == then(SettlePartition(A, 0, 1))
+    assert {"1": 3, "2": 0, "3": 1} == then(PlacePartition(A, 0, ("1", "2")))
+    assert state.topics["events"].begins_on("2")
+    assert not state.topics["events"].begins_on("1")
+
+
 def test_the_same_wish_is_no_change() -> None:
     state = fold(TOPIC, PlacePartition(A, 0, ("2", "1")), PlacePartition(B, 0, ("1",)))
 
