@@ -65,6 +65,8 @@ class LeaderRole(Leader, RoleBase):
         self.proposals = Proposals()
         self.transfer = Transfer(self, state)
         self.commit_index = state.replica.commit_index
+        self.commit_round = 0
+        """What is sent from this round on brings `commit_index`."""
         self.noop_index = 0
         self.amnesty = state.amnesty
         self._reads: deque[_Read] = deque()
@@ -122,13 +124,15 @@ class LeaderRole(Leader, RoleBase):
         return done
 
     def is_idle(self) -> bool:
-        """Every peer that is alive has everything, knows it, and nobody waits for a round."""
+        """Every peer that is alive has everything, has shown that it knows it, and nobody waits for
+        a round. What was sent may have been lost, with its connection or alone.
+        """
         last = self.group.replica.last_index
         if self._reads or self.commit_index < last or self.transfer.is_under_way:
             return False
         return all(
             (
-                (each.match_index == last and each.commit_sent == self.commit_index)
+                (each.match_index == last and each.commit_shown == self.commit_index)
                 and not each.is_suspect
                 and not each.is_full
             )
@@ -252,6 +256,7 @@ class LeaderRole(Leader, RoleBase):
             index = held[(len(held) - 1) // 2] if held else 0
             if index > self.commit_index and replica.term(index) == replica.current_term:
                 self.commit_index = index
+                self.commit_round = self.request_id + 1
                 self._tell_soon()
         group.note_commit(self.commit_index)
         if self.is_current:
@@ -281,6 +286,7 @@ class LeaderRole(Leader, RoleBase):
         newer = False
         for peer, progress in self.replication.peers.items():
             if progress.commit_sent < index:
+                self.request_id = max(self.request_id, self.commit_round)
                 self.replication.send(peer, beat=True)
             elif progress.commit_sent < self.commit_index:
                 newer = True

@@ -30,6 +30,7 @@ class PeerProgress:
 
     __slots__ = (
         "commit_sent",
+        "commit_shown",
         "epoch",
         "heard_at",
         "inflight",
@@ -60,6 +61,8 @@ class PeerProgress:
         self.is_suspect = False
         self.is_full = False
         self.commit_sent = 0
+        self.commit_shown = 0
+        """The peer has answered what told it that entries up to here are committed."""
         self.request_id = 0
         self.heard_at = now
         self.moved_at = now
@@ -131,12 +134,14 @@ class PeerProgress:
         self._clear()
 
     def reset(self, next_index: int) -> None:
-        """Nothing of what the peer said counts any more: it has started anew (protocol 9)."""
+        """Nothing of what the peer said counts any more: it has started anew (protocol 9). But for
+        its disk, which is no emptier for that: it says so if it is.
+        """
         self.match_index = 0
         self.commit_sent = 0
+        self.commit_shown = 0
         self.request_id = 0
         self.is_suspect = False
-        self.is_full = False
         self.probe(next_index)
 
     def is_stalled(self, now: float, patience_seconds: float) -> bool:

@@ -225,10 +225,10 @@ class Replication:
         if response.success:
             news = progress.matched(response.match_index, now) or recovered
             progress.arrived(response.prev_log_index, now)
-            waited_for = progress.snapshot_index
-            if progress.mode is Mode.PROBE or (
-                progress.mode is Mode.SNAPSHOT and progress.match_index >= waited_for
-            ):
+            if response.request_id >= self._leader.commit_round:
+                shown = min(response.match_index, self._leader.commit_index)
+                progress.commit_shown = max(progress.commit_shown, shown)
+            if progress.mode is not Mode.REPLICATE and self._invites(progress, response):
                 progress.replicate()
                 progress.next_index = max(response.prev_log_index, progress.match_index) + 1
             return news
@@ -238,6 +238,14 @@ class Replication:
         if ahead or probed:
             progress.probe(self._agreeing_index(response))
         return recovered
+
+    def _invites(self, progress: PeerProgress, response: AppendEntriesResponse) -> bool:
+        """Whether entries follow each other to this peer from now on. Not to a full one that took
+        none: it is asked again with a beat.
+        """
+        if progress.mode is Mode.PROBE:
+            return not response.is_full or response.match_index > response.prev_log_index
+        return progress.mode is Mode.SNAPSHOT and progress.match_index >= progress.snapshot_index
 
     def _agreeing_index(self, response: AppendEntriesResponse) -> int:
         """The next index to try after a conflict: whole terms are skipped (paper 5.3)."""

@@ -13,10 +13,13 @@ from chronik_server.raft.messages import (
     RequestVoteResponse,
 )
 from chronik_server.testing.world import SETTINGS, World
+from chronik_store.disk_guard import DiskGuard
 from chronik_store.errors import BackpressureError, DiskFullError
 from chronik_store.format.control import Noop
 from chronik_store.testing.cluster_log import batch, control_entry, run_of
 from tests.server.raft.alone import Alone, ask, entries_of
+
+RESERVE_BYTES = 64 << 10
 
 
 class Guard:
@@ -42,15 +45,32 @@ def fill(node: Any) -> Guard:
     return guard
 
 
+def leave_reserve(node: Any, *, and_bytes: int) -> None:
+    """A disk as it is: this much is free above what is kept."""
+    node.disk.capacity_bytes = node.disk.used_bytes + RESERVE_BYTES + and_bytes
+    node.replica._core.guard = DiskGuard(
+        node.disk,
+        node.env.clock,
+        "/data",
+        reserve_bytes=RESERVE_BYTES,
+        throttle_bytes=RESERVE_BYTES,
+    )
+
+
+def full_peers(leader: Any) -> set[str]:
+    """Whom it takes for full."""
+    return {each.peer for each in leader.consensus.status().peers if each.is_full}
+
+
 def test_a_full_follower_takes_no_records_until_there_is_room() -> None:
     with Alone(terms=[1], hard=(1, "")) as alone:
         guard = fill(alone.node)
         alone.feed("n2", entries_of(1, 1, 1, run_of([1, 1], first=2, offset=1), commit=3))
-        assert [] == alone.sent(AppendEntriesResponse)  # as if it had been lost
         assert (1, 1) == (alone.replica.last_index, alone.replica.commit_index)
-        alone.feed("n2", entries_of(1, 1, 1, commit=3))  # a beat is answered as ever
-        (answer,) = alone.sent(AppendEntriesResponse)
-        assert (True, 1) == (answer.success, answer.match_index)
+        alone.feed("n2", entries_of(1, 1, 1, commit=3))
+        refusal, answer = alone.sent(AppendEntriesResponse)
+        assert (True, 1, True) == (refusal.success, refusal.match_index, refusal.is_full)
+        assert refusal == answer  # as to a beat
 
         guard.has_space = True
         alone.forget()
@@ -127,7 +147,126 @@ def test_a_full_follower_says_so_and_takes_it_back() -> None:
         guard.has_space = True
         alone.feed("n2", entries_of(1, 1, 1))
 
-        assert [True, False] == [m.is_full for m in alone.sent(AppendEntriesResponse)]
+        assert [True, True, False] == [m.is_full for m in alone.sent(AppendEntriesResponse)]
+
+
+def test_20_a_command_says_nothing_of_room() -> None:
+    """It is taken on a full disk, too."""
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        guard = fill(alone.node)
+        alone.feed("n2", entries_of(1, 1, 1, run_of([1], first=2, offset=1)))
+        alone.feed("n2", entries_of(1, 1, 1, [control_entry(1, 2, 1, Noop())]))
+        guard.has_space = True
+        alone.feed("n2", entries_of(1, 2, 1, [control_entry(1, 3, 1, Noop())]))
+
+        answers = alone.sent(AppendEntriesResponse)
+        assert [(1, True), (2, True), (3, False)] == [(m.match_index, m.is_full) for m in answers]
+
+
+def test_20_commands_do_not_open_full_disks_to_records() -> None:
+    """Of three disks two are full, and commands go on: they are committed for as long as the room
+    lasts that is kept for them.
+    """
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        for node in world.nodes.values():
+            if node is not leader:
+                leave_reserve(node, and_bytes=10_000)
+        pending: list[Any] = []
+        refused = 0
+        for _ in range(60):
+            try:
+                pending.append(world.propose(leader, bytes(1000)))
+            except DiskFullError:
+                refused += 1
+            pending.append(leader.consensus.propose([Noop()]))
+            world.run(0.3)
+        command = leader.consensus.propose([Noop()])
+        world.until(command.done)
+        assert refused > 40
+        for each in pending:
+            each.cancel()
+
+
+def test_a_full_follower_says_so_from_its_first_answer_on() -> None:
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        fill(alone.node)
+        alone.feed("n2", entries_of(1, 1, 1))
+        (answer,) = alone.sent(AppendEntriesResponse)
+        assert answer.is_full
+
+
+def test_a_follower_with_room_has_nothing_to_say_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        alone.feed("n2", entries_of(1, 1, 1))
+        alone.feed("n2", entries_of(1, 1, 1, run_of([1], first=2, offset=1)))
+        assert [False, False] == [m.is_full for m in alone.sent(AppendEntriesResponse)]
+        assert [] == caplog.messages
+
+
+def test_20_a_leader_knows_that_a_follower_behind_is_full_after_its_restart() -> None:
+    """It is asked by entries, all of which it refuses."""
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        behind, other = [node for node in world.nodes.values() if node is not leader]
+        fill(behind)
+        for number in range(5):
+            world.commit(b"%d" % number)
+        world.until(lambda: full_peers(leader) == {behind.name})
+
+        world.kill(behind.name)
+        behind = world.boot(behind.name)
+        assert {behind.name} == full_peers(leader)  # its disk is no other for its restart
+        behind.group.state.is_full = False  # as if it had filled up after the first answer
+        guard = fill(behind)
+        world.run(1)
+        assert {behind.name} == full_peers(leader)
+
+        fill(other).has_last_space = True
+        pending = world.propose(leader, b"nobody knew of the other")
+        world.until(lambda: full_peers(leader) == {behind.name, other.name})
+        with pytest.raises(DiskFullError):
+            world.propose(leader, b"refused")
+        read = leader.consensus.read_barrier()
+        world.until(read.done, 1)
+
+        guard.has_space = True
+        world.until(lambda: pending.done() and full_peers(leader) == {other.name})
+        world.commit(b"two of three take it")
+
+
+def test_20_a_full_follower_is_sent_one_message_a_beat() -> None:
+    """What it refuses does not invite the next window, and it is not asked again at once."""
+    with Alone(terms=[1], hard=(1, "")) as alone:
+        term = alone.lead()
+        progress = alone.group.state.replication.peers["n2"]
+
+        def answer(match: int, prev: int, *, is_full: bool) -> None:
+            message = AppendEntriesResponse(term, True, match, 1, prev, 0, 0, False, is_full)
+            alone.feed("n2", message, settle=False)
+
+        first = alone.replica.last_index
+        answer(first - 1, first - 1, is_full=True)  # to the beat that looked for the place
+        pending = [alone.node.consensus.propose([batch(bytes(900))]) for _ in range(5)]
+        alone.run()
+        alone.forget()
+        alone.group.state.heartbeat()
+        (asked,) = alone.sent(AppendEntries, to="n2")
+        assert asked.entries
+        for _ in range(3):  # refused, and said three times
+            answer(asked.prev_log_index, asked.prev_log_index, is_full=True)
+        alone.run(0.01)
+        assert [asked] == alone.sent(AppendEntries, to="n2")
+        assert "probe" == progress.mode
+
+        alone.forget()
+        answer(asked.entries[-1].header.index, asked.prev_log_index, is_full=True)
+        assert "replicate" == progress.mode
+        assert len(alone.sent(AppendEntries, to="n2")) > 1  # a window
+        for each in pending:
+            each.cancel()
 
 
 def test_a_full_follower_does_not_take_over() -> None:
@@ -154,16 +293,12 @@ def test_a_leader_knows_who_is_full() -> None:
         leader = world.elect()
         full = next(node for node in world.nodes.values() if node is not leader)
         guard = fill(full)
-
-        def known() -> set[str]:
-            return {each.peer for each in leader.consensus.status().peers if each.is_full}
-
-        assert set() == known()
+        assert set() == full_peers(leader)
         world.commit(b"no room for it there")
-        world.until(lambda: known() == {full.name})
+        world.until(lambda: full_peers(leader) == {full.name})
 
         guard.has_space = True
-        world.until(lambda: known() == set())
+        world.until(lambda: full_peers(leader) == set())
 
 
 def test_a_group_goes_on_without_its_full_member_which_comes_back() -> None:
