@@ -21,14 +21,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from chronik_server.bundle_upkeep import BundleUpkeep
+from chronik_server.deletions import Deletions
 from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic, group_of
-from chronik_server.metadata_commands import MakeTopic
-from chronik_server.placement import COPIES_DEFAULT
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
+from chronik_server.rolls import Rolls
 from chronik_store import replicated
 from chronik_store.aio import AsyncLogStore
-from chronik_store.conversion import found_topics, is_founder
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.control import Members
 from chronik_store.log_store import LogStore
@@ -91,6 +90,8 @@ class Hosting:
         """Those of the metadata that all that runs here agrees with."""
         self._seen = -1
         """The fold that everything here agrees with."""
+        self.rolls = Rolls(store)
+        self._deletions = Deletions(store, self._run)
         self._unnamed: set[replicated.LocalPartition] = set()
         """Copies that were found here and belong to no topic."""
         self._said: set[str] = set()
@@ -115,8 +116,10 @@ class Hosting:
         """The group that everything else follows from; it is not in `partitions`."""
         replicated.keep_forever(self._store, METADATA_TOPIC)
         folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
+        await self._run(self.rolls.load)
         await self._install(topic, 0)
-        return await self._open(topic, 0, make_suspect=folded > 0)
+        self._metadata = await self._open(topic, 0, make_suspect=folded > 0)
+        return self._metadata
 
     # --- reconciliation --------------------------------------------------------------------------
 
@@ -124,6 +127,7 @@ class Hosting:
         """Make what runs and lies here what the metadata says. Faults are logged, and tried again
         at the next call.
         """
+        self.rolls.state = state
         if self._folded < 0:
             self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
             self._anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
@@ -133,8 +137,7 @@ class Hosting:
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
         offset, faults, before = state.offset, set[ChronikError | None](), self._folded
         self.close_stale(state)
-        for topic in list(state.deleting.values()):
-            faults.add(await self._fault(self._delete, topic))
+        faults.add(await self._fault(self._deletions.carry_out, tuple(state.deleting)))
         if state.offset >= self._folded:
             for found in await self._run(replicated.local_partitions, self._store):
                 faults.add(await self._fault(self._leave, state, found))
@@ -208,6 +211,11 @@ class Hosting:
             self._told = max(self._told, found)
         return self._told
 
+    @property
+    def acted_on(self) -> int:
+        """The newest fold by which anything was made, removed or ended here."""
+        return max(self._folded, self._told)
+
     def _place_here(self, state: Metadata, lane: Lane) -> Place | None:
         """The place of a group that runs here and may go on."""
         topic = state.topics.get(lane[0])
@@ -223,12 +231,6 @@ class Hosting:
         return (
             topic is not None and lane[1] < topic.partitions and topic.places[lane[1]].holders == me
         )
-
-    async def _delete(self, topic: Topic) -> None:
-        for lane in [lane for lane, made in self._topic_ids.items() if made == topic.topic_id]:
-            self._close(lane)
-        if replicated.is_listed(self._store, topic.topic_id):
-            await self._run(replicated.delete_topic_here, self._store, topic.topic_id)
 
     async def _leave(self, state: Metadata, found: replicated.LocalPartition) -> None:
         """Remove a copy that nobody counts on any more."""
@@ -364,22 +366,6 @@ class Hosting:
             await self._run(replicated.remember_ids, self._store, UNMADE_NAME, topic_ids)
             self._unmade = topic_ids
 
-    async def found(self) -> tuple[MakeTopic, ...]:
-        """Topics that this directory held before it was the first node of a cluster."""
-        if not await self._run(is_founder, self._store):
-            return ()
-        return tuple(
-            MakeTopic(
-                topic.name,
-                topic.topic_id,
-                topic.log_ids,
-                COPIES_DEFAULT,
-                ((self._raft.node_id,),) * len(topic.log_ids),
-            )
-            for topic in await self._run(found_topics, self._store)
-            if topic.name != METADATA_TOPIC
-        )
-
     # --- one group -------------------------------------------------------------------------------
 
     async def _install(self, topic: Topic, partition: int) -> None:
@@ -389,10 +375,11 @@ class Hosting:
         )  # fmt: skip
 
     async def _open(self, topic: Topic, partition: int, *, make_suspect: bool) -> RaftPartition:
-        log = await self._run(self._store.partition, topic.name, partition)
+        log = await self._run(
+            replicated.open_partition,
+            self._store, topic.name, topic.topic_id, topic.log_ids[partition], partition,
+        )  # fmt: skip
         core = replicated.core_of(log)
-        if core.identity.topic_id != topic.topic_id:
-            raise UnavailableError(f"an older topic {topic.name!r} has not left this node yet")
         replica = core.replica
         assert replica is not None, "logs of a node have a Raft side"
         if make_suspect and not replica.last_index and not replica.hard_state[0]:
@@ -403,6 +390,7 @@ class Hosting:
             replica,
             members=Members(topic.first[partition], ()),
             snapshot_source=functools.partial(replicated.snapshot_of, self._store, log),
+            may_vote=functools.partial(self.rolls.may_vote, topic.topic_id, partition),
         )
         core.control.door = consensus.door
         part = RaftPartition(
@@ -421,11 +409,24 @@ class Hosting:
 
     async def _suspect(self, replica: Replica) -> None:
         """Durably, before it says anything."""
-        synced: asyncio.Future[None] = self._loop.create_future()
-        replica.when_synced(
-            replica.set_suspect(True), lambda: None if synced.done() else synced.set_result(None)
-        )
-        await synced
+        synced: asyncio.Future[BaseException | None] = self._loop.create_future()
+
+        def tell(error: BaseException | None = None) -> None:
+            if not synced.done():
+                synced.set_result(error)
+
+        replica.on_poisoned(tell)
+        replica.when_synced(replica.set_suspect(True), tell)
+        error = await synced
+        if error is not None:
+            self._raft.fail("a copy that is made anew", error)
+            raise UnavailableError(f"this node's disk has failed ({error!r}), and the node ends")
+
+    async def note_rolls(self) -> None:
+        """Remember who votes in what runs here: for a start that finds a log damaged."""
+        parts = (self._metadata, *self.partitions.values())
+        is_newest = self.rolls.state.offset >= self._folded >= 0
+        await self._run(functools.partial(self.rolls.note, parts, is_newest=is_newest))
 
     def _close(self, lane: Lane) -> None:
         del self.partitions[lane]

@@ -15,12 +15,16 @@ from chronik_server.addresses import Address, parse_address
 from chronik_server.calling import client_of
 from chronik_server.client import ClientOptions
 from chronik_server.config import ServerConfig
-from chronik_server.metadata_commands import AdmitNode, MoveNode, RemoveNode, decode
+from chronik_server.metadata import METADATA_TOPIC
+from chronik_server.metadata_commands import AdmitNode, MakeTopic, MoveNode, RemoveNode, decode
+from chronik_server.placement import COPIES_DEFAULT
 from chronik_server.protocol.cluster import ClusterDescription
+from chronik_store.conversion import found_topics, is_founder
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.format.entry import EntryKind
 from chronik_store.format.stored_batch import StoredBatch
+from chronik_store.log_store import LogStore
 from chronik_store.replica import Replica
 
 logger = logging.getLogger("chronik_server.cluster")
@@ -45,6 +49,23 @@ async def describe(config: ServerConfig, env: Environment) -> ClusterDescription
             "directory the first node of a cluster (`chronik -d DIR node convert`), start it again"
         )
     return found
+
+
+def topics_found(store: LogStore, node_id: str) -> tuple[MakeTopic, ...]:
+    """Topics that a directory held before it was the first node of a cluster. Touches the disk."""
+    if not is_founder(store):
+        return ()
+    return tuple(
+        MakeTopic(
+            topic.name,
+            topic.topic_id,
+            topic.log_ids,
+            COPIES_DEFAULT,
+            ((node_id,),) * len(topic.log_ids),
+        )
+        for topic in found_topics(store)
+        if topic.name != METADATA_TOPIC
+    )
 
 
 def addresses_in(found: ClusterDescription) -> dict[str, Address]:

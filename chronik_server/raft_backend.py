@@ -26,10 +26,11 @@ from chronik_server.errors import UnauthenticatedError
 from chronik_server.giving_way import GivingWay
 from chronik_server.group_changes import GroupChanges, MemberSteps
 from chronik_server.hosting import Hosting
-from chronik_server.joining import addresses_in, addresses_told, describe
+from chronik_server.joining import addresses_in, addresses_told, describe, topics_found
 from chronik_server.leader_spread import LeaderSpread
 from chronik_server.membership import Membership
 from chronik_server.metadata import METADATA_TOPIC, Metadata, Topic, metadata_topic
+from chronik_server.metadata_commands import MakeTopic
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.peers import PeerLinks
 from chronik_server.placement import Handover
@@ -131,7 +132,7 @@ class RaftBackend:
         if replica.members is None:
             await self._look_around(own_address)
         told = await self._loop.run_in_executor(None, addresses_told, replica)
-        self._hints = {**told, **self._hints}
+        self._hints = {**self._hosting.rolls.addresses, **told, **self._hints}
         self._group = MetadataGroup(part, folded=self._folded, reconcile=self._reconcile)
         now = self._loop.time
         self._steward = Steward(
@@ -142,7 +143,8 @@ class RaftBackend:
                 node: str(own_address if node == node_id else self._hints[node])
                 for node in self._first
             },
-            found=self._hosting.found,
+            found=self._found,
+            acted_on=lambda: self._hosting.acted_on,
             greeted=lambda: (self._peers.own, *self._peers.known.values()),
             is_connected=is_connected,
             sweep=self._sweep,
@@ -295,6 +297,10 @@ class RaftBackend:
     async def search(self, request: Search) -> SearchResult:
         """See `Backend`."""
         return await self._topics.search(request)
+
+    async def _found(self) -> tuple[MakeTopic, ...]:
+        found = functools.partial(topics_found, self._store, self.identity.node_id)
+        return await self._loop.run_in_executor(None, found)
 
     async def _sweep(self, topic: Topic) -> None:
         sweep = functools.partial(

@@ -44,8 +44,9 @@ class Steward:
     """See the module. Belongs to the event loop; one task calls `tick`.
 
     first: address of each node that the cluster began with. found: topics that the first node had
-    before. greeted: nodes that have proved who
-    they are, this one included. sweep: deletes what the bucket has of a topic; UnavailableError.
+    before. acted_on: the newest fold of the metadata that anything here was done by. greeted: nodes
+    that have proved who they are, this one included. sweep: deletes what the bucket has of a topic;
+    UnavailableError.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Steward:
         node_id: str,
         first: dict[str, str],
         found: Callable[[], Awaitable[tuple[commands.MakeTopic, ...]]],
+        acted_on: Callable[[], int],
         greeted: Callable[[], Iterable[PeerIdentity]],
         is_connected: Callable[[str], bool],
         sweep: Callable[[Topic], Awaitable[None]],
@@ -66,6 +68,7 @@ class Steward:
         self._node_id = node_id
         self._first = first
         self._found = found
+        self._acted_on = acted_on
         self._greeted = greeted
         self._is_connected = is_connected
         self._sweep = sweep
@@ -143,8 +146,8 @@ class Steward:
             return  # who leads now sees to it
         if not self._group.is_current:
             return
-        for duty in (self._register, self._place, self._settle, self._remove, self._forget_topics,
-                     self._change_members):  # fmt: skip
+        for duty in (self._register, self._go_on, self._place, self._settle, self._remove,
+                     self._forget_topics, self._change_members):  # fmt: skip
             try:
                 await duty()
             except ChronikError as error:
@@ -167,6 +170,15 @@ class Steward:
             if node is not None and node.node_uuid is None and node.state != "removed":
                 await self._group.command(commands.BindNode(peer.node_id, peer.node_uuid))
                 logger.info("node %s is directory %s", peer.node_id, peer.node_uuid)
+
+    async def _go_on(self) -> None:
+        """Nodes act on no older fold than they have; one that a roll call has cut would keep all
+        partitions closed until it has as many commands again: they may be such as change nothing.
+        """
+        own, missing = self._state.nodes.get(self._node_id), self._acted_on() - self._state.offset
+        if own is not None and missing > 0:
+            logger.error("%d commands of the metadata are lost; it goes on without them", missing)
+            await self._group.command(*[commands.MoveNode(own.node_id, own.address)] * missing)
 
     # --- placement -------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from chronik_store.config import LogConfig
 from chronik_store.data_directory import disk_error, disk_errors, remove_tree
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
+from chronik_store.errors import UnavailableError
 from chronik_store.format.control import Intent, decode_command
 from chronik_store.format.entry import EntryKind
 from chronik_store.format.manifest_file import Manifest
@@ -77,6 +78,8 @@ class LogAssembly:
         self._footers = FooterCache(env.threads)
         self.dispatch: Callable[[Callable[[], None]], None] | None = None
         """How a replica's callbacks reach its owner; None: logs of no cluster."""
+        self.told: dict[tuple[str, int], str] = {}
+        """Ids of a cluster's logs as its metadata has them: a damaged file does not say its own."""
         self.kept: set[str] = set()
         """Topics that neither retention nor pruning touches."""
         self.on_unsworn: Callable[[LogCore], None] = _ignore
@@ -162,6 +165,7 @@ class LogAssembly:
             bucket=self._bucket,
             bundles=self._bundles,
             scratch=self._scratch,
+            rewinds=lambda: core.state.rewinds,
         )
 
         def verify(bucket: bool, deep: bool, progress: Progress | None) -> VerifyReport:
@@ -185,7 +189,12 @@ class LogAssembly:
     ) -> LogCore:
         if log_id is None and self.dispatch is not None:
             # When all of it is damaged, a snapshot of this log makes it good: it must know which.
-            log_id = log_id_in(self._env.fs, paths.wal)
+            log_id = log_id_in(self._env.fs, paths.wal) or self.told.get((entry.name, partition))
+            if log_id is None:
+                raise UnavailableError(
+                    f"no header of the WAL files in {paths.wal} can be read, and which log this is "
+                    "has not been heard yet from the cluster"
+                )
         state = FoldedState(
             topic=entry.name,
             partition=partition,

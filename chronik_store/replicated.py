@@ -29,6 +29,7 @@ from chronik_store.errors import (
     TopicNotFoundError,
     UnavailableError,
 )
+from chronik_store.format import cbor
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.producer_state import ProducerEntry
@@ -46,6 +47,7 @@ from chronik_store.store_bucket import check_claim
 from chronik_store.topic_deletion import OwnLog, delete_published, is_taken_over
 
 _NUMBER: Final = re.compile(rb"\d+")
+_HEX: Final = re.compile(rb"(?:[0-9a-f]{2})+")
 _IDS: Final = re.compile(rb"(?:[0-9a-f]{32}(?:,[0-9a-f]{32})*)?")
 
 NODE_NAME = "NODE"
@@ -209,6 +211,27 @@ def install_partition(
             directory.put_topic(entry)
 
 
+def open_partition(
+    store: LogStore, name: str, topic_id: str, log_id: str, partition: int
+) -> PartitionLog:
+    """The log of this topic, and no other; also where its files do not say any more which it is.
+
+    UnavailableError: an older topic, or another log, is here.
+    """
+    store._assembly.told[name, partition] = log_id
+    log = store.partition(name, partition)
+    identity = core_of(log).identity
+    if identity.topic_id != topic_id:
+        raise UnavailableError(f"an older topic {name!r} has not left this node yet")
+    if identity.log_id != log_id:
+        raise UnavailableError(
+            f"wal/{name}/{partition} of this node's directory is of log {identity.log_id}, not "
+            f"{log_id}: stop the node, move that directory away, and start it again; what is "
+            "missing is copied from the others"
+        )
+    return log
+
+
 def remove_partition(store: LogStore, name: str, partition: int) -> None:
     """Remove this node's copy, and nothing of the bucket. Repeatable.
 
@@ -234,8 +257,8 @@ def remove_partition(store: LogStore, name: str, partition: int) -> None:
             directory.forget_topic(entry.topic_id)
 
 
-def delete_topic_here(store: LogStore, topic_id: str) -> None:
-    """Delete what this node has of a topic, and the objects that its logs name (protocol 6).
+def delete_topics_here(store: LogStore, topic_ids: Collection[str]) -> None:
+    """Delete what this node has of topics, and the objects that their logs name (protocol 6).
 
     Durable when it returns. UnavailableError while the bucket does not answer: the background
     goes on with it. Repeatable.
@@ -243,7 +266,7 @@ def delete_topic_here(store: LogStore, topic_id: str) -> None:
     directory = store._directory
     with store._topics:
         for entry in directory.catalog.topics:
-            if entry.topic_id == topic_id and entry.state == "live":
+            if entry.topic_id in topic_ids and entry.state == "live":
                 store._topics.mark_deleting(entry)
     store._topics.finish_deletions()
 
@@ -285,6 +308,17 @@ def remembered_ids(store: LogStore, name: str) -> frozenset[str]:
     """The ids that were kept under this name. CorruptionError when damaged."""
     text = _kept(store, name, _IDS)
     return frozenset(text.decode().split(",") if text else ())
+
+
+def remember_value(store: LogStore, name: str, value: object) -> None:
+    """Keep what CBOR can say for the next start. Durable when it returns."""
+    _keep(store, name, cbor.encode(value).hex().encode())
+
+
+def remembered_value(store: LogStore, name: str) -> object:
+    """The value that was kept under this name; None for none. CorruptionError when damaged."""
+    text = _kept(store, name, _HEX)
+    return None if text is None else cbor.decode(bytes.fromhex(text.decode()), what=name)
 
 
 def _keep(store: LogStore, name: str, text: bytes) -> None:

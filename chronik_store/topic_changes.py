@@ -3,7 +3,8 @@
 Place: part of `log_store`. Promise: a topic is listed only after all its partitions have a durable
 WAL; a deleted one is gone for every reader once it is marked, and its data follows (protocol 6).
 Nothing that no catalog names is deleted: what stands in a new topic's way is set aside whole.
-Invariant: no lock is held over the I/O of a change.
+Invariant: no lock is held over the I/O of a change; a deletion that waits for the bucket keeps no
+other topic from being made.
 """
 
 from __future__ import annotations
@@ -24,13 +25,34 @@ from chronik_store.log_assembly import LogAssembly
 from chronik_store.objectstore.layout import check_topic_name, check_topic_type
 from chronik_store.open_logs import OpenLogs
 from chronik_store.store_bucket import StoreBucket
+from chronik_store.threads import Threads
 from chronik_store.topic_deletion import delete_topic_data
 
 logger = logging.getLogger("chronik_store.topics")
 
 
-class TopicChanges:
-    """The topics of one store. Thread-safe."""
+class _Turn:
+    """One at a time; it is a flag, so that the I/O within it holds no lock."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._changed = threads.condition()
+        self._is_taken = False
+
+    def __enter__(self) -> None:
+        """Wait for the one under way."""
+        with self._changed:
+            while self._is_taken:
+                self._changed.wait(1.0)
+            self._is_taken = True
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._is_taken = False
+            self._changed.notify_all()
+
+
+class TopicChanges(_Turn):
+    """The topics of one store. Thread-safe. Entered, it is the turn of who changes their list."""
 
     def __init__(
         self,
@@ -40,25 +62,13 @@ class TopicChanges:
         assembly: LogAssembly,
         logs: OpenLogs,
     ) -> None:
+        super().__init__(env.threads)
         self._env = env
         self._directory = directory
         self._bucket = bucket
         self._assembly = assembly
         self._logs = logs
-        self._turn = env.threads.condition()
-        self._changing = False
-
-    def __enter__(self) -> None:
-        """Wait for the change under way; the turn is a flag, so that its I/O holds no lock."""
-        with self._turn:
-            while self._changing:
-                self._turn.wait(1.0)
-            self._changing = True
-
-    def __exit__(self, *_: object) -> None:
-        with self._turn:
-            self._changing = False
-            self._turn.notify_all()
+        self._deleting = _Turn(env.threads)
 
     def create(self, name: str, partitions: int, *, exist_ok: bool) -> TopicEntry:
         """Create a topic, or add partitions to it. See `LogStore.create_topic`."""
@@ -137,14 +147,15 @@ class TopicChanges:
         """Carry deletions to their end: bucket, directories, list. Raises what stops it."""
         for entry in self._topics():
             if entry.state == "deleting":
-                with self:
+                with self._deleting:
                     self._finish(entry)
 
     def _finish(self, entry: TopicEntry) -> None:
         if entry not in self._topics():
             return  # another thread has carried it out: a namesake may have the directories now
         delete_topic_data(self._env, self._directory, self._bucket, self._assembly, entry)
-        self._directory.forget_topic(entry.topic_id)
+        with self:
+            self._directory.forget_topic(entry.topic_id)
 
     def _topics(self) -> tuple[TopicEntry, ...]:
         return self._directory.catalog.topics

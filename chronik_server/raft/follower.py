@@ -13,6 +13,7 @@ that is lost and does not come back is silence, too, and sooner (decision 0019).
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from chronik_server.raft.liveness import NEVER
@@ -48,7 +49,8 @@ class FollowerRole(Follower, RoleBase):
         self.lost_patience = state.draw_lost_patience()
         self.leader_heard_at = NEVER
         self.asking = False
-        self.is_full = False
+        self.is_full: bool | None = None
+        """Whether its disk takes no records; None: it was not asked yet."""
         self.grants: set[str] = set()
         self.roll: dict[str, PreVoteResponse] = {}
         self._left: float | None = None
@@ -113,14 +115,19 @@ class FollowerRole(Follower, RoleBase):
         self.grants = {group.id}
         self.roll = {}
         term, index = group.log.position()
-        for voter in group.voters:
+        for voter in self._asked():
             if voter != group.id:
                 group.send(PreVote(group.term, index, term), voter)
         self._count()
 
+    def _asked(self) -> Collection[str]:
+        """The voters; of a log that may have been cut, whoever may be one."""
+        group = self.group
+        return (group.roll or ()) if group.replica.suspect else group.voters
+
     def on_receive_pre_vote_response(self, data: Received[PreVoteResponse]) -> None:
         """An answer to `ask`."""
-        if self.asking and data.sender in self.group.voters:
+        if self.asking and data.sender in self._asked():
             self.roll[data.sender] = data.message
             if data.message.granted:
                 self.grants.add(data.sender)
@@ -140,9 +147,13 @@ class FollowerRole(Follower, RoleBase):
         group.campaign(amnesty=suspect)
 
     def _leads_roll_call(self) -> bool:
-        """All voters answered, all are suspect, and none has more than we (protocol 9)."""
+        """All that may be voters answered, all are suspect, and none has more than we (protocol
+        9).
+        """
         group = self.group
-        others = [voter for voter in group.voters if voter != group.id]
+        others = group.roll
+        if others is None:
+            return False
         answers = [(name, self.roll[name]) for name in others if name in self.roll]
         if len(answers) < len(others) or not all(each.is_suspect for _, each in answers):
             return False
@@ -199,18 +210,13 @@ class FollowerRole(Follower, RoleBase):
         if conflict is not None:
             self._acknowledge(data, 0, hint=conflict)
             return
-        if len(entries) < len(message.entries):
-            # Not answered, as if lost: it comes again with a beat. To say what we hold instead
-            # would be taken for an invitation to send the next window at once.
-            group.note_commit(min(message.commit_index, matched))
-            return
+        group.note_commit(min(message.commit_index, matched))
         if not entries:
             # Says only what is durable already: a beat never waits for a slow disk (protocol 13).
+            # What a full disk refuses is answered alike: a leader that did not hear of it would go
+            # on to accept what cannot be committed, and no read would be answered.
             ticket = 0
-            group.note_commit(min(message.commit_index, matched))
             matched = min(matched, group.replica.durable_index)
-        else:
-            group.note_commit(min(message.commit_index, matched))
         trusted = 0 < message.trusted_index <= matched
         if trusted and group.replica.suspect and message.trusted_boot == group.node.boot_id:
             ticket = max(ticket, appended.ticket, group.replica.set_suspect(False))
@@ -223,15 +229,16 @@ class FollowerRole(Follower, RoleBase):
         what was on its way by then half of the reserve is used up first: were it refused by two of
         three at once, the commands behind it, which free the disks, would never be committed.
         """
-        group = self.group
-        if not entries and not self.is_full:
+        group, replica, was_full = self.group, self.group.replica, self.is_full
+        if not entries and was_full is False:
             return entries
-        has_room = group.replica.has_room(entries) if entries else group.replica.has_space()
-        if has_room == self.is_full:
-            self.is_full = not has_room
+        # Commands pass always, which says nothing of room.
+        has_room = replica.has_room(entries) and (was_full is False or replica.has_space())
+        self.is_full = not has_room
+        if self.is_full is not bool(was_full):
             said = "there is room again" if has_room else "the disk is full: records are refused"
             logger.warning("%s: %s", group, said)
-        return entries if has_room or group.replica.has_room(entries, last=True) else ()
+        return entries if has_room or replica.has_room(entries, last=True) else ()
 
     def on_receive_install_snapshot(self, data: Received[InstallSnapshot]) -> None:
         """Begin behind the leader's manifest."""
@@ -261,6 +268,6 @@ class FollowerRole(Follower, RoleBase):
             index,
             term,
             replica.suspect,
-            self.is_full,
+            self.is_full is True,
         )
         self.group.send(response, data.sender, ticket)

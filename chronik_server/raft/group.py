@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +65,8 @@ _NAMES: Final[Mapping[type[RaftRole], Role]] = {
 class RaftGroup(State):
     """See the module. Not thread-safe: the event loop's.
 
-    members: used only while the log names none; equal on all nodes.
+    members: used only while the log names none; equal on all nodes. may_vote: who may be a voter
+    although this log names others, for it was cut, or made anew; None when nobody can tell.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class RaftGroup(State):
         replica: Replica,
         members: Members,
         snapshot_source: Callable[[], Snapshot],
+        may_vote: Callable[[], Collection[str] | None],
     ) -> None:
         # Not super(): raftos builds its own storage, log and network there.
         self.node = node
         self.group_id = group_id
         self.replica = replica
         self.snapshot_source = snapshot_source
+        self._may_vote = may_vote
         self.id = node.node_id
         self.loop = node.loop
         self.storage = HardState(replica)
@@ -149,6 +152,14 @@ class RaftGroup(State):
     def voters(self) -> tuple[str, ...]:
         """Who elects and commits."""
         return self.members.voters
+
+    @property
+    def roll(self) -> frozenset[str] | None:
+        """Whoever may be a voter beside this node: all of them answer a roll call (protocol 9).
+        None: it is not known who.
+        """
+        others = self._may_vote()
+        return None if others is None else frozenset((*self.voters, *others)) - {self.id}
 
     @property
     def peers(self) -> tuple[str, ...]:

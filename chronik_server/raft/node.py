@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -98,16 +98,18 @@ class RaftNode:
         *,
         members: Members,
         snapshot_source: Callable[[], Snapshot] | None = None,
+        may_vote: Callable[[], Collection[str] | None] = tuple,
     ) -> Consensus:
         """A replica that takes part once it is started.
 
         members: while its log names none; the same on all nodes. snapshot_source: called in a
-        worker, may read the disk; by default what the replica can tell from memory.
+        worker, may read the disk; by default what the replica can tell from memory. may_vote: who
+        else may be a voter, whatever a log says that may have been cut; None: nobody can tell.
         """
         assert group_id, "the empty group id is the nodes' own"
         assert group_id not in self._groups, f"group {group_id} is here already"
         source = replica.snapshot if snapshot_source is None else snapshot_source
-        group = RaftGroup(self, group_id, replica, members, source)
+        group = RaftGroup(self, group_id, replica, members, source, may_vote)
         replica.on_poisoned(lambda error: self.fail(group_id, error))
         consensus = RaftosConsensus(group)
         self._groups[group_id] = consensus

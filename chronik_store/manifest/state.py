@@ -52,6 +52,10 @@ class FoldedState:
         self.term = 0
         self.vote = ""
         self.suspect = False
+        self.rewinds = 0
+        """How often folded entries went: in a reader beside a log that `repair` lets go on from
+        less than was shown, or whose files were pruned unread, so that nobody can tell.
+        """
         self._producers_max = producers_max
         self._begin(empty_manifest(topic, partition, topic_id, log_id))
 
@@ -161,7 +165,8 @@ class FoldedState:
         self._waiting.append((header, command))
 
     def on_truncate(self, index: int) -> None:
-        """Entries at or above `index` are gone; none of them is committed."""
+        """Entries at or above `index` are gone; none of them is committed, or see `rewinds`."""
+        self.rewinds += index <= self.folded_to
         self._last_index = index - 1
         while self._waiting and self._waiting[-1][0].index >= index:
             self._waiting.pop()

@@ -16,7 +16,6 @@ from chronik_store.objectstore.open import open_object_store
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
-from chronik_store.topic_changes import TopicChanges
 from chronik_store.topic_deletion import delete_published
 from tests.store.tasks import AT_LAST, Task
 
@@ -165,14 +164,15 @@ def test_a_change_that_failed_before_it_had_a_name_is_none():
 
 def meanwhile(monkeypatch, act):
     """`act`, by another thread as it were, while the next change waits for its turn."""
-    enter = TopicChanges.__enter__
+    turn = topic_changes._Turn
+    enter = turn.__enter__
 
     def entered(changes):
         monkeypatch.undo()
         act()
         enter(changes)
 
-    monkeypatch.setattr(TopicChanges, "__enter__", entered)
+    monkeypatch.setattr(turn, "__enter__", entered)
 
 
 def left_half_way(store, name):
@@ -282,3 +282,26 @@ def test_what_was_deleted_does_not_come_back_with_the_power(number):
     with open_store(image) as after:
         assert () == after.topics()
     assert [] == [path for path in image.paths("/d") if "/t/" in path]
+
+
+def test_a_deletion_that_waits_for_the_bucket_keeps_no_topic_from_being_made(monkeypatch):
+    """Whatever was made waited for as long as the bucket was asked, once for each deleted one."""
+    with open_store(SimulatedDisk(seed=1)) as store:
+        for name in ("gone", "there"):
+            store.create_topic(name)
+        asked, go_on = threading.Event(), threading.Event()
+        plain = topic_changes.delete_topic_data
+
+        def slowly(*arguments):
+            asked.set()
+            assert go_on.wait(AT_LAST)
+            plain(*arguments)
+
+        monkeypatch.setattr(topic_changes, "delete_topic_data", slowly)
+        deleting = Task(lambda: store.delete_topic("gone"))
+        assert asked.wait(AT_LAST)
+        store.create_topic("new")
+        store.partition("new").append([b"x"])
+        go_on.set()
+        deleting.outcome()
+        assert ["new", "there"] == [topic.name for topic in store.topics()]

@@ -6,12 +6,13 @@ import asyncio
 import dataclasses
 import shutil
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chronik_server import deletions
 from chronik_server.addresses import Address
 from chronik_server.client import AsyncClient
 from chronik_server.hosting import FOLDED_NAME, TOLD_NAME
@@ -19,7 +20,9 @@ from chronik_server.metadata_commands import (
     DropTopic,
     MakeTopic,
 )
+from chronik_store import replicated
 from chronik_store.errors import UnavailableError
+from chronik_store.log_store import LogStore
 from chronik_store.replicated import local_partitions, remembered
 from tests.server.cluster.nodes import InProcess, free_ports, start
 from tests.server.cluster.one_hosting import BACK, EVENTS, LOG, MOVED, A, B, Here, fold, on_node
@@ -127,7 +130,7 @@ def test_6_a_namesake_never_begins_in_the_log_of_the_topic_before(
         await here.hosting.reconcile(fold(EVENTS))
         state = fold(EVENTS, DropTopic(A), namesake)
         with monkeypatch.context() as patch:
-            patch.setattr("chronik_store.replicated.delete_topic_here", away)
+            patch.setattr("chronik_store.replicated.delete_topics_here", away)
             await here.hosting.reconcile(state)
         assert (False, False) == (here.runs(A, 0), here.runs(B, 0))
         assert here.hosting.running(state.topics["events"], 0) is None
@@ -201,7 +204,7 @@ def test_what_a_thread_still_does_is_waited_for_though_its_task_is_gone(
 
     async def act(here: Here) -> None:
         await here.hosting.reconcile(fold(EVENTS))
-        monkeypatch.setattr("chronik_store.replicated.delete_topic_here", slowly)
+        monkeypatch.setattr("chronik_store.replicated.delete_topics_here", slowly)
         task = asyncio.ensure_future(here.hosting.reconcile(fold(EVENTS, DropTopic(A))))
         await asyncio.get_running_loop().run_in_executor(None, begun.wait)
         task.cancel()
@@ -209,6 +212,42 @@ def test_what_a_thread_still_does_is_waited_for_though_its_task_is_gone(
         asyncio.get_running_loop().call_soon(go_on.set)
         await here.hosting.settle()
         assert ended.is_set()
+
+    on_node(tmp_path, act)
+
+
+def test_a_deletion_that_waits_for_the_bucket_keeps_nothing_else_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each deleted topic stood in front of all others, for as long as the bucket was asked."""
+    go_on, calls = threading.Event(), []
+    plain = replicated.delete_topics_here
+
+    def slowly(store: LogStore, topic_ids: Collection[str]) -> None:
+        calls.append(topic_ids)
+        assert go_on.wait(10)
+        plain(store, topic_ids)
+
+    others = [
+        MakeTopic(name, 16 * pair, (16 * log,), 1, (("1",),))
+        for name, pair, log in (("x", "1a", "1b"), ("y", "2a", "2b"), ("new", "3a", "3b"))
+    ]
+    drops = [DropTopic(topic.topic_id) for topic in others[:2]]
+
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(fold(*others[:2]))
+        monkeypatch.setattr(deletions, "WAIT_SECONDS", 0.05)
+        monkeypatch.setattr("chronik_store.replicated.delete_topics_here", slowly)
+        state = fold(*others, *drops)
+        for _ in range(2):
+            await here.hosting.reconcile(state)
+        assert here.runs(others[2].topic_id, 0)
+        assert 1 == len(calls)
+        assert set(calls[0]) == {topic.topic_id for topic in others[:2]}
+        go_on.set()
+        monkeypatch.setattr(deletions, "WAIT_SECONDS", 10.0)
+        await here.hosting.reconcile(state)
+        assert (False, False) == (here.holds("x", 0), here.holds("y", 0))
 
     on_node(tmp_path, act)
 

@@ -124,7 +124,7 @@ class Leader:
         group: Any = SimpleNamespace(state=self.state)
         nothing: Any = None
         self.steward = Steward(
-            group, nothing, node_id="1", first={}, found=nothing, greeted=nothing,
+            group, nothing, node_id="1", first={}, found=nothing, acted_on=nothing, greeted=nothing,
             is_connected=lambda _node: True, sweep=nothing, now=lambda: 0.0,
         )  # fmt: skip
 

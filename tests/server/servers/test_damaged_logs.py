@@ -1,0 +1,133 @@
+"""What a damaged log does not say any more, others do: who votes, and which log it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chronik_server.testing.servers.world import LOG, ServersWorld
+
+PATIENCE = {"connect_seconds": 1.0, "request_seconds": 5.0, "retry_seconds": 15.0}
+METADATA = "/data/wal/__chronik_metadata/0"
+GROWN = ("n1", "n2", "n3")
+
+
+def backend(world: ServersWorld, name: str) -> Any:
+    server = world.nodes[name].server
+    return None if server is None else server.backend
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    end = asyncio.get_running_loop().time() + 60
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, what
+        await asyncio.sleep(0.05)
+
+
+def agree(world: ServersWorld, *topics: str) -> bool:
+    """All are up, members, whole, and know these topics; one of them leads."""
+    found = [backend(world, name) for name in world.nodes]
+    if None in found:
+        return False
+    groups = [each._group for each in found]
+    return (
+        sum(group.part.consensus.is_ready for group in groups) == 1
+        and not any(group.part.core.replica.suspect for group in groups)
+        and all(len(group.state.nodes_in("member")) == len(world.nodes) for group in groups)
+        and all(set(topics) == set(group.state.topics) for group in groups)
+    )
+
+
+def flip(world: ServersWorld) -> None:
+    """One bit behind the entry that made n1 the only voter, in front of those that came later."""
+    disk = world.nodes["n1"].machine.disk
+    for path in sorted(disk.paths(METADATA)):
+        at = disk.peek(path).find(b"make_topic")
+        if path.endswith(".log") and at >= 0:
+            disk.flip_bit(path, at + 2, 1)
+            return
+    raise AssertionError("there is nothing to damage")
+
+
+def lose(world: ServersWorld) -> None:
+    """All of the log."""
+    disk = world.nodes["n1"].machine.disk
+    for path in sorted(disk.paths(METADATA)):
+        disk.flip_bit(path, 1, 1)
+
+
+@pytest.mark.parametrize("damage", [flip, lose])
+@pytest.mark.parametrize("all_restart", [False, True])
+def test_it_elects_nobody_without_those_that_joined_later(
+    damage: Callable[[ServersWorld], None],
+    all_restart: bool,
+) -> None:
+    """It led alone by the log that was cut: topics were gone, and the others ended."""
+    world = ServersWorld(
+        ["n1"], seed=0, log=LOG.replace(segment_age_seconds=3600.0, wal_file_bytes=64_000)
+    )
+
+    async def story() -> None:
+        world.nodes["n1"].boot()
+        async with world.client("n1", **PATIENCE) as client:
+            await client.create_topic("old")
+        for name in GROWN[1:]:
+            world.add(name, join=["n1"]).boot()
+        await until(lambda: agree(world, "old"), "they have grown")
+        async with world.client(*GROWN, **PATIENCE) as client:
+            await client.create_topic("new", replicas=3)
+            await client.append("new", [b"x"])
+            await asyncio.sleep(30)
+            for name in GROWN if all_restart else GROWN[:1]:
+                world.nodes[name].kill()
+            damage(world)
+            world.nodes["n1"].boot()
+            await asyncio.sleep(10)
+            assert not backend(world, "n1")._group.part.consensus.is_ready
+            for node in world.nodes.values():
+                node.boot_if_down()
+            await until(lambda: agree(world, "old", "new"), "they agree again")
+            (record,) = (await client.read("new", 0)).records
+            assert b"x" == record.value
+
+    world.run(story)
+    assert [] == world.violations
+
+
+def test_a_copy_whose_headers_are_all_damaged_is_of_the_same_log_again() -> None:
+    """It took an id of its own, and published under it when it led: then nobody published more."""
+    world = ServersWorld(
+        GROWN, seed=0, log=LOG.replace(segment_age_seconds=3600.0, wal_file_bytes=64_000)
+    )
+
+    async def story() -> None:
+        for node in world.nodes.values():
+            node.boot()
+        await until(lambda: agree(world), "they elect")
+        async with world.client(*GROWN, **PATIENCE) as client:
+            made = await client.create_topic("a", replicas=3)
+            await client.append("a", [b"x"])
+            await asyncio.sleep(3)
+            world.nodes["n1"].kill()
+            disk = world.nodes["n1"].machine.disk
+            for path in sorted(disk.paths("/data/wal/a/0")):
+                disk.flip_bit(path, 0, 1)
+            world.nodes["n1"].boot()
+
+            def partition() -> Any:
+                found = backend(world, "n1")
+                return None if found is None else found._hosting.partitions.get(("a", 0))
+
+            await until(lambda: partition() and not partition().core.replica.suspect, "it is whole")
+            (log_id,) = backend(world, "n2")._group.state.topics["a"].log_ids
+            assert log_id == partition().core.identity.log_id
+            assert made.topic_id == partition().topic_id
+            await client.transfer_leader("a", to="n1")
+            await client.append("a", [b"y"])
+            assert [b"x", b"y"] == [record.value for record in (await client.read("a", 0)).records]
+
+    world.run(story)
+    assert [] == world.violations
