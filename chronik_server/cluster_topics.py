@@ -123,16 +123,14 @@ class ClusterTopics:
                 f"replicas is {request.replicas}; this cluster has {len(nodes)} node(s)"
             )
         copies = request.replicas or COPIES_DEFAULT
-        there = [n for n in nodes if n == self._raft.node_id or self._is_connected(n)]
+        away = {n for n in nodes if n != self._raft.node_id and not self._is_connected(n)}
         fresh = self._env.entropy.token_bytes
         return commands.MakeTopic(
             request.topic,
             fresh(16).hex(),
             tuple(fresh(16).hex() for _ in range(request.partitions)),
             copies,
-            place_topic(
-                request.partitions, copies, there if len(there) >= copies else nodes, state.load
-            ),
+            place_topic(request.partitions, copies, nodes, state.load, away),
         )
 
     async def delete(self, topic: str) -> None:

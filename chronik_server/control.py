@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from chronik_server.addresses import Address, parse_address
 from chronik_server.calling import client_of
@@ -23,13 +24,14 @@ from chronik_server.leader_spread import LeaderSpread
 from chronik_server.metadata import Metadata
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.peers import PeerLinks
-from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport
+from chronik_server.protocol.cluster import REPORTED_MAX, NodeReport, Settled
 from chronik_server.rarely import Rarely
 from chronik_server.shared_bucket import SharedBucket
 from chronik_server.steward import Steward
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, ConfigError, UnavailableError
 
+T = TypeVar("T", bound=Hashable)
 logger = logging.getLogger("chronik_server.control")
 
 TICK_SECONDS = 0.5
@@ -85,6 +87,9 @@ class Control:
         self._ended = asyncio.Event()
         self._is_alone = False
         self._known_ended: frozenset[str] = frozenset()
+        self._settled = Turns[Settled]()
+        self._cleared = Turns[str]()
+        self._stopped = Turns[str]()
 
     @property
     def _state(self) -> Metadata:
@@ -99,6 +104,7 @@ class Control:
             (self._announce, ANNOUNCE_SECONDS),
             (self._ask_around, ASK_SECONDS),
             (self._bucket.tick, TICK_SECONDS),
+            (self._hosting.note_rolls, ANNOUNCE_SECONDS),
         ):
             self._tasks.append(asyncio.create_task(_again(duty, seconds)))
         self._tasks.append(asyncio.create_task(_again(self._tell_stopped, 0.0)))
@@ -199,11 +205,11 @@ class Control:
     # --- duties ----------------------------------------------------------------------------------
 
     async def _follow_wish(self) -> None:
-        settled = await self._changes.tick(self._state, self._hosting.partitions)
-        cleared = self._hosting.cleared(self._state)
-        if not settled and not cleared:
-            return
-        self._report(NodeReport(settled, cleared[:REPORTED_MAX]))
+        found = await self._changes.tick(self._state, self._hosting.partitions)
+        settled = self._settled.next(found)
+        cleared = self._cleared.next(self._hosting.cleared(self._state))
+        if settled or cleared:
+            self._report(NodeReport(settled, cleared))
 
     async def _tell_stopped(self) -> None:
         """At once when a topic is deleted: its name is free when enough nodes have said it."""
@@ -213,9 +219,9 @@ class Control:
         except TimeoutError:
             pass  # told again: the report may have been lost
         self._ended.clear()
-        stopped = await self._hosting.stopped(self._state)
+        stopped = self._stopped.next(await self._hosting.stopped(self._state))
         if stopped:
-            self._report(NodeReport(stopped=stopped[:REPORTED_MAX]))
+            self._report(NodeReport(stopped=stopped))
 
     def _report(self, report: NodeReport) -> None:
         leader = self._group.part.consensus.leader
@@ -228,6 +234,25 @@ class Control:
         await self._steward.tick()
         if self._group.part.consensus.is_ready and self._group.is_current:
             await self._spread.tick(self._state)
+
+
+class Turns(Generic[T]):
+    """What is reported again and again, as much as one report takes: what is new first, then what
+    was not said for longest. A report may be lost, and the node that takes it may be a new one.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[T, int] = {}
+        """In which turn; 0: in none yet."""
+        self._turn = 0
+
+    def next(self, found: Sequence[T]) -> tuple[T, ...]:
+        """What is said now of all that there is to say."""
+        self._turn += 1
+        self._said = {each: self._said.get(each, 0) for each in found}
+        chosen = tuple(sorted(self._said, key=self._said.__getitem__)[:REPORTED_MAX])
+        self._said.update(dict.fromkeys(chosen, self._turn))
+        return chosen
 
 
 async def _again(duty: Callable[[], Awaitable[None]], seconds: float) -> None:

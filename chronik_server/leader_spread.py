@@ -3,13 +3,15 @@
 Place: under `raft_backend`; works on the node that leads the metadata. Promise: while a node leads
 at least two partitions more than another that could lead one of them, a few are handed over, one
 after the other, and then none for a while; a node that has just come back leads nothing for its
-first seconds. Invariant: a handover is a request to the leader, which refuses it when the other is
-not caught up: nothing is decided here that could cost more than a pause of milliseconds.
+first seconds; one that did not take over is left out for a while, and the others are not.
+Invariant: a handover is a request to the leader, which refuses it when the other is not caught up:
+nothing is decided here that could cost more than a pause of milliseconds.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from chronik_server.metadata import Metadata, group_of
@@ -28,6 +30,10 @@ EVEN_PAUSE_SECONDS = 5.0
 """Until the next look, when nothing was to be done."""
 FAILED_PAUSE_SECONDS = 10.0
 """After one that did not happen."""
+LEFT_OUT_SECONDS = 120.0
+"""So long nothing more is handed over between two nodes between which it failed: the next best is.
+Nor to a node that two others could not hand over to: the fault is its own, a full disk, perhaps.
+"""
 PROVEN_SECONDS = 5.0
 """So long a node must be there before it is given anything to lead."""
 
@@ -51,6 +57,8 @@ class LeaderSpread:
         self._hand_over = hand_over
         self._now = now
         self._there_since: dict[str, float] = {}
+        self._failed: dict[tuple[str, str], float] = {}
+        """By (from, to): until when that is left out."""
         self._not_before = 0.0
 
     async def tick(self, state: Metadata) -> None:
@@ -64,19 +72,24 @@ class LeaderSpread:
                 self._there_since.setdefault(node, now)
         if now < self._not_before:
             return
+        self._failed = {each: until for each, until in self._failed.items() if until > now}
+        failures = Counter(to for _, to in self._failed)
         able = {
-            node for node in members if now - self._there_since.get(node, now) >= PROVEN_SECONDS
+            node
+            for node in members
+            if now - self._there_since.get(node, now) >= PROVEN_SECONDS and failures[node] < 2
         }
         led = self._led(state)
         pause_seconds = EVEN_PAUSE_SECONDS
         for _ in range(1 + len(led) // ROUND_SHARE):
-            found = next_handover(led, able)
+            found = next_handover(led, able, self._failed)
             if found is None:
                 break
             try:
                 await self._hand_over(found)
             except ChronikError as error:
                 pause_seconds = FAILED_PAUSE_SECONDS
+                self._failed[found.leader, found.to] = self._now() + LEFT_OUT_SECONDS
                 logger.info(
                     "%s/%d stays on %s: %s", found.topic, found.partition, found.leader, error
                 )

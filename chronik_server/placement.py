@@ -23,13 +23,20 @@ META_VOTERS_MAX = 5
 
 
 def place_topic(
-    partitions: int, copies: int, nodes: Collection[str], load: Counter[str]
+    partitions: int,
+    copies: int,
+    nodes: Collection[str],
+    load: Counter[str],
+    away: Collection[str] = (),
 ) -> tuple[tuple[str, ...], ...]:
-    """For each partition `copies` of `nodes` (all, if there are fewer), those with least to do."""
+    """For each partition `copies` of `nodes` (all, if there are fewer), those with least to do.
+
+    away: of them, taken only when there are too few others: a majority must be there to begin.
+    """
     load = Counter(load)
     placement = []
     for _ in range(partitions):
-        chosen = sorted(nodes, key=lambda node: (load[node], node))[:copies]
+        chosen = sorted(nodes, key=lambda node: (node in away, load[node], node))[:copies]
         load.update(chosen)
         placement.append(tuple(sorted(chosen)))
     return tuple(placement)
@@ -77,11 +84,24 @@ def metadata_wish(metadata: Metadata, now: Members) -> Members:
     return Members(tuple(sorted(voters)), tuple(sorted(staying - set(voters))))
 
 
-def next_members(now: Members, wish: Members, caught_up: Collection[str]) -> Members | None:
+def next_members(
+    now: Members, wish: Members, caught_up: Collection[str], able: Collection[str]
+) -> Members | None:
     """One change towards the wish; None when there is none to make now.
 
-    Learners first; one voter at a time; nobody's vote is taken before every new voter has one.
+    able: nodes that a quorum can count on now, the leader among them; a step that leaves no
+    majority of them would never be committed, and nobody would lead any more. Learners first; one
+    voter at a time; nobody's vote is taken before every new voter has one.
     """
+    step = _next_step(now, wish, caught_up, able)
+    if step is None or 2 * len(set(step.voters) & set(able)) <= len(step.voters):
+        return None
+    return step
+
+
+def _next_step(
+    now: Members, wish: Members, caught_up: Collection[str], able: Collection[str]
+) -> Members | None:
     fresh = [n for n in (*wish.voters, *wish.learners) if n not in now.voters + now.learners]
     if fresh:
         return Members(now.voters, (*now.learners, *fresh))
@@ -91,7 +111,8 @@ def next_members(now: Members, wish: Members, caught_up: Collection[str]) -> Mem
             return Members((*now.voters, node), _without(now.learners, node))
     if waiting:
         return None
-    for node in now.voters:
+    # The vote of one that is there may be needed to take that of one that is not.
+    for node in sorted(now.voters, key=lambda node: node in able):
         if node not in wish.voters and len(now.voters) > 1:
             demoted = (node,) if node in wish.learners else ()
             return Members(_without(now.voters, node), (*now.learners, *demoted))
@@ -126,11 +147,14 @@ class Led(NamedTuple):
     voters: tuple[str, ...]
 
 
-def next_handover(led: Collection[Led], able: Collection[str]) -> Handover | None:
+def next_handover(
+    led: Collection[Led], able: Collection[str], failed: Collection[tuple[str, str]] = ()
+) -> Handover | None:
     """One partition from a node that leads more to one that leads at least two fewer.
 
-    able: nodes that are there long enough to be trusted with more. Differences of one stay, so
-    that nothing is moved to and fro; each step makes the sum of squares smaller, so it ends.
+    able: nodes that are there long enough to be trusted with more. failed: (from, to) between
+    which it has just failed. Differences of one stay, so that nothing is moved to and fro; each
+    step makes the sum of squares smaller, so it ends.
     """
     leads: Counter[str] = Counter(dict.fromkeys(able, 0))
     leads.update(each.leader for each in led)
@@ -138,7 +162,9 @@ def next_handover(led: Collection[Led], able: Collection[str]) -> Handover | Non
     for each in led:
         for voter in each.voters:
             gap = leads[each.leader] - leads[voter]
-            if voter in able and gap > 1 and (best is None or gap > best[0]):
+            if voter not in able or (each.leader, voter) in failed:
+                continue
+            if gap > 1 and (best is None or gap > best[0]):
                 best = gap, Handover(each.topic, each.partition, each.leader, voter)
     return None if best is None else best[1]
 

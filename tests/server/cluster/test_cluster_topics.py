@@ -62,7 +62,8 @@ def topics(liveness: object = None, **parts: Any) -> ClusterTopics:
     raft: Any = types.SimpleNamespace(node_id="1", liveness=liveness)
     return ClusterTopics(
         group, hosting, raft, env=Environment(), address_of=lambda node: f"h:{node}",
-        is_connected=lambda _node: True, name_is_free=parts.get("is_free", is_free), options=None,  # type: ignore[arg-type]
+        is_connected=lambda node: node not in parts.get("away", ()),
+        name_is_free=parts.get("is_free", is_free), options=None,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -136,6 +137,21 @@ def test_a_topic_that_is_made_is_said_to_be_when_its_name_is_still_free() -> Non
 
     made = asyncio.run(created.create(CreateTopic("new", exist_ok=True)))
     assert made.topic_id == asyncio.run(created.topic("new")).topic_id
+
+
+@pytest.mark.parametrize("away", ["23", "24", "45"])
+def test_a_new_topic_has_a_majority_that_is_there_if_there_is_one(away: str) -> None:
+    """More copies were asked for than nodes are there: both that are away were taken, and nothing
+    could be appended.
+    """
+    found = topics(types.SimpleNamespace(claimant=lambda _group: None), away=away)
+    for node in "2345":
+        found._group.state.apply(AdmitNode(node, f"h:{node}", "member"), 1)
+    made = asyncio.run(found.create(CreateTopic("new", 2, replicas=4)))
+
+    for place in made.partitions:
+        assert set("12345") - set(away) < set(place.replicas)
+        assert len(place.replicas) == 4
 
 
 def test_who_does_not_lead_the_metadata_does_not_say_that_a_partition_is_not_there() -> None:

@@ -101,8 +101,9 @@ def test_a_learner_votes_once_it_has_what_the_leader_had_a_round_ago() -> None:
     made: list[Members] = []
     commit, match = 1000, 500
 
-    async def change_members(members: Members) -> None:
+    def change_members(members: Members) -> asyncio.Future[None]:
         made.append(members)
+        return asyncio.get_running_loop().create_future()
 
     def status() -> Any:
         peers = (PeerStatus("2", match, match + 1, "replicate", True, False),)
@@ -174,6 +175,7 @@ def test_a_node_is_removed_only_once_its_vote_about_metadata_is_gone(
             node_id="1",
             first={},
             found=AsyncMock(),
+            acted_on=lambda: 0,
             greeted=tuple,
             is_connected=lambda _node: True,
             sweep=AsyncMock(),
