@@ -33,7 +33,7 @@ from chronik_server.protocol.topics import (
     TopicDescription,
     Topics,
 )
-from chronik_store.arguments import check_offset
+from chronik_store.arguments import check_count, check_offset
 from chronik_store.batching import Appendable, Batching
 from chronik_store.clock import Clock, Entropy, SystemClock, SystemEntropy
 from chronik_store.config import LogConfig
@@ -232,6 +232,7 @@ class AsyncClient(Upkeep):
         knows to be committed. OffsetOutOfRangeError, TopicNotFoundError, CorruptionError.
         """
         check_offset(offset, "offset")
+        check_count(max_records, "max_records")
         wait_ms = milliseconds(wait_seconds, "wait_seconds")
         question = data.Fetch(topic, partition, offset, max_bytes, min_bytes, wait_ms, consistency)
         if from_any:

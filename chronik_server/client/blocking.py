@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -30,7 +31,9 @@ from chronik_store.model import AppendResult, Record
 P = ParamSpec("P")
 T = TypeVar("T")
 END_SECONDS = 0.5
-"""So long after the client has hung up its calls have to end by themselves."""
+"""So long after the client has hung up its calls have to end by themselves, and so long after that
+their threads are told.
+"""
 
 
 class _Loop:
@@ -40,12 +43,19 @@ class _Loop:
         self._loop = asyncio.new_event_loop()
         self._gate = threading.Lock()
         self._closed = False
+        self._owed: set[concurrent.futures.Future[Any]] = set()
+        """What threads may wait for, in `result`, until the loop has told them."""
         self._thread = threading.Thread(target=self._live, name="chronik-client", daemon=True)
         self._thread.start()
 
     def _live(self) -> None:
-        self._loop.run_forever()
-        self._loop.close()
+        try:
+            self._loop.run_forever()
+        finally:
+            for future in list(self._owed):  # nobody else tells them now
+                with contextlib.suppress(concurrent.futures.InvalidStateError):
+                    future.set_exception(_closed_before("its outcome was known"))
+            self._loop.close()
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Run to its end; Ctrl-C gives up the wait and cancels the call. LogClosedError after, and
@@ -64,9 +74,7 @@ class _Loop:
         except concurrent.futures.CancelledError:
             if not self._closed:
                 raise
-            raise LogClosedError(
-                "this client was closed before the answer came", durability="unknown"
-            ) from None
+            raise _closed_before("the answer came") from None
         except BaseException:
             future.cancel()
             raise
@@ -87,7 +95,14 @@ class _Loop:
                 raise LogClosedError(
                     "this client is closed; make another", durability="not_durable"
                 )
-            return asyncio.run_coroutine_threadsafe(call, self._loop)
+            future = asyncio.run_coroutine_threadsafe(call, self._loop)
+            self.owe(future)
+            return future
+
+    def owe(self, future: concurrent.futures.Future[Any]) -> None:
+        """The loop tells somebody this; it does not end before, or it tells them that."""
+        self._owed.add(future)
+        future.add_done_callback(self._owed.discard)
 
     def stop(self) -> None:
         """End every call, then the thread. Idempotent."""
@@ -108,8 +123,17 @@ class _Loop:
                 for task in late:
                     task.cancel()
                 await asyncio.gather(*late, return_exceptions=True)
+            # Who ended in this very turn is told so in one of the next: a loop that stops before
+            # leaves a thread that waits for ever.
+            end = self._loop.time() + END_SECONDS
+            while self._owed and self._loop.time() < end:  # noqa: ASYNC110 (each turn tells some)
+                await asyncio.sleep(0)
         finally:
             self._loop.stop()
+
+
+def _closed_before(event: str) -> LogClosedError:
+    return LogClosedError(f"this client was closed before {event}", durability="unknown")
 
 
 def _twin(
@@ -245,6 +269,7 @@ class Producer:
             else:
                 placed.set_result(future.result())
 
+        self._loop.owe(placed)
         future.add_done_callback(done)
 
     def flush(self) -> None:

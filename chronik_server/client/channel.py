@@ -146,20 +146,26 @@ class Channel(asyncio.BufferedProtocol):
     async def ask(
         self, message: Any, payload: Buffer = b"", *, timeout_seconds: float | None = None
     ) -> Response:
-        """One question, one answer. Typed errors of the node are raised as they are."""
+        """One question, one answer. Typed errors of the node are raised as they are. Who gives up
+        the wait leaves a question that still has its place, and its end.
+        """
         if timeout_seconds is None:
             timeout_seconds = self._options.request_seconds
             timeout_seconds += patience_seconds(message, self.welcome)
         if self.is_full:
             await self.turn_to_ask(timeout_seconds)
         future = self.post(message, payload)
-        watch = _Watch(self, timeout_seconds, self._options.request_seconds)
+        watch = _Watch(self, future, timeout_seconds, self._options.request_seconds)
         try:
-            if not self._room.is_set():
+            if not (self._room.is_set() or future.done()):
                 await self._room.wait()
             return await future
         finally:
-            watch.cancel()
+            watch.leave()
+
+    def owes(self, answer: asyncio.Future[Response]) -> bool:
+        """The node has not answered this yet, whether or not somebody waits for it."""
+        return answer in self._waiting.values()
 
     def prove_alive(self) -> None:
         """Ask for a sign of life, unless that is asked already; without one the channel is lost.
@@ -348,6 +354,7 @@ class Channel(asyncio.BufferedProtocol):
     def _lose_quietly(self) -> None:
         if self._lost is None:
             self._lost = ConnectionLostError(f"the connection to {self.address} is closed")
+            self._room.set()
             self._places.open()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
@@ -358,11 +365,15 @@ class Channel(asyncio.BufferedProtocol):
 
 class _Watch:
     """Of one question: gives its channel up when its time is over, and asks on the way there
-    whether anybody is there.
+    whether anybody is there. Also when nobody waits for the answer any more: its place is taken
+    until it comes, and a node that is gone would be noticed by nobody who is impatient.
     """
 
-    def __init__(self, channel: Channel, seconds: float, step: float) -> None:
+    def __init__(
+        self, channel: Channel, answer: asyncio.Future[Response], seconds: float, step: float
+    ) -> None:
         self._channel = channel
+        self._answer = answer
         self._seconds = seconds
         self._step = step
         self._loop = asyncio.get_running_loop()
@@ -370,6 +381,8 @@ class _Watch:
         self._timer = self._loop.call_later(min(seconds, step), self._look)
 
     def _look(self) -> None:
+        if not self._channel.owes(self._answer):
+            return
         left = self._end - self._loop.time()
         if left <= 0:
             self._channel.give_up(self._seconds)
@@ -377,9 +390,12 @@ class _Watch:
         self._channel.prove_alive()
         self._timer = self._loop.call_later(min(left, self._step), self._look)
 
-    def cancel(self) -> None:
+    def leave(self) -> None:
         """It is answered, or nobody waits any more."""
-        self._timer.cancel()
+        if self._answer.done() and not self._answer.cancelled():
+            self._timer.cancel()
+        else:
+            self._answer.cancel()
 
 
 def _may_want(options: ClientOptions) -> str:

@@ -161,9 +161,9 @@ class AsyncConsumer:
             await self._open()
         old = self._lanes[partition]
         old.leave()
-        await _cancel(old)
         lane = self._lanes[partition] = PartitionLane(partition, offset, old.stop)
         self._begin(lane)
+        await _cancel(old)  # last: given up here, the seek is done all the same, not half of it
 
     def _begin(self, lane: PartitionLane) -> None:
         """Fetch, unless that is being done, or there is nothing to fetch or no room."""
@@ -206,8 +206,10 @@ class AsyncConsumer:
             lane.offset = response.message.next_offset
             # A turn later: the next question is on its way then.
             asyncio.get_running_loop().call_soon(self._arrived.set)
-        elif not question.wait_ms:
+        elif not self._follow:
             await self._wait_for_the_rest(lane)
+        elif not question.wait_ms:  # nor does the node wait: asked without a pause it has no other
+            await asyncio.sleep(self._router.options.backoff_seconds_max)
 
     async def _wait_for_the_rest(self, lane: PartitionLane) -> None:
         """The node that answers knows of less than the one that said where the end is. A leader

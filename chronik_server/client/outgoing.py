@@ -17,7 +17,8 @@ How it goes on after a failure (protocol 3):
     refused for good                 that batch fails; those behind it were not taken either (their
                                      sequences do not follow): new epoch, from sequence 0
     refused as too large             the same, with its records one by one in its place, if whoever
-                                     submitted it can make them
+                                     submitted it can make them; if an attempt may have stored
+                                     it, its outcome is unknown
     the log has forgotten us         the same, if this batch was never sent before; else its
                                      outcome is unknown, and is said to be
 """
@@ -328,7 +329,8 @@ class OutgoingLane:
             return
         head = self._flight[0]
         forgotten = isinstance(error, ProducerSequenceError)
-        if isinstance(error, RecordTooLargeError) and head.parts is not None:
+        too_large = isinstance(error, RecordTooLargeError)
+        if too_large and head.parts is not None and not head.uncertain:
             self._take_apart(self._flight.popleft(), head.parts())
         elif not forgotten or head.uncertain:
             self._fail(self._flight.popleft(), error)

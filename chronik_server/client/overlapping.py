@@ -14,13 +14,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
 
 from chronik_server.client.outgoing import OutgoingLane, outcome
 from chronik_server.client.routing import Lane, Router
 from chronik_server.protocol.data import Acks
 from chronik_store.batching import Appendable, Batching, items_of
-from chronik_store.errors import ChronikError, RecordTooLargeError
+from chronik_store.errors import ChronikError, LogClosedError, RecordTooLargeError
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, Record
 
@@ -32,8 +31,8 @@ LANES_MAX = 32
 """So many producers, of WINDOW batches in flight each, serve the calls for one partition."""
 
 Answer = asyncio.Future[AppendResult]
-Item = Record | bytes | RecordBatch
-
+Records = RecordBatch | Sequence[Record | bytes]
+"""Of one batch. What of a list is a batch itself is refused, as by the embedded library."""
 
 _Call = tuple[int, Answer]
 """How many records, and who waits for them; a plain tuple, since one is made for every call."""
@@ -50,23 +49,29 @@ class Overlapping:
         self._acks: Acks = acks
         self._loop = asyncio.get_running_loop()
         self._lanes: list[OutgoingLane] = []
-        self._records: list[Item] = []
+        self._records: list[Record | bytes] = []
         self._calls: list[_Call] = []
         self._gathered_bytes = 0
         self._ahead = 0
         self._leaving = False
+        self._closed = False
 
     def append(self, records: Appendable) -> Answer | None:
         """The future of one call; None for no records at all. Cancelling it takes nothing back.
 
-        TypeError, RecordTooLargeError at once, with nothing queued.
+        TypeError, RecordTooLargeError, LogClosedError at once, with nothing queued.
         """
+        if self._closed:
+            raise LogClosedError("this client is closed; make another", durability="not_durable")
         answer: Answer = self._loop.create_future()
-        items: Sequence[Item]
+        items: Sequence[Record | bytes]
         if type(records) is bytes:  # most of all calls
             items, size = (records,), len(records) + 1
+        elif type(records) is RecordBatch:
+            self._send(records, ((len(records), answer),))
+            return answer
         else:
-            items = (records,) if type(records) is RecordBatch else items_of(records)
+            items = items_of(records)
             if not items:
                 return None
             size = _shared_bytes(items)
@@ -98,17 +103,14 @@ class Overlapping:
         except (TypeError, ValueError, ChronikError) as error:
             self._failed(records, calls, error)
 
-    def _send(self, records: Sequence[Item], calls: Sequence[_Call]) -> None:
-        first = records[0]
-        batch = self._batching.batch(
-            first if type(first) is RecordBatch else cast("Sequence[Record | bytes]", records)
-        )
+    def _send(self, records: Records, calls: Sequence[_Call]) -> None:
+        batch = self._batching.batch(records)
         assert batch is not None, "there are records"
         sent = self._free_lane().submit(batch)
         self._ahead += 1
         sent.add_done_callback(lambda done: self._answered(records, calls, done))
 
-    def _answered(self, records: Sequence[Item], calls: Sequence[_Call], done: Answer) -> None:
+    def _answered(self, records: Records, calls: Sequence[_Call], done: Answer) -> None:
         self._ahead -= 1
         found = outcome(done)
         if isinstance(found, BaseException):
@@ -125,15 +127,14 @@ class Overlapping:
                 base = end
         self._leave()
 
-    def _failed(
-        self, records: Sequence[Item], calls: Sequence[_Call], error: BaseException
-    ) -> None:
+    def _failed(self, records: Records, calls: Sequence[_Call], error: BaseException) -> None:
         """What is wrong with one of several is none of the others' business."""
         if len(calls) == 1 or not isinstance(error, (TypeError, ValueError, RecordTooLargeError)):
             for _, answer in calls:
                 if not answer.done():
                     answer.set_exception(error)
             return
+        assert not isinstance(records, RecordBatch), "it shares with nobody"
         start = 0
         for call in calls:
             own = records[start : start + call[0]]
@@ -159,14 +160,21 @@ class Overlapping:
         return bool(self._calls) or self._ahead > 0
 
     async def close(self) -> None:
-        """See everything through."""
-        if self._calls:
-            self._dispatch()
+        """Take nothing more, and see everything through: what is refused for one of those that
+        share a batch is asked again for each, in any lane, so none closes before all are done.
+        """
+        self._closed = True
+        while self.is_busy:
+            if self._calls:
+                self._dispatch()
+            for sender in list(self._lanes):
+                await sender.flush()
+            await asyncio.sleep(0)
         for sender in self._lanes:
             await sender.close()
 
 
-def _shared_bytes(items: Sequence[Item]) -> int:
+def _shared_bytes(items: Sequence[Record | bytes]) -> int:
     """How much these records bring into a shared batch; 0 when they must have one of their own.
 
     A record with a time is not put beside one without: who has none gets that of its append.

@@ -11,13 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, get_args
 
 from chronik_server.client.outgoing import OutgoingLane, Sent, outcome
 from chronik_server.client.partitioning import partition_of
 from chronik_server.client.routing import Router
 from chronik_server.protocol.data import Acks
-from chronik_store.errors import BackpressureError, LogClosedError, TopicNotFoundError
+from chronik_store.arguments import check_count, check_seconds
+from chronik_store.errors import (
+    BackpressureError,
+    ConfigError,
+    LogClosedError,
+    TopicNotFoundError,
+)
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, Record
 
@@ -65,6 +71,14 @@ class AsyncProducer:
         buffer_bytes: int = 64 << 20,
         compression: Literal["none", "zstd"] = "none",
     ) -> None:
+        if acks not in get_args(Acks) or compression not in ("none", "zstd"):
+            raise ConfigError(
+                f"acks is {acks!r}, compression {compression!r}; use {', '.join(get_args(Acks))}, "
+                "and none or zstd"
+            )
+        check_seconds(linger_seconds, "linger_seconds")
+        check_count(batch_bytes, "batch_bytes")
+        check_count(buffer_bytes, "buffer_bytes")
         self.topic = topic
         self.partitions = partitions
         self._router = router
@@ -178,7 +192,7 @@ class AsyncProducer:
         except (TypeError, ValueError):
             # What is wrong with one is none of the others' business.
             for alone, future in self._one_by_one(records, futures):
-                _tell(number, lane.submit(alone), [future])
+                self._tell(number, lane.submit(alone), [future])
             self._room.set()  # a record that nobody can send takes none of it any more
             return
 
@@ -186,10 +200,25 @@ class AsyncProducer:
             found = []
             for alone, future in self._one_by_one(records, futures):
                 found.append((alone, self._loop.create_future()))
-                _tell(number, found[-1][1], [future])
+                self._tell(number, found[-1][1], [future])
             return found
 
-        _tell(number, lane.submit(batch, parts if len(records) > 1 else None), futures)
+        self._tell(number, lane.submit(batch, parts if len(records) > 1 else None), futures)
+
+    def _tell(
+        self,
+        partition: int,
+        sent: asyncio.Future[AppendResult],
+        futures: list[asyncio.Future[Placed]],
+    ) -> None:
+        """Once the batch has its outcome. Until then it keeps this producer, as maybe nobody else
+        does: a client that closes sees through what its producers have.
+        """
+
+        def told(done: asyncio.Future[AppendResult], _keeps: AsyncProducer = self) -> None:
+            _hand_out(partition, done, futures)
+
+        sent.add_done_callback(told)
 
     def _batch(self, records: list[Record]) -> RecordBatch:
         now_us = self._router.clock.time_us()
@@ -240,13 +269,6 @@ class AsyncProducer:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def _tell(
-    partition: int, sent: asyncio.Future[AppendResult], futures: list[asyncio.Future[Placed]]
-) -> None:
-    """Once the batch has its outcome."""
-    sent.add_done_callback(lambda done: _hand_out(partition, done, futures))
 
 
 def _hand_out(

@@ -161,7 +161,8 @@ class Router:
             return await self.channel(address)
         except (ConnectionLostError, CertificateError) as error:
             self._leaders.pop(lane, None)
-            if remembered is None or isinstance(error, ConnectionLostError):
+            # Of what is no topic's nobody describes the leader: `_ask` asks whoever answers.
+            if remembered is None or not lane[0] or isinstance(error, ConnectionLostError):
                 raise
         # It may have led before it got a certificate that nobody believes: is it another by now?
         return await self.leader_channel(lane)
@@ -275,11 +276,11 @@ class Router:
         leader: bool,
     ) -> Response:
         backoff = Backoff(self.options, self.entropy)
-        hints, looked = 0, False
+        hints, looked, doubted = 0, False, False
         while True:
             channel: Channel | None = None
+            known = leader or lane in self._leaders
             try:
-                known = leader or lane in self._leaders
                 channel = await (self.leader_channel(lane) if known else self.any_channel())
                 answer = await channel.ask(message, payload)
                 if not leader or getattr(answer.message, "staleness_ms", None) is None:
@@ -292,6 +293,9 @@ class Router:
                 looked = True
             except ChronikError as error:
                 asked = channel is not None
+                if isinstance(error, CertificateError) and known and not (leader or doubted):
+                    doubted = True  # a hint, forgotten by now: maybe another is named
+                    continue
                 again = error.retriable or (repeatable and isinstance(error, UnknownOutcomeError))
                 if not again or (asked and not repeatable and may_have_happened(error)):
                     raise

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from typing import Any
 import pytest
 
 from chronik_server.client import AsyncClient, Client, ClientOptions
+from chronik_server.client.blocking import _Loop
 from chronik_server.protocol.data import Fetch, Produce
-from chronik_store.errors import ConfigError, LogClosedError
+from chronik_store.errors import ChronikError, ConfigError, LogClosedError
 from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, run, serving
 
@@ -216,5 +219,80 @@ def test_what_was_closed_with_its_client_may_be_closed(tmp_path: Path) -> None:
             with pytest.raises(LogClosedError) as refused:
                 client.append("events", b"y")
             assert "not_durable" == refused.value.durability
+
+    against_a_server(tmp_path, work)
+
+
+@pytest.mark.parametrize("times", [1, 50], ids=["once", "often"])
+def test_a_call_that_ends_in_the_turn_in_which_the_loop_does_has_its_outcome(times: int) -> None:
+    """Its thread waited for ever: a loop that is stopped makes no other turn to tell it."""
+    loop = _Loop()
+    loop._loop.call_soon_threadsafe(time.sleep, 0.1)  # what follows comes in one turn
+
+    async def call(turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return turns
+
+    futures = [loop.start(call(turns)) for turns in range(times)]
+    loop.stop()
+
+    assert list(range(times)) == [future.result(0) for future in futures]
+
+
+def test_what_is_told_in_many_steps_is_told_before_the_loop_ends() -> None:
+    """A producer's record hears of its batch by callbacks of callbacks."""
+    loop = _Loop()
+    told: concurrent.futures.Future[int] = concurrent.futures.Future()
+
+    def step(left: int) -> None:
+        if left:
+            loop._loop.call_soon(step, left - 1)
+        else:
+            told.set_result(1)
+
+    loop.owe(told)
+    loop._loop.call_soon_threadsafe(step, 1000)
+    loop.stop()
+
+    assert 1 == told.result(0)
+
+
+def test_what_nobody_tells_ends_as_closed() -> None:
+    loop = _Loop()
+    untold: concurrent.futures.Future[int] = concurrent.futures.Future()
+    loop.owe(untold)
+    loop.stop()
+
+    assert "unknown" == getattr(untold.exception(0), "durability", None)
+
+
+def test_close_leaves_no_other_thread_behind(tmp_path: Path) -> None:
+    def work(address: str, _: Any, __: asyncio.AbstractEventLoop) -> None:
+        for number in range(20):
+            client = Client(address, options=QUICK)
+            client.create_topic("events", exist_ok=True)
+            appender, futures = client.appender("events"), list[Any]()
+
+            def ask(client: Client = client) -> None:
+                with contextlib.suppress(ChronikError):
+                    while True:
+                        client.ping()
+
+            def give(appender: Any = appender, futures: list[Any] = futures) -> None:
+                with contextlib.suppress(LogClosedError):
+                    while True:
+                        futures.append(appender.append_nowait(b"x"))
+                        time.sleep(0.0002)
+
+            threads = [threading.Thread(target=each, daemon=True) for each in (ask, ask, give)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.002 * (number % 5))
+            client.close()
+            for thread in threads:
+                thread.join(5)
+            assert not any(thread.is_alive() for thread in threads)
+            assert all(future.done() for future in futures)
 
     against_a_server(tmp_path, work)

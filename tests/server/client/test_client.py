@@ -115,6 +115,31 @@ def test_an_argument_that_nothing_can_mean_is_called_that(tmp_path: Path) -> Non
             with pytest.raises(ConfigError) as refused:
                 await client.append("events", b"x", partition=-1)
             assert "not_durable" == refused.value.durability
+            for count in (0, -1):  # it was an empty answer, as at the end
+                with pytest.raises(ValueError, match="max_records"):
+                    await client.read("events", 0, max_records=count)
+
+    run(main())
+
+
+def test_a_producer_that_could_not_work_is_not_made(tmp_path: Path) -> None:
+    """Its first append never ended, or its `close` failed with an assertion."""
+    wrong: tuple[tuple[dict[str, Any], type[Exception]], ...] = (
+        ({"buffer_bytes": -1}, ValueError),
+        ({"batch_bytes": 0}, ValueError),
+        ({"batch_bytes": 1.5}, TypeError),
+        ({"linger_seconds": None}, TypeError),
+        ({"linger_seconds": -0.1}, ValueError),
+        ({"acks": []}, ConfigError),
+        ({"compression": "gzip"}, ConfigError),
+    )
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            for options, kind in wrong:
+                with pytest.raises(kind, match=next(iter(options))):
+                    await client.producer("events", **options)
 
     run(main())
 

@@ -7,9 +7,10 @@ import pytest
 from chronik_server.client import async_client
 from chronik_server.client.fetching import batches_of
 from chronik_server.client.overlapping import GATHER_BYTES
-from chronik_server.protocol.data import Fetch
-from chronik_store.errors import RecordTooLargeError
+from chronik_server.protocol.data import Fetch, Produce
+from chronik_store.errors import LogClosedError, RecordTooLargeError
 from chronik_store.format.record_batch import RecordBatch
+from chronik_store.log_store import LogStore
 from chronik_store.model import Record
 from tests.server.serving import LOG, connected, run
 
@@ -165,3 +166,64 @@ def test_what_is_remembered_of_partitions_is_bounded(tmp_path, monkeypatch):
 
     assert [(0, 1, False)] * 10 == first
     assert 3 >= max(kept)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [[RecordBatch.build([b"c", b"d"])], [b"c"], []],
+    ids=["another batch", "a record", "nothing"],
+)
+def test_a_batch_in_a_list_is_refused_as_by_the_embedded_library(tmp_path, rest):
+    """What followed it was left out, and the call succeeded."""
+    records = [RecordBatch.build([b"a", b"b"]), *rest]
+    with LogStore.open(tmp_path / "embedded", config=LOG) as store:
+        store.create_topic("events")
+        with pytest.raises(TypeError) as embedded:
+            store.partition("events").append(records)
+
+    async def main():
+        async with connected(tmp_path / "served") as (_, client):
+            await client.create_topic("events")
+            with pytest.raises(TypeError) as refused:
+                await client.append("events", records)
+            return refused.value, await stored(client)
+
+    refused, values = run(main())
+
+    assert str(embedded.value) == str(refused)
+    assert [] == values
+
+
+def test_closing_sees_through_what_is_refused_together_and_asked_again_alone(tmp_path):
+    """Those that were asked again found their lane closed, and calls made before `close` failed."""
+    log = LOG.replace(record_bytes_max=1900, batch_bytes_max=2000)
+
+    async def main():
+        async with connected(tmp_path, log=log) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b"the way is known")
+            produce = server.handlers.by_message[Produce]
+
+            async def slow(message, payload):
+                """The batch over the limit is in the second lane; the first ends before it."""
+                await asyncio.sleep(0.2 if len(payload) > 2000 else 0.02)
+                return await produce(message, payload)
+
+            server.handlers.by_message[Produce] = slow
+            made = [RecordBatch.build([b"b%d" % n]) for n in range(5)]
+            values = [b"%d" % n + bytes(900) for n in range(4)]
+            calls = [asyncio.create_task(client.append("events", each)) for each in made + values]
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(client.close())
+            await asyncio.sleep(0)
+            with pytest.raises(LogClosedError) as late:
+                await client.append("events", b"late")
+            await closing
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            return found, late.value.durability
+
+    found, late = run(main())
+
+    assert [] == [each for each in found if isinstance(each, BaseException)]
+    assert list(range(1, 10)) == sorted(each.base_offset for each in found)
+    assert "not_durable" == late

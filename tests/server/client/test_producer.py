@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ import pytest
 
 from chronik_server.client import AsyncClient
 from chronik_server.client.producer import Placed
+from chronik_server.protocol.data import Produce
 from chronik_store.errors import (
     BackpressureError,
     LogClosedError,
     RecordTooLargeError,
     TopicNotFoundError,
+    UnavailableError,
 )
 from chronik_store.model import Record
 from tests.server.serving import LOG, connected, run
@@ -158,5 +162,65 @@ def test_a_record_that_is_refused_at_once_was_not_stored(tmp_path: Path) -> None
             with pytest.raises(LogClosedError) as closed:
                 producer.append_nowait(b"x")
             assert {"not_durable"} == {each.value.durability for each in (unknown, full, closed)}
+
+    run(main())
+
+
+def test_a_batch_that_may_be_stored_is_not_sent_again_in_its_parts(tmp_path: Path) -> None:
+    """The answer to it is lost, and whoever leads by now has a lower limit: it was stored twice."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            produce, sizes = server.handlers.by_message[Produce], list[int]()
+
+            async def lossy(message: Any, payload: Any) -> Any:
+                sizes.append(len(payload))
+                if len(sizes) == 1:
+                    await produce(message, payload)
+                    raise UnavailableError("stored, and the answer is lost", durability="unknown")
+                if len(payload) == sizes[0]:
+                    raise RecordTooLargeError("too large here", size_bytes=2, limit_bytes=1)
+                return await produce(message, payload)
+
+            server.handlers.by_message[Produce] = lossy
+            producer = await client.producer("events", linger_seconds=60)
+            futures = [producer.append_nowait(each) for each in (b"a", b"b", b"c")]
+            await producer.flush()
+            outcomes = [future.exception() for future in futures]
+            assert [b"a", b"b", b"c"] == await stored(client)
+            assert ["unknown"] * 3 == [getattr(each, "durability", None) for each in outcomes]
+            after = producer.append_nowait(b"d")
+            await producer.close()
+            assert (0, 3) == after.result()
+
+    run(main())
+
+
+def test_closing_sees_through_a_producer_that_nobody_holds(tmp_path: Path) -> None:
+    """It hung up on the records of a producer that was forgotten, and they failed as lost."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b"the way is known")
+            produce, came = server.handlers.by_message[Produce], asyncio.Event()
+
+            async def slow(*arguments: Any) -> Any:
+                came.set()
+                await asyncio.sleep(0.3)
+                return await produce(*arguments)
+
+            server.handlers.by_message[Produce] = slow
+            producer = await client.producer("events", linger_seconds=0)
+            placed = producer.append_nowait(b"x")
+            known = weakref.ref(producer)
+            del producer
+            await came.wait()
+            gc.collect()
+            await client.close()
+            assert (0, 1) == placed.result()
+            gc.collect()
+            assert known() is None, "nothing keeps it for longer"
 
     run(main())

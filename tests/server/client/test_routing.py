@@ -12,7 +12,13 @@ import pytest
 
 from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient
-from chronik_server.errors import ConnectionLostError, NotLeaderError, UnknownOutcomeError
+from chronik_server.client.channel import Channel
+from chronik_server.errors import (
+    CertificateError,
+    ConnectionLostError,
+    NotLeaderError,
+    UnknownOutcomeError,
+)
 from chronik_server.protocol import cluster, data, greeting, topics
 from chronik_server.server import Server
 from chronik_store.errors import ChronikError, ConfigError, UnavailableError
@@ -340,3 +346,38 @@ def once_unknown(server: Server, kind: type) -> None:
         raise UnknownOutcomeError("this node led no more before it was confirmed")
 
     server.handlers.by_message[kind] = unknown
+
+
+@pytest.mark.parametrize("times", [1, 1 << 30], ids=["another leads by now", "it still leads"])
+def test_a_leader_of_the_metadata_whose_certificate_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Who leads was looked up as that of a topic without a name, which was said to be missing."""
+    opening = Channel.open
+
+    async def distrusting(address: Address, *given: Any, **options: Any) -> Channel:
+        if address.port == 1:
+            raise CertificateError("its certificate is not believed")
+        return await opening(address, *given, **options)
+
+    monkeypatch.setattr(Channel, "open", distrusting)
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, client):
+            create, asked = server.handlers.by_message[topics.CreateTopic], []
+
+            async def elsewhere(*arguments: Any) -> Any:
+                asked.append(1)
+                if len(asked) > times:
+                    return await create(*arguments)
+                raise NotLeaderError("ask node 2", node_id="2", address="127.0.0.1:1")
+
+            server.handlers.by_message[topics.CreateTopic] = elsewhere
+            if times == 1:
+                await client.create_topic("events")
+            else:
+                with pytest.raises(CertificateError):
+                    await client.create_topic("events")
+            assert 2 == len(asked)
+
+    run(main())
