@@ -2,7 +2,8 @@
 
 Place: between `session` and `partition_reads`. Promise: no connection, and not all of them
 together, makes the server hold more records than its limits say, however many small requests it
-sends and however slowly it takes the answers; a fetch that waits for records holds nothing.
+sends and however slowly it takes the answers; a fetch that waits for records holds nothing, or what
+nobody else waits for.
 Invariant: whoever holds nothing may always read once, so nobody waits for itself.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 
 class AnswerBudget:
@@ -20,6 +21,13 @@ class AnswerBudget:
         self.limit = limit
         self.used = 0
         self.waiting: deque[tuple[asyncio.Future[None], Room, int]] = deque()
+        self.patient: set[asyncio.Timeout] = set()
+        """The waits of answers that hold a part and are to have more."""
+
+    def ask_for_room(self) -> None:
+        """Somebody waits for it: those answers go as they are."""
+        while self.patient:
+            self.patient.pop().reschedule(0)
 
     def look(self) -> None:
         """Something was given back: let those go on for whom there is room now, in order."""
@@ -63,12 +71,29 @@ class Room:
         """Hold that much as soon as there is room."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._budget.waiting.append((waiter, self, size))
+        self._budget.ask_for_room()
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.give_back(size)  # it was given just now
             raise
+
+    async def linger(self, more: Callable[[], Awaitable[None]]) -> bool:
+        """Wait and hold what is held; False as soon as somebody waits for room."""
+        patient = self._budget.patient
+        if self._budget.waiting:
+            return False
+        try:
+            async with asyncio.timeout(None) as wait:
+                patient.add(wait)
+                try:
+                    await more()
+                finally:
+                    patient.discard(wait)
+        except TimeoutError:
+            return False
+        return True
 
     def give_back(self, size: int) -> None:
         """It is not there, or waits to be sent and is counted there."""
@@ -118,6 +143,13 @@ class Share:
         """So much of it is there."""
         self._room.give_back(self._held - size)
         self._held = size
+
+    async def wait(self, more: Callable[[], Awaitable[None]]) -> bool:
+        """Until there is more to read. False: what is held meanwhile, others wait for."""
+        if self._held:
+            return await self._room.linger(more)
+        await more()
+        return True
 
     def close(self) -> None:
         """The answer waits to be sent, or there is none."""

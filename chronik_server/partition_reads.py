@@ -8,7 +8,9 @@ Invariant: a long poll holds no thread, only a place in the log's list of listen
 from __future__ import annotations
 
 import asyncio
+import functools
 
+from chronik_server.answer_room import Share
 from chronik_server.backend import FetchOptions
 from chronik_server.protocol.data import CursorPlace, Fetched, OffsetsFound
 from chronik_store.aio import AsyncPartitionLog
@@ -27,7 +29,8 @@ class PartitionReads:
     async def fetch(
         self, offset: int, options: FetchOptions, *, staleness_ms: int | None = None
     ) -> tuple[Fetched, list[Buffer]]:
-        """Entries from the one that holds `offset`; waits for `min_bytes` up to `wait_seconds`.
+        """Entries from the one that holds `offset`; waits for `min_bytes` up to `wait_seconds`, but
+        with some of them only while nobody else waits for their room.
 
         OffsetOutOfRangeError below the start and past the committed end.
         """
@@ -61,8 +64,8 @@ class PartitionReads:
             left = deadline - loop.time()
             if size >= min(options.min_bytes, options.max_bytes) or left <= 0:
                 break
-            if not run.entries:
-                await self.log.wait_offset(following, left)
+            if not run.entries and not await self._wait(following, left, room):
+                break  # others wait for the room of what is there
         line = self.log.watermarks
         found = Fetched(
             next_offset=following,
@@ -74,14 +77,26 @@ class PartitionReads:
         )
         return found, buffers
 
+    async def _wait(self, offset: int, seconds: float, room: Share | None) -> bool:
+        """For an entry at `offset`. False: not any longer with what is held."""
+        wait = functools.partial(self.log.wait_offset, offset, seconds)
+        if room is not None:
+            return await room.wait(wait)
+        await wait()
+        return True
+
     async def offsets(
         self, timestamp_us: int | None, *, topic_id: str, staleness_ms: int | None = None
     ) -> OffsetsFound:
-        """The plot line, and the first offset at or after a time."""
-        offset = None
+        """The plot line, and the first committed offset at or after a time. None: there was none
+        below the committed end that is given, so who begins there leaves out nothing.
+        """
+        line, offset = self.log.watermarks, None  # before the look: a record may come meanwhile
         if timestamp_us is not None:
             offset = await self.log.offset_for_timestamp(timestamp_us)
-        return OffsetsFound(self.log.watermarks, offset, staleness_ms, topic_id)
+        if offset is not None:
+            line = self.log.watermarks  # it may be that record
+        return OffsetsFound(line, offset, staleness_ms, topic_id)
 
     async def cursor(self, name: str, *, staleness_ms: int | None = None) -> CursorPlace:
         """Where a named reader stands."""

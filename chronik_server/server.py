@@ -121,9 +121,15 @@ class Server:
 
     def _check_sessions(self) -> None:
         now = self.loop.time()
-        for session in list(self.sessions):
-            session.check(now)
-        self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check_sessions)
+        try:
+            for session in list(self.sessions):
+                try:
+                    session.check(now)
+                except Exception:
+                    logger.exception("a connection could not be looked at, and is cut")
+                    self.loop.call_soon(session.abort)  # whose failure is nobody else's either
+        finally:
+            self._sweep = self.loop.call_later(SWEEP_SECONDS, self._check_sessions)
 
     async def stop(self) -> None:
         """Graceful, once. The backend is closed with it."""

@@ -69,6 +69,7 @@ class Session(asyncio.BufferedProtocol):
         self._reading = True
         self._writable = True
         self._has_left = False
+        self._closing_since: float | None = None
         self._left: set[asyncio.Task[None]] = set()  # what is seen through all the same
         now = server.loop.time()
         self._heard = self._began = self._stalled_since = now
@@ -196,7 +197,7 @@ class Session(asyncio.BufferedProtocol):
         except ChronikError as error:
             self._server.metrics.refused.labels("greeting").inc()
             self._refuse(event.request_id, error)
-            self._close()
+            self.close()
             return
         self._peer = hello.peer
         welcome = Welcome(
@@ -332,19 +333,11 @@ class Session(asyncio.BufferedProtocol):
     @property
     def backlog_bytes(self) -> int:
         """What waits to be sent."""
-        waiting = sum(map(len, self._out))
-        return (
-            waiting
-            if self._transport is None
-            else (waiting + self._transport.get_write_buffer_size())
-        )
+        waiting, transport = sum(map(len, self._out)), self._transport
+        return waiting if transport is None else waiting + transport.get_write_buffer_size()
 
     def _untaken(self) -> int:
         return 0 if self._writable and not self._out else self.backlog_bytes
-
-    def close(self) -> None:
-        """Flush and hang up."""
-        self._close()
 
     def _send(self, event: Response | Failure, more: Sequence[Buffer] = ()) -> None:
         """Queue an answer; what one turn of the loop produces goes out in one write."""
@@ -393,6 +386,12 @@ class Session(asyncio.BufferedProtocol):
         if not self._writable and now - self._stalled_since > config.write_stall_seconds:
             self._server.metrics.refused.labels("stalled").inc()
             self.abort()
+        elif self._transport is not None and self._transport.is_closing():
+            # What is left is to be taken, and TLS wants an answer: the peer may do neither, ever.
+            if self._closing_since is None:
+                self._closing_since = now
+            elif now - self._closing_since > config.write_stall_seconds:
+                self.abort()
         elif self._connection.state in {State.NEW, State.GREETED}:
             if now - self._began > config.greeting_seconds:
                 self._too_slow("greeting", config.greeting_seconds)
@@ -406,7 +405,7 @@ class Session(asyncio.BufferedProtocol):
             and now - max(self._heard, self._last_request_done) > config.idle_seconds
         ):
             self._server.metrics.refused.labels("idle").inc()
-            self._close()
+            self.close()
 
     def _too_slow(self, what: str, seconds: float) -> None:
         self._server.metrics.refused.labels(what).inc()
@@ -414,17 +413,19 @@ class Session(asyncio.BufferedProtocol):
 
     def _hang_up(self, error: ChronikError) -> None:
         """Say why, if it can still be said, and close."""
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         # The state machine may be past saying anything; a last word needs none of it.
         farewell = Connection(Side.SERVER).send(Failure(NO_REQUEST, error))
         self._flush()
         self._transport.write(b"".join(farewell))
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Flush and hang up."""
         self._flush()
-        if self._transport is not None:
+        # Once: closed again, asyncio's TLS forgets what it closes, and cannot even cut it.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
 
     def abort(self) -> None:

@@ -60,7 +60,8 @@ class Produced:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Records from `offset` on. Waits up to `wait_ms` until `min_bytes` are there.
+    """Records from `offset` on. Waits up to `wait_ms` until `min_bytes` are there, or others need
+    the room that what is there takes.
 
     consistency "linearizable": the leader, confirmed by a quorum round, answers. topic_id: of this
     topic, and of none that was made under its name since.

@@ -6,13 +6,14 @@ import asyncio
 from pathlib import Path
 
 from chronik_server.answer_room import AnswerBudget, Room, Share
+from chronik_server.client import AsyncClient
 from chronik_server.protocol.connection import Connection
 from chronik_server.protocol.data import Fetch
 from chronik_server.protocol.events import Request, Response
 from chronik_server.protocol.greeting import Hello
 from chronik_server.protocol.states import Side
 from chronik_server.protocol.verbs import Verb
-from tests.server.serving import connected, run
+from tests.server.serving import ONCE, connected, run
 
 MIB = 1 << 20
 
@@ -84,6 +85,73 @@ def test_who_gives_up_waiting_holds_nothing() -> None:
         waiting[1].cancel()  # it was given room just now
         await asyncio.gather(*waiting, return_exceptions=True)
         assert 0 == budget.used
+
+    run(main())
+
+
+def test_an_answer_that_waits_for_more_of_itself_goes_when_its_room_is_wanted() -> None:
+    async def main() -> None:
+        budget = AnswerBudget(100)
+        one, two = Wire(budget, 1000), Wire(budget, 1000)
+        patient, other = Share(one.room), Share(two.room)
+        for comes_first in (True, False):
+            assert await patient.take(100, more=False)
+            go_on = asyncio.Event()
+            if comes_first:
+                wants = asyncio.ensure_future(other.take(50, more=False))
+                await asyncio.sleep(0)
+            waits = asyncio.ensure_future(patient.wait(go_on.wait))
+            await asyncio.sleep(0)
+            if not comes_first:
+                assert not waits.done()
+                wants = asyncio.ensure_future(other.take(50, more=False))
+            assert not await waits
+            assert (False, 0) == (wants.done(), len(budget.patient))
+            patient.close()
+            assert await wants
+            assert 50 == budget.used
+            other.close()
+
+        assert await patient.take(100, more=False)
+        waits = asyncio.ensure_future(patient.wait(go_on.wait))
+        await asyncio.sleep(0)
+        go_on.set()  # nobody wants it, and more has come
+        assert await waits
+        go_on.clear()
+        waits = asyncio.ensure_future(patient.wait(go_on.wait))
+        wants = asyncio.ensure_future(other.take(50, more=False))
+        await asyncio.sleep(0)
+        waits.cancel()  # its asker has gone, just as its room is wanted
+        (gone,) = await asyncio.gather(waits, return_exceptions=True)
+        assert isinstance(gone, asyncio.CancelledError)
+        patient.close()
+        await wants
+        other.close()
+        assert (0, 0) == (budget.used, len(budget.patient))
+
+    run(main())
+
+
+def test_who_waits_for_more_keeps_nobody_from_reading(tmp_path: Path) -> None:
+    """It held what it had for as long as it wished, and the others' clients gave them up."""
+
+    async def main() -> None:
+        async with connected(tmp_path, answers_bytes_max=MIB) as (server, client):
+            await client.create_topic("t")
+            for _ in range(9):
+                await client.append("t", bytes(100_000))
+            address = str(client.router._servers[0])
+            async with AsyncClient(address, options=ONCE) as patient:
+                waiting = asyncio.create_task(
+                    patient.read("t", 0, min_bytes=1 << 30, max_bytes=MIB, wait_seconds=60)
+                )
+                while not server.answers.used:  # noqa: ASYNC110 (`run` bounds it)
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                assert not waiting.done()
+                async with asyncio.timeout(4):
+                    assert (await client.read("t", 0)).records
+                    assert 9 == len((await waiting).records)
 
     run(main())
 
