@@ -8,16 +8,16 @@ behind it is still shown. The first eight bytes of a file say what it is.
 from __future__ import annotations
 
 import dataclasses
-import io
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from chronik_store.cli.rendering import json_of
 from chronik_store.errors import ChronikError, ConfigError, CorruptionError
 from chronik_store.format.checkpoint import decode_checkpoint
+from chronik_store.format.checksum import Hasher
 from chronik_store.format.control import decode_command
 from chronik_store.format.entry import EntryHeader, EntryKind, iter_entries
+from chronik_store.format.envelope import unseal_value
 from chronik_store.format.frame import (
     FrameHeader,
     FrameKind,
@@ -40,6 +40,9 @@ from chronik_store.format.segment_file import (
 )
 from chronik_store.format.store_file import decode_store_identity, decode_topic_catalog
 from chronik_store.format.wal_file import decode_wal_file_header
+from chronik_store.objectstore.layout import INDEXES_PREFIX, parse_bundle_key
+from chronik_store.search.archive import Unpacker
+from chronik_store.search.bundle import _HEAD, _KIND, HEAD_NAME
 
 Item = tuple[str, dict[str, Any]]
 """(what it is, its fields)"""
@@ -187,11 +190,43 @@ def _one(what: str, decode: Callable[..., Any]) -> Callable[[bytes, str], Iterat
 
 def _bundle(data: bytes, path: str) -> Iterator[Item]:
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-            for member in archive:
-                yield "file", {"name": member.name, "bytes": member.size}
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise CorruptionError(f"not a whole tar.gz: {error}", path=path) from error
+        yield from _unpacked(data, path)
+    except CorruptionError as error:
+        advice = "run `chronik rebuild-index`, with -s if a node has the directory"
+        raise CorruptionError(error.finding, path=path, advice=advice) from error
+
+
+def _unpacked(data: bytes, path: str) -> Iterator[Item]:
+    """What a bundle says of itself, then whether that is so: it is unpacked as for a search."""
+    unpacker = Unpacker([data], path=path)
+    head, _ = unseal_value(_KIND, _HEAD, unpacker.head(HEAD_NAME), path=path)
+    yield "search bundle", {**plain(head), "members": len(head.members)}
+    for member in head.members:
+        yield "file", {"name": member.name, "bytes": member.size_bytes, "hash": member.hash}
+    nowhere: Any = _Nowhere()
+    unpacker.extract(nowhere, "", head.members)
+    hasher = Hasher()
+    hasher.update(data)
+    # gzip has a checksum of what is packed, not of the bytes that it is packed in.
+    named = parse_bundle_key(path[max(0, path.rfind(INDEXES_PREFIX)) :])
+    if named is not None and named.content_hash != hasher.digest_hex():
+        raise CorruptionError(
+            f"its bytes are not those that it is named by: their hash is {hasher.digest_hex()}",
+            path=path,
+        )
+
+
+class _Nowhere:
+    """The file system that what is only checked is unpacked into."""
+
+    def create(self, _path: str) -> _Nowhere:
+        return self
+
+    def write_at(self, _position: int, buffers: Sequence[bytes]) -> int:
+        return sum(map(len, buffers))
+
+    def close(self) -> None:
+        """Nothing was opened."""
 
 
 _READERS: dict[bytes, Callable[[bytes, str], Iterator[Item]]] = {

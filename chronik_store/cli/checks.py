@@ -15,11 +15,20 @@ from chronik_store.cli.options import partition_option, pass_session, verb
 from chronik_store.cli.rendering import duration_text, size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, progress, say
-from chronik_store.errors import CorruptionError
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    ReadOnlyError,
+    UnavailableError,
+)
 from chronik_store.model import Finding, VerifyReport
 from chronik_store.partition_log import PartitionLog
 
 STYLES = {"note": "36", "warning": "33", "corruption": "31"}
+UNOPENED = (CorruptionError, UnavailableError, ReadOnlyError)
+"""Behind a partition that is damaged, or cannot be read, the others are checked all the same; the
+last is a directory in which this process may not look.
+"""
 
 
 @verb(
@@ -44,7 +53,7 @@ def command(
         with progress(f"verify {name}/{number}", None) as bar:
             return log.verify(bucket=bucket, deep=deep, progress=bar.at)
 
-    for name, number, found in session.ask(check, topic, partition):
+    for name, number, found in session.ask(check, topic, partition, reasons=UNOPENED):
         report = found if isinstance(found, VerifyReport) else _unopened(found, name, number)
         _show(session.output, f"{name}/{number}", report)
         reports.append(report)
@@ -56,9 +65,13 @@ def command(
     return exits.NOTHING if "warning" in worst else exits.DONE
 
 
-def _unopened(error: CorruptionError, topic: str, partition: int) -> VerifyReport:
-    where = error.path or f"{topic}/{partition}"
-    return VerifyReport(findings=(Finding("corruption", where, str(error)),))
+def _unopened(error: ChronikError, topic: str, partition: int) -> VerifyReport:
+    where = f"{topic}/{partition}"
+    if isinstance(error, CorruptionError):
+        finding = Finding("corruption", error.path or where, str(error))
+    else:
+        finding = Finding("warning", where, f"could not be checked: {error}")
+    return VerifyReport(findings=(finding,))
 
 
 def _show(output: Output, name: str, report: VerifyReport) -> None:

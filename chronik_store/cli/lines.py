@@ -6,19 +6,20 @@ line; nothing is guessed.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from chronik_store.cli.rendering import record_of
+from chronik_store.cli.rendering import record_of, time_us_of
 from chronik_store.errors import ConfigError
-from chronik_store.model import Record, to_us
+from chronik_store.model import Record
 
 
 class Line(NamedTuple):
-    """One line without its newline, and where it stands (numbers from 1)."""
+    """One line without its newline, and where it stands: "stdin", or a file's name; its number,
+    from 1.
+    """
 
     data: bytes
     file: str
@@ -56,9 +57,8 @@ def _located(parse: Parser) -> Parser:
         try:
             return parse(line)
         except (ValueError, RecursionError) as error:  # ConfigError and JSONDecodeError are both
-            name = "stdin" if line.file == "-" else line.file
             told = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
-            raise ConfigError(f"{name}:{line.number}: {told}") from None
+            raise ConfigError(f"{line.file}:{line.number}: {told}") from None
 
     return located
 
@@ -89,8 +89,5 @@ def _time_us(time: Any) -> int:
             raise ConfigError(f"{time!r} is no year of ours in seconds since 1970; milliseconds?")
         return round(time * 1_000_000)
     if isinstance(time, str):
-        parsed = dt.datetime.fromisoformat(time)
-        if parsed.tzinfo is None:
-            raise ConfigError(f"the time {time!r} does not say which zone; add Z or +01:00")
-        return to_us(parsed)
+        return time_us_of(time)
     raise ConfigError(f"{time!r} is not a time: use ISO 8601, or seconds since 1970")

@@ -79,9 +79,6 @@ def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> 
     """
     line = log.watermarks
     found = _offset_of(place or "earliest", line.start, line.committed)
-    if since_us is not None:
-        at = offset_of(log, since_us)
-        found = max(found, line.committed if at is None else at)
     if not line.start <= found <= line.committed:
         raise OffsetOutOfRangeError(
             f"{log.topic}/{log.partition}: offset {found} is outside [{line.start}, "
@@ -90,7 +87,10 @@ def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> 
             first_offset=line.start,
             end_offset=line.committed,
         )
-    return found
+    if since_us is None:
+        return found
+    at = offset_of(log, since_us)  # may be behind `line`: of a record that came since
+    return max(found, line.committed if at is None else at)
 
 
 def _offset_of(place: str, start: int, end: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chronik_store.cli import exits
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, say
-from chronik_store.errors import ChronikError, CorruptionError, UnavailableError
+from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.model import LogStatus
 
 Failure = ChronikError | str
@@ -72,7 +72,7 @@ def _look_into_bucket(session: Session, topic: str | None) -> Overview:
     failures = []
     for name, number, found in session.ask(lambda _, __, log: log.status(), topic):
         here, not_here = parts.setdefault(name, []), missing.setdefault(name, [])
-        if isinstance(found, CorruptionError):
+        if isinstance(found, ChronikError):
             not_here.append(number)
             failures.append(found)
         else:

@@ -41,6 +41,12 @@ READ_BYTES = 1 << 20
 RECORDS_PER_BATCH = 5_000
 IN_FLIGHT = 8
 PROGRESS_SECONDS = 0.5
+JSON_GROWTH = 12
+"""A record as a line of --records has at most so many times its own bytes: a control character
+takes 6 for one, and a header with neither name nor value 23 for two.
+"""
+JSON_BESIDE_BYTES = 1024
+"""What stands on such a line beside the record: topic, partition, offset, time."""
 
 
 @dataclass
@@ -143,7 +149,7 @@ def command(
             store.create_topic(topic, partitions=partition + 1)
             say(f"created topic {topic}")
         log = store.partition(topic, partition)
-        limit_bytes = session.config().record_bytes_max
+        limit_bytes = _line_bytes_max(session.config(), records=records)
         with progress("produce", _size_of(files)) as bar:
             _append_all(log, files or ("-",), parse, limit_bytes, tally, bar)
         # Said before the store is closed, which may take long and changes nothing about it.
@@ -254,9 +260,19 @@ def _hand_over(log: PartitionLog, records: list[Record | bytes], tally: Tally) -
         tally.settle_one()
 
 
+def _line_bytes_max(config: LogConfig, *, records: bool) -> int:
+    """No record is on a longer line: lest one without an end fills the memory. Whether a shorter
+    one is a record that the log takes, `append` knows.
+    """
+    if records:
+        return JSON_GROWTH * config.record_bytes_max + JSON_BESIDE_BYTES
+    return config.record_bytes_max
+
+
 def _lines_of(name: str, limit_bytes: int) -> Iterator[tuple[list[Line], int]]:
     """(lines, bytes) of a file as they arrive: what one read call returned, cut at newlines."""
     number = 0
+    shown = "stdin" if name == "-" else name
     rest = bytearray()
     descriptor = None
     try:
@@ -265,23 +281,23 @@ def _lines_of(name: str, limit_bytes: int) -> Iterator[tuple[list[Line], int]]:
             rest += chunk
             if b"\n" in chunk:
                 *parts, tail = bytes(rest).split(b"\n")
-                lines = [Line(data, name, number + at) for at, data in enumerate(parts, 1)]
+                lines = [Line(data, shown, number + at) for at, data in enumerate(parts, 1)]
                 number += len(parts)
                 rest = bytearray(tail)
                 yield lines, len(chunk)
             if len(rest) > limit_bytes:
                 raise RecordTooLargeError(
-                    f"{name}:{number + 1} is longer than {limit_bytes} bytes",
+                    f"{shown}:{number + 1} is longer than {limit_bytes} bytes",
                     size_bytes=len(rest),
                     limit_bytes=limit_bytes,
                 )
         if rest:
-            yield [Line(bytes(rest), name, number + 1)], len(rest)
+            yield [Line(bytes(rest), shown, number + 1)], len(rest)
     except IsADirectoryError:
-        raise ConfigError(f"{name} is a directory") from None
+        raise ConfigError(f"{shown} is a directory") from None
     except OSError as error:
         raise UnavailableError(
-            f"cannot read {name} behind line {number}: {error.strerror}; the lines before are "
+            f"cannot read {shown} behind line {number}: {error.strerror}; the lines before are "
             "appended"
         ) from error
     finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import click
 
@@ -17,6 +16,8 @@ from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.rendering import count_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, progress, say
+from chronik_store.data_directory import absolute_path
+from chronik_store.errors import ConfigError
 from chronik_store.restore import RestoreReport, restore
 from chronik_store.restore.takeover import RestoredLog
 
@@ -51,6 +52,7 @@ def command(
     Only to read, no restore is needed: chronik -d BUCKET consume TOPIC. What the old directory
     held and had not uploaded is not in the bucket; use that directory itself if it still exists.
     """
+    _must_be_a_path(directory)
     if not yes:
         if not is_terminal(sys.stdin):
             raise click.UsageError(
@@ -66,10 +68,22 @@ def command(
     until_us = None if until is None else moment_us(until, session.now_us)
     with progress("restore", None, unit="partitions") as bar:
         report = restore(
-            bucket, Path(directory), until_offset=until_offset, until_us=until_us,
+            bucket, directory, until_offset=until_offset, until_us=until_us,
             config=session.config(), progress=lambda _, done, total: bar.at(done, total),
         )  # fmt: skip
     _show(session, report)
+
+
+def _must_be_a_path(directory: str) -> None:
+    """ConfigError before the bucket is taken over, which fences its owner for good: an empty text
+    (of a variable that is not set) would be the directory that this runs in, a URL one below it.
+    """
+    absolute_path(directory)
+    if "://" in directory:
+        raise ConfigError(
+            f"{directory} cannot be a data directory: it is a URL; the BUCKET comes first, then "
+            "the path of the directory"
+        )
 
 
 def _show(session: Session, report: RestoreReport) -> None:

@@ -8,7 +8,6 @@ Place: under the verbs, beside `terminal`. Promise: the JSON of a record loses n
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime as dt
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 from chronik_store.cli.terminal import text_of
 from chronik_store.errors import ConfigError
-from chronik_store.model import EPOCH, Record, StoredRecord
+from chronik_store.model import EPOCH, Record, StoredRecord, to_us
 
 
 def time_text(timestamp_us: int) -> str:
@@ -25,7 +24,20 @@ def time_text(timestamp_us: int) -> str:
         time = EPOCH + dt.timedelta(microseconds=timestamp_us)
     except OverflowError:
         return f"{timestamp_us}us"
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def time_us_of(text: str) -> int:
+    """The microseconds of an ISO 8601 time, such as `time_text` writes. ConfigError: it is none, or
+    does not say its zone.
+    """
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r:.60} is not a time: write it as 2026-01-31T12:00:00Z") from None
+    if time.tzinfo is None:
+        raise ConfigError(f"the time {text!r} does not say which zone; add Z or +01:00")
+    return to_us(time)
 
 
 def count_text(count: int, what: str) -> str:
@@ -82,35 +94,46 @@ def json_of(record: StoredRecord, topic: str, partition: int) -> dict[str, Any]:
     return result
 
 
-def _take_bytes(source: Mapping[str, Any], name: str) -> bytes | None:
-    text = source.get(name)
-    if isinstance(text, str):
+def _utf8(text: str, what: str) -> bytes:
+    try:
         return text.encode()
-    packed = source.get(f"{name}_base64")
-    if isinstance(packed, str):
-        try:
-            return base64.b64decode(packed, validate=True)
-        except binascii.Error:
-            raise ConfigError(f"{name}_base64 is not base64: {packed[:40]!r}") from None
-    return None
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what} has half of a surrogate pair, which is no text") from None
 
 
-def record_of(value: Any) -> Record:
-    """What `json_of` wrote, as a record to append; offset, topic and partition are not taken over.
+def _take_bytes(source: Mapping[str, Any], name: str) -> bytes | None:
+    """None: it is not there, or null. Anything else that is no text is refused, not left out."""
+    packed_name = f"{name}_base64"
+    text, packed = source.get(name), source.get(packed_name)
+    for field, given in ((name, text), (packed_name, packed)):
+        if given is not None and not isinstance(given, str):
+            raise ConfigError(f"{field} is not a text: {given!r:.40}")
+    if text is not None and packed is not None:
+        raise ConfigError(f"{name} and {packed_name} exclude each other")
+    if packed is None:
+        return None if text is None else _utf8(text, name)
+    try:
+        return base64.b64decode(packed, validate=True)
+    except ValueError:  # binascii.Error, and letters beyond ASCII
+        raise ConfigError(f"{packed_name} is not base64: {packed[:40]!r}") from None
 
-    ConfigError says what is missing.
-    """
-    if not isinstance(value, dict):
-        raise ConfigError("not a JSON object")
-    data = _take_bytes(value, "value")
-    if data is None:
-        raise ConfigError('no "value" or "value_base64"; for plain JSON use --jsonl')
-    timestamp_us = value.get("timestamp_us")
-    if timestamp_us is not None and type(timestamp_us) is not int:
+
+def _take_time(source: Mapping[str, Any]) -> int | None:
+    """`timestamp_us`, which is exact; else `time`."""
+    timestamp_us, time = source.get("timestamp_us"), source.get("time")
+    if timestamp_us is None:
+        if time is not None and not isinstance(time, str):
+            raise ConfigError(f"time is not a text such as 2026-01-31T12:00:00Z: {time!r:.40}")
+        return None if time is None else time_us_of(time)
+    if type(timestamp_us) is not int:
         raise ConfigError("timestamp_us is not a whole number")
-    if timestamp_us is not None and timestamp_us.bit_length() > 63:
+    if not -(2**63) <= timestamp_us < 2**63:
         raise ConfigError("timestamp_us is beyond 64 bits")
-    headers, pairs = [], value.get("headers", [])
+    return timestamp_us
+
+
+def _take_headers(source: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+    headers, pairs = [], source.get("headers", [])
     if not isinstance(pairs, list):
         raise ConfigError('headers are a list of {"name": ..., "value": ...}')
     for header in pairs:
@@ -118,8 +141,22 @@ def record_of(value: Any) -> Record:
         content = _take_bytes(header, "value") if isinstance(header, dict) else None
         if not isinstance(name, str) or content is None:
             raise ConfigError('a header is {"name": ..., "value": ...}')
+        _utf8(name, "the name of a header")
         headers.append((name, content))
-    return Record(data, _take_bytes(value, "key"), timestamp_us, headers)
+    return headers
+
+
+def record_of(value: Any) -> Record:
+    """What `json_of` wrote, as a record to append; offset, topic and partition are not taken over.
+
+    ConfigError says what is missing, or is no key, value, time or header.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError("not a JSON object")
+    data = _take_bytes(value, "value")
+    if data is None:
+        raise ConfigError('no "value" or "value_base64"; for plain JSON use --jsonl')
+    return Record(data, _take_bytes(value, "key"), _take_time(value), _take_headers(value))
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -140,7 +177,7 @@ def format_of(pattern: str, *, for_terminal: bool) -> Part:
         return "" if data is None else text_of(data, for_terminal=for_terminal)
 
     def headers(record: StoredRecord) -> str:
-        return ",".join(f"{name}={text(value)}" for name, value in record.headers)
+        return ",".join(f"{text(name.encode())}={text(value)}" for name, value in record.headers)
 
     letters: dict[str, Part] = {
         "o": lambda record, _: str(record.offset),

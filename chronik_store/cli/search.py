@@ -7,7 +7,7 @@ was searched and nothing matched, 3 that nothing was found and something was not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -143,8 +143,11 @@ Found = tuple[int, SearchHit]
 """(partition, hit)"""
 
 
-def _merged(results: Iterable[tuple[int, PartitionLog, SearchResult]], order: Order) -> list[Found]:
+def _merged(results: Sequence[tuple[int, PartitionLog, SearchResult]], order: Order) -> list[Found]:
+    """One partition's are in order. Offsets of several do not compare: those go by time."""
     found = [(number, hit) for number, _, result in results for hit in result]
+    if len(results) == 1:
+        return found
     if order == "score":
         found.sort(key=lambda item: -item[1].score)
     else:

@@ -23,6 +23,7 @@ from chronik_store.config import LogConfig
 from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
 from chronik_store.environment import Environment
 from chronik_store.errors import (
+    ChronikError,
     ConfigError,
     CorruptionError,
     ReadOnlyError,
@@ -41,6 +42,8 @@ from chronik_store.replicated import core_of, owner_of
 T = TypeVar("T")
 Lanes = list[tuple[int, PartitionLog]]
 """The partitions that a verb works on: (number, log)."""
+Reasons = tuple[type[ChronikError], ...]
+"""Errors of one partition behind which the others are shown."""
 
 
 LOOK_SECONDS = 0.5
@@ -213,14 +216,16 @@ class Session:
         question: Callable[[str, int, PartitionLog], T],
         topic: str | None = None,
         partition: int | None = None,
-    ) -> Iterator[tuple[str, int, T | CorruptionError]]:
+        *,
+        reasons: Reasons = (CorruptionError,),
+    ) -> Iterator[tuple[str, int, T | ChronikError]]:
         """What `question` says of every partition of a directory or a bucket, or of those that are
-        named, by name and number; or the damage for which it cannot. Of a bucket one is open at a
-        time.
+        named, by name and number; or why it cannot, if it is one of these reasons; another ends
+        it. Of a bucket one is open at a time.
         """
         if self.in_bucket:
             found = self.bucket_partitions(topic)
-            yield from _answers(self._in_bucket, found, question, topic, partition)
+            yield from _answers(self._in_bucket, found, question, topic, partition, reasons)
             return
         with self.reading_store() as store:
             found = {
@@ -232,7 +237,7 @@ class Session:
             def opening(name: str, number: int) -> AbstractContextManager[PartitionLog]:
                 return nullcontext(store.partition(name, number))
 
-            yield from _answers(opening, found, question, topic, partition)
+            yield from _answers(opening, found, question, topic, partition, reasons)
 
     @contextmanager
     def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:
@@ -276,16 +281,17 @@ def _answers(
     question: Callable[[str, int, PartitionLog], T],
     topic: str | None,
     partition: int | None,
-) -> Iterator[tuple[str, int, T | CorruptionError]]:
+    reasons: Reasons,
+) -> Iterator[tuple[str, int, T | ChronikError]]:
     if topic is not None and not found:
         found = {topic: [0]}  # opening it says what is not there
     for name, numbers in sorted(found.items()):
         for number in numbers if partition is None else [partition]:
-            answer: T | CorruptionError
+            answer: T | ChronikError
             try:
                 with opening(name, number) as log:
                     answer = question(name, number, log)
-            except CorruptionError as error:
+            except reasons as error:
                 answer = error
             except TopicNotFoundError:
                 if topic is not None or partition is not None:

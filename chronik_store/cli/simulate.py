@@ -10,6 +10,7 @@ Nothing but memory is used: no disk, no bucket, no network, no clock of this mac
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import random
 import signal
@@ -74,7 +75,7 @@ _LOGGERS = ("chronik_store", "chronik_server")
     "--minutes",
     type=FiniteRange(min=0, min_open=True),
     metavar="M",
-    help="As many as can be played in this time.",
+    help="As many as can be played in this time, at least one.",
 )
 @click.option(
     "--planted",
@@ -214,11 +215,12 @@ def _check_bug(bug: str | None, worlds: Repertoire) -> None:
 def _play(
     worlds: Repertoire, first: int, seeds: int | None, minutes: float | None, bug: str | None
 ) -> Iterator[Played]:
+    """At least one, however short the time."""
     end = None if minutes is None else time.monotonic() + minutes * 60
-    seed = first
-    while (seeds is None or seed < first + seeds) and (end is None or time.monotonic() < end):
+    for seed in itertools.count(first):
         yield worlds.play(seed, bug=bug)
-        seed += 1
+        if seed + 1 - first == seeds or (end is not None and time.monotonic() >= end):
+            return
 
 
 def _replay(worlds: Repertoire, seed: int, bug: str | None) -> str:

@@ -27,7 +27,12 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 def text_of(data: bytes, *, for_terminal: bool) -> str:
     r"""Bytes as text: what is not UTF-8 as \xNN; for a terminal control characters as well."""
     text = data.decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(_escape, text) if for_terminal else text
+    return printable(text) if for_terminal else text
+
+
+def printable(text: str) -> str:
+    r"""Text as a terminal may have it: control characters as \xNN or \uNNNN."""
+    return _CONTROL.sub(_escape, text)
 
 
 def json_line(value: Any) -> str:
@@ -38,6 +43,10 @@ def json_line(value: Any) -> str:
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def _escape_in_json(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def is_terminal(stream: IO[Any]) -> bool:
@@ -94,8 +103,11 @@ class Output:
         self.text(text + "\n")
 
     def json(self, value: Any) -> None:
-        """One JSON object, on one line."""
-        self.text(json_line(value))
+        """One JSON object, on one line; for a terminal without control characters in its texts,
+        which escaped are the same value.
+        """
+        line = json_line(value)
+        self.text(_CONTROL.sub(_escape_in_json, line) if self.terminal else line)
 
     def flush(self) -> None:
         """Hand everything to the reader; BrokenPipeError when it has gone away.

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chronik_store import PartitionLog
+from chronik_store import LogStore, PartitionLog
+from chronik_store.errors import ReadOnlyError, UnavailableError
 
 
 @pytest.fixture
@@ -148,6 +149,32 @@ def test_what_stands_before_a_damaged_segment_is_shown(chronik, events, cursor):
     assert ran.lines == events[:50]
     shown = chronik("cursor", "list", "events", "--json").objects
     assert [each["offset"] for each in shown] == ([50] if cursor else [])
+
+
+@pytest.mark.parametrize("error", [UnavailableError, ReadOnlyError])
+def test_behind_a_partition_that_cannot_be_read_the_others_are_verified(
+    chronik, events, monkeypatch, error
+):
+    """What came behind it in the alphabet was never looked at."""
+    with PartitionLog.open("data", topic="zz") as log:
+        log.append(b"x")
+    partition = LogStore.partition
+
+    def opened(store, topic, number=0):
+        if topic == "events":
+            raise error("cannot look into it: Permission denied")
+        return partition(store, topic, number)
+
+    monkeypatch.setattr(LogStore, "partition", opened)
+    ran = chronik("verify")
+
+    assert ran.code == 1, ran.err
+    assert "events/0: NOT ok" in ran.out
+    assert "warning: events/0: could not be checked: cannot look into it" in ran.out
+    assert "zz/0: ok" in ran.out
+    first, second = chronik("verify", "--json").objects
+    assert (first["ok"], first["findings"][0]["severity"]) == (False, "warning")
+    assert second["ok"]
 
 
 def test_what_was_taken_apart_before_a_file_that_is_none_is_shown(chronik, events):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from chronik_store import LogStore, PartitionLog
-from chronik_store.cli import doctor, rebuilding
+from chronik_store.cli import anatomy, doctor, rebuilding, terminal
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Progress
 from chronik_store.clock import SystemClock
@@ -106,6 +108,76 @@ def test_damage_is_shown_where_it_is_and_what_follows_it_too(chronik, events):
 
     assert 4 == ran.code
     assert "damage" in {each["structure"] for each in ran.objects}
+
+
+def test_the_names_in_a_manifest_reach_a_terminal_escaped(chronik, monkeypatch):
+    """They are the fields of records that are JSON."""
+    with PartitionLog.open("data", topic="events") as log:
+        log.append([json.dumps({f"field {n}\x1b[2J": n}).encode() for n in range(20)])
+        log.seal()
+        while not log.run_pipeline_once().idle:
+            pass
+    manifest = max(Path("data/object_store/manifests").rglob("*.cbor"))
+    assert "\x1b" in chronik("inspect", manifest).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(terminal, "is_terminal", lambda _: True)
+
+    shown = chronik("inspect", manifest).out
+
+    assert ("\x1b" in shown, r"field 1\x1b[2J" in shown) == (False, True)
+
+
+def bundle_of(data: str) -> Path:
+    (bundle,) = Path(data).rglob("*.tar.gz")
+    return bundle
+
+
+def test_a_search_bundle_says_what_it_is_of(chronik, events):
+    head, *files = chronik("inspect", "--json", bundle_of("data")).objects
+
+    assert ("search bundle", 0, 50) == tuple(
+        head[name] for name in ("structure", "base_offset", "end_offset")
+    )
+    assert head["members"] == len(files) > 3
+    assert {"file"} == {each["structure"] for each in files}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_each_flipped_bit_of_a_search_bundle_is_damage(chronik, events, named):
+    """It was a traceback, or nothing at all: no checksum was looked at."""
+    bundle = bundle_of("data")
+    sound, path = bundle.read_bytes(), str(bundle) if named else "copy.tar.gz"
+    for bit in [*range(16, 80), *range(80, len(sound) * 8, 37)]:
+        data = bytearray(sound)
+        data[bit // 8] ^= 1 << bit % 8
+        found = {what for what, _ in anatomy.items_of(bytes(data), path)}
+        if "damage" not in found:  # what is packed is the same: only its name has a hash of all
+            assert not named
+            assert gzip.decompress(data) == gzip.decompress(sound)
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.99])
+def test_half_a_search_bundle_is_damage(chronik, events, cut):
+    bundle = bundle_of("data")
+    data = bundle.read_bytes()
+    bundle.write_bytes(data[: int(len(data) * cut)])
+
+    ran = chronik("inspect", bundle)
+
+    assert (ran.code, "Traceback" in ran.err) == (4, False), ran.err
+    assert "damage  message=" in ran.out
+    assert "run `chronik rebuild-index`" in ran.out
+
+
+def test_a_bundle_whose_file_is_not_what_it_announces_is_damage(chronik, events):
+    """As its gzip member is whole, only the checksums in bundle.cbor tell."""
+    data = bytearray(gzip.decompress(bundle_of("data").read_bytes()))
+    data[data.index(b"meta.json", 4000) + 600] ^= 1
+    Path("forged.tar.gz").write_bytes(gzip.compress(data))
+
+    ran = chronik("inspect", "forged.tar.gz")
+
+    assert (ran.code, "meta.json does not match its checksum" in ran.out) == (4, True), ran.out
 
 
 def test_records_behind_damage_are_taken_out_and_appended_again(chronik):

@@ -1,5 +1,6 @@
 """Records, times and sizes as text and JSON."""
 
+import datetime as dt
 import json
 
 import pytest
@@ -13,16 +14,17 @@ from chronik_store.cli.rendering import (
     record_of,
     size_text,
     time_text,
+    time_us_of,
 )
 from chronik_store.cli.search import OFFSET_MAX, _missing
 from chronik_store.errors import ConfigError
-from chronik_store.model import Coverage, Record, StoredRecord
+from chronik_store.model import Coverage, Record, StoredRecord, to_us
 
 records = st.builds(
     StoredRecord,
     st.binary(max_size=50),
     st.none() | st.binary(max_size=20),
-    st.integers(min_value=0, max_value=10**17),
+    st.integers(min_value=-(2**63), max_value=2**63 - 1),
     st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=8)), max_size=3).map(tuple),
     st.integers(min_value=0, max_value=2**62),
 )
@@ -83,6 +85,20 @@ def test_a_terminal_gets_no_control_characters():
     assert r"\x1b]0;title\x07\x9b" + "\t" + r"ok \u202e" == format_of("%v", for_terminal=True)(
         record, 0
     )
+
+
+def test_a_terminal_gets_none_of_a_header_s_name_either():
+    record = StoredRecord(b"", None, 0, [("a\x1b]0;title\x07", b"\x9b")], 0)
+
+    assert r"a\x1b]0;title\x07=\x9b" == format_of("%h", for_terminal=True)(record, 0)
+    assert "a\x1b]0;title\x07=\\x9b" == format_of("%h", for_terminal=False)(record, 0)
+
+
+@given(st.datetimes(timezones=st.just(dt.UTC)))
+def test_a_time_reads_back_from_its_text_in_every_year(time):
+    """Before the year 1000 the text had no four digits for it, and was no ISO 8601."""
+    assert to_us(time) == time_us_of(time_text(to_us(time)))
+    assert len("2026-01-31T12:00:00.000000Z") == len(time_text(to_us(time)))
 
 
 def test_times_outside_the_calendar_are_numbers():

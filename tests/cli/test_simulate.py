@@ -9,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from chronik_store.testing.worlds import playing
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +126,14 @@ def test_time_bounds_a_run(chronik):
 
     assert 0 == ran.code
     assert ran.objects[0]["worlds"] >= 1
+
+
+@pytest.mark.parametrize("minutes", ["1e-9", "1e-320"])
+def test_a_time_that_is_over_at_once_is_one_world(chronik, minutes):
+    """None was played, and there was nothing to sum up."""
+    ran = chronik("simulate", "--minutes", minutes, "--seed", "4")
+
+    assert (ran.code, ran.out.startswith("1 world, seed 4, in ")) == (0, True), ran.err
 
 
 def test_it_says_what_to_install_and_why_it_will_not_run_without_assertions(started):

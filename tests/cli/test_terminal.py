@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 
 import pytest
 
-from chronik_store.cli import logs
+from chronik_store.cli import logs, terminal
 from chronik_store.cli.terminal import Output, colour_wanted, progress
 
 
@@ -44,6 +45,27 @@ def test_output_leaves_in_order_and_all_of_it(capfd):
 
     lines = capfd.readouterr().out.splitlines()
     assert [f"line {number}" for number in range(20_000)] + ['{"é":[1,2]}'] == lines
+
+
+@pytest.mark.parametrize("is_screen", [False, True])
+def test_json_on_a_terminal_has_no_control_characters_and_is_the_same_value(
+    capfd, monkeypatch, is_screen
+):
+    """U+009B begins a command to the terminal as ESC [ does; JSON escapes only what is below 32."""
+    value = {"value": "\x1b[2J\x9b2J\x7f\u2028\u202e", "n\x85": [1, "é\n"]}
+    monkeypatch.setattr(terminal, "is_terminal", lambda _: is_screen)
+    output = Output(as_json=True)
+    output.json(value)
+    output.flush()
+
+    line = capfd.readouterr().out
+    assert json.loads(line) == value
+    assert ("\x9b" in line) != is_screen
+    if is_screen:
+        assert line.isprintable() or line == line.rstrip("\n") + "\n"
+        assert [c for c in line[:-1] if not c.isprintable()] == []
+        assert "\\u009b2J\\u007f\\u2028\\u202e" in line
+        assert "é" in line
 
 
 def test_a_table_aligns_numbers_to_the_right(capfd):
