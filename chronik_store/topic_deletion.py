@@ -3,26 +3,33 @@
 Place: called by `log_store` for topics whose state is "deleting", at the call and, after a crash
 or an outage, again by the background. Promise: exactly the objects that the topic's own logs and
 manifests name are deleted, by topic id, so a namesake created later loses nothing; a tombstone
-stays beside the manifests. What a restore has taken over is its new owner's, under the same topic
-id: then only what is local goes; the next number of a folder tells who was first. Invariant: bucket
-first, local directories second, the catalog last: until the last step everything can be done again.
+stays beside the manifests. What a restore has taken over is its new owner's, and what the original
+of this copy goes on with is the original's, under the same topic id: then only what is local goes;
+the next number of a folder tells who was first. Invariant: bucket first, local directories second,
+the catalog last: until the last step everything can be done again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, UnavailableError
-from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
+from chronik_store.format.manifest_file import (
+    Manifest,
+    ManifestObject,
+    decode_manifest_object,
+)
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.lineage import Head, end_of, is_farewell
 from chronik_store.log_assembly import LogAssembly
-from chronik_store.manifest.keys import named_keys
+from chronik_store.log_identity import LogPaths
+from chronik_store.manifest.keys import announced_keys, live_keys, named_keys
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import (
     STORE_KEY,
@@ -32,22 +39,23 @@ from chronik_store.objectstore.layout import (
     parse_manifest_key,
     tombstone_key,
 )
+from chronik_store.pipeline.fence import judge
 from chronik_store.store_bucket import StoreBucket
 
 logger = logging.getLogger("chronik_store.topics")
 
 DELETE_BATCH = 500
-AHEAD_MAX = 2
-"""Manifests of ours that we may not know of: the last PUBLISHED, to which no mark swears, and one
-that was put and never proposed.
-"""
 
 
 class OwnLog(NamedTuple):
-    """A log whose topic is deleted. published_number: its newest as far as it knows, if it does."""
+    """A log whose topic is deleted. published_number: its newest as far as it knows, if it does.
+    whole: reads what all of its WAL says, also behind the last mark: a PUBLISHED may stand there,
+    or what a manifest lists that was put and never proposed.
+    """
 
     log_id: str
     published_number: int | None = None
+    whole: Callable[[], Manifest] | None = None
 
 
 def delete_topic_data(
@@ -75,7 +83,8 @@ def delete_topic_data(
                 )
             else:
                 keys |= named_keys(manifest) | announced
-                own[partition] = OwnLog(manifest.log_id, manifest.published_number)
+                whole = partial(_whole, assembly, entry, partition, paths)
+                own[partition] = OwnLog(manifest.log_id, manifest.published_number, whole)
                 # By a log, not by the topic's own end: that is another one's part of this.
                 is_taken = manifest.fenced is not None and (
                     manifest.fenced.successor_log_id != entry.topic_id
@@ -111,7 +120,8 @@ def _delete_objects(
 ) -> None:
     if fenced or is_taken_over(store, entry, own) or not _say_farewell(store, entry, own):
         logger.warning(
-            "topic %s was taken over by a restore: it is deleted here, and stays in %s",
+            "topic %s is deleted here, and stays in %s, where it is not this directory's alone: a "
+            "restore has taken it over, or this is a copy, or another node deletes it there",
             entry.name, store.url,
         )  # fmt: skip
         return
@@ -122,7 +132,7 @@ def _delete_objects(
 
 def _say_farewell(store: ObjectStore, entry: TopicEntry, own: Mapping[int, OwnLog]) -> bool:
     """End each folder with a number that says so, the first partition first. False: a restore,
-    which goes the same way, has claimed one of them meanwhile.
+    which goes the same way, has claimed one of them meanwhile, or a copy's original published.
     """
     for partition in range(entry.partitions):
         while (head := _end_of(store, entry, partition)) is not None:
@@ -130,6 +140,8 @@ def _say_farewell(store: ObjectStore, entry: TopicEntry, own: Mapping[int, OwnLo
                 break
             mine = own.get(partition, OwnLog(head.log_id))
             if not head.number or mine.log_id != head.log_id:
+                return False
+            if not _may_be_ours(mine, head.number, head.object):
                 return False
             body = dataclasses.replace(
                 head.object, predecessor_hash=head.hash, successor=entry.topic_id
@@ -182,11 +194,34 @@ def is_taken_over(store: ObjectStore, entry: TopicEntry, own: Mapping[int, OwnLo
             unknown = unknown or found.successor is not None
         elif key.log_id == mine.log_id:
             ours = True
-            known = mine.published_number
-            is_copy = known is not None and key.number > known + AHEAD_MAX
-            if found.successor is not None or is_copy:
+            if found.successor is not None or not _may_be_ours(mine, key.number, found):
                 return True
     return unknown and not ours
+
+
+def _may_be_ours(mine: OwnLog, number: int, found: ManifestObject) -> bool:
+    """Whether a manifest in our folder is our own. Of one that we do not know of, a crash kept us
+    from writing that down, or we are a copy of the log that put it: told apart as the pipeline
+    does (`fence.check_own_folder`), and by what it names, since each key is in our log first.
+    """
+    if mine.published_number is None or number <= mine.published_number:
+        return True
+    if mine.whole is None:
+        return False
+    whole = mine.whole()
+    if number != whole.published_number + 1:
+        return number <= whole.published_number
+    named = live_keys(found.manifest) | announced_keys(found.manifest)
+    return judge(whole, found) == "adopt" and named <= named_keys(whole)
+
+
+def _whole(assembly: LogAssembly, entry: TopicEntry, partition: int, paths: LogPaths) -> Manifest:
+    """A log's manifest folded over every entry that is here, committed or not. Writes nothing."""
+    core = assembly._core(entry, partition, paths, log_id=None)  # noqa: SLF001 - as `read_names`
+    core.show_committed()
+    core.state.commit(core.wal.last_index)
+    core.wal.close()
+    return core.manifest
 
 
 def _bucket_keys(store: ObjectStore, entry: TopicEntry) -> set[str]:

@@ -59,6 +59,9 @@ TRANSFER_RATE_MIN = 512 * 1024
 """Bytes a second; a body that moves slower has failed. Read timeouts alone let one trickle."""
 PAGE_KEYS = 1000
 DELETE_KEYS_MAX = 1000
+EMPTY_PAGES_MAX = 1000
+"""Pages without keys, in a row, after which a listing is given up. A store may pass over many
+deleted objects between two that are there."""
 
 
 class S3ObjectStore:
@@ -139,13 +142,24 @@ class S3ObjectStore:
         whole = self._prefix + check_prefix(prefix)
         after = self._prefix + start_after if start_after else ""
         found: _Page = []
+        token, empty_pages = "", 0
         more = True
         while more and len(found) < limit:
             count = min(PAGE_KEYS, limit - len(found))
-            page, more = self._call("list", prefix, self._list_page(whole, after, count))
+            request = self._list_page(whole, after, count, token)
+            page, more, next_token = self._call("list", prefix, request)
             found += page
             if page:
                 after = self._prefix + page[-1].key
+                token, empty_pages = "", 0
+            elif more:  # nothing that is known would be asked for next: only the store's own token
+                empty_pages += 1
+                if next_token in {"", token} or empty_pages > EMPTY_PAGES_MAX:
+                    raise UnavailableError(
+                        f"{self.url}: list {prefix!r}: the store says that there is more, and "
+                        f"lists nothing of it on {empty_pages} pages"
+                    )
+                token = next_token
         return found
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -246,10 +260,19 @@ class S3ObjectStore:
             raise
         return True
 
-    async def _list_page(self, prefix: str, after: str, count: int) -> tuple[_Page, bool]:
+    async def _list_page(
+        self, prefix: str, after: str, count: int, token: str
+    ) -> tuple[_Page, bool, str]:
+        """What is listed, whether there is more, and the token to ask for it. A token of the page
+        before goes before `after`.
+        """
         client = await self._client()
         answer = await client.list_objects_v2(
-            Bucket=self._bucket, Prefix=prefix, StartAfter=after, MaxKeys=count
+            Bucket=self._bucket,
+            Prefix=prefix,
+            StartAfter=after,
+            MaxKeys=count,
+            **({"ContinuationToken": token} if token else {}),
         )
         page = [
             ObjectInfo(
@@ -260,7 +283,7 @@ class S3ObjectStore:
             )
             for entry in answer.get("Contents", ())
         ]
-        return page, bool(page) and bool(answer.get("IsTruncated"))
+        return page, bool(answer.get("IsTruncated")), answer.get("NextContinuationToken") or ""
 
     async def _delete(self, names: Sequence[str]) -> None:
         client = await self._client()

@@ -26,6 +26,7 @@ from chronik_store.lineage import (
 )
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import manifest_key, tombstone_key
+from chronik_store.pipeline.contract import SteppedDownError
 from chronik_store.pipeline.turn import Turn
 
 DELETED: Final = "its topic was deleted in the bucket"
@@ -51,11 +52,7 @@ def check_own_folder(turn: Turn) -> None:
     if newest != published or newest == 0:
         check_not_deleted(turn)
     if newest < published:
-        raise IdentityMismatchError(
-            f"{turn.tiering.store.url}: manifest {published} of "
-            f"{manifest.topic}/{manifest.partition} is not there; is this another bucket, or were "
-            "objects deleted? Nothing is uploaded or pruned until it is back"
-        )
+        raise _is_lost(turn, manifest)
     if newest == 0:
         return
     found, found_hash = _read(turn, manifest, newest)
@@ -66,6 +63,36 @@ def check_own_folder(turn: Turn) -> None:
         fence(turn, found, newest, f"this log knows of {published}; it may be an old copy")
     elif judge(manifest, found) == "foreign":
         fence(turn, found, newest, "it was not published by this log")
+
+
+def check_published(turn: Turn, manifest: Manifest) -> None:
+    """The newest manifest that is known here is in the bucket still: one HEAD, once in a run,
+    before something is put, or a local copy goes, that nobody would find without it.
+
+    Raises:
+        IdentityMismatchError: the bucket has lost it. FencedError: as `check_own_folder`.
+        SteppedDownError: this follower lags, and its leader has collected it by now.
+    """
+    number = manifest.published_number
+    if number in {0, turn.seen_number}:
+        return
+    who = (manifest.topic, manifest.partition, manifest.log_id)
+    if turn.tiering.store.head(manifest_key(*who, number)) is None:
+        if turn.term is not None:
+            check_own_folder(turn)
+        elif not manifest_numbers(turn.tiering.store, *who, above=number):
+            raise _is_lost(turn, manifest)
+        else:
+            raise SteppedDownError(f"manifest {number} was replaced by what this log lags behind")
+    turn.seen_number = number
+
+
+def _is_lost(turn: Turn, manifest: Manifest) -> IdentityMismatchError:
+    return IdentityMismatchError(
+        f"{turn.tiering.store.url}: manifest {manifest.published_number} of "
+        f"{manifest.topic}/{manifest.partition} is not there; is this another bucket, or were "
+        "objects deleted? Nothing is uploaded or pruned until it is back"
+    )
 
 
 def check_not_deleted(turn: Turn) -> None:

@@ -5,7 +5,8 @@ Place: after publish; runs on every replica, leader or not. Promise: a WAL file 
     1. every entry in it lies in a published segment, contiguous from the log's start;
     2. a later durable checkpoint supersedes its other frames: it is folded to at least the file's
        last entry (recovery folds from there) and to every entry that (1) relies on;
-    3. the objects that cover it answer a HEAD with the right size, now;
+    3. the objects that cover it answer a HEAD with the right size, now, and the manifest that lists
+       them is there, too;
     4. no read in flight pins it (the WAL keeps it then until the pin goes).
 
 Rule 1 counts entries, not records only: control entries behind the last segment belong to the
@@ -32,6 +33,7 @@ from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.objectstore.layout import parse_segment_key, segments_prefix
 from chronik_store.pipeline.contract import WalFile
+from chronik_store.pipeline.fence import check_published
 from chronik_store.pipeline.turn import Turn
 from chronik_store.segment.sealer import is_unfinished
 
@@ -89,6 +91,7 @@ def _prune_wal(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
     going = _superfluous(wal.files(), covered)
     if not going:
         return
+    check_published(turn, manifest)
     first_index = going[0].first_index
     last_index = max(each.last_index for each in going)
     for segment in covered.segments:
@@ -201,6 +204,7 @@ def _prune_local(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
             kept_bytes += size_bytes
             if kept_bytes <= keep_bytes:
                 continue
+            check_published(turn, manifest)
             _check_object(turn, segment, heads)
         _remove(turn, f"{turn.local.directory}/{name}")
         turn.done["pruned_files"] += 1

@@ -79,6 +79,7 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
     )
     if turn.manifest.published_number < number:
         raise NotNextError(f"manifest {number} was not accepted; the pipeline plans again")
+    turn.seen_number = number
     turn.done["published"] += 1
 
 

@@ -1,9 +1,10 @@
 """One run of the pipeline over one partition: what a stage may see and do.
 
 Place: handed to each stage. Promise: a put, a delete and a proposal happen only while this log
-leads in the term that the run began in (protocol 8), but for what `Lane.put` names; the bucket's
-folder was found to be this log's own before anything is put there (protocol 11). Invariant: `Lane`
-holds hints only: losing it (a restart) costs work done twice, never a decision made wrongly.
+leads in the term that the run began in (protocol 8), but for what `Lane.put` names; before anything
+is put the bucket's folder was found to be this log's own (protocol 11), in this term, and to hold
+its newest manifest still, in this run. Invariant: `Lane` holds hints only: losing it (a restart)
+costs work done twice, never a decision made wrongly.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Turn:
         self.lane = lane
         self.term = partition.leader_term()
         self.done: Counter[str] = Counter()
+        self.seen_number = 0
+        """The manifest of this log that the bucket was seen to hold in this run."""
         self.local = LocalSegments(tiering.env.fs, partition.paths.segments)
 
     @property
@@ -125,7 +128,7 @@ class Turn:
         Raises:
             FencedError, IdentityMismatchError, UnsafeBucketError, UnavailableError.
         """
-        from chronik_store.pipeline.fence import check_own_folder
+        from chronik_store.pipeline.fence import check_own_folder, check_published
 
         term = self.check()
         fenced = self.manifest.fenced
@@ -138,3 +141,5 @@ class Turn:
             self.tiering.prepare_bucket()
             check_own_folder(self)
             self.lane.own_folder_term = term
+            self.seen_number = self.manifest.published_number
+        check_published(self, self.manifest)

@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
-from chronik_store import topic_deletion
+from chronik_store import LogStore, topic_deletion
 from chronik_store.errors import ChronikError
 from chronik_store.restore import restore
-from chronik_store.testing.disk_faults import failure
+from chronik_store.testing.disk_faults import fail_next, failure
 from chronik_store.testing.simulated_disk import SimulatedDisk
-from tests.store.on_simulated_disk import CONFIG, URL, env_of, open_store
+from tests.store.on_simulated_disk import CONFIG, URL, copy_directory, env_of, open_store
 
 
 def filled(disk: SimulatedDisk, *topics: str) -> None:
@@ -76,7 +76,7 @@ def test_what_a_restore_has_taken_over_stays(how, caplog) -> None:
         store.delete_topic("t")
 
     assert [
-        each for each in caplog.messages if "taken over by a restore: it is deleted here" in each
+        each for each in caplog.messages if "a restore has taken it over, or this is a copy" in each
     ]
     with open_store(disk, "/new") as store:
         for partition in range(2):
@@ -150,3 +150,153 @@ def test_what_was_put_while_another_node_deleted_the_topic_goes_too() -> None:
 
     assert [] == segments(disk, "t")
     assert ["tombstone"] == [path.rpartition(".")[2] for path in disk.paths("/bucket/manifests/t")]
+
+
+def one_more(store: LogStore) -> None:
+    """Another segment, in a manifest of its own, and nothing of it is left here."""
+    log = store.partition("t", 1)
+    log.append(b"acknowledged")
+    log.seal()
+    run_until_idle(store)
+
+
+def run_until_idle(store: LogStore) -> None:
+    while not (report := store.run_pipeline_once()).idle:
+        assert report.errors == ()
+
+
+def shorter(store: LogStore) -> None:
+    """What is listed then, a copy lists too."""
+    one_more(store)
+    store.partition("t", 1).drop_before(2)
+    run_until_idle(store)
+
+
+def sealed(store: LogStore) -> None:
+    store.partition("t", 1).append(b"of the copy")
+    store.partition("t", 1).seal()
+
+
+@pytest.mark.parametrize("known", [1, 2], ids=["one manifest ahead", "two ahead"])
+@pytest.mark.parametrize("first", [lambda _store: None, run_until_idle, sealed])
+def test_a_copy_of_the_directory_deletes_nothing_that_the_original_goes_on_with(
+    known, first, caplog
+) -> None:
+    disk = SimulatedDisk()
+    filled(disk, "t")
+    copy_directory(disk, "/old", "/copy")
+    with open_store(disk) as store, open_store(disk, "/copy") as copy:
+        for _ in range(known):
+            one_more(store)
+        first(copy)
+        objects = disk.paths("/bucket")
+
+        copy.delete_topic("t")
+
+        assert objects == disk.paths("/bucket")
+        assert () == copy.topics()
+        assert [each for each in caplog.messages if "is deleted here, and stays in" in each]
+        assert known + 1 == len([*store.partition("t", 1).scan()])
+        one_more(store)  # nobody has fenced it
+
+
+def test_a_copy_knows_a_manifest_that_lists_less_than_its_own_for_the_originals() -> None:
+    disk = SimulatedDisk()
+    filled(disk, "t")
+    with open_store(disk) as store:
+        one_more(store)
+        copy_directory(disk, "/old", "/copy")
+        shorter(store)
+        with open_store(disk, "/copy") as copy:
+            objects = disk.paths("/bucket")
+            copy.delete_topic("t")
+        assert objects == disk.paths("/bucket")
+        assert [b"acknowledged"] == [each.value for each in store.partition("t", 1).scan()]
+
+
+def test_a_copy_knows_a_manifest_that_announces_what_it_never_did_for_the_originals() -> None:
+    """It lists no other segment, nor an entry further than the copy's own log goes by now."""
+    disk = SimulatedDisk()
+    filled(disk, "t")
+    copy_directory(disk, "/old", "/copy")
+    with open_store(disk) as store, open_store(disk, "/copy") as copy:
+        for _ in range(4):
+            sealed(copy)
+        copy.partition("t", 1).drop_before(1)
+        log = store.partition("t", 1)
+        log.append(b"acknowledged")
+        log.seal()
+        disk.hook = fail_next("link", errno.EIO, path_end=".seg", times=1 << 30)
+        assert 1 == log.run_pipeline_once().published
+        disk.hook = None
+        objects = disk.paths("/bucket")
+        copy.delete_topic("t")
+        assert objects == disk.paths("/bucket")
+        run_until_idle(store)
+
+
+def test_what_the_original_publishes_in_that_moment_stays(monkeypatch) -> None:
+    """Behind the copy's look at whose the folder is, before its farewell."""
+    disk = SimulatedDisk()
+    filled(disk, "t")
+    copy_directory(disk, "/old", "/copy")
+    look = topic_deletion.is_taken_over
+    with open_store(disk) as store, open_store(disk, "/copy") as copy:
+
+        def look_too_early(*what) -> bool:
+            found = look(*what)
+            monkeypatch.undo()
+            store.partition("t", 0).append(b"acknowledged")
+            store.partition("t", 0).seal()
+            run_until_idle(store)
+            return found
+
+        monkeypatch.setattr(topic_deletion, "is_taken_over", look_too_early)
+        copy.delete_topic("t")
+        for partition in range(2):
+            assert b"of %d" % partition == next(store.partition("t", partition).scan()).value
+        store.partition("t", 0).append(b"goes on")
+        store.partition("t", 0).seal()
+        run_until_idle(store)
+
+
+def segment_more(store: LogStore) -> None:
+    store.partition("t", 1).append(b"more")
+    store.partition("t", 1).seal()
+
+
+def prefix_less(store: LogStore) -> None:
+    store.partition("t", 1).drop_before(1)
+
+
+@pytest.mark.parametrize("change", [segment_more, prefix_less])
+@pytest.mark.parametrize("loss", ["lost", "kept", "poisoned"])
+def test_a_manifest_whose_entry_a_crash_prevented_is_our_own(change, loss) -> None:
+    """Put, and no mark swears to what it says, nor is its own entry in the log."""
+    disk = SimulatedDisk()
+    filled(disk, "t")
+    before = len(disk.paths("/bucket/manifests/t/1"))
+    with open_store(disk) as store:
+        change(store)
+        put = False
+
+        def no_entry_of_it(_: int, operation: str, path: str) -> None:
+            nonlocal put
+            put = put or (operation == "link" and path.endswith(".cbor"))
+            if put and operation in {"write_at", "sync_data"} and "/wal/" in path:
+                raise failure(errno.EIO, path)
+
+        disk.hook = no_entry_of_it
+        assert store.partition("t", 1).run_pipeline_once().errors
+        image = disk if loss == "poisoned" else disk.crashed(loss)
+        disk.hook = image.hook = None
+        assert before + 1 == len(image.paths("/bucket/manifests/t/1"))
+        if loss == "poisoned":
+            store.delete_topic("t")
+    if loss != "poisoned":
+        with open_store(image) as store:
+            store.delete_topic("t")
+
+    assert [] == segments(image, "t")
+    left = [path.rpartition(".")[2] for path in image.paths("/bucket/manifests/t")]
+    assert ["tombstone"] == left

@@ -66,6 +66,67 @@ def test_the_last_local_copy_stays_when_the_object_does_not_answer_right(
     assert len(local_files(world)) == 1
 
 
+def without_the_newest_manifest(world: Any) -> tuple[str, bytes]:
+    key = world.object_keys("manifests/")[-1]
+    body = world.objects.get(key)
+    world.objects.delete([key])
+    return key, body
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize("what", ["WAL files", "a segment"])
+def test_the_last_local_copy_stays_while_the_manifest_that_lists_it_is_lost(
+    kit: Any, what: str, leads: bool
+) -> None:
+    """Nobody who opens the bucket would find the object."""
+    world = kit.World(local_segment_bytes=1 << 20 if what == "a segment" else 0)
+    process = world.open()
+    process.append(5)
+    if what == "WAL files":
+        process.bucket.fail["head"] = lambda key: (
+            kit.lost(key) if process.manifest.published_number else None
+        )
+    process.run()
+    process.bucket.fail.clear()
+    key, body = without_the_newest_manifest(world)
+    object.__setattr__(process.tiering, "config", world.config.replace(local_segment_bytes=0))
+    process.leads = process.leads if leads else None
+    held = world.wal_offsets(), local_files(world)
+    assert held == (
+        (set(range(5)), local_files(world)) if what == "WAL files" else (set(), held[1])
+    )
+
+    for _ in range(2):
+        (said,) = process.run().errors
+        assert "manifest 1 of t/0 is not there" in said
+        assert held == (world.wal_offsets(), local_files(world))
+
+    world.objects.put_if_absent(key, body)
+    process.drain()
+    assert (set(), []) == (world.wal_offsets(), local_files(world))
+
+
+def test_a_follower_that_lags_waits_while_its_manifest_is_collected(kit: Any) -> None:
+    """The leader has published newer ones since, which its own log will tell of."""
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+    process.bucket.fail["head"] = lambda key: (
+        kit.lost(key) if process.manifest.published_number else None
+    )
+    process.run()
+    (key,) = world.object_keys("manifests/")
+    newer = key.replace("1.cbor", "9.cbor")
+    world.objects.put_if_absent(newer, world.objects.get(key))
+    world.objects.delete([key])
+    follower = world.open()
+    follower.leads = None
+
+    assert follower.run().errors == ()
+
+    assert world.wal_offsets() == set(range(5))
+
+
 def test_a_small_file_or_two_is_all_that_stays_of_an_idle_log(kit: Any) -> None:
     world, process = tiered(kit, runs=4)
     assert len(world.files) <= 2

@@ -205,6 +205,50 @@ def test_another_bucket_under_the_same_url_stops_tiering(kit: Any) -> None:
     assert set(range(5, 10)) <= world.wal_offsets()
 
 
+def test_a_running_log_notices_that_its_newest_manifest_is_lost(kit: Any) -> None:
+    """Before its next upload, and again in each run until it is back."""
+    world, process = tiered(kit, runs=2)
+    key = key_of(kit, 2)
+    body = world.objects.get(key)
+    world.objects.delete([key])
+    objects = world.object_keys()
+    process.append(5)
+    for _ in range(2):
+        report = process.run()
+        assert "manifest 2 of t/0 is not there" in report.errors[0]
+        assert objects == world.object_keys()
+        assert set(range(10, 15)) <= world.wal_offsets()
+    assert process.manifest.fenced is None
+
+    world.objects.put_if_absent(key, body)
+    process.drain()
+    assert numbers(world) == [1, 2, 3]
+
+
+def test_a_run_asks_for_the_newest_manifest_once_and_an_idle_one_asks_nothing(kit: Any) -> None:
+    world, process = tiered(kit, runs=2)
+
+    def looks() -> list[str]:
+        return [key for verb, key in process.bucket.calls if verb == "head" and "manifests" in key]
+
+    process.bucket.calls.clear()
+    for _ in range(3):
+        assert process.run().idle
+    assert [] == process.bucket.calls
+
+    process.append(5)
+    report = process.run()
+    assert (1, 1) == (report.uploaded, report.published)
+    assert report.pruned_files > 0
+    assert [key_of(kit, 2)] == looks()
+    follower = world.open()
+    follower.leads = None
+    follower.drain()
+    follower.bucket.calls.clear()
+    assert follower.run().idle
+    assert [] == follower.bucket.calls
+
+
 def test_a_damaged_manifest_is_an_error_and_no_fence(kit: Any) -> None:
     world = kit.World()
     process = world.open()
