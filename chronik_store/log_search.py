@@ -1,19 +1,21 @@
 """Search of one partition: which bundles, which tail, where the records come from.
 
 Place: between `partition_log` and the `search` room, which knows no tiers. Promise: every offset
-that the manifest and `committed` say exists is searched or listed as missing. Invariant: the query
-is checked before anything is read; the tail index exists only once somebody has searched.
+that the manifest and `committed` say exists is searched or listed as missing, and an answer is of
+one log, not of two. Invariant: the query is checked before anything is read; the tail index exists
+only once somebody has searched.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
-from chronik_store.errors import LogClosedError
+from chronik_store.errors import LogClosedError, UnavailableError
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_view import LogView
@@ -29,10 +31,35 @@ from chronik_store.search_scratch import SearchScratch
 from chronik_store.store_bucket import StoreBucket
 
 TAIL_CHUNK_BYTES = 1 << 20
+PLANS = 4
+"""How often a search begins that another log takes the place of its own under."""
+
+_Epoch = tuple[str, int]
+"""The id of a log, and how often it has taken back what it had shown. Within one, a record once
+shown stays at its offset, or goes; no view goes back to one that it has left.
+"""
+
+
+class _Look(NamedTuple):
+    """What there is to search. `epoch` was read first: as long as it is that of now, the rest, and
+    whatever was read since, is of one log.
+    """
+
+    epoch: _Epoch
+    committed: Position
+    manifest: Manifest
+
+
+def _never() -> int:
+    return 0
 
 
 class LogSearch:
-    """The searching side of one log. Thread-safe."""
+    """The searching side of one log. Thread-safe.
+
+    rewinds: how often the view has taken back what it had shown, as beside a log that `repair` lets
+    go on from less.
+    """
 
     def __init__(
         self,
@@ -44,6 +71,7 @@ class LogSearch:
         bucket: StoreBucket,
         bundles: BundleCache,
         scratch: SearchScratch,
+        rewinds: Callable[[], int] = _never,
     ) -> None:
         self._env = env
         self._config = config
@@ -52,30 +80,36 @@ class LogSearch:
         self._bucket = bucket
         self._bundles = bundles
         self._scratch = scratch
+        self._rewinds = rewinds
         self._lock = env.threads.lock()
-        self._tails: dict[str, TailIndex] = {}
-        """By log id: a reader of the bucket moves on to the log that a restore made, which may have
-        other records at the same offsets.
+        self._tails: dict[_Epoch, TailIndex] = {}
+        """A reader of the bucket moves on to the log that a restore made, which may have other
+        records at the same offsets; those of the old one go with the first search of the new.
         """
         self._closed = False
 
-    def _tail_index(self, manifest: Manifest) -> TailIndex:
+    def _tail_index(self, look: _Look) -> TailIndex:
         """The tail index, made by the first search: most logs of a large store have none."""
+        left: list[TailIndex] = []
         with self._lock:
             if self._closed:
                 raise LogClosedError("this log is closed; open it again")
-            tail = self._tails.get(manifest.log_id)
+            tail = self._tails.get(look.epoch)
             if tail is None:
-                directory = self._scratch.tail(manifest.topic, manifest.partition)
-                tail = self._tails[manifest.log_id] = TailIndex(
+                if self._is_there(look):
+                    left, self._tails = list(self._tails.values()), {}
+                directory = self._scratch.tail(look.manifest.topic, look.manifest.partition)
+                tail = self._tails[look.epoch] = TailIndex(
                     self._env.clock,
                     self._env.threads,
                     fs=self._scratch.fs,
-                    directory=f"{directory}/{manifest.log_id}",
+                    directory=f"{directory}/{look.epoch[0]}-{look.epoch[1]}",
                     heap_bytes=self._config.tail_index_bytes,
                     reserve_bytes=self._config.disk_reserve_bytes,
                 )
-            return tail
+        for each in left:
+            each.close()
+        return tail
 
     def search(
         self,
@@ -106,19 +140,61 @@ class LogSearch:
         seconds = options.deadline_seconds
         # In an outage each request would be tried for longer than most searches have.
         with patience(None if seconds is None else clock.monotonic() + seconds):
-            return execute(self._plan(checked, options))
+            return self._answer(checked, options)
 
-    def _plan(self, checked: CheckedQuery, options: SearchOptions) -> SearchPlan:
-        committed, manifest = self._view.refresh(), self._view.manifest
-        if manifest.start_offset > committed.offset:
+    def _answer(self, checked: CheckedQuery, options: SearchOptions) -> SearchResult:
+        """Plan and search, anew if the view has moved on to another log meanwhile: offsets found in
+        the bundles of one would be read from the other, or not be there.
+        """
+        clock, seconds = self._env.clock, options.deadline_seconds
+        began = clock.monotonic()
+        for _ in range(PLANS):
+            look = self._look()
+            try:
+                result = execute(self._plan(look, checked, options))
+            except Exception:
+                if self._is_there(look):
+                    raise
+            else:
+                if self._is_there(look):
+                    return replace(result, elapsed_seconds=clock.monotonic() - began)
+            if seconds is not None:
+                left = max(0.0, began + seconds - clock.monotonic())
+                options = replace(options, deadline_seconds=left)
+        raise UnavailableError(
+            f"each of {PLANS} times that this was searched, another log took its place meanwhile, "
+            "as a restore or a repair makes one; search again"
+        )
+
+    def _look(self) -> _Look:
+        self._view.refresh()
+        look = self._seen()
+        if look.manifest.start_offset > look.committed.offset:
             # Another thread has seen meanwhile that all of it was dropped, and what came after.
-            committed, manifest = self._view.refresh(), self._view.manifest
+            self._view.refresh()
+            look = self._seen()
+        return look
+
+    def _seen(self) -> _Look:
+        # One after the other: what a log has committed is in a manifest that is not older.
+        epoch = self._epoch()
+        committed = self._view.committed
+        return _Look(epoch, committed, self._view.manifest)
+
+    def _epoch(self) -> _Epoch:
+        return self._view.manifest.log_id, self._rewinds()
+
+    def _is_there(self, look: _Look) -> bool:
+        return self._epoch() == look.epoch
+
+    def _plan(self, look: _Look, checked: CheckedQuery, options: SearchOptions) -> SearchPlan:
+        committed, manifest = look.committed, look.manifest
         return SearchPlan(
             query=checked,
             options=options,
             bundles=self._bundle_refs(manifest),
             cache=self._bundles,
-            tail=self._tail_index(manifest),
+            tail=self._tail_index(look),
             read_batches=functools.partial(self._read_batches, committed),
             fetch=functools.partial(self._fetch, committed),
             clock=self._env.clock,
@@ -134,8 +210,8 @@ class LogSearch:
         Called behind commits by the store's background, so that the next search finds little to
         do. Parts that a bundle has replaced are given up.
         """
-        committed, manifest = self._view.committed, self._view.manifest
-        tail = self._tails.get(manifest.log_id)
+        epoch, committed, manifest = self._seen()
+        tail = self._tails.get(epoch)
         covered = () if tail is None else tail.covered()
         if tail is None or not covered:
             return

@@ -53,11 +53,13 @@ class BundleRef:
 @dataclass(eq=False, slots=True)
 class _Open:
     """A bundle being opened (search None), open, or failed (error). directory: "" until it has one.
-    users: at first whoever asked and the thread that fetches. bytes: what its files take, or will.
+    users: at first whoever asked and the thread that fetches. has_thread: only that one ends the
+    fetch. bytes: what its files take, or will.
     """
 
     directory: str = ""
     users: int = 2
+    has_thread: bool = False
     search: IndexSearch | None = None
     error: BaseException | None = None
     bytes: int = 0
@@ -90,7 +92,7 @@ class BundleCache:
         self._keeping = Keeping(count_max)
         self._failed: OrderedDict[str, tuple[ChronikError, int]] = OrderedDict()
         self._numbered = 0
-        self._fetching = 0
+        self._fetching: set[_Open] = set()
         self._directory_is: Literal["unknown", "being emptied", "ours"] = "unknown"
         self._closed = False
 
@@ -150,14 +152,14 @@ class BundleCache:
                     if opened is None:
                         begun = self._open[ref.info.key] = _Open()
                         self._keeping.use(ref.info.key)
-                        self._fetching += 1
+                        self._fetching.add(begun)
                 if opened is not None:
                     return opened
                 assert begun is not None
                 self._begin(begun, ref)
         except BaseException:
             if begun is not None:
-                self._give_back(begun)
+                self._leave(begun, ref.info.key)
             raise
 
     def _wait_locked(
@@ -195,16 +197,34 @@ class BundleCache:
             self._threads.spawn(
                 lambda: context.run(self._fetch, opened, ref), name="chronik-bundle"
             )
-        except BaseException as error:
-            refused = isinstance(error, RuntimeError)  # the system has no more threads
-            said = UnavailableError(f"search bundle {ref.info.key}: no thread to fetch it: {error}")
-            self._end(opened, ref.info.key, said if refused else error)
-            if refused:
-                raise said from error
-            raise
+        except RuntimeError as error:  # the system has no more threads
+            key = ref.info.key
+            raise UnavailableError(
+                f"search bundle {key}: no thread to fetch it: {error}"
+            ) from error
+        opened.has_thread = True
+
+    def _leave(self, begun: _Open, key: str) -> None:
+        """Whoever began a fetch does not wait for it any more: it goes on if it has a thread.
+
+        Ctrl-C may come out of `spawn` before the thread or behind its start. One that begins after
+        this finds its fetch ended.
+        """
+        with self._lock:
+            if not begun.has_thread:
+                if self._open.get(key) is begun:
+                    del self._open[key]
+                    self._keeping.leave(key)
+                self._fetching.discard(begun)
+                self._lock.notify_all()
+        self._give_back(begun)
 
     def _fetch(self, opened: _Open, ref: BundleRef) -> None:
         """Fetch, unpack and open a bundle; whatever comes of it, whoever waits is told."""
+        with self._lock:
+            if opened not in self._fetching:
+                return
+            opened.has_thread = True
         error: BaseException | None = None
         try:
             self._fill(opened, ref)
@@ -250,7 +270,7 @@ class BundleCache:
         if is_forsaken and error is not None and not isinstance(error, LogClosedError):
             _log.warning("search bundle %s, which nobody waits for any more: %s", key, error)
         with self._lock:
-            self._fetching -= 1
+            self._fetching.discard(opened)
             self._lock.notify_all()
 
     def _admit(self, opened: _Open, size_bytes: int, key: str) -> None:

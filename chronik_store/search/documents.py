@@ -3,11 +3,13 @@
 Place: below `engine`, above `format.stored_batch`; plain Python values in, plain dicts out. Indexed
 are: value and key as words; headers as words under their names; a value that is a JSON object also
 by path: strings as words, numbers and booleans as such, the members of lists each on its own, to
-JSON_DEPTH_MAX levels, paths up to PATH_CHARACTERS_MAX. Promise: nothing that a record may hold
-makes Tantivy refuse or kill the writer: it panics or errors on lone surrogates, integers beyond 64
-bits and depth, misreads NUL, U+0001 and backslash in paths, and takes strings that look like
-RFC 3339 for dates that no word finds (measured); all are replaced here. Invariant: paths are
-spelled as `query_fields.clean_path` spells them.
+JSON_DEPTH_MAX levels, paths up to PATH_CHARACTERS_MAX. Promise: what is searched by path follows
+from the text of a value alone, not from how deep or long a number a parser bears, nor from the
+stack of who indexes; and nothing that a record may hold makes Tantivy refuse or kill the writer: it
+panics or errors on lone surrogates, integers beyond 64 bits and depth, misreads NUL, U+0001 and
+backslash in paths, and takes strings that look like RFC 3339 for dates that no word finds
+(measured); all are replaced here. Invariant: paths are spelled as `query_fields.clean_path` spells
+them.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ PATH_BYTES_MAX: Final = 1024
 """What a bundle's entry in the manifest may hold; beyond it the list counts as truncated."""
 
 _JSON_SPACE: Final = b" \t\r\n"
+_NESTED_MAX: Final = 100
+"""So many levels are parsed at a time of what is too deep for one: more than any path has."""
+_MARKS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]++|[\]}]++', re.DOTALL)
+_DIGITS_MAX: Final = 20  # of 64 bits; a longer number is indexed as a word
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _DATE_DASHES: Final = 8  # "2024-01-": what a string needs to look like a date
 
@@ -120,8 +126,8 @@ class DocumentMaker:
     def _json(self, text: str) -> _Leaves | None:
         """The leaves of a JSON object by path; None if the text is not one."""
         try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError):  # not JSON, or deeper than any reader follows
+            parsed = _parsed(text)
+        except (ValueError, RecursionError):  # not JSON, or asked with hardly any stack left
             return None
         if type(parsed) is not dict:
             return None
@@ -137,23 +143,78 @@ class DocumentMaker:
             for name, child in item.items():
                 spelled = clean_path(name) if escapes else name
                 below = f"{path}.{spelled}" if path else spelled
-                if depth and below and len(below) <= PATH_CHARACTERS_MAX:
+                if depth and len(below) <= PATH_CHARACTERS_MAX:
                     self._walk(child, below, depth - 1, leaves, escapes)
         elif kind is list:
             if depth:
                 for child in item:
                     self._walk(child, path, depth - 1, leaves, escapes)
-        else:
+        elif path:  # none: the name at the top is empty, and no query can say it
             found = leaves.setdefault(path, [])
             if kind is str:
                 found.append(self._string(item, escapes))
             elif item is not None:
-                found.append(_number(item))
+                number = _number(item)
+                found.append(self._string(number, False) if isinstance(number, str) else number)
 
     def _string(self, text: str, escapes: bool) -> str:
         if escapes:
             text = _SURROGATE.sub("\ufffd", text)
         return _not_a_date(cut_long_words(text, self._split))
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text; ValueError if it is none. What lies deeper than any path may be
+    None instead, and integers may be their digits.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of more digits than Python makes one of
+        return _parsed_in_pieces(text)
+    except RecursionError:
+        return _parsed_in_pieces(text)
+
+
+def _parsed_in_pieces(text: str) -> Any:
+    decoder = json.JSONDecoder(parse_int=_integer)
+    parsed: Any = None
+    for piece in _pieces(text):
+        parsed = decoder.decode(piece)
+    return parsed
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces of _NESTED_MAX levels, the outermost last; where one was cut out, the one
+    around it says null. Each is JSON if the text is.
+    """
+    around: list[list[str]] = []
+    here: list[str] = []
+    depth = done = 0
+    for mark in _MARKS.finditer(text):
+        run, place = mark[0], mark.start()
+        if run[0] in "[{":
+            first = place + _NESTED_MAX - depth % _NESTED_MAX - 1
+            for cut in range(first, mark.end(), _NESTED_MAX):
+                here += (text[done:cut], "null")
+                around.append(here)
+                here, done = [], cut
+            depth += len(run)
+        elif run[0] in "]}":
+            first = place + depth % _NESTED_MAX + 1
+            for cut in range(first, mark.end() + 1, _NESTED_MAX):
+                if around:
+                    yield "".join((*here, text[done:cut]))
+                    here, done = around.pop(), cut
+            depth -= len(run)
+    if around:
+        raise ValueError("brackets that nothing closes")
+    yield "".join((*here, text[done:]))
+
+
+def _integer(digits: str) -> int | str:
+    return digits if len(digits) > _DIGITS_MAX else int(digits)
 
 
 def _not_a_date(text: str) -> str:

@@ -324,6 +324,9 @@ def _pattern(node: Pattern) -> tantivy.Query:
 
 def _interval(node: Interval) -> tantivy.Query:
     library = _library()
+    if node.low is None and node.high is None:
+        # Tantivy refuses a range without bounds; every record has an offset and a time.
+        return library.Query.all_query()  # type: ignore[no-any-return]
     name, kind = "offset", library.FieldType.Unsigned
     if node.field == "time":
         name, kind = "ts", library.FieldType.Integer

@@ -10,6 +10,7 @@ index only, the bundle or the tail, so no record is counted twice.
     outside since..until           |  pruned: counts as searched, nothing is opened
     readable                  ====b0====       |             |==b3==|
     fed to the tail                     |==b1==|=============|      |=================|
+    given up by the tail      ====b0====       |             |==b3==|  before it is fed
     not fed by the deadline                                              missing: |===|
 """
 
@@ -37,6 +38,7 @@ from chronik_store.search.query_tree import CheckedQuery, may_match
 from chronik_store.search.tail import TailIndex
 
 LIMIT_MAX = 1_000_000
+_EVERYTHING = 1 << 63
 
 __all__ = ["BundleRef", "SearchOptions", "SearchPlan", "execute", "merge_results", "unindexed"]
 
@@ -205,6 +207,7 @@ class _Run:
         now = plan.clock.monotonic()
         # The tail may take all the time there is; the bundles keep half of it.
         half = deadline if deadline is None or not refs else now + (deadline - now) / 2
+        _release(plan)
         if newest:
             self._search_unindexed(holes, "not indexed yet", half)
         unread: list[tuple[Range, str]] = []
@@ -215,8 +218,12 @@ class _Run:
                 unread.append((span, reason))
         if not newest:
             self._search_unindexed(holes, "not indexed yet", deadline)
+        stand_ins: list[Range] = []
         for span, reason in unread:
+            if deadline is None or plan.clock.monotonic() < deadline:
+                stand_ins.append(span)
             self._search_unindexed([span], reason, deadline)
+        plan.tail.stand_in(stand_ins)
 
     def _search_bundle(self, ref: BundleRef, span: Range, deadline: float | None) -> str | None:
         """Search one bundle; the reason if it could not be."""
@@ -254,29 +261,37 @@ class _Run:
         self, spans: Iterable[Range], reason: str, deadline: float | None
     ) -> None:
         """Search ranges without a usable bundle through the tail, feeding it first."""
-        plan, options = self.plan, self.plan.options
+        plan = self.plan
         for start, stop in spans:
-            why = reason
-            try:
-                why = self._feed(start, stop, reason, deadline)
-                found, searched = plan.tail.search(
-                    plan.query.tree,
-                    start=start,
-                    stop=stop,
-                    since_us=options.since_us,
-                    until_us=options.until_us,
-                    limit=options.limit,
-                    order=options.order,
-                )
-            except LogClosedError:
-                raise
-            except ChronikError as error:
-                found, searched, why = IndexHits([], 0), (), str(error)
+            with plan.tail.holding((start, stop)):
+                found, searched, why = self._in_tail(start, stop, reason, deadline)
             self._take(found, searched)
             self.missing += [(hole, why) for hole in coverage.gaps(searched, start, stop)]
         paths, truncated = plan.tail.paths()
         self.known.update(paths)
         self.some_unknown |= truncated
+
+    def _in_tail(
+        self, start: int, stop: int, reason: str, deadline: float | None
+    ) -> tuple[IndexHits, tuple[Range, ...], str]:
+        """What the tail has of a range, where it looked, and why not elsewhere."""
+        plan, options = self.plan, self.plan.options
+        try:
+            why = self._feed(start, stop, reason, deadline)
+            found, searched = plan.tail.search(
+                plan.query.tree,
+                start=start,
+                stop=stop,
+                since_us=options.since_us,
+                until_us=options.until_us,
+                limit=options.limit,
+                order=options.order,
+            )
+        except LogClosedError:
+            raise
+        except ChronikError as error:
+            return IndexHits([], 0), (), str(error)
+        return found, searched, why
 
     def _feed(self, start: int, stop: int, reason: str, deadline: float | None) -> str:
         """Bring the tail up to date in a range; why it may have holes afterwards."""
@@ -323,6 +338,17 @@ class _Run:
         if self.some_unknown:
             return ()
         return tuple(path for path in self.plan.query.paths if path not in self.known)
+
+
+def _release(plan: SearchPlan) -> None:
+    """Have the tail give up what bundles have taken over: a reader has nobody else who does, and
+    what is new needs the room.
+    """
+    covered = plan.tail.covered()
+    if covered:
+        low, high = covered[0][0], covered[-1][1]
+        refs = [ref for ref in plan.bundles if ref.base_offset < high and ref.end_offset > low]
+        plan.tail.retain(unindexed(refs, plan.cache, plan.start_offset, _EVERYTHING))
 
 
 def _outside(options: SearchOptions, low_us: int, high_us: int) -> bool:

@@ -13,7 +13,8 @@ Derived data on scratch: the directory is emptied at the first feed, whatever it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -89,9 +90,11 @@ class TailIndex:
         self._lock = threads.condition()
         self._parts: tuple[_Part, ...] = ()
         self._active: _Part | None = None
-        self._feeding = False
+        self._turn: object | None = None  # of the one that feeds
         self._closed = False
         self._numbered = 0
+        self._held: list[Range] = []
+        self._stand_ins: tuple[Range, ...] = ()
 
     def covered(self) -> tuple[Range, ...]:
         """The ranges of offsets that a search sees, sorted and disjoint; empty before any feed."""
@@ -117,10 +120,12 @@ class TailIndex:
         UnavailableError (the part being fed is given up), LogClosedError, CorruptionError for a gap
         between batches, and what `batches` raises (what came before it is kept).
         """
-        if not self._begin(deadline):
-            return -1
+        turn = object()
         reached = -1
-        try:
+        try:  # Ctrl-C may come before the turn is known to be taken
+            if not self._begin(turn, deadline):
+                return -1
+            self._settle()  # what an interrupted feed took counts as covered, not as missing
             for batch in batches:
                 if reached not in (-1, batch.base_offset):
                     raise CorruptionError(
@@ -132,9 +137,13 @@ class TailIndex:
                     break
         finally:
             try:
-                self._settle()
-            finally:
-                self._end()
+                if self._turn is turn:
+                    self._settle()
+            finally:  # no call before the lock: Ctrl-C could come where it begins
+                with self._lock:
+                    if self._turn is turn:
+                        self._turn = None
+                        self._lock.notify_all()
         return reached
 
     def search(
@@ -180,9 +189,12 @@ class TailIndex:
         self.retain([(offset, 1 << 63)])
 
     def retain(self, ranges: Iterable[Range]) -> None:
-        """Give up the parts that share no offset with these ranges."""
-        wanted = coverage.merged(ranges)
+        """Give up the parts that share no offset with these ranges, nor with what is held or
+        stands in for a bundle.
+        """
+        ranges = tuple(ranges)
         with self._lock:
+            wanted = coverage.merged([*ranges, *self._held, *self._stand_ins])
             gone = tuple(
                 part
                 for part in self._parts
@@ -191,11 +203,30 @@ class TailIndex:
             self._parts = tuple(part for part in self._parts if part not in gone)
         self._remove(gone)
 
+    @contextmanager
+    def holding(self, span: Range) -> Iterator[None]:
+        """Meanwhile `retain` gives up nothing in this range: another search may know of a bundle
+        that has taken it over since this one was planned.
+        """
+        with self._lock:
+            self._held.append(span)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.remove(span)
+
+    def stand_in(self, ranges: Iterable[Range]) -> None:
+        """These ranges have bundles that are out of reach: `retain` keeps them until the next call,
+        or each search of an outage would index them anew.
+        """
+        self._stand_ins = tuple(ranges)
+
     def close(self) -> None:
         """Give up everything; waits for a feed under way, which ends soon. Idempotent."""
         with self._lock:
             self._closed = True
-            while self._feeding:
+            while self._turn is not None:
                 self._lock.wait(1.0)
             self._parts = ()
         if self._directory is not None and self._numbered:
@@ -203,22 +234,17 @@ class TailIndex:
 
     # --- feeding: everything below is called by the one feeder ------------------------------------
 
-    def _begin(self, deadline: float | None) -> bool:
+    def _begin(self, turn: object, deadline: float | None) -> bool:
         with self._lock:
-            while self._feeding and not self._closed:
+            while self._turn is not None and not self._closed:
                 left = 1.0 if deadline is None else deadline - self._clock.monotonic()
                 if left <= 0:
                     return False
                 self._lock.wait(left)
             if self._closed:
                 raise LogClosedError("the log is closed: its tail is indexed no more")
-            self._feeding = True
+            self._turn = turn
             return True
-
-    def _end(self) -> None:
-        with self._lock:
-            self._feeding = False
-            self._lock.notify_all()
 
     def _late(self, deadline: float | None) -> bool:
         return self._closed or (deadline is not None and self._clock.monotonic() >= deadline)

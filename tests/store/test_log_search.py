@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from chronik_store.errors import UnavailableError
 from chronik_store.log_store import LogStore
 from chronik_store.objectstore.retry import RetryingObjectStore
 from chronik_store.partition_log import PartitionLog
+from chronik_store.repair import apply_repair
+from chronik_store.restore import restore
 
 
 class Clock:
@@ -34,6 +38,22 @@ class Clock:
         self.now += seconds
 
 
+class Before:
+    """A bucket that does something before it gives the first byte of a bundle."""
+
+    def __init__(self, store: Any, act: Callable[[], None]) -> None:
+        self._store = store
+        self._acts = [act]
+
+    def get_range(self, key: str, start: int, length: int) -> Any:
+        if key.startswith("indexes/") and self._acts:
+            self._acts.pop()()
+        return self._store.get_range(key, start, length)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
 class Down:
     """A bucket that has no bundles for anybody."""
 
@@ -47,6 +67,121 @@ class Down:
             raise UnavailableError("connection refused")
 
         return refuse
+
+
+CONFIG = LogConfig(pipeline_enabled=False)
+
+
+def publish(log: PartitionLog) -> None:
+    log.seal()
+    assert log.run_pipeline_once().errors == ()
+
+
+@pytest.mark.parametrize("cursors", [0, 5])
+@pytest.mark.parametrize("require_complete", [False, True])
+def test_an_answer_is_of_one_log_though_a_restore_takes_its_place_meanwhile(
+    tmp_path: Path, cursors: int, require_complete: bool
+) -> None:
+    """Offsets of the old log's bundles were read from the new one, or raised an IndexError."""
+    url = f"file://{tmp_path}/bucket"
+    with PartitionLog.open(tmp_path / "d", topic="t", object_store=url, config=CONFIG) as log:
+        for number in range(10):
+            log.append(b"apple %d" % number)
+        publish(log)
+
+    def restore_and_go_on() -> None:
+        restore(url, str(tmp_path / "new"), until_offset=5, config=CONFIG)
+        with PartitionLog.open(tmp_path / "new", topic="t", config=CONFIG) as log:
+            for number in range(10):
+                log.append(b"pear %d" % number)
+                for cursor in range(cursors):
+                    log.cursor(f"c{cursor}").commit(number)
+            publish(log)
+        assert reader.watermarks.end == 15
+
+    with open_bucket(url, topic="t", config=CONFIG) as reader:
+        search = reader._search
+        search._bucket.store = Before(search._bucket.store, restore_and_go_on)
+        found = reader.search("apple", limit=20, require_complete=require_complete)
+
+    assert [b"apple %d" % number for number in (4, 3, 2, 1, 0)] == [
+        hit.record.value for hit in found
+    ]
+    assert (found.total, found.complete) == (5, True)
+    assert found.coverage[0].searched == ((0, 15),)
+
+
+def test_a_search_that_another_log_takes_the_place_of_its_own_under_again_and_again_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PartitionLog.open(tmp_path, topic="t", config=CONFIG) as log:
+        log.append(b"hello")
+        monkeypatch.setattr(log._search, "_is_there", lambda _look: False)
+        with pytest.raises(UnavailableError, match="search again"):
+            log.search("hello")
+
+
+def test_the_tail_of_a_log_that_a_restore_has_replaced_is_given_up(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/bucket"
+    config = dataclasses.replace(CONFIG, indexing_enabled=False)
+    with PartitionLog.open(tmp_path / "d", topic="t", object_store=url, config=config) as log:
+        log.append([b"apple", b"apple"])
+        publish(log)
+    with open_bucket(url, topic="t", config=config) as reader:
+        assert reader.search("apple").total == 2
+        [old] = reader._search._tails.values()
+        restore(url, str(tmp_path / "new"), config=config)
+        with PartitionLog.open(tmp_path / "new", topic="t", config=config) as log:
+            log.append(b"apple pear")
+            publish(log)
+        assert reader.search("apple").total == 3
+        [new] = reader._search._tails.values()
+        assert (old.document_count, new.document_count) == (0, 3)
+        assert len(os.listdir(f"{reader._search._scratch._temporary}/tail/t/0")) == 1
+
+
+def test_a_log_that_has_taken_back_what_it_had_shown_is_indexed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PartitionLog.open(tmp_path, topic="t", config=CONFIG) as log:
+        log.append(b"apple")
+        assert log.search("apple").total == 1
+        [old] = log._search._tails.values()
+        monkeypatch.setattr(log._search, "_rewinds", lambda: 1)
+        assert log.search("apple").total == 1
+        [new] = log._search._tails.values()
+        assert (old.document_count, new.document_count) == (0, 1)
+
+
+@pytest.mark.parametrize("from_bucket", [False, True])
+def test_a_reader_gives_up_what_bundles_have_taken_over(tmp_path: Path, from_bucket: bool) -> None:
+    """Its tail index grew with all that it ever searched, until new records found no room."""
+    path, url = tmp_path / "d", f"file://{tmp_path}/bucket"
+    unindexed = dataclasses.replace(CONFIG, indexing_enabled=False)
+    with PartitionLog.open(path, topic="t", object_store=url, config=unindexed) as log:
+        log.append([b"apple"] * 5)
+        publish(log)
+    with (
+        open_bucket(url, topic="t", config=CONFIG)
+        if from_bucket
+        else PartitionLog.open(path, topic="t", config=CONFIG, read_only=True) as reader
+    ):
+
+        def held(total: int) -> tuple[tuple[int, int], ...]:
+            assert reader.search("apple").total == total
+            [tail] = reader._search._tails.values()
+            return tail.covered()
+
+        assert held(5) == ((0, 5),)
+        with PartitionLog.open(path, topic="t", object_store=url, config=CONFIG) as log:
+            publish(log)  # the bundle of what there is
+        with PartitionLog.open(path, topic="t", object_store=url, config=unindexed) as log:
+            log.append([b"apple"] * 2)
+            publish(log)
+        assert held(7) == ((5, 7),)
+        with PartitionLog.open(path, topic="t", object_store=url, config=CONFIG) as log:
+            publish(log)
+        assert held(7) == ()
 
 
 @pytest.mark.parametrize("deadline_seconds", [0.0, 1.0, 5.0])
@@ -107,3 +242,24 @@ def test_what_stays_unpacked_is_a_setting_of_writers_and_of_readers(
             for each in (log, reader):
                 assert each.search("hello").total == 1
                 assert bool(each._search._bundles.open_bytes) == kept
+
+
+def test_beside_a_repair_a_reader_finds_what_stands_there_now(tmp_path: Path) -> None:
+    """Its tail index kept the records that `repair` had given up, and their offsets had others."""
+    with PartitionLog.open(tmp_path, topic="t", config=CONFIG) as log:
+        for number in range(10):
+            log.append(b"apple %d " % number + bytes(300))
+    with PartitionLog.open(tmp_path, topic="t", config=CONFIG, read_only=True) as reader:
+        assert reader.search("apple").total == 10
+        [wal] = [path for path in (tmp_path / "wal/t/0").iterdir() if b"apple" in path.read_bytes()]
+        data = bytearray(wal.read_bytes())
+        data[data.index(b"apple 5")] ^= 1
+        with wal.open("r+b") as file:
+            file.write(data)
+        assert [each.end_offset for each in apply_repair(tmp_path, config=CONFIG)] == [5]
+        with PartitionLog.open(tmp_path, topic="t", config=CONFIG) as log:
+            for number in range(10):
+                log.append(b"pear %d" % number)
+            assert log.search("pear").total == 10
+        assert reader.search("apple").total == 5
+        assert reader.search("pear").total == 10

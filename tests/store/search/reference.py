@@ -19,7 +19,7 @@ from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import Record, StoredRecord
 
 VOCABULARY = ["error", "warn", "disk", "full", "a", "b", "été", "x9", "42", "Disk"]
-JSON_PATHS = ["level", "user.name", "user.id", "tags", "deep.er.still"]
+JSON_PATHS = ["level", "user.name", "user.id", "tags", "deep.er.still", "long"]
 HEADERS = ["trace", "content-type", "x.y"]
 SEPARATORS = [" ", "-", "_", ", ", "\n", "\ufffd"]
 
@@ -57,10 +57,15 @@ def adjacent(texts: Sequence[str], phrase: Sequence[str]) -> bool:
     return False
 
 
+def integer(digits: str) -> int | str:
+    """A number of at most 64 bits is one; longer ones are words."""
+    return digits if len(digits) > 20 else int(digits)
+
+
 def leaves_of(record: StoredRecord) -> dict[str, list[Any]]:
     """What a value that is a JSON object holds, by path."""
     try:
-        parsed = json.loads(record.value.decode("utf-8", "replace"))
+        parsed = json.loads(record.value.decode("utf-8", "replace"), parse_int=integer)
     except ValueError:
         return {}
     out: dict[str, list[Any]] = {}
@@ -72,7 +77,7 @@ def leaves_of(record: StoredRecord) -> dict[str, list[Any]]:
         elif isinstance(item, list):
             for child in item:
                 walk(path, child)
-        else:
+        elif path:
             out.setdefault(path, []).append(item)
 
     if isinstance(parsed, dict):
@@ -153,14 +158,19 @@ def pattern_clause(regex: str) -> Clause:
     )
 
 
-def range_clause(field: str, opening: str, low: int, high: int, closing: str) -> Clause:
+def range_clause(
+    field: str, opening: str, low: int | None, high: int | None, closing: str
+) -> Clause:
+    """None: `*`, no bound."""
+
     def matches(record: StoredRecord) -> bool:
         number = record.offset if field == "offset" else record.timestamp_us
-        above = number >= low if opening == "[" else number > low
-        below = number <= high if closing == "]" else number < high
+        above = low is None or (number >= low if opening == "[" else number > low)
+        below = high is None or (number <= high if closing == "]" else number < high)
         return above and below
 
-    return Clause(f"{field}:{opening}{low} TO {high}{closing}", matches)
+    ends = ["*" if end is None else str(end) for end in (low, high)]
+    return Clause(f"{field}:{opening}{ends[0]} TO {ends[1]}{closing}", matches)
 
 
 def bound_clause(field: str, comparison: str, bound: int) -> Clause:
@@ -194,6 +204,14 @@ atoms = st.one_of(
     st.builds(
         lambda r: range_clause("offset", r[0], max(r[1], 0), r[2], r[3]),
         ranges.filter(lambda r: max(r[1], 0) + 2 <= r[2]),
+    ),
+    st.builds(
+        range_clause, st.sampled_from(["offset", "time"]), st.sampled_from("[{"),
+        st.one_of(st.none(), st.integers(0, 10)), st.none(), st.sampled_from("]}"),
+    ),
+    st.builds(
+        range_clause, st.sampled_from(["offset", "time"]), st.sampled_from("[{"),
+        st.none(), st.integers(1, 20), st.sampled_from("]}"),
     ),
     st.builds(bound_clause, st.just("time"), st.sampled_from(["<", "<=", ">", ">=", ""]), times),
     st.builds(
@@ -292,12 +310,19 @@ objects = st.fixed_dictionaries(
         "user.name": scalars,
         "tags": st.lists(scalars, max_size=3),
         "deep": st.just({"er": {"still": "disk full"}}),
+        "": st.fixed_dictionaries({}, optional={"level": scalars, "": scalars}),
     },
 )
+long_numbers = st.sampled_from([b"7" * 400, b"-" + b"7" * 5000, b"[42, %s]" % (b"7" * 5000)])
 values = st.one_of(
     texts.map(str.encode),
     objects.map(lambda item: json.dumps(item).encode()),
     objects.map(lambda item: json.dumps(item, ensure_ascii=False).encode()),
+    st.builds(
+        lambda item, number: b'{"long": %s, "user": %s}' % (number, json.dumps(item).encode()),
+        objects,
+        long_numbers,
+    ),
     st.binary(max_size=4).map(lambda junk: b"error " + junk.replace(b"{", b"") + b" disk"),
     texts.map(lambda text: text.encode("latin-1", "replace")),
 )

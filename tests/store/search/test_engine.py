@@ -120,6 +120,22 @@ def test_bounds_do_not_change_the_score() -> None:
     assert plain.hits == bounded.hits
 
 
+@pytest.mark.parametrize("field", ["offset", "time"])
+@pytest.mark.parametrize("unbounded", ["[* TO *]", "{* TO *}", "[* TO *}"])
+def test_a_range_without_bounds_holds_every_record(field: str, unbounded: str) -> None:
+    search = index([Record(b"a", timestamp_us=-5), Record(b"b", timestamp_us=7), Record(b"")])
+    query = f"{field}:{unbounded}"
+
+    assert [0, 1, 2] == offsets(search, query) == offsets(search, "offset:>=0")
+    assert [1] == offsets(search, f"b AND {query}") == offsets(search, f"{query} -a", stop=2)
+    assert [] == offsets(search, f"b -{query}")
+    scored = [
+        search.search(check_query(text).tree, start=0, stop=9, order="score").hits
+        for text in (query, "offset:>=0")
+    ]
+    assert scored[0] == scored[1]
+
+
 def test_extreme_times_and_offsets_are_found() -> None:
     log = [Record(b"a", timestamp_us=-(2**62)), Record(b"a", timestamp_us=2**62)]
     base = 2**62
@@ -182,10 +198,16 @@ def test_bytes_that_are_not_utf_8_are_found_by_their_ascii_words() -> None:
         b'{"\\ud800": "\\udfff", "x": "hit"}',
         b'{"n": 123456789012345678901234567890, "x": "hit"}',
         b'{"n": -9223372036854775809, "x": "hit"}',
+        b'{"n": -%s, "x": "hit"}' % (b"7" * 5000),
         b'{"n": NaN, "m": Infinity, "o": 1e999, "x": "hit"}',
         b'{"n": null, "m": [], "o": {}, "p": [null, {}], "x": "hit"}',
         b'{"a": %s1%s, "x": "hit"}' % (b'{"b": ' * 60, b"}" * 60),
         b'{"a": %s1%s, "x": "hit"}' % (b"[" * 300, b"]" * 300),
+        b'{"a": %s1%s, "x": "hit"}' % (b"[" * 3000, b"]" * 3000),
+        b'{"a": %s"]}"%s, "x": "hit"}' % (b'[{"[\\"": ' * 3000, b"}]" * 3000),
+        b'{"a": %s1%s, "x": %s}' % (b"[" * 3000, b"]" * 3000, b'["hit", %s9]' % (b"7" * 5000)),
+        b'{"": {"x": "hit"}}',
+        b'{"": {"": [{"x": ["hit"]}, "lost"]}}',
         b'{"%s": 1, "x": "hit"}' % (b"p" * 70_000),
         b'{"x": "%s hit"}' % (b"\\u4e2d" * 40_000),
         b'{"x": "lost", "x": "hit"}',
@@ -198,6 +220,41 @@ def test_no_json_keeps_its_neighbours_from_being_indexed(value: bytes) -> None:
 
     assert 3 == search.document_count
     assert [1] == offsets(search, "json.x:hit")
+
+
+@pytest.mark.parametrize("digits", [20, 255, 256, 300, 4300, 4301, 5000])
+def test_a_number_of_any_length_is_found_by_its_digits(digits: int) -> None:
+    number = ("7" * digits).encode()
+    search = index([Record(b'{"n": %s}' % number), Record(b'{"n": [-%s, 1.5]}' % number)])
+
+    assert [0, 1] == offsets(search, f"json.n:{number.decode()}")
+    assert [1] == offsets(search, "json.n:1.5")
+
+
+@pytest.mark.parametrize("ends", [b"]" * 2999, b"]" * 3001, b"}" * 3000, b',"' + b"]" * 3000])
+def test_what_is_deeper_than_a_parser_follows_must_be_json_too(ends: bytes) -> None:
+    search = index([Record(b'{"a": %s1%s, "x": "hit"}' % (b"[" * 3000, ends))])
+
+    assert [] == offsets(search, "json.x:hit")
+
+
+@pytest.mark.parametrize("levels", [30, 31, 150, 980, 990, 3000])
+def test_what_is_searched_by_path_does_not_depend_on_who_indexes(levels: int) -> None:
+    """Bundles and tails are made by threads whose stacks differ."""
+    value = b'{"a": %s"deep"%s, "x": "hit"}' % (b"[" * levels, b"]" * levels)
+    found = []
+
+    def at_depth(calls: int) -> None:
+        if calls:
+            at_depth(calls - 1)
+        else:
+            search = index([Record(value)])
+            found.append((offsets(search, "json.a:deep"), offsets(search, "json.x:hit")))
+
+    at_depth(0)
+    at_depth(500)
+
+    assert [([0] if levels <= 31 else [], [0])] * 2 == found
 
 
 @pytest.mark.parametrize("value", [b"[1, 2]", b'"text"', b"{", b"{} x", b'{"x": hit}', b"[" * 9999])

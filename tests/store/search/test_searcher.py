@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -281,6 +282,66 @@ def test_a_tail_that_is_full_is_said(partition: Partition) -> None:
 
     assert ((9, 12),) == result.coverage[0].missing
     assert ("not indexed yet: the tail index is full",) == result.coverage[0].reasons
+
+
+def test_what_a_bundle_has_taken_over_makes_room_for_what_is_new(tmp_path: Path) -> None:
+    """A part that was partly replaced went on growing, and with it all that it held."""
+    made = Partition(tmp_path, log_of(12))
+    made.tail = TailIndex(made.clock, made.threads, fs=made.fs, directory=None, text_bytes_max=70)
+    made.end = 6
+    assert made.search("disk").total == 6
+    made.bundle(0, 6)
+    made.end = 12
+
+    result = made.search("disk")
+
+    assert (12, True) == (result.total, result.complete)
+    assert ((6, 12),) == made.tail.covered()
+
+
+def test_in_an_outage_of_the_bucket_the_tail_is_fed_once(partition: Partition) -> None:
+    def down(_position: int, _length: int) -> bytes:
+        raise UnavailableError("the bucket is down")
+
+    ref = partition.bundles[0]
+    partition.bundles[0] = dataclasses.replace(ref, read_range=down)
+    for _ in range(3):
+        result = partition.search("disk")
+        assert (12, True) == (result.total, result.complete)
+    assert [(8, 12), (0, 4)] == partition.read
+
+    partition.bundles[0] = ref
+    for _ in range(2):
+        assert partition.search("disk").total == 12
+    assert ((6, 12),) == partition.tail.covered()
+
+
+def test_nobody_gives_up_what_a_search_under_way_has_planned_with(partition: Partition) -> None:
+    """Another search knows of a bundle that there was none of when this one began."""
+    fed, go_on = threading.Event(), threading.Event()
+    search = partition.tail.search
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        fed.set()
+        assert go_on.wait(30)
+        return search(*arguments, **options)
+
+    partition.tail.search = slow  # type: ignore[method-assign]
+    first: list[SearchResult] = []
+    searching = threading.Thread(target=lambda: first.append(partition.search("disk")))
+    searching.start()
+    assert fed.wait(10)
+    partition.tail.search = search  # type: ignore[method-assign]
+    partition.bundles = [*partition.bundles]
+    partition.bundle(8, 12)
+    second = partition.search("disk")
+    go_on.set()
+    searching.join(30)
+
+    for result in (first[0], second):
+        assert (12, True) == (result.total, result.complete)
+    assert partition.search("disk").complete
+    assert () == partition.tail.covered()
 
 
 def test_nothing_is_an_answer_too(tmp_path: Path) -> None:
