@@ -17,6 +17,7 @@ frame swears that it was synced: with the next append, a MARK, or the writer's c
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from chronik_store.environment import Environment
 from chronik_store.errors import (
@@ -130,7 +131,8 @@ class Wal(StageableWal):
             fs.make_directories(self.directory)
             while self._recovered.temporaries:
                 # One by one, so that a start that failed half-way may be tried again.
-                fs.remove(self._recovered.temporaries[-1])
+                with suppress(FileNotFoundError):  # it was removed, and then came an interrupt
+                    fs.remove(self._recovered.temporaries[-1])
                 self._recovered.temporaries.pop()
             # Names that were read are not known to be durable either.
             fs.sync_directory(self.directory)

@@ -41,6 +41,20 @@ def test_a_failed_call_poisons_the_log_for_good(
     owner.close()
 
 
+def test_a_start_that_was_interrupted_behind_a_removal_is_tried_again(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """Each append said that it may be repeated, and none could succeed."""
+    open_wal(disk).close()
+    left = "/data/wal/wal_00000000000000000009.log.tmp"
+    disk.create(left).write_at(0, [b"half a header"])
+    owner = open_wal(disk, start=False)
+    disk.remove(left)
+    owner.start().append(b"good")
+    assert owner.live()[1] == b"good"
+    owner.close()
+
+
 ROTATING = ["create", "write_at", "sync_all", "rename", "sync_directory"]
 
 
