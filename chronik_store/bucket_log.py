@@ -3,7 +3,7 @@
 Place: beside `log_core`, as the other `LogView`. Promise: shows exactly what the newest published
 manifest lists; a newer one is found by `refresh`. Invariant: an unreachable bucket is an error,
 never an empty log; the manifest only moves to a newer number of the same log, or to a successor
-that it names.
+that it names, once that has published its first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from chronik_store.config import LogConfig, check_config
 from chronik_store.environment import Environment
 from chronik_store.errors import LogClosedError, TopicNotFoundError
 from chronik_store.format.manifest_file import Manifest, ManifestObject
-from chronik_store.lineage import live_lineage_of
+from chronik_store.lineage import last_published, live_lineage_of
 from chronik_store.log_search import LogSearch
 from chronik_store.log_view import watermarks_of
 from chronik_store.model import (
@@ -124,7 +124,8 @@ class BucketView:
         self._number, self._object = self._newest()
 
     def _newest(self) -> tuple[int, ManifestObject]:
-        head = live_lineage_of(self._store, self._topic, self._partition).head
+        # Not the head: one that a restore has only begun may get other records at these offsets.
+        head = last_published(live_lineage_of(self._store, self._topic, self._partition))
         if head is None:
             raise TopicNotFoundError(
                 f"{self._store.url} holds no manifest of {self._topic}/{self._partition}: check "

@@ -200,6 +200,25 @@ def _end(head: Head) -> Head:
     return Head(successor, 0, begun, head.hash)
 
 
+def last_published(lineage: Lineage) -> Head | None:
+    """The newest manifest of the head, or the claim on the log before it while it is only begun.
+
+    What a begun log will hold is not known yet: its restore may cut, and says so with number 1.
+    Where that number is a claim as well, there never will be anything.
+    """
+    head, newest = lineage
+    claims = {each.object.successor: each for each in newest.values()}
+    while head is not None and head.log_id in claims and _is_begun(head):
+        head = claims[head.log_id]
+    return head
+
+
+def _is_begun(head: Head) -> bool:
+    """The log has published nothing of its own."""
+    is_claim = head.object.successor is not None
+    return not head.number or (is_claim and head.number == FIRST_NUMBER)
+
+
 def _read_newest(store: ObjectStore, topic: str, partition: int) -> dict[str, Head]:
     for _ in range(READ_AGAIN):
         try:

@@ -195,6 +195,8 @@ class ReadChain:
     ) -> Iterator[StoredBatch]:
         """All batches that hold offsets [offset, stop), read ahead by `chunk_bytes`.
 
+        The first may begin before `offset`; and one before the end of the last, where a restore
+        has cut the log meanwhile: their records are others at the same offsets.
         At the committed end `wait(offset)` is asked: True looks again, False (or no `wait`) ends.
         Holds a position and no pin: overtaken by retention it raises OffsetOutOfRangeError.
         """
@@ -231,6 +233,7 @@ class ReadChain:
             first = max(offset, batch.base_offset)
             end = batch.end_offset if stop is None else min(stop, batch.end_offset)
             yield from batch.records_from(first, end - first)
+            offset = end
 
     def entries(
         self, first_index: int, *, max_bytes: int, limit_index: int | None = None

@@ -93,13 +93,22 @@ def require_index(manifest: Manifest, place: Place, limit: Position) -> None:
         )
 
 
-def hole(manifest: Manifest, wal: WalView | None, place: Place, limit: Position) -> CorruptionError:
-    """Nobody has the place, and nobody says why: a range is missing from the middle of the log."""
+def hole(manifest: Manifest, wal: WalView | None, place: Place, limit: Position) -> ChronikError:
+    """Nobody has the place, and nobody says why: a range is missing from the middle of the log.
+
+    Unless a reader of the bucket is past the end of all: its limit is of the log before a restore.
+    """
     if place.offset == UNKNOWN:
         return CorruptionError(
             f"entry {place.index} is in no tier although the log goes on to entry "
             f"{limit.index - 1}",
             advice=_VERIFY,
+        )
+    end = max(manifest.next.offset, manifest.start_offset)
+    if wal is None and place.offset >= end:
+        return UnavailableError(
+            f"a restore has cut the log while it was read: it ends at offset {end} now, not at "
+            f"{limit.offset}; try again"
         )
     starts = [each.base_offset for each in manifest.segments if each.base_offset > place.offset]
     if wal is not None and wal.base.offset > place.offset:

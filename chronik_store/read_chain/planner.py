@@ -4,7 +4,8 @@ Place: the lower half of the read chain. Promise: `fetch` returns at least one e
 one asked for first, running on in index and offset. A WAL file pruned or an object collected under
 it makes it plan again, a bounded number of times, with a fresh manifest; then it says what is the
 matter: OffsetOutOfRangeError when retention has overtaken the reader, UnavailableError when a copy
-may come back, CorruptionError when every copy is damaged or nobody holds the range. Invariant: a
+may come back, CorruptionError when every copy is damaged or nobody holds the range. Where a restore
+has cut the log since a place was handed out, its offset counts, not its index. Invariant: a
 range is called missing only when the manifest read *after* the WAL did not have it is still the
 one known before: a file is pruned after the manifest that covers it, so a newer one would be seen.
 """
@@ -115,11 +116,9 @@ class Planner:
             if fetched is not None:
                 return fetched
             info = segment_at(manifest, place)
+            if _is_offset_only(manifest, info, place):
+                return self.fetch(Place(place.offset), budget)
             if info is None:
-                if UNKNOWN not in (place.index, place.offset) and is_before(manifest, place):
-                    # What was dropped reaches up to this very offset: the control entries behind
-                    # the last record have gone with it, and no record has.
-                    return self.fetch(Place(place.offset), budget)
                 require_index(manifest, place, budget.limit)
             else:
                 fetched = self._from_segment(info, place, budget, failures)
@@ -191,11 +190,13 @@ class Planner:
         if found is None:
             return None
         (entries, following), copy = found
+        if place.index != UNKNOWN and place.offset not in (UNKNOWN, entries[0].header.base_offset):
+            # A restore has cut the log that the place is of: the index is another entry's here.
+            return self.fetch(Place(place.offset), budget)
         if copy.tier == "object_store" and UNKNOWN not in (place.index, place.offset):
             self._read_ahead(info, following, budget)
         if following.index > budget.limit.index:
-            # A segment may reach past what a lagging reader may show.
-            entries = [each for each in entries if each.header.index < budget.limit.index]
+            entries = _below(entries, budget.limit)
             header = entries[-1].header
             following = Place(header.end_offset, header.index + 1)
         return Fetched(entries, copy.tier, copy.path, following)
@@ -261,6 +262,32 @@ def segment_at(manifest: Manifest, place: Place) -> SegmentInfo | None:
         at = bisect_right(segments, place.offset, key=_END_OFFSET)
         found = at < len(segments) and segments[at].base_offset <= place.offset
     return segments[at] if found else None
+
+
+def _is_offset_only(manifest: Manifest, info: SegmentInfo | None, place: Place) -> bool:
+    """Whether of a place with both an index and an offset only the offset can be found, where
+    `info` is the segment of the index.
+
+    What was dropped may reach up to this very offset: the control entries behind the last record
+    have gone with it, and no record has. Or the place is of a log that a restore has cut since: no
+    control entry is left in the segment that ends at the cut, so indexes are others from there on.
+    """
+    if UNKNOWN in (place.index, place.offset):
+        return False
+    if info is not None:
+        return not info.base_offset <= place.offset <= info.end_offset
+    return is_before(manifest, place) or segment_at(manifest, Place(place.offset)) is not None
+
+
+def _below(entries: list[Entry], limit: Position) -> list[Entry]:
+    """What a reader may show of a segment that reaches past its limit.
+
+    None is below by its index: the limit is of a log that a restore has cut since, whose indexes
+    mean nothing here. Its offset does.
+    """
+    return [each for each in entries if each.header.index < limit.index] or [
+        each for each in entries if each.header.base_offset < limit.offset
+    ]
 
 
 def _same(left: Manifest, right: Manifest) -> bool:

@@ -132,7 +132,9 @@ def _whole_base(manifest: Manifest) -> LogBase:
 
 def _base_before(segment: SegmentInfo) -> LogBase:
     if segment.first_index == 1:
-        return LogBase(0, 0, 0, 0)
+        # No entry lies before. Offsets may: a log that was restored without records begins at its
+        # start (`_whole_base`).
+        return LogBase(0, 0, segment.base_offset, 0)
     return LogBase(
         segment.first_index - 1, segment.term, segment.base_offset, segment.first_timestamp_us
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 import chronik_store as chronik
+from chronik_store.format.manifest_file import decode_manifest_object
+from chronik_store.objectstore.layout import parse_manifest_key
+from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.repair import plan_repair
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False, indexing_enabled=False)
@@ -134,3 +139,77 @@ def test_a_bucket_that_lists_an_older_manifest_takes_nothing_back(tmp_path, monk
             assert 2 == reader._view.refresh().offset
             monkeypatch.setattr(reader._view, "_newest", lambda: late)
             assert 2 == reader._view.refresh().offset
+
+
+def test_a_follower_of_a_log_that_is_cut_steps_over_nothing_behind_its_offset(tmp_path):
+    """The old log had entries of a cursor between its records; what is cut from it has none."""
+    url = f"file://{tmp_path}/bucket"
+    with chronik.PartitionLog.open(
+        tmp_path / "d", topic="t", object_store=url, config=CONFIG
+    ) as log:
+        for number in range(10):
+            log.append(b"fish %d" % number)
+            log.cursor("c").commit(number + 1)
+        log.seal()
+        log.run_pipeline_once()
+    with chronik.open_bucket(url, topic="t", config=CONFIG) as reader:
+        follower = reader.scan(follow=True)
+        assert list(range(10)) == [next(follower).offset for _ in range(10)]
+        chronik.restore(url, tmp_path / "new", until_offset=8)
+        with chronik.LogStore.open(tmp_path / "new", config=CONFIG) as store:
+            for number in range(8, 28):
+                store.partition("t").append(b"bird %d" % number)
+            published(store, b"bird 28")
+        seen = [record.value for record in itertools.islice(follower, 5)]
+        assert [b"bird %d" % number for number in range(10, 15)] == seen
+
+
+@pytest.fixture
+def half_done(cut, tmp_path, monkeypatch):
+    """As `cut`, behind a restore that has claimed the log and published nothing yet."""
+    url, go_on = cut
+    with chronik.LogStore.open(tmp_path / "d", config=CONFIG) as store:
+        published(store, b"fish 10")  # so that a manifest names the number of the one before it
+
+    def begin(directory):
+        put = LocalObjectStore.put_if_absent
+
+        def cut_off(self, key, data):
+            manifest = parse_manifest_key(key)
+            if manifest is not None and decode_manifest_object(bytes(data)).successor is None:
+                raise chronik.UnavailableError("the bucket went away")
+            return put(self, key, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalObjectStore, "put_if_absent", cut_off)
+            with pytest.raises(chronik.UnavailableError):
+                chronik.restore(url, tmp_path / directory, until_offset=5)
+
+    begin("new")
+    return url, go_on, begin
+
+
+def test_a_search_during_a_restore_is_of_the_log_before(half_done):
+    """Or what it has indexed would be taken for the new log's, at the same offsets."""
+    url, go_on, _ = half_done
+    with chronik.open_bucket(url, topic="t", config=CONFIG) as reader:
+        assert 11 == reader.search("fish").total
+        go_on()
+        assert 15 == reader.watermarks.end
+        for word, count in (("fish", 5), ("bird", 10)):
+            found = reader.search(word, limit=20)
+            assert (count, True) == (found.total, found.complete)
+            assert all(word.encode() in hit.record.value for hit in found)
+
+
+@pytest.mark.parametrize("others", [(), ("other",), ("other", "third")])
+def test_a_restore_that_is_under_way_is_no_corruption(half_done, others):
+    """Nor are several, each of which took over from one that had published nothing yet."""
+    url, _, begin = half_done
+    with chronik.open_bucket(url, topic="t", config=CONFIG) as reader:
+        before = reader.status().log_id
+        for directory in others:
+            begin(directory)
+        findings = reader.verify(bucket=True).findings
+        assert [] == [each for each in findings if each.severity != "note"]
+        assert (before, 11) == (reader.status().log_id, reader.watermarks.end)

@@ -70,6 +70,37 @@ def test_a_cut_at_the_end_of_a_segment_forgets_the_producers_behind_it() -> None
         assert (1, 2, False) == log.append(batch(1))
 
 
+@pytest.mark.parametrize(
+    ("limits", "end"), [({"until_offset": 8}, 8), ({"until_us": 1}, 8), ({"until_offset": 9}, 9)]
+)
+def test_a_log_that_begins_behind_dropped_offsets_is_cut_there(
+    limits: dict[str, int], end: int
+) -> None:
+    """Entry 1 of a log that was restored without any record holds the offset that it began at."""
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        log.append([b"dropped"] * 8)
+        log.drop_before(8)
+        log.run_pipeline_once()
+    restore(URL, "/empty", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/empty") as store:
+        log = store.partition("t")
+        log.append([b"8", b"9"])
+        log.seal()
+        log.run_pipeline_once()
+    report = restore(URL, "/cut", **limits, config=CONFIG, env=env_of(disk))
+    assert (8, end) == (report.logs[0].start_offset, report.logs[0].end_offset)
+    with open_store(disk, "/cut") as store:
+        log = store.partition("t")
+        assert (end, end + 1, False) == log.append(batch(0))
+        publish(store, 1)
+        assert [*[b"8"][: end - 8], b"0", b"1"] == [each.value for each in log.scan()]
+        findings = log.verify(bucket=True, deep=True).findings
+        assert not [each for each in findings if each.severity != "note"]
+
+
 def test_the_term_is_above_every_one_that_the_old_log_had() -> None:
     disk = SimulatedDisk()
     filled(disk)
