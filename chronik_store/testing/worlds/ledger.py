@@ -138,6 +138,7 @@ class Ledger:
             if learn and found is not None:
                 self.cursors[name] = found
                 self.cursors_wished[name] = set()
+                self._cursors_ever.setdefault(name, set()).add(found)  # also where a repair left it
         self.compared = ledger.compared
         if learn:
             self.start = marks.start
