@@ -37,8 +37,15 @@ class Deletions:
                 self._job = asyncio.ensure_future(
                     self._run(replicated.delete_topics_here, self._store, left)
                 )
+                self._job.add_done_callback(_is_seen)
             done, _ = await asyncio.wait((self._job,), timeout=WAIT_SECONDS)
             if not done:
                 raise UnavailableError("what deleted topics have here waits for the bucket")
             job, self._job = self._job, None
             await job
+
+
+def _is_seen(job: asyncio.Future[None]) -> None:
+    """Its error is raised by the next `carry_out`; there is none when the node ends before."""
+    if not job.cancelled():
+        job.exception()

@@ -78,7 +78,7 @@ class Handlers:
         self, topic: str, partition: int, topic_id: str | None = None
     ) -> PartitionBackend:
         known = self._backend.known_partition(topic, partition)
-        if known is not None and topic_id in {None, known.topic_id}:
+        if known is not None and (topic_id is None or topic_id == known.topic_id):
             return known
         return await self._backend.partition(topic, partition, topic_id)
 

@@ -424,9 +424,9 @@ class Hosting:
 
     async def note_rolls(self) -> None:
         """Remember who votes in what runs here: for a start that finds a log damaged."""
-        parts = (self._metadata, *self.partitions.values())
-        is_newest = self.rolls.state.offset >= self._folded >= 0
-        await self._run(functools.partial(self.rolls.note, parts, is_newest=is_newest))
+        parts, at = (self._metadata, *self.partitions.values()), self.rolls.state.offset
+        if (news := self.rolls.news(parts, is_newest=at >= self._folded >= 0)) is not None:
+            await self._run(self.rolls.keep, news)
 
     def _close(self, lane: Lane) -> None:
         del self.partitions[lane]

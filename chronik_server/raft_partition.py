@@ -301,7 +301,7 @@ class RaftPartition:
     @property
     def topic_id(self) -> str:
         """See `PartitionBackend`."""
-        return self.log.topic_id
+        return self.core.identity.topic_id
 
     @property
     def doubt(self) -> str:

@@ -27,15 +27,15 @@ logger = logging.getLogger("chronik_server.cluster")
 ROLLS_NAME = "ROLLS"
 
 
-class _Noted(NamedTuple):
-    """(group id, its voters), and (node id, HOST:PORT), each sorted."""
+class Noted(NamedTuple):
+    """What the file holds: (group id, its voters), and (node id, HOST:PORT), each sorted."""
 
     voters: tuple[tuple[str, tuple[str, ...]], ...] = ()
     addresses: tuple[tuple[str, str], ...] = ()
 
 
 _NOTED: Final = Row(
-    _Noted,
+    Noted,
     {
         "voters": TupleOf(Fixed(NAME, TupleOf(NAME, 1 << 10)), 1 << 20),
         "addresses": TupleOf(Fixed(NAME, NAME), 1 << 16),
@@ -44,7 +44,8 @@ _NOTED: Final = Row(
 
 
 class Rolls:
-    """See the module. `load` and `note` touch the disk: one after the other, in a worker.
+    """See the module. Belongs to the event loop, but for `load` and `keep`, which touch the disk:
+    one after the other, in a worker.
 
     state: the metadata as it was followed last.
     """
@@ -52,7 +53,7 @@ class Rolls:
     def __init__(self, store: LogStore) -> None:
         self.state = Metadata()
         self._store = store
-        self._noted: _Noted | None = None
+        self._noted: Noted | None = None
 
     def load(self) -> None:
         """Read what was noted, before any group of this node runs."""
@@ -80,8 +81,8 @@ class Rolls:
         topic = self.state.topic_of(topic_id)
         return noted if topic is None else noted | topic.places[partition].holders
 
-    def note(self, parts: Sequence[RaftPartition], *, is_newest: bool) -> None:
-        """Remember the voters of these, and where nodes are; durably, if that has changed.
+    def news(self, parts: Sequence[RaftPartition], *, is_newest: bool) -> Noted | None:
+        """The voters of these, and where nodes are, beside what was noted; None: that is the same.
 
         is_newest: no newer metadata was followed before, so what it has no topic of is gone.
         """
@@ -89,8 +90,8 @@ class Rolls:
         known = self._noted
         if known is None:
             if None in found.values():
-                return
-            known = _Noted()
+                return None
+            known = Noted()
         voters = dict(known.voters)
         voters.update((group_id, named) for group_id, named in found.items() if named)
         addresses = dict(known.addresses)
@@ -99,10 +100,13 @@ class Rolls:
             voters = {each: voters[each] for each in voters if each in here or self._has(each)}
             nodes = self.state.nodes.values()
             addresses = {node.node_id: node.address for node in nodes if node.state != "removed"}
-        noted = _Noted(tuple(sorted(voters.items())), tuple(sorted(addresses.items())))
-        if noted != self._noted:
-            replicated.remember_value(self._store, ROLLS_NAME, _NOTED.pack(noted))
-            self._noted = noted
+        noted = Noted(tuple(sorted(voters.items())), tuple(sorted(addresses.items())))
+        return None if noted == self._noted else noted
+
+    def keep(self, noted: Noted) -> None:
+        """Remember it, durably."""
+        replicated.remember_value(self._store, ROLLS_NAME, _NOTED.pack(noted))
+        self._noted = noted
 
     def _has(self, group_id: str) -> bool:
         return self.state.topic_of(group_id.partition("/")[0]) is not None
@@ -119,8 +123,8 @@ def _voters_of(replica: Replica | None) -> tuple[str, ...] | None:
     return tuple(sorted(voters))
 
 
-def _noted_in(value: object) -> _Noted:
+def _noted_in(value: object) -> Noted:
     try:
-        return _Noted() if value is None else _NOTED.unpack(value, f"the file {ROLLS_NAME}")
+        return Noted() if value is None else _NOTED.unpack(value, f"the file {ROLLS_NAME}")
     except ShapeError as error:
         raise CorruptionError(str(error)) from error

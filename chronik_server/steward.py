@@ -32,6 +32,8 @@ from chronik_store.format.control import Members
 logger = logging.getLogger("chronik_server.steward")
 
 STEPS_MAX = 100
+COMMANDS_MAX = 1000
+"""In one batch."""
 """Placements in one tick: a large cluster is rearranged without a burst."""
 STOP_SECONDS = 2.0
 FREE_SECONDS = 10.0
@@ -178,7 +180,8 @@ class Steward:
         own, missing = self._state.nodes.get(self._node_id), self._acted_on() - self._state.offset
         if own is not None and missing > 0:
             logger.error("%d commands of the metadata are lost; it goes on without them", missing)
-            await self._group.command(*[commands.MoveNode(own.node_id, own.address)] * missing)
+            same = commands.MoveNode(own.node_id, own.address)
+            await self._group.command(*[same] * min(missing, COMMANDS_MAX))
 
     # --- placement -------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from chronik_store.config import LogConfig
 from chronik_store.data_directory import disk_error, disk_errors, remove_tree
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
-from chronik_store.errors import UnavailableError
+from chronik_store.errors import CorruptionError
 from chronik_store.format.control import Intent, decode_command
 from chronik_store.format.entry import EntryKind
 from chronik_store.format.manifest_file import Manifest
@@ -191,9 +191,10 @@ class LogAssembly:
             # When all of it is damaged, a snapshot of this log makes it good: it must know which.
             log_id = log_id_in(self._env.fs, paths.wal) or self.told.get((entry.name, partition))
             if log_id is None:
-                raise UnavailableError(
+                raise CorruptionError(
                     f"no header of the WAL files in {paths.wal} can be read, and which log this is "
-                    "has not been heard yet from the cluster"
+                    "has not been heard yet from the cluster",
+                    path=paths.wal,
                 )
         state = FoldedState(
             topic=entry.name,
@@ -268,6 +269,16 @@ class LogAssembly:
                     announced.update(command.keys)
         wal.close()
         return core.manifest, announced
+
+    def read_whole(self, entry: TopicEntry, partition: int, paths: LogPaths) -> Manifest:
+        """The manifest of a log that is not open, folded over every entry that is here, committed
+        or not. Writes nothing.
+        """
+        core = self._core(entry, partition, paths, log_id=None)
+        core.show_committed()
+        core.state.commit(core.wal.last_index)
+        core.wal.close()
+        return core.manifest
 
     def close(self, log: PartitionLog) -> None:
         """Acknowledge what is in flight, release everything of this log. When it returns, the

@@ -28,7 +28,6 @@ from chronik_store.format.manifest_file import (
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.lineage import Head, end_of, is_farewell
 from chronik_store.log_assembly import LogAssembly
-from chronik_store.log_identity import LogPaths
 from chronik_store.manifest.keys import announced_keys, live_keys, named_keys
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import (
@@ -83,7 +82,7 @@ def delete_topic_data(
                 )
             else:
                 keys |= named_keys(manifest) | announced
-                whole = partial(_whole, assembly, entry, partition, paths)
+                whole = partial(assembly.read_whole, entry, partition, paths)
                 own[partition] = OwnLog(manifest.log_id, manifest.published_number, whole)
                 # By a log, not by the topic's own end: that is another one's part of this.
                 is_taken = manifest.fenced is not None and (
@@ -213,15 +212,6 @@ def _may_be_ours(mine: OwnLog, number: int, found: ManifestObject) -> bool:
         return number <= whole.published_number
     named = live_keys(found.manifest) | announced_keys(found.manifest)
     return judge(whole, found) == "adopt" and named <= named_keys(whole)
-
-
-def _whole(assembly: LogAssembly, entry: TopicEntry, partition: int, paths: LogPaths) -> Manifest:
-    """A log's manifest folded over every entry that is here, committed or not. Writes nothing."""
-    core = assembly._core(entry, partition, paths, log_id=None)  # noqa: SLF001 - as `read_names`
-    core.show_committed()
-    core.state.commit(core.wal.last_index)
-    core.wal.close()
-    return core.manifest
 
 
 def _bucket_keys(store: ObjectStore, entry: TopicEntry) -> set[str]:

@@ -17,7 +17,6 @@ from chronik_store.format.checkpoint import decode_checkpoint
 from chronik_store.format.checksum import Hasher
 from chronik_store.format.control import decode_command
 from chronik_store.format.entry import EntryHeader, EntryKind, iter_entries
-from chronik_store.format.envelope import unseal_value
 from chronik_store.format.frame import (
     FrameHeader,
     FrameKind,
@@ -42,7 +41,7 @@ from chronik_store.format.store_file import decode_store_identity, decode_topic_
 from chronik_store.format.wal_file import decode_wal_file_header
 from chronik_store.objectstore.layout import INDEXES_PREFIX, parse_bundle_key
 from chronik_store.search.archive import Unpacker
-from chronik_store.search.bundle import _HEAD, _KIND, HEAD_NAME
+from chronik_store.search.bundle import head_of
 
 Item = tuple[str, dict[str, Any]]
 """(what it is, its fields)"""
@@ -199,7 +198,7 @@ def _bundle(data: bytes, path: str) -> Iterator[Item]:
 def _unpacked(data: bytes, path: str) -> Iterator[Item]:
     """What a bundle says of itself, then whether that is so: it is unpacked as for a search."""
     unpacker = Unpacker([data], path=path)
-    head, _ = unseal_value(_KIND, _HEAD, unpacker.head(HEAD_NAME), path=path)
+    head = head_of(unpacker, path=path)
     yield "search bundle", {**plain(head), "members": len(head.members)}
     for member in head.members:
         yield "file", {"name": member.name, "bytes": member.size_bytes, "hash": member.hash}

@@ -87,6 +87,12 @@ class BuiltBundle:
         remove_tree(self.fs, self.directory)
 
 
+def head_of(unpacker: Unpacker, *, path: str) -> BundleHead:
+    """What a bundle says of itself; CorruptionError."""
+    head, _ = unseal_value(_KIND, _HEAD, unpacker.head(HEAD_NAME), path=path)
+    return head
+
+
 def is_readable(info: BundleInfo) -> bool:
     """False: the bundle counts as not indexed; build another that replaces it."""
     return engine.can_read(info.engine)
@@ -168,7 +174,7 @@ def open_bundle(
             empty_directory(fs, directory)
             hasher = Hasher()
             unpacker = Unpacker(_hashed(read_range, info, hasher), path=info.key)
-            head, _ = unseal_value(_KIND, _HEAD, unpacker.head(HEAD_NAME), path=info.key)
+            head = head_of(unpacker, path=info.key)
             _check_head(head, info, base_offset, end_offset)
             admit(sum(member.size_bytes for member in head.members))
             unpacker.extract(fs, directory, head.members)

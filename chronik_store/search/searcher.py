@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 
 from chronik_store.arguments import check_seconds
 from chronik_store.clock import Clock
@@ -225,6 +225,17 @@ class _Run:
             self._search_unindexed([span], reason, deadline)
         plan.tail.stand_in(stand_ins)
 
+    @property
+    def _wanted(self) -> dict[str, Any]:
+        """Of the hits of an index, but for their offsets."""
+        options = self.plan.options
+        return {
+            "since_us": options.since_us,
+            "until_us": options.until_us,
+            "limit": options.limit,
+            "order": options.order,
+        }
+
     def _search_bundle(self, ref: BundleRef, span: Range, deadline: float | None) -> str | None:
         """Search one bundle; the reason if it could not be."""
         plan, options, info = self.plan, self.plan.options, ref.info
@@ -245,10 +256,7 @@ class _Run:
                     plan.query.tree,
                     start=span[0],
                     stop=span[1],
-                    since_us=options.since_us,
-                    until_us=options.until_us,
-                    limit=options.limit,
-                    order=options.order,
+                    **self._wanted,
                 )
         except LogClosedError:
             raise
@@ -275,17 +283,14 @@ class _Run:
         self, start: int, stop: int, reason: str, deadline: float | None
     ) -> tuple[IndexHits, tuple[Range, ...], str]:
         """What the tail has of a range, where it looked, and why not elsewhere."""
-        plan, options = self.plan, self.plan.options
+        plan = self.plan
         try:
             why = self._feed(start, stop, reason, deadline)
             found, searched = plan.tail.search(
                 plan.query.tree,
                 start=start,
                 stop=stop,
-                since_us=options.since_us,
-                until_us=options.until_us,
-                limit=options.limit,
-                order=options.order,
+                **self._wanted,
             )
         except LogClosedError:
             raise

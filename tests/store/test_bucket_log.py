@@ -97,6 +97,13 @@ def cut(tmp_path):
     return url, go_on
 
 
+def assert_finds_the_new_log(reader):
+    for word, count in (("fish", 5), ("bird", 10)):
+        found = reader.search(word, limit=20)
+        assert (count, True) == (found.total, found.complete)
+        assert all(word.encode() in hit.record.value for hit in found)
+
+
 def test_a_search_knows_nothing_of_what_a_restore_cut_off(cut):
     """Without bundles all of it is indexed by the reader itself, which has done so before."""
     url, go_on = cut
@@ -104,10 +111,7 @@ def test_a_search_knows_nothing_of_what_a_restore_cut_off(cut):
         assert 10 == reader.search("fish").total
         go_on()
         assert 15 == reader.watermarks.end
-        for word, count in (("fish", 5), ("bird", 10)):
-            found = reader.search(word, limit=20)
-            assert (count, True) == (found.total, found.complete)
-            assert all(word.encode() in hit.record.value for hit in found)
+        assert_finds_the_new_log(reader)
 
 
 def test_a_look_that_took_long_does_not_go_back_to_the_log_before(cut, monkeypatch):
@@ -196,10 +200,7 @@ def test_a_search_during_a_restore_is_of_the_log_before(half_done):
         assert 11 == reader.search("fish").total
         go_on()
         assert 15 == reader.watermarks.end
-        for word, count in (("fish", 5), ("bird", 10)):
-            found = reader.search(word, limit=20)
-            assert (count, True) == (found.total, found.complete)
-            assert all(word.encode() in hit.record.value for hit in found)
+        assert_finds_the_new_log(reader)
 
 
 @pytest.mark.parametrize("others", [(), ("other",), ("other", "third")])

@@ -18,6 +18,7 @@ from chronik_server.cluster_topics import ClusterTopics
 from chronik_server.handlers import Handlers
 from chronik_server.hosting import Hosting
 from chronik_server.raft import replication
+from chronik_server.raft.group import RaftGroup
 from chronik_server.raft_partition import RaftPartition
 from chronik_server.steward import Steward
 from chronik_store import replicated
@@ -99,6 +100,11 @@ def read_on_in_any_namesake(put: _Put) -> None:
         return await self._partition(asked.topic, asked.partition)
 
     put(Handlers, "_read_from", read_from)
+
+
+def call_the_roll_by_the_log(put: _Put) -> None:
+    """Only those whom a log names that may have been cut answer a roll call."""
+    put(RaftGroup, "roll", property(lambda self: frozenset(self.voters) - {self.id}))
 
 
 def a_name_is_free_at_once(put: _Put) -> None:

@@ -216,6 +216,25 @@ def test_what_a_thread_still_does_is_waited_for_though_its_task_is_gone(
     on_node(tmp_path, act)
 
 
+def test_a_deleted_topic_goes_though_no_header_of_its_files_can_be_read(tmp_path: Path) -> None:
+    """Nobody tells this node any more which log that was."""
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+
+    async def second(here: Here) -> None:
+        state = fold(EVENTS, DropTopic(A))
+        await here.hosting.reconcile(state)
+        assert not here.holds("events", 0)
+        assert (A,) == here.hosting.cleared(state)
+
+    on_node(tmp_path, first)
+    for path in (tmp_path / "1/wal/events/0").glob("*.log"):
+        with path.open("r+b") as file:
+            file.write(b"?")
+    on_node(tmp_path, second)
+
+
 def test_a_deletion_that_waits_for_the_bucket_keeps_nothing_else_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,13 @@ def part(group_id: str, *voters: str, suspect: bool = False) -> Any:
     )
 
 
+def note(rolls: Rolls, parts: list[Any], *, is_newest: bool) -> None:
+    news = rolls.news(parts, is_newest=is_newest)
+    if news is not None:
+        rolls.keep(news)
+        assert rolls.news(parts, is_newest=is_newest) is None, "the same is no news"
+
+
 def loaded(here: Here) -> Rolls:
     found = Rolls(here.store)
     found.load()
@@ -37,10 +44,10 @@ def test_the_voters_are_those_of_the_last_log_that_was_whole(tmp_path: Path) -> 
     async def act(here: Here) -> None:
         rolls = loaded(here)
         assert frozenset() == rolls.may_vote(A, 0)
-        rolls.note([part(f"{A}/0", "1", "2", "3"), part(f"{B}/0")], is_newest=False)
-        rolls.note([part(f"{A}/0", "1", suspect=True)], is_newest=False)
+        note(rolls, [part(f"{A}/0", "1", "2", "3"), part(f"{B}/0")], is_newest=False)
+        note(rolls, [part(f"{A}/0", "1", suspect=True)], is_newest=False)
         assert {"1", "2", "3"} == loaded(here).may_vote(A, 0)
-        rolls.note([part(f"{A}/0", "2")], is_newest=False)
+        note(rolls, [part(f"{A}/0", "2")], is_newest=False)
         assert {"2"} == loaded(here).may_vote(A, 0)
 
     on_node(tmp_path, act)
@@ -58,11 +65,11 @@ def test_who_may_hold_it_as_the_metadata_has_it_may_vote_too(tmp_path: Path) -> 
 def test_what_is_gone_is_forgotten_by_the_newest_metadata_alone(tmp_path: Path) -> None:
     async def act(here: Here) -> None:
         rolls = loaded(here)
-        rolls.note([part("metadata/0", "1"), part(f"{A}/0", "1", "2")], is_newest=False)
-        rolls.note([part("metadata/0", "1")], is_newest=False)
+        note(rolls, [part("metadata/0", "1"), part(f"{A}/0", "1", "2")], is_newest=False)
+        note(rolls, [part("metadata/0", "1")], is_newest=False)
         assert {"1", "2"} == loaded(here).may_vote(A, 0)
         rolls.state = fold(EVENTS, DropTopic(A))
-        rolls.note([part("metadata/0", "1")], is_newest=True)
+        note(rolls, [part("metadata/0", "1")], is_newest=True)
         assert frozenset() == loaded(here).may_vote(A, 0)
         assert {"1"} == loaded(here).may_vote("metadata", 0)
 
@@ -73,9 +80,9 @@ def test_where_nodes_are_is_known_though_the_log_is_cut_in_front_of_it(tmp_path:
     async def act(here: Here) -> None:
         rolls = loaded(here)
         rolls.state = fold(*WHO)
-        rolls.note([], is_newest=False)
+        note(rolls, [], is_newest=False)
         assert {} == loaded(here).addresses
-        rolls.note([], is_newest=True)
+        note(rolls, [], is_newest=True)
         assert {"1": "h:1", "2": "h:2"} == {
             node: str(address) for node, address in loaded(here).addresses.items()
         }
@@ -87,15 +94,15 @@ def test_a_file_that_cannot_be_read_is_unknown_until_all_logs_are_whole(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def act(here: Here) -> None:
-        loaded(here).note([part(f"{A}/0", "1", "2")], is_newest=False)
+        note(loaded(here), [part(f"{A}/0", "1", "2")], is_newest=False)
         path = tmp_path / "1" / ROLLS_NAME
         path.write_bytes(path.read_bytes().replace(b"31", b"32", 1))
         rolls = loaded(here)
         assert ROLLS_NAME in caplog.text
         assert rolls.may_vote(A, 0) is None
-        rolls.note([part(f"{A}/0", "1", suspect=True)], is_newest=False)
+        note(rolls, [part(f"{A}/0", "1", suspect=True)], is_newest=False)
         assert loaded(here).may_vote(A, 0) is None
-        rolls.note([part(f"{A}/0", "1", "2")], is_newest=False)
+        note(rolls, [part(f"{A}/0", "1", "2")], is_newest=False)
         assert {"1", "2"} == loaded(here).may_vote(A, 0)
 
     on_node(tmp_path, act)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from chronik_server.hosting import Hosting
 from chronik_server.testing.servers.world import LOG, ServersWorld
+from chronik_store.testing.disk_faults import fail_next
 
 PATIENCE = {"connect_seconds": 1.0, "request_seconds": 5.0, "retry_seconds": 15.0}
 METADATA = "/data/wal/__chronik_metadata/0"
@@ -128,6 +131,48 @@ def test_a_copy_whose_headers_are_all_damaged_is_of_the_same_log_again() -> None
             await client.transfer_leader("a", to="n1")
             await client.append("a", [b"y"])
             assert [b"x", b"y"] == [record.value for record in (await client.read("a", 0)).records]
+
+    world.run(story)
+    assert [] == world.violations
+
+
+def test_a_disk_that_fails_while_a_copy_is_marked_as_suspect_ends_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It went on, opened nothing more, and a node that was to leave stayed."""
+    world = ServersWorld(GROWN, seed=0)
+    plain, failed = Hosting._suspect, list[str]()
+
+    async def failing(self: Hosting, replica: Any) -> None:
+        if self._raft.node_id == "n4" and not failed:
+            failed.append("n4")
+            world.nodes["n4"].machine.disk.hook = fail_next("sync_data", errno.EIO)
+        await plain(self, replica)
+
+    monkeypatch.setattr(Hosting, "_suspect", failing)
+
+    async def story() -> None:
+        for node in world.nodes.values():
+            node.boot()
+        await until(lambda: agree(world), "they elect")
+        async with world.client(*GROWN, **PATIENCE) as client:
+            await client.create_topic("a", replicas=3)
+            await client.append("a", [b"x"])
+            late = world.add("n4", join=["n1", "n2", "n3"])
+            late.boot()
+            await until(lambda: agree(world, "a"), "it joins")
+            await client.remove_node("n3")
+            await until(lambda: not late.is_up, "its disk has failed, and it goes on")
+            assert "Input/output error" in late.ended
+            late.boot()
+
+            def has_moved() -> bool:
+                state = backend(world, "n1")._group.state
+                return bool(state.state_of("n3") == "removed")
+
+            await until(has_moved, "n3 has left")
+            (record,) = (await client.read("a", 0)).records
+            assert b"x" == record.value
 
     world.run(story)
     assert [] == world.violations

@@ -19,6 +19,7 @@ from tests.server.cluster import test_hosting as hosting
 from tests.server.cluster import test_hosting_lost_logs as lost
 from tests.server.cluster import test_namesakes as namesakes
 from tests.server.raft import test_protocol_storage as storage
+from tests.server.servers import test_damaged_logs as damaged
 
 SEEDS = 40
 
@@ -50,6 +51,9 @@ DIRECTED: dict[str, Callable[[Path], None]] = {
     "forget-to-look-whether-it-was-pruned": lambda _: pruned_meanwhile(),
     "read-on-in-any-namesake": lambda path: (
         one_topic.test_one_that_follows_is_told_that_its_topic_is_gone(one_topic.to_a_cluster, path)
+    ),
+    "call-the-roll-by-the-log": lambda _: (
+        damaged.test_it_elects_nobody_without_those_that_joined_later(damaged.flip, True)
     ),
     "keep-a-removed-copy": hosting.test_it_stays_until_the_others_do_without_it,
     "a-name-is-free-at-once": lambda _: (

@@ -376,12 +376,9 @@ def test_a_failure_that_nobody_waits_for_is_logged(
     assert "bundle-0, which nobody waits for any more: the bucket is down" in caplog.text
 
 
-def test_close_waits_for_the_request_under_way_and_no_other_comes(
-    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
-) -> None:
-    cache, slow = make(fs, tmp_path), Slow(bucket.ref(0))
-    give_up(cache, slow)
-    closing = threading.Thread(target=cache.close)
+def assert_closing_waits(cache: BundleCache, slow: Slow) -> None:
+    """For what is fetched, and no longer."""
+    closing = threading.Thread(target=cache.close, daemon=True)
     closing.start()
     closing.join(0.2)
     assert closing.is_alive()
@@ -389,6 +386,14 @@ def test_close_waits_for_the_request_under_way_and_no_other_comes(
     closing.join(30)
 
     assert not closing.is_alive()
+
+
+def test_close_waits_for_the_request_under_way_and_no_other_comes(
+    fs: PosixFileSystem, tmp_path: Path, bucket: Bucket
+) -> None:
+    cache, slow = make(fs, tmp_path), Slow(bucket.ref(0))
+    give_up(cache, slow)
+    assert_closing_waits(cache, slow)
     assert [0] == slow.requests
     assert not (tmp_path / "cache").exists()
 

@@ -17,7 +17,7 @@ from chronik_store.fs.posix import PosixFileSystem
 from chronik_store.search.bundle_cache import BundleCache, BundleRef
 from chronik_store.threads import SystemThreads
 from tests.store.search import reference, test_bundle_cache, test_tail
-from tests.store.search.test_bundle_cache import Bucket, Slow, total
+from tests.store.search.test_bundle_cache import Bucket, Slow, assert_closing_waits, total
 from tests.store.search.test_tail import log_of, offsets
 from tests.store.test_threads import gets_through
 
@@ -92,14 +92,7 @@ def test_close_waits_for_a_fetch_whose_start_was_interrupted(
         assert slow.asked.wait(30)
 
     interrupt_spawn(cache, slow.ref, start)
-    closing = threading.Thread(target=cache.close, daemon=True)
-    closing.start()
-    closing.join(0.2)
-    assert closing.is_alive()
-    slow.go_on.set()
-    closing.join(30)
-
-    assert not closing.is_alive()
+    assert_closing_waits(cache, slow)
     assert not (tmp_path / "cache").exists()
 
 
