@@ -17,8 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import chronik_store.errors
 from chronik_server import config as server_config
 from chronik_store import config
@@ -67,51 +65,68 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
-def test_a_module_opens_with_a_docstring_and_fits_on_the_page(path: Path) -> None:
-    docstring = ast.get_docstring(tree_of(path))
-    lines = path.read_text().count("\n")
-
-    assert docstring, f"{path}: open with place, promise, invariant"
-    assert lines <= FILE_LINES_MAX, f"{path}: split it"
-    assert not NAMES_THAT_SAY_NOTHING.search(path.stem), f"{path}: name it after what it does"
+def functions_and_classes(kind: Any) -> Iterator[tuple[str, Any]]:
+    """(place, node) of each definition of that kind, in all sources."""
+    for path, name in zip(SOURCES, MODULES, strict=True):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, kind):
+                yield f"{name}:{node.lineno} {node.name}", node
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
-def test_a_function_fits_on_one_screen(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert lines <= FUNCTION_LINES_MAX, f"{path}:{node.lineno} {node.name}: {lines} lines"
+def test_a_module_opens_with_place_promise_and_invariant() -> None:
+    assert [] == [
+        name
+        for path, name in zip(SOURCES, MODULES, strict=True)
+        if not ast.get_docstring(tree_of(path))
+    ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
-def test_a_class_name_says_what_the_class_is(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.ClassDef):
-            said = re.sub(r"(?<!^)(?=[A-Z])", "_", node.name).lower()
-            assert not NAMES_THAT_SAY_NOTHING.search(said), f"{path}:{node.lineno} {node.name}"
+def test_a_module_fits_on_the_page() -> None:
+    lines = {
+        name: path.read_text().count("\n") for path, name in zip(SOURCES, MODULES, strict=True)
+    }
+    too_long = {name: count for name, count in lines.items() if count > FILE_LINES_MAX}
+    assert not too_long, "split them"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
-def test_seams_are_used_at_their_doors_only(path: Path) -> None:
-    name = str(path.relative_to(ROOT))
-    if name.startswith(PROGRAMS):
-        return
-    for line, module in imports_of(path):
-        doors = DOORS.get(module)
-        assert doors is None or name.startswith(doors), (
-            f"{name}:{line} imports {module}; its doors: {', '.join(doors) or 'none'}"
-        )
+def test_a_function_fits_on_one_screen() -> None:
+    found = functions_and_classes((ast.FunctionDef, ast.AsyncFunctionDef))
+    lengths = {place: node.end_lineno - node.lineno + 1 for place, node in found}
+    assert len(lengths) > 1000
+    assert {} == {place: lines for place, lines in lengths.items() if lines > FUNCTION_LINES_MAX}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
-def test_a_third_party_library_has_an_owner(path: Path) -> None:
+def test_the_name_of_a_module_or_class_says_what_it_is() -> None:
+    stems = ((name, path.stem) for path, name in zip(SOURCES, MODULES, strict=True))
+    classes = (
+        (place, re.sub(r"(?<!^)(?=[A-Z])", "_", node.name).lower())
+        for place, node in functions_and_classes(ast.ClassDef)
+    )
+    wrong = [place for place, said in (*stems, *classes) if NAMES_THAT_SAY_NOTHING.search(said)]
+    assert not wrong, "name them after what they do"
+
+
+def test_seams_are_used_at_their_doors_only() -> None:
+    wrong = [
+        f"{name}:{line} imports {module}; its doors: {', '.join(DOORS[module]) or 'none'}"
+        for path, name in zip(SOURCES, MODULES, strict=True)
+        if not name.startswith(PROGRAMS)
+        for line, module in imports_of(path)
+        if module in DOORS and not name.startswith(DOORS[module])
+    ]
+    assert [] == wrong
+
+
+def test_a_third_party_library_has_an_owner() -> None:
     """Named in a contract of pyproject.toml; a new library needs one before its first import."""
-    name = str(path.relative_to(ROOT))
-    for line, module in imports_of(path):
-        known = module in sys.stdlib_module_names or module in {*PACKAGES, *owned_libraries()}
-        assert known, f"{name}:{line} {module}: give it an owner in [tool.importlinter]"
+    known = {*sys.stdlib_module_names, *PACKAGES, *owned_libraries()}
+    wrong = [
+        f"{name}:{line} {module}"
+        for path, name in zip(SOURCES, MODULES, strict=True)
+        for line, module in imports_of(path)
+        if module not in known
+    ]
+    assert not wrong, "give them an owner in [tool.importlinter]"
 
 
 @cache
