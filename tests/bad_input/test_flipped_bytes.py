@@ -13,6 +13,7 @@ from chronik_store.environment import Environment
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from tests.bad_input.kept import CONFIG
+from tests.depth import share
 
 QUIET = CONFIG.replace(
     disk_reserve_bytes=0, disk_throttle_bytes=0, cache_disk_bytes=0, cache_memory_bytes=0
@@ -228,7 +229,8 @@ def test_a_manifest_object_that_is_gone(bucket):
 
 
 @pytest.mark.parametrize(
-    "places", [40, pytest.param(1500, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+    "places",
+    [40, pytest.param(share(500, every=1500), marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
 def test_a_bundle_object(bucket, places):
     disk, _ = bucket

@@ -20,6 +20,7 @@ import pytest
 
 from chronik_store.errors import ChronikError
 from tests.crash.harness import Life, close_quietly, reachable_buckets
+from tests.depth import places
 
 
 class Interrupt:
@@ -167,6 +168,6 @@ def test_ctrl_c_at_any_line_of(name: str, first: bool) -> None:
     if first and name == "drop":
         return
     with reachable_buckets():
-        for at in range(1, 5000):
+        for at in places(int(first), 5000, some=2, every=1):
             if not interrupt_at(ACTS[name], at, first=first):
                 return

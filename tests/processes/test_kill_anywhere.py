@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import chronik_store as chronik
+from tests.depth import share
 from tests.processes.children import CONFIG, open_log, value
 
 Start = Callable[..., Any]
@@ -48,7 +49,7 @@ def in_bucket(url: str) -> int:
 
 @pytest.mark.parametrize(
     "rounds",
-    [4, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+    [4, pytest.param(share(15, every=40), marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
 def test_killed_while_it_appends_recovers_and_uploads(
     start: Start, tmp_path: Path, rounds: int, seed: int

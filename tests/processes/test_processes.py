@@ -15,9 +15,11 @@ import pytest
 
 from chronik_store import LogStore, open_bucket
 from chronik_store.errors import DirectoryLockedError
+from tests.depth import share
 from tests.processes.children import CONFIG, open_log, value
 
 Start = Callable[..., Any]
+MANY_ROUNDS = share(15, every=40)
 
 
 def recovered(path: Path) -> list[bytes]:
@@ -32,8 +34,8 @@ def recovered(path: Path) -> list[bytes]:
     [
         ("append", 3),
         ("send", 3),
-        pytest.param("append", 40, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-        pytest.param("send", 40, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("append", MANY_ROUNDS, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("send", MANY_ROUNDS, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
 def test_what_was_acknowledged_survives_kill_nine_again_and_again(

@@ -9,6 +9,7 @@ import pytest
 from chronik_store.testing.worlds.damaged_world import DamagedWorld
 from chronik_store.testing.worlds.playing import world_of
 from chronik_store.testing.worlds.store_world import StoreWorld
+from tests.depth import share
 from tests.simulation.seeds import seeds
 
 
@@ -19,10 +20,10 @@ def test_damage_loses_what_repair_has_named_and_nothing_else(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(4))
 def test_many_more_seeds(block: int) -> None:
     events: Counter[str] = Counter()
-    for seed in seeds(96)[block::8]:
+    for seed in seeds(share(48, every=96))[block::4]:
         world = DamagedWorld(seed)
         try:
             world.run()

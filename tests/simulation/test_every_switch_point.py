@@ -17,6 +17,7 @@ import pytest
 
 from chronik_store.testing.crash import CrashError
 from chronik_store.testing.worlds.store_world import CONFIG, StoreWorld
+from tests.depth import places, share
 from tests.simulation.seeds import seeds
 
 MODES = ("lost", "kept", "torn", "any")
@@ -80,7 +81,7 @@ def test_power_loss_at_any_switch_point_leaves_what_is_known(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", seeds(8))
+@pytest.mark.parametrize("seed", seeds(share(3, every=8)))
 def test_power_loss_at_every_switch_point_leaves_what_is_known(seed: int) -> None:
     life = BusyLife(seed)
     life.look_at_every(1)
@@ -104,8 +105,8 @@ def test_what_was_begun_is_finished_by_the_next_life(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("how", [*MODES, "kill"])
-def test_what_was_begun_at_any_step_is_finished_by_the_next_life(how: str) -> None:
+@pytest.mark.parametrize(("number", "how"), [*enumerate([*MODES, "kill"])])
+def test_what_was_begun_at_any_step_is_finished_by_the_next_life(number: int, how: str) -> None:
     seed = seeds(1)[0]
-    for step in range(1, steps_of(seed), 5):
+    for step in places(4 * number, steps_of(seed), some=20, every=5):
         end_at(seed, step, how)

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from chronik_store.testing.worlds.moved_world import MovedWorld
+from tests.depth import share
 from tests.simulation.seeds import seeds
 
 
@@ -19,7 +20,7 @@ def test_what_a_claim_covers_is_the_new_owners_and_all_else_the_old_ones(seed: i
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(8))
 def test_many_more_seeds(block: int) -> None:
-    for seed in seeds(120)[block::8]:
+    for seed in seeds(share(48, every=120))[block::8]:
         try:
             MovedWorld(seed).run()
         except BaseException as error:
@@ -38,11 +39,6 @@ def test_equal_seeds_make_equal_stories() -> None:
 
 @pytest.mark.slow
 def test_all_that_they_are_for_befalls_them() -> None:
-    events: Counter[str] = Counter()
-    for seed in range(40):
-        world = MovedWorld(seed)
-        world.run()
-        events += world.events
     wanted = {
         "restores",
         "restores cut off",
@@ -52,4 +48,11 @@ def test_all_that_they_are_for_befalls_them() -> None:
         "topics created",
         "topics deleted",
     }
-    assert wanted <= set(events), events
+    events: Counter[str] = Counter()
+    for seed in range(40):
+        world = MovedWorld(seed)
+        world.run()
+        events += world.events
+        if wanted <= set(events):
+            return
+    pytest.fail(f"in 40 worlds nothing but {events}")

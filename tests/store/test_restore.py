@@ -25,6 +25,7 @@ from chronik_store.restore import restore
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import crash_at, fail_next
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
+from tests.depth import share
 
 CONFIG = LogConfig(
     pipeline_enabled=False,
@@ -353,7 +354,9 @@ def restore_calls() -> tuple[int, int]:
     return 1, disk.calls
 
 
-@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.slow, id="every call")])
+@pytest.mark.parametrize(
+    "stride", [17, pytest.param(share(2, every=1), marks=pytest.mark.slow, id="every call")]
+)
 def test_a_crash_at_any_call_is_finished_by_the_next_run(stride: int) -> None:
     first, last = restore_calls()
     for call in range(first, last, stride):

@@ -15,6 +15,7 @@ from chronik_store.objectstore.layout import parse_segment_key
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
+from tests.depth import places
 
 CONFIG = LogConfig(
     pipeline_enabled=False,
@@ -116,9 +117,9 @@ def test_power_loss_at_any_call_loses_nothing_and_doubles_nothing(shard: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-def test_power_loss_at_every_call(mode: Any) -> None:
-    for call in range(1, calls_of_a_healthy_run()):
+@pytest.mark.parametrize(("number", "mode"), [*enumerate(MODES)])
+def test_power_loss_at_every_call(number: int, mode: Any) -> None:
+    for call in places(number, calls_of_a_healthy_run(), some=2, every=1):
         disk = SimulatedDisk(seed=call)
         scenario = Scenario()
         scenario.run_until_dead(disk, call)
