@@ -27,6 +27,7 @@ from chronik_store.format.wal_file import WalFileHeader
 from chronik_store.threads import Event, Lock
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.group import encode_group
+from chronik_store.wal.hands import Hands
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.spare_file import SpareFile
@@ -71,6 +72,7 @@ class ActiveFile:
         settings: WalSettings,
         services: WalServices,
         lock: Lock,
+        hands: Hands,
         on_failed: Callable[[BaseException], None],
     ) -> None:
         self.file: LogFile | None = None
@@ -81,6 +83,7 @@ class ActiveFile:
         self._settings = settings
         self._services = services
         self._lock = lock
+        self._hands = hands
         self._on_failed = on_failed
         self._writing_end = 0
         self._filled = 0
@@ -202,12 +205,24 @@ class ActiveFile:
 
     def fill(self) -> bool:
         """Write one chunk of zeros ahead (the filler's step). True: another is due at once."""
+        with self._hands.work() as token:
+            with self._lock:
+                if self._hands.ended:
+                    return False
+                self._hands.at_work.add(token)
+            more, failure, current = self._fill()
+        if failure is not None:  # whoever is told may close this log, which waits for the above
+            self._report(failure, current=current)
+        return more
+
+    def _fill(self) -> tuple[bool, BaseException | None, bool]:
+        """What `fill` returns, what went wrong, and whether in a file that is in use."""
         self._give_back()
         with self._lock:
             file = self.file
             region = self._next_region_locked()
             if file is None or region is None:
-                return False
+                return False, None, False
             self._filling = region
         failure: BaseException | None = None
         try:
@@ -225,9 +240,7 @@ class ActiveFile:
             more = self._fill_due_locked()
         if waiting is not None:
             waiting.set()
-        if failure is not None:
-            self._report(failure, current=current)
-        return more
+        return more, failure, current
 
     def _write_zeros(self, path: str, region: tuple[int, int]) -> None:
         settings, fs = self._settings, self._env.fs
@@ -343,15 +356,9 @@ class ActiveFile:
         return max(self.end, self._filled, self.file.size if self.file is not None else 0)
 
     def stop(self) -> None:
-        """No more filling; returns when a chunk under way is done."""
+        """No more filling, and no chunk is under way; what is of no more use goes."""
         with self._lock:
             self._fill_allowed = False
-            done = self._fill_done
-            if self._filling is not None and done is None:
-                done = self._fill_done = self._env.threads.event()
-        if done is not None:
-            done.wait()
-        with self._lock:
             self._leave_locked()
         self._give_back()
         if self._spare is not None:

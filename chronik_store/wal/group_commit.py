@@ -25,6 +25,7 @@ from chronik_store.format.frame import Marks
 from chronik_store.threads import Event, Lock, Threads
 from chronik_store.wal.active_file import ActiveFile
 from chronik_store.wal.durable import DurableLimit
+from chronik_store.wal.hands import Hands
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.staging import Group, NewFile, Staging
 
@@ -75,6 +76,7 @@ class GroupCommit:
         services: WalServices,
         directory: str,
         active: ActiveFile,
+        hands: Hands,
         owner: CommitOwner,
     ) -> None:
         self.staging = staging
@@ -90,6 +92,7 @@ class GroupCommit:
         self._services = services
         self._directory = directory
         self._active = active
+        self._hands = hands
         self._owner = owner
         self._leading = False
         self._waiters: list[_Waiter] = []
@@ -198,6 +201,12 @@ class GroupCommit:
         synced. True: frames are pending, nobody leads, and the caller must see to them (only with
         `own_seq` 0, else the committer is told).
         """
+        with self._hands.work() as token:
+            group, marks, end = self._write_group(token)
+        return self._settle(group, marks, end, own_seq)
+
+    def _write_group(self, token: object) -> tuple[Group, Marks, int]:
+        """Take what is pending and bring it to the disk; where its frames end, in a new file."""
         active = self._active
         event = None
         checkpoint: Checkpoint | None = None
@@ -206,6 +215,7 @@ class GroupCommit:
             if group is None or self.poisoned is not None:
                 self._leading = False
                 raise self.poisoned_error()
+            self._hands.at_work.add(token)
             marks = self._marks_locked()
             if group.new_file is None:
                 event = active.claim_locked(group.size_bytes)
@@ -218,7 +228,7 @@ class GroupCommit:
             active.write(group, marks)
         else:
             end = active.create(group, checkpoint, marks)
-        return self._settle(group, marks, end, own_seq)
+        return group, marks, end
 
     def _settle(self, group: Group, marks: Marks, end: int, own_seq: int) -> bool:
         """The group is on disk: move the limits, pass the lead on, tell everybody."""

@@ -3,8 +3,8 @@
 Place: in `wal`. Whether a file *may* go is the owner's proof (protocol 5, 7); this module only
 carries it out. Promise: at no moment does a younger file go before an older one, on disk too: each
 removal is synced before the next, so a crash leaves a suffix of the files and never a hole.
-Invariant: a file that somebody reads keeps its name until the last reader is done; a damaged one
-is moved, never deleted.
+Invariant: a file that somebody reads keeps its name until the last reader is done, and if the log
+is closed by then, until it is opened again; a damaged one is moved, never deleted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from chronik_store.fs.base import FileSystem
 from chronik_store.threads import Lock
 from chronik_store.wal.descriptors import DescriptorCache
 from chronik_store.wal.entry_table import LogFile
+from chronik_store.wal.hands import Hands
 
 logger = logging.getLogger("chronik_store.wal")
 
@@ -30,12 +31,14 @@ class Pruner:
         descriptors: DescriptorCache,
         directory: str,
         quarantine: str,
+        hands: Hands,
     ) -> None:
         self._fs = fs
         self._lock = lock
         self._descriptors = descriptors
         self._directory = directory
         self._quarantine = quarantine
+        self._hands = hands
         self._doomed: list[LogFile] = []
         self._working = False
         self._refused = False
@@ -56,26 +59,30 @@ class Pruner:
 
         UnavailableError when the disk refuses; what is left stays doomed for the next call.
         """
-        while (file := self._next()) is not None:
-            gone = False
-            try:
-                self._descriptors.forget(file.path)
-                self._take_away(file)
-                gone = True
-            except OSError as error:
-                raise UnavailableError(f"{file.path} cannot be removed: {error}") from error
-            finally:
-                with self._lock:
-                    self._working = False
-                    self._refused = not gone
-                    if gone:
-                        self._doomed.pop(0)
+        with self._hands.work() as token:
+            while (file := self._next(token)) is not None:
+                gone = False
+                try:
+                    self._descriptors.forget(file.path)
+                    self._take_away(file)
+                    gone = True
+                except OSError as error:
+                    raise UnavailableError(f"{file.path} cannot be removed: {error}") from error
+                finally:
+                    with self._lock:
+                        self._working = False
+                        self._refused = not gone
+                        if gone:
+                            self._doomed.pop(0)
 
-    def _next(self) -> LogFile | None:
+    def _next(self, token: object) -> LogFile | None:
         with self._lock:
             if self._working or not self._doomed or self._doomed[0].readers:
                 return None
+            if self._hands.ended:
+                return None
             self._working = True
+            self._hands.at_work.add(token)
             return self._doomed[0]
 
     def _take_away(self, file: LogFile) -> None:

@@ -26,6 +26,7 @@ from chronik_store.threads import Lock
 from chronik_store.wal.durable import DurableLimit
 from chronik_store.wal.entry_table import LogFile
 from chronik_store.wal.follow import follow
+from chronik_store.wal.hands import Hands
 from chronik_store.wal.pruning import Pruner
 from chronik_store.wal.reading import plan_read, read_entries
 from chronik_store.wal.recovery import Recovered
@@ -68,7 +69,10 @@ class ReadableWal:
         self.check_listed: Callable[[], None] = _always
         """Of a log beside its writer: raises once its topic has been deleted."""
         self.cut = ""
-        self._pruner = Pruner(env.fs, lock, services.descriptors, directory, quarantine)
+        self._hands = Hands(env.threads, lock)
+        self._pruner = Pruner(
+            env.fs, lock, services.descriptors, directory, quarantine, self._hands
+        )
 
     def refresh(self) -> bool:
         """Replay what a live writer has added since `recover(read_only=True)` or the last call;

@@ -73,7 +73,7 @@ class StageableWal(ReadableWal):
         self.on_synced: Callable[[], None] = _nothing
         self.on_failed: Callable[[BaseException], None] = _ignore
         self._active = ActiveFile(
-            env, directory, identity, settings, services, lock, self._fill_failed
+            env, directory, identity, settings, services, lock, self._hands, self._fill_failed
         )
         self._commit = GroupCommit(
             threads=env.threads,
@@ -84,6 +84,7 @@ class StageableWal(ReadableWal):
             services=services,
             directory=directory,
             active=self._active,
+            hands=self._hands,
             owner=self,
         )
         self._commit.previous_end = replay.sworn if replay.sworn[0] else None
@@ -250,10 +251,13 @@ class StageableWal(ReadableWal):
     def _check_stageable(self) -> None:
         if self._commit.poisoned is not None:
             raise self._commit.poisoned_error(durability="not_durable")
-        if self._closed:
-            raise LogClosedError("this log is closed; open it again", durability="not_durable")
+        self._check_not_closed()
         if not self._started:
             raise ReadOnlyError(f"the WAL in {self.directory} was not opened for writing")
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise LogClosedError("this log is closed; open it again", durability="not_durable")
 
     @property
     def synced_seq(self) -> int:

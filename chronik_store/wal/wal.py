@@ -22,6 +22,7 @@ from contextlib import suppress
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     CorruptionError,
+    LogClosedError,
     UnavailableError,
 )
 from chronik_store.format.checkpoint import Checkpoint
@@ -112,12 +113,20 @@ class Wal(StageableWal):
         Its checkpoint carries the owner's folded values; what no mark swears to is copied into the
         file and synced with it, since bytes that were read are not known to be on disk. Base, hard
         state, suspicion and previous_end are the WAL's own (a log without files takes `base` from
-        here). LogPoisonedError when the disk fails; then nothing has changed on it. Once per WAL.
+        here). LogPoisonedError when the disk fails; then nothing has changed on it; LogClosedError
+        when `close` came first. Once per WAL.
         """
         if self._started:
             if self.poisoned is not None:
                 raise self._commit.poisoned_error()
             raise AssertionError("started twice")
+        with self._hands.work() as token:
+            with self.lock:
+                self._check_not_closed()
+                self._hands.at_work.add(token)
+            self._start(checkpoint)
+
+    def _start(self, checkpoint: Checkpoint) -> None:
         replay = self._recovered.replay
         table = self._table
         if replay.checkpoint is None:
@@ -139,13 +148,17 @@ class Wal(StageableWal):
         except OSError as error:
             raise UnavailableError(f"{self.directory} cannot be prepared: {error}") from error
         try:
-            with self.lock, self.whole_locked():
-                seq = self._stage_start(checkpoint, copy_from, entries)
+            with self.lock:
+                self._check_not_closed()
+                with self.whole_locked():
+                    seq = self._stage_start(checkpoint, copy_from, entries)
             self._commit.lead(seq)
             if unproved is not None:
                 self._drop(unproved)
             copied = sum(entry.header.entry_bytes for entry in entries)
             self.recovery = self._recovered.report(copied)
+        except LogClosedError:
+            raise  # Nothing of this open is there, and nothing has been given up.
         except BaseException as error:
             self.give_up(error)  # It cannot be started again from here.
             raise
@@ -254,7 +267,8 @@ class Wal(StageableWal):
     def close(self) -> None:
         """Finish what is staged, swear to it with a MARK, release everything. Idempotent.
 
-        LogPoisonedError if what was staged could not be synced; all is released nevertheless.
+        Nobody is at work in the directory any more when it returns. LogPoisonedError if what was
+        staged could not be synced; all is released nevertheless.
         """
         with self.lock:
             closed, self._closed = self._closed, True
@@ -267,10 +281,16 @@ class Wal(StageableWal):
                 self._commit.lead(seq)
                 self._swear()
         finally:
-            self._active.stop()
-            self._services.tail_budget.forget(self)
-            for file in self._table.files:
-                self._services.descriptors.forget(file.path)
+            try:
+                self._hands.end()
+            finally:
+                self._release()
+
+    def _release(self) -> None:
+        self._active.stop()
+        self._services.tail_budget.forget(self)
+        for file in self._table.files:
+            self._services.descriptors.forget(file.path)
 
     def _swear(self) -> None:
         """Leave nothing for the next open to copy."""

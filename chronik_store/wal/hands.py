@@ -1,0 +1,58 @@
+"""Who is at work on a log's files, so that `close` can wait for them.
+
+Place: the bottom of `wal`; a WAL and its parts share one. Promise: when `end` returns nobody is at
+work, and nobody begins any more: the directory may be another process's then, or a namesake's with
+files of the same names, and a late rename or unlink would take what that one has acknowledged.
+Invariant: whoever stops working, Ctrl-C or not, is counted no more; should that take the wake-up
+with it, `end` looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chronik_store.threads import Event, Lock, Threads
+
+LOOK_AGAIN_SECONDS = 1.0
+
+
+class Hands:
+    """The work under way on one log's files. Thread-safe; `lock` is the WAL's.
+
+    at_work: a token for each. Whoever is to work adds its own under the lock, unless `ended`.
+    """
+
+    __slots__ = ("_lock", "_over", "_threads", "at_work", "ended")
+
+    def __init__(self, threads: Threads, lock: Lock) -> None:
+        self.at_work: set[object] = set()
+        self.ended = False
+        self._threads = threads
+        self._lock = lock
+        self._over: Event | None = None
+
+    @contextmanager
+    def work(self) -> Iterator[object]:
+        """A token, which counts for no longer than this."""
+        token = object()
+        try:
+            try:
+                yield token
+            finally:
+                self.at_work.discard(token)
+        finally:  # once more, since Ctrl-C may have come in front of that
+            self.at_work.discard(token)
+            over = self._over
+            if over is not None:
+                over.set()
+
+    def end(self) -> None:
+        """Let nobody begin any more; return when nobody is at work."""
+        with self._lock:
+            self.ended = True
+            over = self._over = self._threads.event()
+        while self.at_work:
+            over.clear()
+            if self.at_work:
+                over.wait(LOOK_AGAIN_SECONDS)

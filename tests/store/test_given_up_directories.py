@@ -1,0 +1,161 @@
+"""When a log or a store is closed, nobody writes into its directory any more, for others may."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+import chronik_store as chronik
+from chronik_store.testing.disk_faults import Gate
+from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal.staging import Staging
+from tests.store.on_simulated_disk import open_store
+from tests.store.tasks import AT_LAST, Task
+
+FIRST = b"first"
+
+
+@pytest.fixture
+def disk() -> SimulatedDisk:
+    """With a topic that holds one record; everything of it is sworn to."""
+    disk = SimulatedDisk(seed=1)
+    with open_store(disk) as store:
+        store.create_topic("t")
+        store.partition("t").append(FIRST)
+    return disk
+
+
+def values(log: Any) -> list[bytes]:
+    return [record.value for record in log.scan()]
+
+
+def closing_waits(disk: SimulatedDisk, store: Any) -> Task:
+    """`store.close` in a thread of its own; nobody else gets the directory meanwhile."""
+    closing = Task(store.close)
+    assert closing.waits()
+    with pytest.raises(chronik.DirectoryLockedError):
+        open_store(disk)
+    return closing
+
+
+@pytest.mark.parametrize("operation", ["exists", "sync_directory", "create", "rename"])
+@pytest.mark.parametrize("what", ["append", "cursor"])
+def test_close_waits_for_the_first_file_of_this_open(disk, operation, what):
+    """It was made behind the back of the next owner, over the file that this one had begun."""
+    store = open_store(disk)
+    log = store.partition("t")
+    change = {"append": lambda: log.append(b"late"), "cursor": lambda: log.cursor("c").commit(1)}
+    ends = {"create": ".log.tmp", "rename": ".log.tmp"}
+    gate = disk.hook = Gate(operation, path_end=ends.get(operation, "/wal/t/0"))
+    late = Task(change[what])
+    assert gate.arrived.wait(AT_LAST)
+    closing = closing_waits(disk, store)
+    gate.open()
+    closing.outcome()
+    with pytest.raises(chronik.LogClosedError) as caught:
+        late.outcome()
+    assert "not_durable" == caught.value.durability
+    for _ in range(2):
+        with open_store(disk) as again:
+            again.partition("t").append(b"more")
+    with open_store(disk) as again:
+        assert [FIRST, b"more", b"more"] == values(again.partition("t"))
+
+
+def test_no_file_is_begun_once_the_log_is_closed(disk):
+    """Whoever was let in just before `close` comes too late; a pool's thread may come any time."""
+    store = open_store(disk)
+    core = store.partition("t")._core
+    store.close()
+    before = disk.paths("/old/wal")
+    with pytest.raises(chronik.LogClosedError):
+        core.begin()
+    assert before == disk.paths("/old/wal")
+    assert core.wal.poisoned is None
+
+
+def test_close_of_a_poisoned_log_waits_for_the_group_in_flight(disk, monkeypatch):
+    """One appender had no memory while another one's new file was on its way: that came to stand
+    over the one of the next open, with what had been acknowledged in it.
+    """
+    store = open_store(disk)
+    log = store.partition("t")
+    log.append(b"second")
+    gate = disk.hook = Gate("create", path_end=".log.tmp")
+    sealing = Task(log.seal)
+    assert gate.arrived.wait(AT_LAST)
+
+    def no_memory(*_: object) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "add", no_memory)
+        with pytest.raises(MemoryError):
+            log.append(b"third")
+    closing = closing_waits(disk, store)
+    gate.open()
+    closing.outcome()
+    with pytest.raises(chronik.LogPoisonedError):
+        sealing.outcome()
+    with open_store(disk) as again:
+        for _ in range(3):
+            again.partition("t").append(b"more")
+    with open_store(disk) as again:
+        assert [FIRST, b"second"] + 3 * [b"more"] == values(again.partition("t"))
+
+
+def test_what_a_look_pins_is_not_removed_from_a_namesake(disk):
+    """The pruned file that `verify` read last went when it was done; by then its name was that of
+    the new topic's file, with all that had been acknowledged in it.
+    """
+    store = open_store(disk)
+    log = store.partition("t")
+    log.append(b"second")
+    log.seal()
+    arrived, go = threading.Event(), threading.Event()
+
+    def progress(*_: object) -> None:
+        arrived.set()
+        assert go.wait(AT_LAST)
+
+    looking = Task(lambda: log.verify(progress=progress))
+    assert arrived.wait(AT_LAST)
+    while not log.run_pipeline_once().idle:
+        pass
+    assert log._core.wal._pruner.waiting
+    store.delete_topic("t")
+    store.create_topic("t")
+    fresh = store.partition("t")
+    fresh.append(b"new")
+    go.set()
+    looking.outcome()
+    fresh.append(b"newer")
+    store.close()
+    with open_store(disk) as again:
+        assert [b"new", b"newer"] == values(again.partition("t"))
+
+
+def test_zeros_are_not_given_back_in_the_file_of_a_namesake(disk):
+    """The filler was about to; the hole was in the new topic's file, amid what was acknowledged."""
+    store = open_store(disk)
+    log = store.partition("t")
+    wal = log._core.wal
+    log.append(b"second")
+    log.seal()
+    left = wal._table.files[0]
+    with wal.lock:
+        wal._active._left.append((left, 1 << 16))
+    gate = disk.hook = Gate("open", path_end=left.path)
+    filling = Task(wal._active.fill)
+    assert gate.arrived.wait(AT_LAST)
+    disk.hook = lambda *_: None
+    deleting = Task(lambda: store.delete_topic("t"))
+    assert deleting.waits()
+    assert left.path in disk.paths("/old/wal")
+    gate.open()
+    deleting.outcome()
+    filling.outcome()
+    assert wal._active.fill() is False
+    store.close()
