@@ -399,8 +399,8 @@ class LogStore:
     def close(self) -> None:
         """Stop background work, acknowledge what is in flight, release the lock. Idempotent.
 
-        Waits for the pipeline's run under way, which may be that of a whole segment. An interrupt
-        (Ctrl-C) ends that wait, not the closing: the run ends where it next looks at its log.
+        Waits for the pipeline's run under way, which may be that of a whole segment, and for a
+        topic that is being made or deleted. An interrupt (Ctrl-C) ends that wait, not the closing.
         """
         if self._fork_generation != fork_guard.generation():
             return  # it is all the parent's
@@ -412,6 +412,7 @@ class LogStore:
         try:
             for release in (
                 self._ticker.close,
+                self._topics.end,
                 self._logs.close,
                 self._assembly.close_services,
                 self._bucket.close,
@@ -423,7 +424,7 @@ class LogStore:
                     errors.append(error)
         finally:
             # Last, and whatever happened: from here on others may write.
-            self._logs.when_empty(self._directory.close)
+            self._logs.when_empty(lambda: self._topics.when_over(self._directory.close))
         if errors:
             raise errors[0]
 

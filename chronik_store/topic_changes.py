@@ -4,7 +4,7 @@ Place: part of `log_store`. Promise: a topic is listed only after all its partit
 WAL; a deleted one is gone for every reader once it is marked, and its data follows (protocol 6).
 Nothing that no catalog names is deleted: what stands in a new topic's way is set aside whole.
 Invariant: no lock is held over the I/O of a change; a deletion that waits for the bucket keeps no
-other topic from being made.
+other topic from being made; when the directory is given up, no change of it is under way.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from chronik_store.data_directory import DataDirectory, errors_of_new_logs
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ConfigError,
+    LogClosedError,
     TopicExistsError,
     TopicNotFoundError,
     UnavailableError,
@@ -37,18 +38,47 @@ class _Turn:
     def __init__(self, threads: Threads) -> None:
         self._changed = threads.condition()
         self._is_taken = False
+        self._is_over = False
+        self._when_over: Callable[[], None] | None = None
 
     def __enter__(self) -> None:
-        """Wait for the one under way."""
-        with self._changed:
-            while self._is_taken:
-                self._changed.wait(1.0)
-            self._is_taken = True
+        """Wait for the one under way. LogClosedError once `end` has been called."""
+        mine = False
+        try:
+            with self._changed:
+                while self._is_taken:
+                    self._changed.wait(1.0)
+                if self._is_over:
+                    raise LogClosedError("the store is closed; open it again")
+                mine = self._is_taken = True
+        except BaseException:  # Ctrl-C: what it guards is not entered, and so not left
+            if mine:
+                self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._is_taken = False
             self._changed.notify_all()
+            call, self._when_over = self._when_over, None
+        if call is not None:
+            call()
+
+    def end(self) -> None:
+        """There is no further one; returns when the one under way is over."""
+        with self._changed:
+            self._is_over = True
+            while self._is_taken:
+                self._changed.wait(1.0)
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """After `end`: call this once none is under way any more, mostly at once."""
+        with self._changed:
+            self._is_over = True
+            if self._is_taken:
+                self._when_over = call
+                return
+        call()
 
 
 class TopicChanges(_Turn):
@@ -69,6 +99,19 @@ class TopicChanges(_Turn):
         self._assembly = assembly
         self._logs = logs
         self._deleting = _Turn(env.threads)
+
+    def end(self) -> None:
+        """Refuse further changes; return when those under way are over.
+
+        An interrupt ends that wait only: see `when_over`.
+        """
+        self._deleting.end()
+        super().end()
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """After `end`: call this once no change is under way any more, mostly at once."""
+        over = super().when_over
+        self._deleting.when_over(lambda: over(call))
 
     def create(self, name: str, partitions: int, *, exist_ok: bool) -> TopicEntry:
         """Create a topic, or add partitions to it. See `LogStore.create_topic`."""

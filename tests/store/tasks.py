@@ -1,4 +1,4 @@
-"""Calls in threads of their own, for tests of what waits for what."""
+"""Calls in threads of their own, and Ctrl-C behind a lock, for tests of what waits for what."""
 
 from __future__ import annotations
 
@@ -36,3 +36,24 @@ class Task(threading.Thread):
         if self.error is not None:
             raise self.error
         return self.result
+
+
+class Interrupted:
+    """A condition behind whose next release Ctrl-C comes: the interpreter looks for signals when
+    the call is over.
+    """
+
+    def __init__(self, condition):
+        self.inner, self.armed = condition, True
+
+    def __enter__(self):
+        return self.inner.__enter__()
+
+    def __exit__(self, *error):
+        self.inner.__exit__(*error)
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)

@@ -159,3 +159,54 @@ def test_zeros_are_not_given_back_in_the_file_of_a_namesake(disk):
     filling.outcome()
     assert wal._active.fill() is False
     store.close()
+
+
+CHANGES = {
+    "create": ("create", "/TOPICS.tmp", lambda store: store.create_topic("u")),
+    "delete": ("remove_directory", "/wal/t/0", lambda store: store.delete_topic("t")),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_close_waits_for_a_change_of_topics(disk, name):
+    """It wrote its own list over that of the next owner, whose new topics were gone."""
+    operation, end, change = CHANGES[name]
+    store = open_store(disk)
+    gate = disk.hook = Gate(operation, path_end=end)
+    changing = Task(lambda: change(store))
+    assert gate.arrived.wait(AT_LAST)
+    closing = closing_waits(disk, store)
+    gate.open()
+    closing.outcome()
+    changing.outcome()
+    with pytest.raises(chronik.LogClosedError):  # of a thread that was let in just before
+        store._topics.create("v", 1, exist_ok=False)
+    with open_store(disk) as again:
+        again.create_topic("w")
+        again.partition("w").append(b"new")
+        left = {"create": ["t", "u", "w"], "delete": ["w"]}[name]
+        assert left == [info.name for info in again.topics()]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_interrupt_while_close_waits_gives_the_directory_up_when_the_change_is_over(
+    disk, name, monkeypatch
+):
+    operation, end, change = CHANGES[name]
+    store = open_store(disk)
+    gate = disk.hook = Gate(operation, path_end=end)
+    changing = Task(lambda: change(store))
+    assert gate.arrived.wait(AT_LAST)
+
+    def ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._topics, "end", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            store.close()
+    with pytest.raises(chronik.DirectoryLockedError):
+        open_store(disk)
+    gate.open()
+    changing.join(AT_LAST)
+    open_store(disk).close()

@@ -17,7 +17,7 @@ from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
 from chronik_store.topic_deletion import delete_published
-from tests.store.tasks import AT_LAST, Task
+from tests.store.tasks import AT_LAST, Interrupted, Task
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False, indexing_enabled=False, garbage_seconds=0)
 
@@ -305,3 +305,14 @@ def test_a_deletion_that_waits_for_the_bucket_keeps_no_topic_from_being_made(mon
         go_on.set()
         deleting.outcome()
         assert ["new", "there"] == [topic.name for topic in store.topics()]
+
+
+def test_ctrl_c_in_front_of_a_change_leaves_nobody_waiting():
+    """The turn counted as taken for ever: no topic was made or deleted any more."""
+    with open_store(SimulatedDisk(seed=1)) as store:
+        turn = store._topics
+        turn._changed = Interrupted(turn._changed)
+        with pytest.raises(KeyboardInterrupt):
+            store.create_topic("t")
+        Task(lambda: store.create_topic("t")).outcome()
+        assert ["t"] == [info.name for info in store.topics()]
