@@ -36,6 +36,8 @@ from chronik_store.wal.settings import WalIdentity
 _NAME = re.compile(r"wal_(\d{20})\.log")
 _CHECKPOINT = int(FrameKind.CHECKPOINT)
 _FIRST_READ_BYTES = 1 << 16
+_LISTINGS_MAX = 8
+"""So often a reader lists the files again that its writer replaces meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,48 @@ def log_id_in(fs: FileSystem, directory: str) -> str | None:
         finally:
             file.close()
     return None
+
+
+def look_through(
+    fs: FileSystem, directory: str, identity: WalIdentity, first_seq: int, *, live: bool
+) -> tuple[list[int], list[str], list[Opening]]:
+    """The seqs of the WAL files from `first_seq` on, the paths of unfinished ones, and how the
+    former begin. `live`: a writer beside may prune some, and make others, meanwhile.
+
+    IdentityMismatchError; else as `read_opening`.
+    """
+    listings = 0
+    while True:
+        found, temporaries = list_files(fs, directory)
+        seqs = [seq for seq in found if seq >= first_seq]
+        openings = _read_openings(fs, directory, seqs, identity, live=live)
+        listings += 1
+        # What is pruned is missed by the files that were there before; not by the new one, on the
+        # strength of whose checkpoint it was: look at those of one moment.
+        if not live or listings == _LISTINGS_MAX or list_files(fs, directory)[0] == found:
+            return seqs, temporaries, openings
+
+
+def _read_openings(
+    fs: FileSystem, directory: str, seqs: list[int], identity: WalIdentity, *, live: bool
+) -> list[Opening]:
+    openings: list[Opening] = []
+    for seq in seqs:
+        try:
+            openings.append(read_opening(fs, directory, seq, identity))
+        except FileNotFoundError:
+            if not live:
+                raise
+            # Pruned by the writer since the listing, front to back, so those before have gone, too;
+            # or one that a new writer has made anew, and those before are there.
+            openings = [each for each in openings if fs.exists(each.path)]
+    log_ids = {opening.header.log_id for opening in openings if opening.header is not None}
+    if len(log_ids) > 1:
+        raise IdentityMismatchError(
+            f"{directory} holds files of several logs: {sorted(log_ids)}; put each log's "
+            "files back where they belong"
+        )
+    return openings
 
 
 def read_opening(fs: FileSystem, directory: str, seq: int, identity: WalIdentity) -> Opening:

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, IdentityMismatchError
+from chronik_store.errors import CorruptionError
 from chronik_store.format.frame import FrameKind, decode_frame, frame_entry
 from chronik_store.fs.base import File, FileSystem
 from chronik_store.log_identity import LOCAL_OWNER
@@ -30,9 +30,8 @@ from chronik_store.wal.aside import (
 from chronik_store.wal.chain import (
     Chain,
     Opening,
-    list_files,
+    look_through,
     possible_starts,
-    read_opening,
     select_chain,
 )
 from chronik_store.wal.entry_table import LogFile
@@ -124,9 +123,7 @@ def recover(
     IdentityMismatchError, FutureVersionError; OSError as it comes.
     """
     started = env.clock.monotonic()
-    seqs, temporaries = list_files(env.fs, directory)
-    seqs = [seq for seq in seqs if seq >= first_seq]
-    openings = _openings_of(env.fs, directory, seqs, identity, live=live)
+    seqs, temporaries, openings = look_through(env.fs, directory, identity, first_seq, live=live)
     chain, line, found = _replay_all(env.fs, openings, replayer, live=live)
     of_a_node = identity.owner != LOCAL_OWNER
     if found.suspect and of_a_node:
@@ -207,28 +204,6 @@ def _without_the_covered(
 def _damaged_seq(found: Recovered) -> int:
     """The file whose frames ended the replay; 0: none."""
     return found.file.seq if found.file is not None and found.file.damaged else 0
-
-
-def _openings_of(
-    fs: FileSystem, directory: str, seqs: list[int], identity: WalIdentity, *, live: bool
-) -> list[Opening]:
-    openings: list[Opening] = []
-    for seq in seqs:
-        try:
-            openings.append(read_opening(fs, directory, seq, identity))
-        except FileNotFoundError:
-            if not live:
-                raise
-            # Pruned by the writer since the listing, front to back, so those before have gone, too;
-            # or one that a new writer has made anew, and those before are there.
-            openings = [each for each in openings if fs.exists(each.path)]
-    log_ids = {opening.header.log_id for opening in openings if opening.header is not None}
-    if len(log_ids) > 1:
-        raise IdentityMismatchError(
-            f"{directory} holds files of several logs: {sorted(log_ids)}; put each log's "
-            "files back where they belong"
-        )
-    return openings
 
 
 def _replay_chain(fs: FileSystem, chain: Chain, found: Recovered, *, live: bool) -> int:

@@ -1,0 +1,60 @@
+"""Who reads beside a writer, in another process, says what is so, not what was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import chronik_store as chronik
+from chronik_store.environment import Environment
+from chronik_store.testing.simulated_disk import SimulatedDisk
+from tests.store.on_simulated_disk import CONFIG, URL, open_store
+
+VALUES = [b"%d" % number for number in range(6)]
+
+
+@pytest.fixture
+def disk() -> SimulatedDisk:
+    return SimulatedDisk(seed=1)
+
+
+@pytest.fixture
+def writer(disk: SimulatedDisk) -> Any:
+    store = open_store(disk)
+    store.create_topic("t")
+    for value in VALUES:
+        store.partition("t").append(value)
+    yield store.partition("t")
+    store.close()
+
+
+def test_files_that_go_while_a_reader_opens_are_not_taken_for_lost(disk, writer):
+    """It had listed the files before the writer began the one on the strength of which others were
+    pruned: the log counted as damaged, and nothing that came later was ever seen.
+    """
+    for _ in range(2):
+        writer.seal()
+        writer.append(b"more")
+    beside = disk.another_process()
+    reader = chronik.LogStore.open(
+        "/old", object_store=URL, config=CONFIG, read_only=True, env=Environment(fs=beside)
+    )
+    names = disk.list("/old/wal/t/0")
+
+    def tiering(_number: int, operation: str, path: str) -> None:
+        if operation == "open" and path == f"/old/wal/t/0/{names[0]}":
+            beside.hook = lambda *_: None
+            while not writer.run_pipeline_once().idle:
+                pass
+
+    beside.hook = tiering
+    log = reader.partition("t")
+    assert names[0] not in disk.list("/old/wal/t/0")
+    assert names[-1] in disk.list("/old/wal/t/0")
+    assert "clean" == log.recovery.verdict
+    writer.append(b"later")
+    writer._core.swear()
+    assert writer.watermarks.end == log.watermarks.committed
+    assert [*VALUES, b"more", b"more", b"later"] == [record.value for record in log.scan()]
+    reader.close()
