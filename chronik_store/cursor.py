@@ -41,14 +41,19 @@ class Cursor:
     @property
     def committed_offset(self) -> int | None:
         """The offset last committed, or None if this name was never committed."""
-        self._log._view.check_open()
+        self._look()
         return self._committed()
 
     @property
     def offset(self) -> int:
         """Where reading goes on: the committed offset, else the log's start."""
-        self._log._view.check_open()
+        self._look()
         return self._position()
+
+    def _look(self) -> None:
+        """Beside a writer, whoever commits is another process."""
+        self._log._view.check_open()
+        self._log._view.refresh()
 
     def _committed(self) -> int | None:
         return dict(self._log._manifest().cursors).get(self.name)

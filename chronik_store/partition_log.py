@@ -254,12 +254,13 @@ class PartitionLog:
         """
         view = self._view
         view.check_open()
+        end = view.refresh().offset  # first: where the log starts may have moved, too
         if start is None:
             start = self._manifest().start_offset
         check_offset(start, "start")
         if stop is not None:
             check_offset(stop, "stop")
-        if start > view.refresh().offset:
+        if start > end:
             self._out_of_range(start)
         wait = self._follow if follow else None
         return self._chain.scan(start, limit=self._limit, stop=stop, wait=wait)

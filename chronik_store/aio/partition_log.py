@@ -210,6 +210,8 @@ class AsyncPartitionLog:
         """As `PartitionLog.scan`."""
         log = self._log
         log._view.check_open()
+        if start is None and (log._core is None or log._core.read_only):
+            await self._pool.run(log._view.refresh)  # another process may have moved it
         offset = log._manifest().start_offset if start is None else start
         check_offset(offset, "start")
         if stop is not None:
