@@ -95,7 +95,8 @@ class Pruner:
         else:
             fs.make_directories(self._quarantine)
             target = f"{self._quarantine}/{file.path.rpartition('/')[2]}"
-            logger.warning("damaged WAL file %s is kept as %s", file.path, target)
-            fs.rename(file.path, target)
+            if fs.exists(file.path):  # else it was moved before, and a sync behind that failed
+                logger.warning("damaged WAL file %s is kept as %s", file.path, target)
+                fs.rename(file.path, target)
             fs.sync_directory(self._quarantine)
         fs.sync_directory(self._directory)

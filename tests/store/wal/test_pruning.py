@@ -154,3 +154,19 @@ def test_a_file_that_cannot_go_costs_no_reader_its_entries(
     disk.hook = None
     owner.wal.remove_files(files[1].seq)
     assert names(disk)[0] == files[2].path
+
+
+def test_a_damaged_file_that_was_moved_before_a_failed_sync_holds_nothing_up(
+    owner: Any, disk: SimulatedDisk
+) -> None:
+    """Each later call wanted to move it again: no file behind it ever went."""
+    files = owner.wal.files()
+    owner.wal._table.files[0].damaged = True
+    disk.hook = fail_next("sync_directory", errno.EIO, path_end="quarantine")
+    with pytest.raises(UnavailableError):
+        owner.wal.remove_files(files[1].seq)
+
+    owner.wal.remove_files(files[2].seq)
+
+    kept = f"/data/wal/quarantine/{files[0].path.rpartition('/')[2]}"
+    assert [kept, *(file.path for file in files[3:])] == names(disk)
