@@ -169,7 +169,7 @@ class AppendPath:
             raise _conflict(expected_offset, base_offset)
         core.control.lead_locked()
         high_us = batch.max_timestamp_us if batch.has_timestamps else now_us
-        timestamp_us = max(state.last_timestamp_us, min(high_us, now_us + self._max_future_us))
+        timestamp_us = max(wal.last_timestamp_us, min(high_us, now_us + self._max_future_us))
         index, count, payload = wal.last_index + 1, batch.record_count, batch.buffer
         encoded, header = new_entry_header(
             RECORDS, state.term, index, base_offset, count, timestamp_us, payload

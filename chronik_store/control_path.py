@@ -122,7 +122,7 @@ class ControlPath:
             index,
             wal.end_offset,
             0,
-            state.last_timestamp_us,
+            wal.last_timestamp_us,
             payload,
         )
         with wal.whole_locked():

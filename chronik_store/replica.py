@@ -315,7 +315,7 @@ class Replica:
 
     def _stage_own_locked(self, content: RecordBatch | Command, now_us: int) -> None:
         state, wal = self._core.state, self._wal
-        timestamp_us, count = state.last_timestamp_us, 0
+        timestamp_us, count = wal.last_timestamp_us, 0
         if isinstance(content, RecordBatch):
             kind, count, payload = RECORDS, content.record_count, content.buffer
             high_us = content.max_timestamp_us if content.has_timestamps else now_us

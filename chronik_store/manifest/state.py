@@ -65,7 +65,6 @@ class FoldedState:
         self.folded_to = 0
         self.producers = ProducerTable(self._producers_max)
         self.members = MemberHistory()
-        self.last_timestamp_us = 0
         self.refused: dict[str, int] = {}
         self._refusals: dict[int, str] = {}
         self._refusals_from = 0
@@ -110,7 +109,6 @@ class FoldedState:
         self.tiered_producers = checkpoint.producers if at_base else None
         self.producers.restore(checkpoint.producers, checkpoint.producers_folded_to)
         self.members.restore(checkpoint.members, checkpoint.members_index)
-        self.last_timestamp_us = checkpoint.base.timestamp_us
         self._waiting.clear()
         self._producers_at.clear()
         self._tally = SegmentTally()
@@ -148,7 +146,6 @@ class FoldedState:
     def note_records(self, header: EntryHeader, batch: RecordBatch, clock_us: int) -> None:
         """A records entry entered the log, appended when the clock said `clock_us`."""
         self._last_index = header.index
-        self.last_timestamp_us = header.timestamp_us
         if header.index >= self.manifest.open_first_index:
             self._tally.add(header.index, header.payload_bytes, clock_us)
         if batch.producer_id:
@@ -157,7 +154,6 @@ class FoldedState:
     def note_command(self, header: EntryHeader, command: Command) -> None:
         """A control entry entered the log."""
         self._last_index = header.index
-        self.last_timestamp_us = header.timestamp_us
         if isinstance(command, Seal):
             self._tally.seal(header.index)
         elif isinstance(command, Members):

@@ -55,6 +55,21 @@ def test_a_proposal_is_one_entry_per_payload_with_contiguous_offsets(disk):
     assert [1, 1, 1] == terms(replica)
 
 
+def test_the_time_of_a_truncated_entry_is_forgotten_with_it(disk):
+    """Its clock had been wrong: what the next leader wrote was an hour ahead, too."""
+    core, replica, _ = stepped(disk)
+    now_us = core.env.clock.time_us()
+    ahead = replica.propose(0, [batch(b"a", timestamps_us=[now_us + 1_800_000_000])])
+    replica.truncate_suffix(ahead.index)
+    replica.save_hard_state(1, "n1")
+
+    replica.propose(1, [Noop(), batch(b"b")])
+
+    noop, record = replica.entries(1, 1 << 20)
+    assert 0 == noop.header.timestamp_us
+    assert now_us <= record.header.timestamp_us <= core.env.clock.time_us()
+
+
 def test_proposing_for_another_term_is_a_defect(disk):
     _, replica, _ = leading(disk)
 

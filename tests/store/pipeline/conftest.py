@@ -281,7 +281,8 @@ class Process:
         world = self.world
         index = len(world.entries) + 1
         base = len(world.acked)
-        timestamp_us = max(world.clock.wall_us, self.state.last_timestamp_us)
+        before_us = world.entries[-1].header.timestamp_us if world.entries else 0
+        timestamp_us = max(world.clock.wall_us, before_us)
         head = encode_entry_header(
             kind, self.leads or 0, index, base, records, timestamp_us, payload
         )
