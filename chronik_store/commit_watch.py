@@ -69,23 +69,24 @@ class SharedLook:
         """Return when a look that began after this call has ended; errors are those of its own
         caller, others look again.
         """
-        with self._done:
-            wanted = self._begun + 1
-            while self._looking:
-                self._done.wait(LOOK_AGAIN_SECONDS)
-                if self._seen >= wanted:
-                    return
-            self._looking = True
-            self._begun = mine = self._begun + 1
-        seen = 0
+        mine = seen = 0
         try:
+            with self._done:
+                wanted = self._begun + 1
+                while self._looking:
+                    self._done.wait(LOOK_AGAIN_SECONDS)
+                    if self._seen >= wanted:
+                        return
+                self._begun = mine = self._begun + 1
+                self._looking = True
             self._look()
             seen = mine
         finally:
-            with self._done:
-                self._looking = False
-                self._seen = max(self._seen, seen)
-                self._done.notify_all()
+            if mine:
+                with self._done:
+                    self._looking = False
+                    self._seen = max(self._seen, seen)
+                    self._done.notify_all()
 
     def wait(self, reached: Callable[[], bool], timeout_seconds: float) -> None:
         """Block until `reached()`, which looks, or the time is up."""

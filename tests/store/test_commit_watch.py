@@ -13,6 +13,7 @@ from chronik_store.clock import SystemClock
 from chronik_store.commit_watch import SharedLook
 from chronik_store.threads import SystemThreads
 from chronik_store.wal import readable
+from tests.store.tasks import Interrupted, Task
 
 
 class Looking:
@@ -127,3 +128,14 @@ def test_threads_that_read_beside_a_writer_see_no_damage(
 
     assert found == [4, 4, 4]
     reader.close()
+
+
+def test_ctrl_c_in_front_of_a_look_leaves_nobody_waiting() -> None:
+    """It counted as under way for ever, and every later look waited for it."""
+    looks: list[None] = []
+    shared = SharedLook(SystemThreads(), SystemClock(), lambda: looks.append(None))
+    shared._done = Interrupted(shared._done)
+    with pytest.raises(KeyboardInterrupt):
+        shared.look()
+    Task(shared.look).outcome()
+    assert 1 == len(looks)
