@@ -118,7 +118,7 @@ class AsyncPartitionLog:
         wait for the same future, which lets them go on in the order of their calls.
         """
         beginning = self._beginning
-        if beginning is None:
+        if beginning is None or beginning.done():  # all who waited for that one were cancelled
             beginning = self._beginning = asyncio.ensure_future(self._pool.run(core.begin))
         try:
             await asyncio.shield(beginning)

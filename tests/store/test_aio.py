@@ -366,3 +366,32 @@ def test_faces_of_logs_that_were_closed_are_not_kept_and_rarely_looked_for(tmp_p
             assert len(looks) < 30
 
     asyncio.run(main())
+
+
+def test_a_failure_that_nobody_waited_for_is_not_the_next_appends(tmp_path, monkeypatch):
+    """An append was given up while it waited for the log's file, which then could not be made:
+    the next one, much later, failed with that.
+    """
+
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            core, arrived, go = log._log._core, threading.Event(), threading.Event()
+            begin = core.begin
+
+            def fails():
+                arrived.set()
+                assert go.wait(10)
+                raise chronik.UnavailableError("no room for a file")
+
+            monkeypatch.setattr(core, "begin", fails)
+            given_up = asyncio.ensure_future(log.append(b"a"))
+            await asyncio.to_thread(arrived.wait, 10)
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            monkeypatch.setattr(core, "begin", begin)
+            go.set()
+            await asyncio.wait([log._beginning])
+            return await log.append(b"b")
+
+    assert (0, 1, False) == run(main())
