@@ -28,7 +28,6 @@ from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.format.store_file import TopicEntry
-from chronik_store.fs.base import FileSystem
 from chronik_store.lineage import Head, live_lineage_of
 from chronik_store.log_identity import LOCAL_OWNER, NO_ID, LogPaths
 from chronik_store.log_store import LogStore
@@ -38,6 +37,7 @@ from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.pipeline.fence import judge
 from chronik_store.wal.chain import Opening, is_superseded, list_files, read_opening
+from chronik_store.wal.pruning import free_name
 from chronik_store.wal.recovery import Recovered, recover
 from chronik_store.wal.settings import WalIdentity
 
@@ -313,17 +313,8 @@ def _quarantine(env: Environment, paths: LogPaths, files: Sequence[str]) -> None
         fs.make_directories(paths.quarantine)
         for path in files:
             if fs.exists(path):
-                fs.rename(path, _free_name(fs, paths.quarantine, path.rpartition("/")[2]))
+                fs.rename(path, free_name(fs, paths.quarantine, path.rpartition("/")[2]))
         fs.sync_directory(paths.quarantine)
         fs.sync_directory(paths.wal)
     except OSError as error:
         raise disk_error(paths.quarantine, "move damaged files into", error) from error
-
-
-def _free_name(fs: FileSystem, directory: str, name: str) -> str:
-    """A name that no earlier repair used: nothing in quarantine is ever replaced."""
-    number, path = 0, f"{directory}/{name}"
-    while fs.exists(path):
-        number += 1
-        path = f"{directory}/{name}.{number}"
-    return path

@@ -4,7 +4,7 @@ Place: in `wal`. Whether a file *may* go is the owner's proof (protocol 5, 7); t
 carries it out. Promise: at no moment does a younger file go before an older one, on disk too: each
 removal is synced before the next, so a crash leaves a suffix of the files and never a hole.
 Invariant: a file that somebody reads keeps its name until the last reader is done, and if the log
-is closed by then, until it is opened again; a damaged one is moved, never deleted.
+is closed by then, until it is opened again; a damaged one is moved, never deleted or replaced.
 """
 
 from __future__ import annotations
@@ -94,9 +94,18 @@ class Pruner:
                 logger.warning("%s had been removed by somebody else", file.path)
         else:
             fs.make_directories(self._quarantine)
-            target = f"{self._quarantine}/{file.path.rpartition('/')[2]}"
             if fs.exists(file.path):  # else it was moved before, and a sync behind that failed
+                target = free_name(fs, self._quarantine, file.path.rpartition("/")[2])
                 logger.warning("damaged WAL file %s is kept as %s", file.path, target)
                 fs.rename(file.path, target)
             fs.sync_directory(self._quarantine)
         fs.sync_directory(self._directory)
+
+
+def free_name(fs: FileSystem, directory: str, name: str) -> str:
+    """A name that is not in use: nothing in quarantine is ever replaced."""
+    number, path = 0, f"{directory}/{name}"
+    while fs.exists(path):
+        number += 1
+        path = f"{directory}/{name}.{number}"
+    return path

@@ -170,3 +170,19 @@ def test_a_damaged_file_that_was_moved_before_a_failed_sync_holds_nothing_up(
 
     kept = f"/data/wal/quarantine/{files[0].path.rpartition('/')[2]}"
     assert [kept, *(file.path for file in files[3:])] == names(disk)
+
+
+def test_a_damaged_file_replaces_none_of_an_earlier_namesake(
+    owner: Any, disk: SimulatedDisk
+) -> None:
+    """A topic was deleted, and made anew: its files have the names of those before."""
+    first = owner.wal.files()[0]
+    owner.wal._table.files[0].damaged = True
+    kept = f"/data/wal/quarantine/{first.path.rpartition('/')[2]}"
+    disk.make_directories("/data/wal/quarantine")
+    disk.create(kept).write_at(0, [b"evidence"])
+
+    owner.wal.remove_files(first.seq)
+
+    assert b"evidence" == disk.peek(kept)
+    assert f"{kept}.1" in disk.paths("/data/wal/quarantine")
