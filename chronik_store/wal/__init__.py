@@ -13,5 +13,5 @@ per WAL; a failed write or sync ends the WAL for good.
     active_file    the file being written, and the zeros ahead of it
     entry_table    where each live entry stands; tail: the newest in memory; reading: from files
     recovery       all files, in order; chain: which; replay: what they mean; verdict: if damaged
-    pruning        old files go; descriptors, services: what all WALs of a store share
+    pruning        old files go; hands: who is at work; descriptors, services: what all WALs share
 """
