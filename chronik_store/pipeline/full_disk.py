@@ -4,19 +4,17 @@ Place: beside `upload`. Promise: a disk that filled up while the bucket was away
 once the bucket is back: the records leave it without needing room on it first. Invariant: the same
 bytes, hence the same key, as the file would have had; at most one such body in memory, within the
 store's byte budget.
-
-Only what `write_segment` asks of a file system is here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, cast
+from typing import Literal
 
 from chronik_store.format.manifest_file import SealedRange, SegmentInfo
 from chronik_store.format.producer_state import ProducerEntry
-from chronik_store.fs.base import Buffer, FileSystem
+from chronik_store.fs.base import Buffer
 from chronik_store.objectstore.layout import segment_key
 from chronik_store.objectstore.verified import put_verified
 from chronik_store.pipeline.turn import Turn
@@ -31,7 +29,7 @@ def upload_from_memory(
     with turn.tiering.budget.take(turn.tiering.config.segment_bytes):
         memory = _MemoryDirectory()
         info = write_segment(
-            cast("FileSystem", memory),
+            memory,
             "memory",
             SegmentIdentity(who.topic, who.partition, who.topic_id),
             sealed,
@@ -46,7 +44,7 @@ def upload_from_memory(
 
 
 class _MemoryDirectory:
-    """One file that grows at its end. Not thread-safe."""
+    """One file that grows at its end, as far as `write_segment` asks for one. Not thread-safe."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -66,6 +64,9 @@ class _MemoryDirectory:
 
     def rename(self, _source: str, _target: str) -> None:
         """Whatever its name, it has the bytes."""
+
+    def sync_data(self) -> None:
+        """Nothing here is meant to last."""
 
     def sync_all(self) -> None:
         """Nothing here is meant to last."""

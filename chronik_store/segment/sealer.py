@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from chronik_store.errors import ChronikError, CorruptionError, DiskFullError, UnavailableError
 from chronik_store.format.checksum import Buffer, Hasher
@@ -20,7 +20,7 @@ from chronik_store.format.entry import Entry, EntryKind, pack_header, verify_pay
 from chronik_store.format.manifest_file import SealedRange, SegmentInfo
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.segment_file import SegmentHeader
-from chronik_store.fs.base import SYNC_BYTES, File, FileSystem
+from chronik_store.fs.base import SYNC_BYTES
 from chronik_store.segment.sparse import FooterBuilder
 
 WRITE_BYTES = 1 << 20
@@ -32,6 +32,24 @@ NameSegment = Callable[[int, int, int, str], str]
 """(base_offset, end_offset, term, content_hash) -> object key."""
 
 
+class SegmentFile(Protocol):
+    """What is asked of the file that a segment is written into: a part of `fs.base.File`."""
+
+    def write_at(self, position: int, buffers: Sequence[Buffer], /) -> int: ...
+    def sync_data(self) -> None: ...
+    def sync_all(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class SegmentDirectory(Protocol):
+    """What is asked of the file system around it: a part of `fs.base.FileSystem`."""
+
+    def create(self, path: str, /) -> SegmentFile: ...
+    def remove(self, path: str, /) -> None: ...
+    def rename(self, source: str, target: str, /) -> None: ...
+    def sync_directory(self, path: str, /) -> None: ...
+
+
 class SegmentIdentity(NamedTuple):
     """Whose segment it is. The topic id keeps namesakes' bytes, hashes and keys apart."""
 
@@ -41,7 +59,7 @@ class SegmentIdentity(NamedTuple):
 
 
 def write_segment(
-    fs: FileSystem,
+    fs: SegmentDirectory,
     directory: str,
     identity: SegmentIdentity,
     sealed: SealedRange,
@@ -84,7 +102,7 @@ def is_unfinished(name: str) -> bool:
 class _Writer:
     """A file and the hash of all that went into it; buffers are gathered, never copied."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: SegmentFile) -> None:
         self.file = file
         self.hasher = Hasher()
         self.position = 0
@@ -181,7 +199,7 @@ def _check_end(sealed: SealedRange, last: Entry | None, builder: FooterBuilder, 
         )
 
 
-def _forget(fs: FileSystem, temporary: str) -> None:
+def _forget(fs: SegmentDirectory, temporary: str) -> None:
     """Remove the half-written file; the error under way says more than one from here would."""
     with suppress(OSError):
         fs.remove(temporary)

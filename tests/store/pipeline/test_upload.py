@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from chronik_store.fs.base import SYNC_BYTES
+
 
 def test_a_full_segment_is_sealed_uploaded_published_and_pruned_in_one_run(kit: Any) -> None:
     world = kit.World()
@@ -250,6 +252,17 @@ def test_a_full_disk_is_emptied_by_the_upload_and_does_not_stop_it(kit: Any) -> 
     roomy, other = ready(kit, segments=3)
     other.drain()
     assert roomy.object_keys("segments/") == world.object_keys("segments/")
+
+
+def test_a_full_disk_is_emptied_of_a_segment_that_is_synced_as_it_grows(kit: Any) -> None:
+    world = kit.World(segment_bytes=4 * SYNC_BYTES)
+    process = world.open()
+    process.append(5, size=SYNC_BYTES // 2)
+    assert process.pipeline.seal_now(process)
+    world.disk.capacity_bytes = 1000
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5)]
+    assert world.wal_offsets() == set()
 
 
 def test_no_segment_file_takes_the_room_that_is_kept_for_the_log(kit: Any) -> None:
