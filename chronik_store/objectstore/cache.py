@@ -227,8 +227,14 @@ class BlockCache:
         pieces: dict[int, bytes] = {}
         wanted = range(first, last + 1)
         while len(pieces) < len(wanted):
-            own, awaited = self._plan(source.key, wanted, pieces)
-            self._fly_all(source, own)
+            own: list[Flight] = []
+            try:
+                awaited = self._plan(source.key, wanted, pieces, own)
+                for flight in own:
+                    self._fly(source, flight)
+            except BaseException as error:
+                self._give_up(source.key, own, error)
+                raise
             for flight in own:
                 pieces.update(flight.blocks_in(wanted))
             for flight in awaited:
@@ -242,10 +248,12 @@ class BlockCache:
         return b"".join([pieces[block] for block in wanted])
 
     def _plan(
-        self, key: str, wanted: Iterable[int], pieces: dict[int, bytes]
-    ) -> tuple[list[Flight], list[Flight]]:
-        """Take what is in memory; claim the gaps as own flights; name the flights to wait for."""
-        own: list[Flight] = []
+        self, key: str, wanted: Iterable[int], pieces: dict[int, bytes], own: list[Flight]
+    ) -> list[Flight]:
+        """Take what is in memory; claim the gaps as `own` flights; return the flights to wait for.
+
+        A flight is in `own` before anybody can wait for it: an interrupt may come at any point.
+        """
         awaited: list[Flight] = []
         missing: list[int] = []
         with self._changed:
@@ -260,45 +268,37 @@ class BlockCache:
                 elif flight is None:
                     missing.append(block)
                 elif not flight.started:  # ahead of need until now: taken over
-                    flight.started, flight.background = True, False
                     own.append(flight)
+                    flight.started, flight.background = True, False
                 elif flight not in own:
                     self._counters.waits += 1
                     if flight not in awaited:
                         awaited.append(flight)
-            own += [self._claim_locked(key, run, background=False) for run in runs(missing)]
-        return own, awaited
+            for run in runs(missing):
+                own.append(self._flight(run, background=False))
+                self._claim_locked(key, own[-1])
+        return awaited
 
-    def _claim_locked(self, key: str, run: range, *, background: bool) -> Flight:
-        flight = Flight(run.start, run.stop, background, not background, self._threads.event())
-        for block in run:
+    def _flight(self, run: range, *, background: bool) -> Flight:
+        return Flight(run.start, run.stop, background, not background, self._threads.event())
+
+    def _claim_locked(self, key: str, flight: Flight) -> None:
+        for block in flight.run:
             self._flights[key, block] = flight
-        return flight
 
-    def _fly_all(self, source: CachedObject, own: list[Flight]) -> None:
-        for position, flight in enumerate(own):
-            try:
-                self._fly(source, flight)
-            except BaseException as error:
-                # The claims behind it will not be fetched: nobody may wait for them for ever.
-                for rest in own[position + 1 :]:
-                    rest.error = error
-                    rest.background |= flight.background
-                    self._land(source.key, rest)
-                raise
+    def _give_up(self, key: str, own: list[Flight], error: BaseException) -> None:
+        """Claims that have not been fetched will not be: nobody may wait for them for ever."""
+        for flight in own:
+            if not flight.done.is_set():
+                flight.error = error
+                # Whoever else waits for it may have more time than this thread: they ask again.
+                flight.background |= patient_until() is not None
+                self._land(key, flight)
 
     def _fly(self, source: CachedObject, flight: Flight) -> None:
-        """Bring a claimed run from disk or bucket; whatever happens, wake those who wait."""
-        fetched: list[tuple[int, bytes]] = []
-        try:
-            fetched = self._bring(source, flight)
-        except BaseException as error:
-            flight.error = error
-            # Whoever else waits for it may have more time than this thread: they ask again.
-            flight.background |= patient_until() is not None
-            raise
-        finally:
-            self._land(source.key, flight)
+        """Bring a claimed run from disk or bucket, and wake those who wait."""
+        fetched = self._bring(source, flight)
+        self._land(source.key, flight)
         if self._disk is not None:
             for first, data in fetched:
                 self._disk.put(source.key, first, data)
@@ -306,7 +306,8 @@ class BlockCache:
     def _land(self, key: str, flight: Flight) -> None:
         with self._changed:
             for block in flight.run:
-                self._flights.pop((key, block), None)
+                if self._flights.get((key, block)) is flight:
+                    del self._flights[key, block]
             # A run of more than half the memory would only push itself out.
             size_bytes = sum(map(len, flight.blocks.values()))
             if flight.error is None and (
@@ -378,7 +379,8 @@ class BlockCache:
                 if (key, block) not in self._flights and self._memory.get((key, block)) is None
             ]
             for run in runs(missing):
-                flight = self._claim_locked(key, run, background=True)
+                flight = self._flight(run, background=True)
+                self._claim_locked(key, flight)
                 self._ahead.append((source, flight))
             self._changed.notify_all()
             number = self._workers_wanted
@@ -425,6 +427,9 @@ class BlockCache:
             if taken_over:
                 continue
             try:
-                self._fly_all(source, [flight])
-            except ChronikError:
-                pass  # whoever needs these blocks asks for them again and gets the error
+                self._fly(source, flight)
+            except BaseException as error:
+                self._give_up(source.key, [flight], error)
+                if not isinstance(error, ChronikError):
+                    raise
+                # Whoever needs these blocks asks for them again and gets the error.
