@@ -28,7 +28,7 @@ from chronik_store.pipeline.budget import ByteBudget
 from chronik_store.pipeline.contract import Partition, SteppedDownError, Tiering
 from chronik_store.pipeline.runner import PipelineRunner
 from chronik_store.pipeline.steady_time import SteadyTime
-from chronik_store.pipeline.turn import Lane, Turn
+from chronik_store.pipeline.turn import Lane, Run, Turn
 
 __all__ = [
     "ByteBudget",
@@ -54,8 +54,8 @@ STAGES: tuple[tuple[str, Callable[[Turn], None]], ...] = (
 BEHIND_INDEX = ("publish", "prune")
 """The stages that follow once more where something was indexed."""
 
-_OWN_RUNS: ContextVar[tuple[Lane, ...]] = ContextVar("pipeline_own_runs", default=())
-"""The lanes of the runs that the calling thread is in."""
+_OWN_RUNS: ContextVar[tuple[Run, ...]] = ContextVar("pipeline_own_runs", default=())
+"""The runs that the calling thread is in."""
 
 
 class Pipeline:
@@ -73,16 +73,19 @@ class Pipeline:
         Errors of stages are in the report, never raised; `partition.note_error` shows them.
         """
         started = self._tiering.env.clock.monotonic()
-        lane = self._enter(partition)
-        if lane is None:
-            return PipelineReport()
-        own_runs = _OWN_RUNS.set((*_OWN_RUNS.get(), lane))
+        mine = Run()
+        own_runs = _OWN_RUNS.set((*_OWN_RUNS.get(), mine))
         try:
+            lane = self._enter(partition, mine)
+            if lane is None:
+                return PipelineReport()
             turn = Turn(partition, self._tiering, lane)
             errors = _run_stages(turn)
         finally:
+            mine.ended = True
             _OWN_RUNS.reset(own_runs)
-            self._leave(lane)
+            with self._changed:
+                self._changed.notify_all()
         elapsed = self._tiering.env.clock.monotonic() - started
         return PipelineReport(**turn.done, errors=errors, elapsed_seconds=elapsed)
 
@@ -120,9 +123,9 @@ class Pipeline:
         name = _name(partition)
         with self._changed:
             while (lane := self._lanes.get(name)) is not None and lane.busy:
-                if self._abandoned or any(each is lane for each in _OWN_RUNS.get()):
+                if self._abandoned or lane.run in _OWN_RUNS.get():
                     break
-                self._changed.wait()
+                self._changed.wait(1.0)  # an interrupt may have swallowed the wake-up
             self._lanes.pop(name, None)
 
     def abandon(self) -> None:
@@ -131,12 +134,12 @@ class Pipeline:
             self._abandoned = True
             self._changed.notify_all()
 
-    def _enter(self, partition: Partition) -> Lane | None:
+    def _enter(self, partition: Partition, mine: Run) -> Lane | None:
         """The partition's lane, for this run alone; None: it is closed, so there is none.
 
         In order of arrival: a loop of runs over a backlog would keep everybody else out.
         """
-        mine, lane = object(), None
+        lane = None
         with self._changed:
             try:
                 while not partition.closed:
@@ -144,19 +147,14 @@ class Pipeline:
                         lane = self._lanes.setdefault(_name(partition), Lane())
                         lane.queue.append(mine)
                     if not lane.busy and lane.queue[0] is mine:
-                        lane.busy = True
+                        lane.run = mine
                         return lane
-                    self._changed.wait()
+                    self._changed.wait(1.0)  # an interrupt may have swallowed the wake-up
                 return None
             finally:
                 if lane is not None:
                     lane.queue.remove(mine)
                     self._changed.notify_all()
-
-    def _leave(self, lane: Lane) -> None:
-        with self._changed:
-            lane.busy = False
-            self._changed.notify_all()
 
 
 def _run_stages(turn: Turn) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 Place: beside the stages that send bodies to the bucket. Promise: the sum of what is taken never
 exceeds the limit, except that a body larger than the limit goes alone; who waits is served in
 order of arrival, so a large segment is not starved by small bundles. Invariant: no lock is held
-while a body is sent: a take is a number, not a lock.
+while a body is sent: a take is a number, not a lock. It ends in one step, wherever an interrupt
+comes: nobody would give back what one that is gone had taken.
 """
 
 from __future__ import annotations
@@ -11,9 +12,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from chronik_store.errors import LogClosedError
 from chronik_store.threads import Threads
+
+
+@dataclass(slots=True, eq=False)
+class _Take:
+    """Bytes that somebody waits for, or has."""
+
+    size_bytes: int
+    ended: bool = False
 
 
 class ByteBudget:
@@ -27,14 +37,15 @@ class ByteBudget:
     def __init__(self, threads: Threads, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self._changed = threads.condition()
-        self._taken_bytes = 0
-        self._queue: deque[object] = deque()
+        self._queue: deque[_Take] = deque()
+        """Who waits, in order of arrival."""
+        self._going: list[_Take] = []
         self._closed = False
 
     @property
     def taken_bytes(self) -> int:
         """Bytes in flight now."""
-        return self._taken_bytes
+        return sum(each.size_bytes for each in self._going if not each.ended)
 
     @contextmanager
     def take(self, size_bytes: int) -> Iterator[None]:
@@ -43,24 +54,21 @@ class ByteBudget:
         Raises:
             LogClosedError: `close` was called before the turn came.
         """
-        turn = object()
-        with self._changed:
-            self._queue.append(turn)
-            try:
-                while not self._closed and not self._may_go(turn, size_bytes):
-                    self._changed.wait()
+        mine = _Take(size_bytes)
+        try:
+            with self._changed:
+                self._queue.append(mine)
+                while not self._closed and not self._may_go_locked(mine):
+                    self._changed.wait(1.0)  # an interrupt may have swallowed the wake-up
                 if self._closed:
                     raise LogClosedError("the store is closing; the upload goes on when it opens")
-                self._taken_bytes += size_bytes
-            finally:
-                # Also when the wait was interrupted: a turn nobody takes would stop all others.
-                self._queue.remove(turn)
-                self._changed.notify_all()
-        try:
+                self._going.append(mine)
+                self._queue.remove(mine)
             yield
         finally:
+            mine.ended = True
             with self._changed:
-                self._taken_bytes -= size_bytes
+                self._forget_ended_locked()
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -69,6 +77,12 @@ class ByteBudget:
             self._closed = True
             self._changed.notify_all()
 
-    def _may_go(self, turn: object, size_bytes: int) -> bool:
-        fits = self._taken_bytes == 0 or self._taken_bytes + size_bytes <= self.limit_bytes
-        return fits and self._queue[0] is turn
+    def _may_go_locked(self, mine: _Take) -> bool:
+        self._forget_ended_locked()
+        taken_bytes = self.taken_bytes
+        fits = taken_bytes == 0 or taken_bytes + mine.size_bytes <= self.limit_bytes
+        return fits and self._queue[0] is mine
+
+    def _forget_ended_locked(self) -> None:
+        self._queue = deque(each for each in self._queue if not each.ended)
+        self._going = [each for each in self._going if not each.ended]

@@ -26,12 +26,21 @@ READ_BYTES = 1 << 20
 """Bytes of entries read from the WAL at a time."""
 
 
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run over a partition, from its place in the queue to its end."""
+
+    ended: bool = False
+    """Set in one step, wherever an interrupt comes: nobody else could end it."""
+
+
 @dataclass(slots=True)
 class Lane:
     """What the pipeline remembers of one partition from run to run."""
 
-    busy: bool = False
-    queue: deque[object] = field(default_factory=deque)
+    run: Run | None = None
+    """The last run that has begun."""
+    queue: deque[Run] = field(default_factory=deque)
     """Who waits for a run, in order of arrival."""
     open_seen: tuple[int, float] | None = None
     """First index of the open segment, and when (monotonic seconds) it first had records."""
@@ -55,6 +64,11 @@ class Lane:
     """(manifest generation, `rebuild`) by which every segment had a bundle that may stay."""
     reported: dict[str, str] = field(default_factory=dict)
     """The last error text of each stage that stands still, so that each is logged once."""
+
+    @property
+    def busy(self) -> bool:
+        """A run is under way."""
+        return self.run is not None and not self.run.ended
 
 
 class Turn:
