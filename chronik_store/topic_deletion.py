@@ -172,10 +172,16 @@ def _sync_names(env: Environment, path: str) -> None:
 def delete_published(
     store: ObjectStore, entry: TopicEntry, keys: Collection[str] = frozenset()
 ) -> None:
-    """Delete what the topic's published manifests name, these manifests, and `keys`."""
-    ordered = sorted({*keys, *_bucket_keys(store, entry)})
-    for first in range(0, len(ordered), DELETE_BATCH):
-        store.delete(ordered[first : first + DELETE_BATCH])
+    """Delete what the topic's published manifests name, and `keys`; last of all these manifests:
+    whoever goes on behind an interruption finds what is left by nothing else.
+    """
+    named, manifests = set(keys), []
+    for key, _, found in _published(store, entry):
+        manifests.append(key)
+        named |= named_keys(found.manifest)
+    for ordered in (sorted(named), manifests):
+        for first in range(0, len(ordered), DELETE_BATCH):
+            store.delete(ordered[first : first + DELETE_BATCH])
 
 
 def is_taken_over(store: ObjectStore, entry: TopicEntry, own: Mapping[int, OwnLog]) -> bool:
@@ -212,15 +218,6 @@ def _may_be_ours(mine: OwnLog, number: int, found: ManifestObject) -> bool:
         return number <= whole.published_number
     named = live_keys(found.manifest) | announced_keys(found.manifest)
     return judge(whole, found) == "adopt" and named <= named_keys(whole)
-
-
-def _bucket_keys(store: ObjectStore, entry: TopicEntry) -> set[str]:
-    """The topic's published manifests, and what they name."""
-    keys: set[str] = set()
-    for key, _, found in _published(store, entry):
-        keys.add(key)
-        keys |= named_keys(found.manifest)
-    return keys
 
 
 def _published(

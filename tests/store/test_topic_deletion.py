@@ -64,6 +64,24 @@ def test_its_objects_are_found_by_the_buckets_own_manifests(how, partitions, cap
     ]
 
 
+def test_what_an_interrupted_deletion_has_left_is_found_again() -> None:
+    """Nothing but its manifests names it: they go last."""
+    disk = SimulatedDisk()
+    filled(disk, "t")
+    lose(disk, "t", 0)
+    lose(disk, "t", 1)
+
+    with open_store(disk) as store:
+        disk.hook = fail_next("remove", errno.EIO, path_end=".seg")
+        store.delete_topic("t")
+        disk.hook = None
+        assert segments(disk, "t") != []
+        store.run_pipeline_once()
+        assert () == store.topics()
+
+    assert [] == segments(disk, "t")
+
+
 @pytest.mark.parametrize("how", [lose, damage])
 def test_what_a_restore_has_taken_over_stays(how, caplog) -> None:
     disk = SimulatedDisk()
