@@ -73,19 +73,16 @@ class LocalObjectStore:
             # Before its folder: in a bucket that has gone (a mount) nothing must be made, or an
             # empty directory would answer for it afterwards.
             self._write_temp(temp, data)
-            try:
+            with self._gone_on_error(temp):
                 self._fs.make_directories(parent)
-            except OSError:
-                with suppress(OSError):  # the first error is the one to tell
-                    self._fs.remove(temp)
-                raise
         # From the link on the object may exist: any error leaves the outcome unknown.
         with self._translated("put", key, "unknown"):
-            try:
-                self._fs.link(temp, final)
-                outcome = PutOutcome.CREATED
-            except FileExistsError:
-                outcome = PutOutcome.EXISTS
+            with self._gone_on_error(temp):
+                try:
+                    self._fs.link(temp, final)
+                    outcome = PutOutcome.CREATED
+                except FileExistsError:
+                    outcome = PutOutcome.EXISTS
             self._fs.remove(temp)
             self._fs.sync_directory(parent)
         return outcome
@@ -125,11 +122,15 @@ class LocalObjectStore:
         parents = set()
         for key in keys:
             path = self._file(key)
-            with self._translated("delete", key, "unknown"), suppress(FileNotFoundError):
-                self._fs.remove(path)
-                parents.add(path.rpartition("/")[0])
+            with self._translated("delete", key, "unknown"):
+                try:
+                    self._fs.remove(path)
+                except FileNotFoundError:
+                    self._fs.stat(self._path)  # as in `head`: a missing mount proves nothing
+            # Of an absent one, too: an earlier try may have ended before this.
+            parents.add(path.rpartition("/")[0])
         for parent in sorted(parents):
-            with self._translated("delete", parent, "unknown"):
+            with self._translated("delete", parent, "unknown"), suppress(FileNotFoundError):
                 self._fs.sync_directory(parent)
 
     def close(self) -> None:
@@ -166,19 +167,26 @@ class LocalObjectStore:
 
     def _write_temp(self, temp: str, data: Buffer) -> None:
         file = self._fs.create(temp)
+        with self._gone_on_error(temp):
+            try:
+                whole = memoryview(data)
+                for start in range(0, max(len(whole), 1), SYNC_BYTES):
+                    if start:
+                        file.sync_data()
+                    file.write_at(start, [whole[start : start + SYNC_BYTES]])
+                file.sync_all()
+            finally:
+                file.close()
+
+    @contextmanager
+    def _gone_on_error(self, temp: str) -> Iterator[None]:
+        """What the disk refuses leaves no temporary file: the next try makes one of its own."""
         try:
-            whole = memoryview(data)
-            for start in range(0, max(len(whole), 1), SYNC_BYTES):
-                if start:
-                    file.sync_data()
-                file.write_at(start, [whole[start : start + SYNC_BYTES]])
-            file.sync_all()
+            yield
         except OSError:
-            file.close()
             with suppress(OSError):  # the first error is the one to tell; the open cleans up
                 self._fs.remove(temp)
             raise
-        file.close()
 
     def _remove_stale_temps(self) -> None:
         horizon = self._clock.time_us() - int(STALE_TEMP_SECONDS * 1e6)

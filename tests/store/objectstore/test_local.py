@@ -97,6 +97,8 @@ def test_a_missing_directory_is_unavailable_not_empty(tmp_path):
         store.list("")
     with pytest.raises(UnavailableError):
         store.head("a")
+    with pytest.raises(UnavailableError):
+        store.delete(["a"])
 
 
 @pytest.mark.parametrize("call", ["make_directories", "create"])
@@ -122,6 +124,7 @@ def test_a_failure_from_the_link_on_is_unknown_and_a_retry_settles_it(tmp_path, 
         store.put_if_absent("a/b", b"x")
     fs.armed = False
     assert caught.value.durability == "unknown"
+    assert incoming(tmp_path) == [] or call == "remove"
     linked = not (call == "link" and not after)
     expected = PutOutcome.EXISTS if linked else PutOutcome.CREATED
     assert store.put_if_absent("a/b", b"x") is expected

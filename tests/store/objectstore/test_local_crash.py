@@ -1,14 +1,16 @@
 """The local store on a disk that loses power at each of its calls in turn."""
 
+import errno
 import random
 from contextlib import suppress
 
 import pytest
 
 from chronik_store.clock import SystemClock, SystemEntropy
+from chronik_store.errors import UnavailableError
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.local import LocalObjectStore
-from chronik_store.testing.disk_faults import crash_at
+from chronik_store.testing.disk_faults import crash_at, fail_next
 from chronik_store.testing.simulated_disk import CrashError, SimulatedDisk
 
 BODY = bytes(range(256)) * 20
@@ -70,3 +72,18 @@ def test_what_was_found_to_exist_survives_a_crash(call):
     assert survivor.put_if_absent("a/k", BODY) is PutOutcome.EXISTS
     after = open_store(disk.crash("lost", random.Random(call)))
     assert after.get("a/k") == BODY
+
+
+def test_what_a_repeated_delete_found_absent_stays_so():
+    """A first try has removed it and ended before the directory's sync."""
+    disk = SimulatedDisk()
+    store = open_store(disk)
+    for key in ("a/one", "b/two"):
+        store.put_if_absent(key, BODY)
+    disk.hook = fail_next("remove", errno.EIO, path_end="b/two")
+    with pytest.raises(UnavailableError):
+        store.delete(["a/one", "b/two"])
+
+    store.delete(["a/one", "b/two"])
+
+    assert open_store(disk.crash("lost", random.Random(1))).list("") == []
