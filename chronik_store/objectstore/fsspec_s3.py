@@ -47,7 +47,12 @@ try:
     from botocore.exceptions import ClientError
     from s3fs import S3FileSystem
 
-    from chronik_store.objectstore.fsspec_s3_errors import code_of, status_of, translated
+    from chronik_store.objectstore.fsspec_s3_errors import (
+        code_of,
+        not_deleted,
+        status_of,
+        translated,
+    )
 except ImportError as missing:
     raise ConfigError("s3:// needs s3fs: pip install 'chronik[s3]'") from missing
 
@@ -288,7 +293,11 @@ class S3ObjectStore:
     async def _delete(self, names: Sequence[str]) -> None:
         client = await self._client()
         if len(names) == 1:  # some stores know no DeleteObjects
-            await client.delete_object(Bucket=self._bucket, Key=names[0])
+            try:
+                await client.delete_object(Bucket=self._bucket, Key=names[0])
+            except ClientError as error:
+                if code_of(error) != "NoSuchKey":  # so some stores answer where others say 204
+                    raise
             return
         answer = await client.delete_objects(
             Bucket=self._bucket,
@@ -296,12 +305,7 @@ class S3ObjectStore:
         )
         failed = [entry for entry in answer.get("Errors", ()) if entry.get("Code") != "NoSuchKey"]
         if failed:
-            first = failed[0]
-            raise UnavailableError(
-                f"{self.url}: {len(failed)} of {len(names)} objects were not deleted, the first "
-                f"{first.get('Key')!r}: {first.get('Code')}: {first.get('Message')}",
-                durability="unknown",
-            )
+            raise not_deleted(failed, len(names), url=self.url)
 
     async def _client(self) -> Any:
         return await self._files.set_session()

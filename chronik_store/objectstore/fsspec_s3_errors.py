@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -103,6 +104,18 @@ def translated(error: Exception, *, url: str, verb: str, key: str, now_us: int) 
     else:
         said = f"{type(error).__name__}: {_short(error)}"
     return UnavailableError(f"{where}: {said}", durability=durability)
+
+
+def not_deleted(failed: Sequence[Mapping[str, str]], of: int, *, url: str) -> UnavailableError:
+    """Our error for a DeleteObjects of so many keys that was answered with these failures."""
+    first = failed[0]
+    said = (
+        f"{url}: {len(failed)} of {of} objects were not deleted, the first {first.get('Key')!r}: "
+        f"{first.get('Code')}: {first.get('Message')}"
+    )
+    if all(each.get("Code") == "AccessDenied" for each in failed):
+        return AccessDeniedError(f"{said}; {_RIGHTS_HINT}", durability="unknown")
+    return UnavailableError(said, durability="unknown")
 
 
 def _from_no_connection(
