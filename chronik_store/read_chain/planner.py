@@ -210,10 +210,17 @@ class Planner:
         if left_bytes > budget.max_bytes or following.index > budget.limit.index:
             return
         successor = segment_at(self.manifest(), Place(UNKNOWN, info.last_index + 1))
-        if successor is None or (self._local is not None and self._local.holds(successor.key)):
+        if successor is None or self._is_local(successor):
             return
         if self.wal is None or successor.first_index < self.wal.first_index:
             self._objects.prefetch(successor, min(budget.max_bytes, successor.size_bytes))
+
+    def _is_local(self, info: SegmentInfo) -> bool:
+        """There is a local copy. A disk that cannot say has none to give: the bucket is asked."""
+        try:
+            return self._local is not None and self._local.holds(info.key)
+        except UnavailableError:
+            return False
 
     def _answers(
         self,

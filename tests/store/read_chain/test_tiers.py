@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -296,6 +297,19 @@ def test_a_reader_in_sequence_has_the_next_object_fetched_ahead(tiered: Any) -> 
     assert tiered.bucket.prefetched == [keys[2]]
     tiered.chain.read_batches(20, limit=tiered.limit, place=second.next)
     assert tiered.bucket.prefetched == [keys[2]]
+
+
+def test_a_disk_that_cannot_be_asked_for_the_next_segment_stops_no_reader(tiered: Any) -> None:
+    def fail(_number: int, operation: str, path: str) -> None:
+        if operation in {"open", "exists"} and path.startswith("/segments/"):
+            raise OSError(errno.EIO, "the disk is broken")
+
+    tiered.wal.prune(tiered.manifest.next.index + 1)
+    tiered.fs.hook = fail
+    first = tiered.chain.read_batches(0, limit=tiered.limit)
+    second = tiered.chain.read_batches(10, limit=tiered.limit, place=first.next)
+    assert (second.tier, second.next.offset) == ("object_store", 20)
+    assert tiered.bucket.prefetched == [tiered.manifest.segments[2].key]
 
 
 def test_nothing_is_fetched_ahead_that_a_nearer_tier_has(tiered: Any) -> None:
