@@ -51,6 +51,11 @@ def moment_us(text: str, now_us: int) -> int:
     return to_us(time)
 
 
+def is_age(text: str) -> bool:
+    """It is `15m` or the like: another time each time it is read."""
+    return _AGO.fullmatch(text.strip()) is not None
+
+
 def _or_here(time: dt.datetime) -> str:
     """The same time in this machine's zone, where the first and the last year leave room for it."""
     try:

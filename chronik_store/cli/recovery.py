@@ -1,7 +1,8 @@
 """`chronik restore`: a data directory out of a bucket.
 
 Place: a verb over `chronik_store.restore`. Promise: what came back, and what is known not to have,
-is said for each partition; cut off anywhere, the same command line goes on.
+is said for each partition; cut off anywhere, the same command line goes on. An --until that is an
+age means another time then: the time that it meant, which goes on, is said before anything is done.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import sys
 
 import click
 
-from chronik_store.cli.moments import moment_us
+from chronik_store.cli.moments import is_age, moment_us
 from chronik_store.cli.options import pass_session, verb
-from chronik_store.cli.rendering import count_text
+from chronik_store.cli.rendering import count_text, time_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, progress, say
 from chronik_store.data_directory import absolute_path
@@ -66,6 +67,9 @@ def command(
             abort=True, err=True,
         )  # fmt: skip
     until_us = None if until is None else moment_us(until, session.now_us)
+    if until is not None and until_us is not None and is_age(until):
+        time = time_text(until_us)
+        say(f"chronik: until {time}; if this is cut off, go on with --until {time}")
     with progress("restore", None, unit="partitions") as bar:
         report = restore(
             bucket, directory, until_offset=until_offset, until_us=until_us,

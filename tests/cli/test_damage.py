@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from chronik_store import LogStore, PartitionLog
 from chronik_store.errors import ReadOnlyError, UnavailableError
+from chronik_store.restore import _Job
 
 
 @pytest.fixture
@@ -100,6 +102,24 @@ def test_a_restore_that_was_cut_off_is_taken_up_again_and_nothing_else_is_made_o
     else:
         assert (ran.code, "run the same `chronik restore` again" in ran.err) == (4, True), ran.err
     assert not Path("half/STORE").exists()
+
+
+def test_a_restore_up_to_an_age_goes_on_by_the_time_that_it_meant(chronik, events, monkeypatch):
+    words = ("restore", f"file://{Path.cwd()}/data/object_store", "half", "--yes", "--until")
+
+    def cut_off(*_: object) -> None:
+        raise UnavailableError("the disk is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Job, "_complete", cut_off)
+        first = chronik(*words, "0s")
+    assert (first.code, "the disk is away" in first.err) == (3, True), first.err
+    again = chronik(*words, "0s")
+    assert (again.code, "unfinished restore" in again.err) == (2, True), again.err
+
+    (time,) = re.findall(r"go on with --until (\S+)", first.err)
+    ran = chronik(*words, time)
+    assert (ran.code, "go on with" in ran.err) == (0, False), ran.err
 
 
 @pytest.mark.parametrize(
