@@ -15,6 +15,7 @@ from collections.abc import Callable
 from chronik_store.data_directory import DataDirectory, errors_of_new_logs
 from chronik_store.environment import Environment
 from chronik_store.errors import (
+    ChronikError,
     ConfigError,
     LogClosedError,
     TopicExistsError,
@@ -121,7 +122,7 @@ class TopicChanges(_Turn):
         while True:
             if self._is_deleting(name):
                 # Its directories carry the same name: they must be gone first.
-                self.finish_deletions()
+                self.finish_deletions(name)
             with self:
                 if not self._is_deleting(name):  # by whoever had the turn before
                     return self._create(name, partitions, exist_ok=exist_ok)
@@ -173,7 +174,7 @@ class TopicChanges(_Turn):
                 raise not_found(name)
             self.mark_deleting(entry)
         try:
-            self.finish_deletions()
+            self.finish_deletions(name)
         except UnavailableError as error:
             logger.warning("topic %s is deleted; its objects wait for the bucket: %s", name, error)
 
@@ -186,12 +187,23 @@ class TopicChanges(_Turn):
         with self._logs.kept_closed(keys):
             self._directory.put_topic(entry._replace(state="deleting"))
 
-    def finish_deletions(self) -> None:
-        """Carry deletions to their end: bucket, directories, list. Raises what stops it."""
+    def finish_deletions(self, name: str | None = None) -> None:
+        """Carry deletions to their end, all or those of this name: bucket, directories, list.
+
+        Raises what stops one; what is the matter with one topic alone does not stop the others.
+        """
+        failures: list[ChronikError] = []
         for entry in self._topics():
-            if entry.state == "deleting":
-                with self._deleting:
-                    self._finish(entry)
+            if entry.state == "deleting" and name in {None, entry.name}:
+                try:
+                    with self._deleting:
+                        self._finish(entry)
+                except UnavailableError:
+                    raise  # the bucket, mostly: each of the others would wait for it as long
+                except ChronikError as error:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _finish(self, entry: TopicEntry) -> None:
         if entry not in self._topics():

@@ -106,7 +106,7 @@ def delete_topic_data(
                 _sync_names(env, path)
             assembly.sweep(entry.name, partition)
     except OSError as error:
-        raise disk_error(directory.path, "delete a topic in", error) from error
+        raise disk_error(directory.path, f"delete topic {entry.name} in", error) from error
 
 
 def _delete_objects(

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from chronik_store import LogStore, topic_deletion
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, ReadOnlyError
 from chronik_store.restore import restore
 from chronik_store.testing.disk_faults import fail_next, failure
 from chronik_store.testing.simulated_disk import SimulatedDisk
@@ -100,6 +100,34 @@ def test_what_a_restore_has_taken_over_stays(how, caplog) -> None:
         for partition in range(2):
             (record,) = store.partition("t", partition).read(0).records
             assert b"of %d" % partition == record.value
+
+
+def test_a_topic_that_cannot_be_deleted_keeps_no_other_one() -> None:
+    """Its files are another user's, say."""
+    disk = SimulatedDisk()
+    filled(disk, "a", "b")
+
+    def deny(_: int, operation: str, path: str) -> None:
+        if operation.startswith("remove") and path.startswith("/old/wal/a"):
+            raise failure(errno.EACCES, path)
+
+    disk.hook = deny
+    with open_store(disk) as store:
+        with pytest.raises(ReadOnlyError, match="topic a "):
+            store.delete_topic("a")
+        store.delete_topic("b")
+        assert [] == segments(disk, "b")
+        assert store.create_topic("b").partitions == 1
+        with store._topics:  # as a crash leaves it behind the mark
+            store._topics.mark_deleting(store._directory.topic("b"))
+        (error,) = store.run_pipeline_once().errors
+        assert "topic a " in error
+        with pytest.raises(ReadOnlyError, match="topic a "):
+            store.create_topic("a")
+        assert [] == disk.paths("/old/wal/b")
+        disk.hook = None
+        assert () == store.run_pipeline_once().errors
+        assert store.create_topic("a").partitions == 1
 
 
 def claim(disk: SimulatedDisk) -> None:
