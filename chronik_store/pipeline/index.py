@@ -31,7 +31,7 @@ from chronik_store.pipeline.turn import Turn
 from chronik_store.search.bundle import BuiltBundle, build_bundle, is_readable
 from chronik_store.search.scratch import Room
 from chronik_store.segment.reader import SegmentReader
-from chronik_store.segment.source import ByteSource, SegmentAbsentError
+from chronik_store.segment.source import ByteSource, SegmentAbsentError, SegmentUnreadableError
 
 _log = logging.getLogger("chronik_store.pipeline")
 SEGMENTS_PER_RUN = 4
@@ -101,10 +101,10 @@ def _built(turn: Turn, segment: SegmentInfo, replaces: str | None) -> BuiltBundl
         _forget_bundle(turn)
     try:
         built = _build(turn, segment, turn.local.source(segment.key))
-    except (SegmentAbsentError, CorruptionError) as error:
+    except (SegmentAbsentError, SegmentUnreadableError, CorruptionError) as error:
         if not isinstance(error, SegmentAbsentError):
             _log.warning(
-                "%s: the local copy is damaged, the bucket is asked: %s", segment.key, error
+                "%s: the local copy is of no use, the bucket is asked: %s", segment.key, error
             )
         built = _build(turn, segment, turn.tiering.open_object(segment))
     turn.lane.bundle = (segment.key, replaces, built)

@@ -34,6 +34,10 @@ class SegmentAbsentError(UnavailableError, LookupError):
     retriable = False
 
 
+class SegmentUnreadableError(UnavailableError):
+    """The disk does not give the local copy. Internal: the bucket may."""
+
+
 class LocalFileSource:
     """A sealed segment's local file, opened for each read."""
 
@@ -44,7 +48,7 @@ class LocalFileSource:
         self._path = path
 
     def read_range(self, start: int, length: int) -> bytes:
-        """One positional read. SegmentAbsentError: the file is gone; UnavailableError: EIO."""
+        """One positional read. SegmentAbsentError: no such file; SegmentUnreadableError: EIO."""
         with self._opened() as file:
             return file.read_at(start, length)
 
@@ -64,7 +68,9 @@ class LocalFileSource:
         except FileNotFoundError as error:
             raise SegmentAbsentError(f"{self._path}: there is no local copy") from error
         except OSError as error:
-            raise UnavailableError(f"{self._path}: the disk cannot read it: {error}") from error
+            raise SegmentUnreadableError(
+                f"{self._path}: the disk cannot read it: {error}"
+            ) from error
 
 
 class LocalSegments:

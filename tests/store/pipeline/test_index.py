@@ -246,20 +246,22 @@ def test_a_segment_that_retention_took_meanwhile_leaves_its_bundle_as_garbage(ma
     assert world.object_keys("segments/") == bundles(world) == []
 
 
-def test_a_damaged_local_copy_is_indexed_from_the_bucket(make: Any) -> None:
+@pytest.mark.parametrize("how", ["damaged", "unreadable"])
+def test_a_local_copy_that_is_no_use_is_indexed_from_the_bucket(make: Any, how: str) -> None:
     world = make()
     process = world.open()
     process.append(5)
 
     def damage(key: str) -> None:
-        if key.startswith("manifests/"):
+        if key.startswith("segments/"):
             [path] = world.disk.paths("/data/segments")
-            world.disk.flip_bit(path, 900)
+            if how == "damaged":
+                world.disk.flip_bit(path, 900)
+            else:
+                world.disk.make_unreadable(path, 0, 4096)
 
     # The stage after upload in the same run reads the file: damage it right behind the put.
-    process.bucket.fail["reply"] = lambda key: (
-        damage("manifests/") if key.startswith("segments/") else None
-    )
+    process.bucket.fail["reply"] = damage
     report = process.run()
     assert report.errors == ()
     assert report.indexed == 1
