@@ -26,7 +26,7 @@ from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.fs.base import FileSystem
 from chronik_store.objectstore.layout import bundle_key
-from chronik_store.pipeline.put import put_file
+from chronik_store.pipeline.put import UnreadableFileError, put_file
 from chronik_store.pipeline.turn import Turn
 from chronik_store.search.bundle import BuiltBundle, build_bundle, is_readable
 from chronik_store.search.scratch import Room
@@ -75,7 +75,7 @@ def _index_one(turn: Turn, segment: SegmentInfo) -> None:
     turn.intend(key, 0)
     try:
         put_file(turn, _fs(turn), built.path, key, built.info.hash)
-    except (FileNotFoundError, CorruptionError) as error:
+    except (FileNotFoundError, CorruptionError, UnreadableFileError) as error:
         _forget_bundle(turn)
         raise UnavailableError(f"{built.path}: {error}; the next run builds it anew") from error
     turn.propose(

@@ -20,6 +20,10 @@ from chronik_store.pipeline.turn import Turn
 READ_BYTES = 4 << 20
 
 
+class UnreadableFileError(UnavailableError):
+    """The disk does not give back what was written into a file: it is to be made anew."""
+
+
 def put_file(
     turn: Turn,
     fs: FileSystem,
@@ -36,6 +40,7 @@ def put_file(
     Raises:
         FileNotFoundError: there is no such file.
         CorruptionError: the file is not what was written; it was removed, to be made anew.
+        UnreadableFileError: it stands there, to be replaced.
         UnavailableError, ObjectConflictError: of disk and bucket; trying again is always right.
     """
     try:
@@ -55,7 +60,7 @@ def put_file(
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UnavailableError(f"{path}: the disk cannot read it: {error}") from error
+        raise UnreadableFileError(f"{path}: the disk cannot read it: {error}") from error
 
 
 def _hash(file: File) -> str:

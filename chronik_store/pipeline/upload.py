@@ -27,7 +27,7 @@ from chronik_store.objectstore.layout import segment_key
 from chronik_store.pipeline.contract import NotNextError, SteppedDownError
 from chronik_store.pipeline.full_disk import upload_from_memory
 from chronik_store.pipeline.producers import producers_at_seal
-from chronik_store.pipeline.put import put_file
+from chronik_store.pipeline.put import UnreadableFileError, put_file
 from chronik_store.pipeline.turn import Turn
 from chronik_store.segment.sealer import SegmentIdentity, write_segment
 
@@ -112,8 +112,8 @@ def _put(
     path = turn.local.path_of(info.key)
     try:
         return put_file(turn, turn.tiering.env.fs, path, info.key, info.hash, check=check)
-    except CorruptionError:
-        turn.lane.written.pop(sealed.first_index, None)
+    except (CorruptionError, UnreadableFileError):
+        turn.lane.written.pop(sealed.first_index, None)  # the WAL has it: the next run writes anew
         raise
     except FileNotFoundError as error:
         turn.lane.written.pop(sealed.first_index, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from chronik_store.format.checksum import content_hash
 from chronik_store.fs.base import DiskUsage
-from chronik_store.fs.posix import PosixFileSystem
+from chronik_store.fs.posix import PosixFile, PosixFileSystem
 
 
 @pytest.fixture(name="make")
@@ -97,10 +98,11 @@ def test_switched_on_later_it_indexes_from_the_bucket_oldest_first(make: Any) ->
     assert listed(again) == sorted(bundles(world))
 
 
-def test_a_bucket_that_is_down_costs_one_build(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Has an item for each bundle that is built from now on."""
     import chronik_store.pipeline.index as index_room
 
-    built = []
+    built: list[int] = []
     build = index_room.build_bundle
 
     def counting(*arguments: Any, **options: Any) -> Any:
@@ -108,6 +110,11 @@ def test_a_bucket_that_is_down_costs_one_build(make: Any, monkeypatch: pytest.Mo
         return build(*arguments, **options)
 
     monkeypatch.setattr(index_room, "build_bundle", counting)
+    return built
+
+
+def test_a_bucket_that_is_down_costs_one_build(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = count_builds(monkeypatch)
     world = make()
     process = world.open()
     process.append(5)
@@ -120,6 +127,36 @@ def test_a_bucket_that_is_down_costs_one_build(make: Any, monkeypatch: pytest.Mo
     process.bucket.fail.clear()
     process.drain()
     assert len(built) == 1
+    assert len(listed(process)) == 1
+
+
+class Unreadable(PosixFileSystem):
+    """A disk that does not give back the bundles on it, while `fails` is set."""
+
+    fails = False
+
+    def open(self, path: str, *, write: bool = False) -> PosixFile:
+        if self.fails and path.endswith(".tar.gz"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return super().open(path, write=write)
+
+
+def test_a_bundle_that_cannot_be_read_back_is_built_anew(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = count_builds(monkeypatch)
+    world = make()
+    world.disk_of_indexes = disk = Unreadable()
+    process = world.open()
+    process.append(5)
+    process.bucket.fail["put"] = lambda key: make_error() if key.startswith("indexes/") else None
+    process.run()
+    process.bucket.fail.clear()
+    disk.fails = True
+    assert "the next run builds it anew" in process.run().errors[0]
+    disk.fails = False
+    process.drain()
+    assert len(built) == 2
     assert len(listed(process)) == 1
 
 

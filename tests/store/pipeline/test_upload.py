@@ -160,6 +160,18 @@ def test_a_local_file_that_changed_is_never_uploaded_and_is_written_anew(kit: An
     assert world.ranges_in_bucket() == [(0, 5)]
 
 
+def test_a_local_file_that_cannot_be_read_is_written_anew(kit: Any) -> None:
+    world, process = ready(kit)
+    process.bucket.fail["put"] = kit.lost
+    process.run()
+    [path] = world.disk.paths("/data/segments")
+    world.disk.make_unreadable(path, 0)
+    process.bucket.fail.clear()
+    assert "the disk cannot read it" in process.run().errors[0]
+    process.drain()
+    assert world.ranges_in_bucket() == [(0, 5)]
+
+
 def test_a_local_file_that_vanished_is_written_anew(kit: Any) -> None:
     world, process = ready(kit)
     process.bucket.fail["put"] = kit.lost
