@@ -12,6 +12,7 @@ the catalog last: until the last step everything can be done again.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, UnavailableError
+from chronik_store.errors import ChronikError, CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import (
     Manifest,
     ManifestObject,
@@ -75,7 +76,9 @@ def delete_topic_data(
         else:
             try:
                 manifest, announced = assembly.read_names(entry, partition, paths)
-            except CorruptionError as error:
+            except (CorruptionError, UnavailableError) as error:
+                if not _is_damage(error):
+                    raise
                 unsure = True
                 logger.warning(
                     "deleting %s/%s by its bucket manifests: %s", entry.name, partition, error
@@ -107,6 +110,13 @@ def delete_topic_data(
             assembly.sweep(entry.name, partition)
     except OSError as error:
         raise disk_error(directory.path, f"delete topic {entry.name} in", error) from error
+
+
+def _is_damage(error: ChronikError) -> bool:
+    """Trying again does not mend it: bytes are wrong, or on a sector that the disk cannot read."""
+    cause = error.__cause__
+    is_unreadable = isinstance(cause, OSError) and cause.errno == errno.EIO
+    return isinstance(error, CorruptionError) or is_unreadable
 
 
 def _delete_objects(

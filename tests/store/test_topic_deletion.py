@@ -38,12 +38,18 @@ def damage(disk: SimulatedDisk, topic: str, partition: int) -> None:
             disk.overwrite(path, 0, b"\xff" * 4096)
 
 
+def spoil(disk: SimulatedDisk, topic: str, partition: int) -> None:
+    for path in disk.paths(f"/old/wal/{topic}/{partition}"):
+        if path.endswith(".log"):
+            disk.make_unreadable(path, 0, 4096)
+
+
 def segments(disk: SimulatedDisk, topic: str) -> list[str]:
     return disk.paths(f"/bucket/segments/{topic}")
 
 
 @pytest.mark.parametrize("partitions", [(1,), (0, 1)], ids=["one", "all"])
-@pytest.mark.parametrize("how", [lose, damage])
+@pytest.mark.parametrize("how", [lose, damage, spoil])
 def test_its_objects_are_found_by_the_buckets_own_manifests(how, partitions, caplog) -> None:
     disk = SimulatedDisk()
     filled(disk, "t", "beside")
@@ -59,7 +65,7 @@ def test_its_objects_are_found_by_the_buckets_own_manifests(how, partitions, cap
     assert [] == segments(disk, "t") == disk.paths("/old/wal/t")
     assert beside == segments(disk, "beside") != []
     said = [f"deleting t/{partition} by its bucket manifests" for partition in partitions]
-    assert (said if how is damage else []) == [
+    assert ([] if how is lose else said) == [
         each.partition(":")[0] for each in caplog.messages if "by its bucket" in each
     ]
 
@@ -82,7 +88,7 @@ def test_what_an_interrupted_deletion_has_left_is_found_again() -> None:
     assert [] == segments(disk, "t")
 
 
-@pytest.mark.parametrize("how", [lose, damage])
+@pytest.mark.parametrize("how", [lose, damage, spoil])
 def test_what_a_restore_has_taken_over_stays(how, caplog) -> None:
     disk = SimulatedDisk()
     filled(disk, "t")
