@@ -2,8 +2,8 @@
 
 Place: below `cache`. Promise: a flight ends once, with blocks or with an error, and whoever waits
 for it gets exactly that. Invariant: an error of a fetch that somebody asked for reaches all who
-wait; one of a fetch ahead of need, or of a caller in a hurry, reaches nobody else (who needs the
-blocks asks again).
+wait; one of a fetch ahead of need, of a caller in a hurry, or of one that was interrupted, reaches
+nobody else (who needs the blocks asks again).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.errors import ChronikError
 from chronik_store.threads import Event
 
 
@@ -42,7 +42,7 @@ class Flight:
         return {block: data for block, data in self.blocks.items() if block in wanted}
 
     def wait(self, wanted: range) -> dict[int, bytes]:
-        """Block until it ended; its blocks among `wanted`, none if it failed ahead of need.
+        """Block until it ended; its blocks among `wanted`, none if who waits has to ask again.
 
         Raises:
             ChronikError: the fetch failed, as told to the thread that made it.
@@ -51,11 +51,9 @@ class Flight:
         error = self.error
         if error is None:
             return self.blocks_in(wanted)
-        if self.background:
+        if self.background or not isinstance(error, ChronikError):
             return {}
-        if isinstance(error, ChronikError):
-            raise copy.copy(error) from error  # one exception must not be raised by two threads
-        raise UnavailableError("the read that this one waited for was interrupted") from error
+        raise copy.copy(error) from error  # one exception must not be raised by two threads
 
 
 def runs(blocks: Iterable[int]) -> Iterator[range]:
