@@ -195,7 +195,10 @@ def _check_wal(check: _Check, log: VerifiableLog) -> None:
             try:
                 entries = wal.read(index, last_index, READ_BYTES)
             except IndexError:
-                break  # truncated meanwhile by a new leader: nothing of it was committed
+                if wal.first_index <= index:
+                    break  # truncated meanwhile by a new leader: nothing of it was committed
+                index = wal.first_index  # pruned meanwhile; what is left is looked at
+                continue
             check.entries += len(entries)
             # What the files hold beside entries, zeros and dead ones, counts with them.
             share_bytes = size_bytes * len(entries) // (last_index - index + 1)

@@ -114,6 +114,28 @@ def test_entries_that_move_to_the_bucket_meanwhile_are_not_lost(
         assert log.verify().findings == ()
 
 
+def test_what_stands_behind_files_that_are_pruned_meanwhile_is_looked_at(
+    disk: SimulatedDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(disk) as store:
+        log, core = of(store)
+        seal(log)
+        log.append([b"kept"])
+        last_index, read = core.wal.last_index, core.wal.read
+
+        def pruned(*arguments: int) -> Any:
+            monkeypatch.undo()
+            first_index = core.wal.first_index
+            assert log.run_pipeline_once().errors == ()
+            assert first_index < core.wal.first_index <= last_index
+            return read(*arguments)
+
+        monkeypatch.setattr(core.wal, "read", pruned)
+        report = log.verify()
+        assert report.findings == ()
+        assert report.entries_checked == last_index - core.wal.first_index + 1
+
+
 @pytest.fixture(name="disk")
 def disk_fixture() -> SimulatedDisk:
     return filled()
