@@ -19,7 +19,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from chronik_store.errors import ChronikError, DiskFullError, QueryError, UnavailableError
@@ -290,6 +290,9 @@ def _words(node: Words) -> tantivy.Query:
     name = f"{node.field}.{node.path}" if node.path else node.field
     if len(node.tokens) == 1:
         text = query.term_query(schema, name, node.tokens[0])
+    elif node.phrases:
+        phrases = [query.phrase_query(schema, name, list(each), 0) for each in node.phrases]
+        text = _boolean([(_library().Occur.Should, phrase) for phrase in phrases])
     else:
         # Of fewer than two words Tantivy panics (measured).
         text = query.phrase_query(schema, name, list(node.tokens), node.slop)
@@ -314,7 +317,11 @@ def _scalars(text: str) -> list[bool | int | float]:
     return [number]
 
 
+@lru_cache(maxsize=32)
 def _pattern(node: Pattern) -> tantivy.Query:
+    """Kept for the indexes that are searched next: it may take half a second, each time, with the
+    interpreter's lock held.
+    """
     try:
         return _library().Query.regex_query(_schema(), node.field, f"(?i){node.regex}")  # type: ignore[no-any-return]
     except ValueError as error:

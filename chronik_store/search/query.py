@@ -16,6 +16,7 @@ clauses before anything is compiled.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -24,11 +25,12 @@ from chronik_store.search import engine
 from chronik_store.search.query_fields import (
     EVERYTHING,
     Field,
-    check_pattern,
     clean_path,
     find_field,
     parse_interval,
 )
+from chronik_store.search.query_patterns import WEIGHT_MAX, check_pattern, weight
+from chronik_store.search.query_phrases import Phrase, slop_max, spread
 from chronik_store.search.query_scanner import Scanner
 from chronik_store.search.query_tree import (
     Boosted,
@@ -46,6 +48,8 @@ CLAUSES_MAX: Final = 512
 SLOP_MAX: Final = 64
 BOOST_MAX: Final = 1000.0
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 Sign = Literal["", "+", "-"]
 
 
@@ -60,8 +64,9 @@ def check_query(text: str) -> CheckedQuery:
         raise QueryError(
             f"the query has {len(text)} characters; at most {QUERY_CHARACTERS_MAX} are read"
         )
-    # Lone surrogates (undecodable command lines) split words, as U+FFFD does in records.
-    readable = text.encode("utf-8", "replace").decode()
+    # Lone surrogates (undecodable command lines) split words, as U+FFFD does in records. A '?'
+    # instead, as codecs write, would be an operator of a pattern.
+    readable = _SURROGATE.sub("\ufffd", text)
     if not readable.strip():
         raise QueryError("the query is empty; write a word to search for")
     reader = _Reader(readable)
@@ -82,6 +87,7 @@ class _Reader:
         self.paths: set[str] = set()
         self._depth = 0
         self._clauses = 0
+        self._weight = 0
 
     def read(self) -> Node:
         tree = self._list(EVERYTHING)
@@ -141,9 +147,7 @@ class _Reader:
     def _atom(self, field: Field) -> Node:
         scan = self.scan
         scan.skip_space()
-        self._clauses += 1
-        if self._clauses > CLAUSES_MAX:
-            raise scan.error(f"more than {CLAUSES_MAX} terms", "split the query")
+        self._count_terms(1)
         start = scan.position
         for word in ("AND", "OR", "NOT"):
             if scan.take_word(word):
@@ -182,14 +186,24 @@ class _Reader:
                 "quote it to search for the text",
             )
         if field.named and character == "/" and field.kind in {"value", "key"}:
-            position = scan.position
-            regex = check_pattern(scan.pattern(), scan, position)
-            return Pattern("value" if field.kind == "value" else "key", regex)
+            return self._pattern("value" if field.kind == "value" else "key")
         if character in "\"'":
             position = scan.position
             return self._words(field, scan.quoted(), position, scan.slop(SLOP_MAX))
         position = scan.position
         return self._words(field, scan.word(field.wildcard_advice()), position, 0)
+
+    def _pattern(self, field: Literal["value", "key"]) -> Node:
+        scan, position = self.scan, self.scan.position
+        regex = check_pattern(scan.pattern(), scan, position)
+        self._weight += weight(regex)
+        if self._weight > WEIGHT_MAX:
+            raise scan.error(
+                "the patterns of this query cannot be used: they take too long to compile",
+                "count less inside of what is counted, and write .* instead of \\w*",
+                position,
+            )
+        return Pattern(field, regex)
 
     def _parentheses(self, field: Field) -> Node:
         scan = self.scan
@@ -219,7 +233,37 @@ class _Reader:
         if path:
             self.paths.add(f"{field.kind}.{path}")
         kind = field.text_kind()
-        return Words(kind, path, tokens, text=text if kind == "json" else "", slop=slop)
+        text = text if kind == "json" else ""
+        phrases = self._spread(field, tokens, slop, position)
+        return Words(kind, path, tokens, text=text, slop=slop, phrases=phrases)
+
+    def _spread(
+        self, field: Field, tokens: tuple[str, ...], slop: int, position: int
+    ) -> tuple[Phrase, ...]:
+        """What the engine does not find by itself, nor phrases with gaps on a path."""
+        if not slop or len(tokens) == 1 or (len(tokens) == 2 and tokens[0] != tokens[1]):
+            return ()
+        if field.path:
+            raise self.scan.error(
+                f"'~' behind {len(tokens)} words works on value: and key: only",
+                f"here write two words that differ, or leave out ~{slop}",
+                position,
+            )
+        phrases = spread(tokens, slop)
+        if phrases is None:
+            most = slop_max(len(tokens))
+            raise self.scan.error(
+                f"~{slop} behind {len(tokens)} words could mean too many phrases",
+                f"write at most ~{most}" if most else "leave it out, or search for fewer words",
+                position,
+            )
+        self._count_terms(len(phrases) - 1)
+        return phrases
+
+    def _count_terms(self, more: int) -> None:
+        self._clauses += more
+        if self._clauses > CLAUSES_MAX:
+            raise self.scan.error(f"more than {CLAUSES_MAX} terms", "split the query")
 
 
 def _having(sign: Sign, signed: Iterable[tuple[Sign, Node]]) -> tuple[Node, ...]:

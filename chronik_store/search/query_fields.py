@@ -29,7 +29,6 @@ _ALIASES: Final = {
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][\w.-]*\Z")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}\Z")
 _ODD_IN_PATHS: Final = re.compile("[\x00\x01\\\\\ud800-\udfff]")
-_FLAGS: Final = re.compile(r"\(\?[^:)>]*[:)>]")
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 Kind = Literal["value", "key", "header", "json", "offset", "time"]
@@ -110,46 +109,6 @@ def parse_interval(field: Field, scan: Scanner) -> tuple[int | None, int | None]
     if high is not None and high <= (least if low is None else low):
         raise scan.error("the range is empty", "write the lower bound first", start)
     return low, high
-
-
-def check_pattern(regex: str, scan: Scanner, start: int) -> str:
-    """Refuse what can match no word, though Tantivy would take it: it looks at single words."""
-    place = 0
-    while place < len(regex):
-        character = regex[place]
-        if character in "^$":
-            raise scan.error(
-                f"{character!r} in a pattern", "leave it out: a pattern matches a whole word", start
-            )
-        escaped = character == "\\"
-        if escaped:
-            place += 1
-            character = regex[place]
-        elif character in "[{":
-            place = _behind_class(regex, place)
-            continue
-        elif regex.startswith("(?", place):
-            flags = _FLAGS.match(regex, place)
-            place = flags.end() if flags else place + 2
-            continue
-        if not character.isalnum() and (escaped or character not in ".*+?()|}]"):
-            raise scan.error(
-                f"{character!r} in a pattern matches nothing",
-                'words hold letters and digits only; quote a text with others: value:"a-b"',
-                start,
-            )
-        place += 1
-    if not regex:
-        raise scan.error("an empty pattern", "write one between the slashes", start)
-    return regex
-
-
-def _behind_class(regex: str, place: int) -> int:
-    closing = "]" if regex[place] == "[" else "}"
-    place += 2  # a first ] is a member of the class
-    while place < len(regex) and regex[place] != closing:
-        place += 2 if regex[place] == "\\" else 1
-    return place + 1
 
 
 def _number(field: Field, text: str, scan: Scanner, position: int) -> int:

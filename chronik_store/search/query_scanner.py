@@ -103,12 +103,12 @@ class Scanner:
                 advice = wildcard_advice.format(prefix=prefix if prefix.isalnum() else "err")
                 raise self.error("'*' is not a wildcard here", advice, self.position - 1)
             letters.append(character)
-        fuzzy = _FUZZY.search(self.text[start : self.position])
-        if fuzzy and self.text[start : self.position][: fuzzy.start()][-1:] not in ("", "\\"):
+        fuzzy = _FUZZY.search(self.text, start, self.position)
+        if fuzzy and not self._is_escaped(fuzzy.start(), start) and fuzzy.start() > start:
             raise self.error(
                 "'~' behind a word asks for a fuzzy search, which is not offered",
                 "write the word alone, or a pattern such as value:/err(or)?/",
-                start + fuzzy.start(),
+                fuzzy.start(),
             )
         return "".join(letters)
 
@@ -193,11 +193,15 @@ class Scanner:
         return found.group()
 
     def scalar(self) -> str:
-        """The characters up to the next space or closing parenthesis, as they are."""
+        """What stands in quotes, or the characters up to the next space or closing parenthesis, as
+        they are.
+        """
+        if self.peek() in tuple("\"'"):
+            return self.quoted()
         start = self.position
         while not self.space_follows() and self.peek() not in tuple("()^"):
             self.position += 1
-        return self.text[start : self.position].strip("\"'")
+        return self.text[start : self.position]
 
     def end_of_term(self) -> None:
         """Nothing may stick to the term that was read."""
@@ -210,6 +214,10 @@ class Scanner:
         if self.position >= len(self.text):
             raise self.error("a backslash at the end", "write \\\\ or remove it")
         return self.take()
+
+    def _is_escaped(self, place: int, start: int) -> bool:
+        before = self.text[start:place]
+        return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
     def _find(self, character: str) -> int:
         return self.text.find(character, self.position)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from chronik_store.search.query_phrases import Phrase
+
 TextField = Literal["value", "key", "header", "json"]
 
 
@@ -18,8 +20,9 @@ class Words:
     """Records with these words next to each other, in this order.
 
     field: where. path: the header's name or the JSON path, "" for value and key. tokens: as
-    indexed, lower case. slop: how many moves may bring them next to each other. text: as written;
-    on a JSON path it also matches a number or a boolean that it spells.
+    indexed, lower case. slop: how many moves may bring them next to each other; then phrases, if
+    there are any, are what one of must be found. text: as written; on a JSON path it also matches a
+    number or a boolean that it spells.
     """
 
     field: TextField
@@ -27,6 +30,7 @@ class Words:
     tokens: tuple[str, ...]
     text: str = ""
     slop: int = 0
+    phrases: tuple[Phrase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

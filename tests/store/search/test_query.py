@@ -45,6 +45,7 @@ A, B, C = value("a"), value("b"), value("c")
         ('"disk full"', value("disk", "full")),
         ("'disk full'", value("disk", "full")),
         ('"disk full"~3', value("disk", "full", slop=3)),
+        ('json.m:"disk full"~3', Words("json", "m", ("disk", "full"), text="disk full", slop=3)),
         ("don't", value("don", "t")),
         ("<b>", B),
         ("value:a", A),
@@ -101,6 +102,11 @@ A, B, C = value("a"), value("b"), value("c")
         ("err\\*", value("err")),
         ("\\(a", A),
         ("\ud800a", A),
+        ("json.\udcffb:a", Words("json", "\ufffdb", ("a",), text="a")),
+        ('offset:"3"', Interval("offset", 3, 4)),
+        ("offset:>='3'", Interval("offset", 3, None)),
+        ("time:'1970-01-01 00:00:01Z'", Interval("time", 1_000_000, 1_000_001)),
+        ("a\\~1", value("a", "1")),
     ],
 )
 def test_a_query_means(text: str, tree: Node) -> None:
@@ -132,8 +138,14 @@ def test_a_query_means(text: str, tree: Node) -> None:
         ('"a b"*', "open end"),
         ("a~1", "fuzzy"),
         ("a~", "fuzzy"),
+        ("a\\\\~1", "fuzzy"),
         ('"a b"~', "distance"),
         ('"a b"~999', "distance"),
+        ('"a b c"~6', "could mean too many phrases .*at most ~5"),
+        ('key:"a a"~33', "could mean too many phrases .*at most ~32"),
+        (f'"{"a " * 65}"~1', "could mean too many phrases .*leave it out"),
+        ('json.m:"a b c"~1', "works on value: and key: only"),
+        ('header.m:"a a"~1', "works on value: and key: only"),
         ("level:error", r"value:, key:, header\.NAME:, json\.PATH:, offset:, time:.*json\.level:"),
         ("vlaue:x", "did you mean value:"),
         ("Key:x", "did you mean key:"),
@@ -197,6 +209,9 @@ def test_a_query_means(text: str, tree: Node) -> None:
         ("offset:[1 2]", "not complete"),
         ("offset:[1 to 2]", "not complete"),
         ("offset:(1 2)", "one value or range"),
+        ("offset:3'", "not an offset"),
+        ('offset:"3', "never closed"),
+        ("time:>='5", "never closed"),
         ("time:yesterday", "not a time"),
         ("time:2024-01-31", "names no time zone"),
         ("time:>=2024-01-31T00:00:00", "names no time zone"),
@@ -214,6 +229,13 @@ def test_a_query_means(text: str, tree: Node) -> None:
         ("value:/\\ba/", "cannot be used"),
         ("value:/[z-a]/", "cannot be used"),
         ("value:/((a{1,500}){1,500}){1,500}/", "cannot be used"),
+        ("value:/.{150}/", "cannot be used: .*1000 states"),
+        ("value:/(a{1,100}){1,100}/", "too long to compile"),
+        ("key:/(.{1,20}){1,20}/", "too long to compile"),
+        ("value:/\\w?\\w?\\w?/", "too long to compile"),
+        ("value:/(\\D?){15}/", "too long to compile"),
+        ("value:/[\\p{L}-]+/ OR value:/\\pN+/ OR value:/[\\w]+/", "too long to compile"),
+        ("value:/err\udcff/", "matches nothing"),
     ],
 )
 def test_a_query_that_cannot_be_meant_is_refused(text: str, says: str) -> None:
@@ -230,6 +252,8 @@ def test_size_depth_and_clauses_are_bounded() -> None:
         check_query("(" * (DEPTH_MAX + 1) + "a" + ")" * (DEPTH_MAX + 1))
     with pytest.raises(QueryError, match="terms"):
         check_query(" ".join(["a"] * (CLAUSES_MAX + 1)))
+    with pytest.raises(QueryError, match="terms"):
+        check_query(" ".join(['"a b c"~5'] * (CLAUSES_MAX // 64 + 1)))
     with pytest.raises(QueryError, match="characters"):
         check_query("a" * (QUERY_CHARACTERS_MAX + 1))
 

@@ -1,0 +1,109 @@
+"""The regular expressions of a query: which can match a word, and what they cost to compile.
+
+Place: beside `query_fields`, below `query`. Promise: a pattern that can match no word is refused;
+`weight` tells from the text how long Tantivy would compile it. Invariant: nothing is compiled here.
+
+Tantivy compiles a pattern to an automaton with the interpreter's lock held, so that a server
+answers nobody meanwhile, and finds only then that it is too large. It takes some half a millisecond
+for each unit of weight: 28 s for `(a{1,100}){1,100}`, of 10,000 (measured).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from chronik_store.search.query_scanner import Scanner
+
+WEIGHT_MAX: Final = 2000
+"""Of all patterns of a query: about a second."""
+
+_FLAGS: Final = re.compile(r"\(\?[^:)>]*[:)>]")
+_PIECE: Final = re.compile(
+    r"\\[pPx]\{[^}]*\}|\\[pP].|\\.|\(\?[^:)>]*[:)>]|\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}|.", re.DOTALL
+)
+_OF_MANY_SCRIPTS: Final = re.compile(r"\\[pPwW]")
+_ALL_BUT_SOME: Final = re.compile(r"\\[DS]|\[\^[^\\]*\\")
+_BEYOND_ASCII: Final = re.compile(r"\\|[^\x00-\x7f]|\.\Z|\[\^")
+
+
+def check_pattern(regex: str, scan: Scanner, start: int) -> str:
+    """Refuse what can match no word, though Tantivy would take it: it looks at single words."""
+    place = 0
+    while place < len(regex):
+        character = regex[place]
+        if character in "^$":
+            raise scan.error(
+                f"{character!r} in a pattern", "leave it out: a pattern matches a whole word", start
+            )
+        escaped = character == "\\"
+        if escaped:
+            place += 1
+            character = regex[place]
+        elif character in "[{":
+            place = _behind_class(regex, place)
+            continue
+        elif regex.startswith("(?", place):
+            flags = _FLAGS.match(regex, place)
+            place = flags.end() if flags else place + 2
+            continue
+        if not character.isalnum() and (escaped or character not in ".*+?()|}]"):
+            raise scan.error(
+                f"{character!r} in a pattern matches nothing",
+                'words hold letters and digits only; quote a text with others: value:"a-b"',
+                start,
+            )
+        place += 1
+    if not regex:
+        raise scan.error("an empty pattern", "write one between the slashes", start)
+    return regex
+
+
+def _behind_class(regex: str, place: int) -> int:
+    closing = "]" if regex[place] == "[" else "}"
+    place += 2  # a first ] is a member of the class
+    while place < len(regex) and regex[place] != closing:
+        place += 2 if regex[place] == "\\" else 1
+    return place + 1
+
+
+def weight(regex: str) -> int:
+    """About the steps of its automaton, with all that is counted written out; a class counts for
+    the byte sequences of its characters. Of what is malformed it says nothing of use.
+    """
+    around: list[int] = []
+    here = last = place = 0
+    while place < len(regex):
+        found = _PIECE.match(regex, place)
+        assert found is not None
+        piece, place = found[0], found.end()
+        if piece[0] == "(":
+            if piece[-1] != ")":  # else flags, of what follows
+                around.append(here)
+                here = last = 0
+        elif piece == ")":
+            last = here + 1
+            here = last + (around.pop() if around else 0)
+        elif found[1] is not None:
+            times = max(1, int(found[1]), int(found[2] or 0))
+            here += last * (times - 1)
+            last *= times
+        elif piece not in "*+?|":
+            if piece == "[":
+                place = _behind_class(regex, place - 1)
+                piece = regex[found.start() : place]
+            last = _weight_of(piece)
+            here += last
+        if here > WEIGHT_MAX:
+            break
+    return here + sum(around)
+
+
+def _weight_of(atom: str) -> int:
+    if _OF_MANY_SCRIPTS.search(atom):
+        return 1000
+    if _ALL_BUT_SOME.match(atom):
+        return 200
+    if _BEYOND_ASCII.search(atom):
+        return 10
+    return 3 if atom[0] == "[" else 1
