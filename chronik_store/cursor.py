@@ -26,7 +26,7 @@ class Cursor:
     """One named position of one partition. Thread-safe; cheap to make."""
 
     def __init__(self, log: PartitionLog, name: str) -> None:
-        if not isinstance(name, str):
+        if type(name) is not str:  # an entry holds no subclass
             raise TypeError(f"a cursor's name is a str, not {type(name).__name__}")
         if not name or not name.isprintable() or len(name.encode()) > NAME_BYTES_MAX:
             raise ConfigError(

@@ -89,8 +89,11 @@ def check_topic_name(topic: str) -> str:
 
 
 def check_topic_type(topic: object) -> None:
-    """TypeError unless it is a str: what is looked up need not be a name that can be made."""
-    if not isinstance(topic, str):
+    """TypeError unless it is a str: what is looked up need not be a name that can be made.
+
+    No subclass: a member of an enum equals the name of one topic, and its path that of another.
+    """
+    if type(topic) is not str:
         raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import enum
 import math
 
 import pytest
@@ -24,6 +25,21 @@ class Thing:
 THING = Thing()
 NO_NUMBERS = ["1", True, b"1", [], THING]
 NO_TEXT = [None, 1, 1.5, True, b"text", [], THING]
+
+
+class Named(str, enum.Enum):  # noqa: UP042 (its text is not its value)
+    """Names that equal a str and are written as another."""
+
+    TOPIC = "t"
+
+
+class Spelled(enum.StrEnum):
+    """Names that equal a str and are written as it."""
+
+    TOPIC = "t"
+
+
+NO_NAMES = [*NO_TEXT, Named.TOPIC, Spelled.TOPIC]
 NAIVE = dt.datetime(2024, 1, 1)  # noqa: DTZ001
 REFUSED = (TypeError, chronik.ChronikError)
 
@@ -132,20 +148,28 @@ def test_where_text_is_wanted_nothing_else_is_taken(store, call, value):
     assert str(caught.value)
 
 
-@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+@pytest.mark.parametrize("value", NO_NAMES, ids=repr)
 @pytest.mark.parametrize(
     "call",
     [
         lambda store, v: store.create_topic(v),
+        lambda store, v: store.create_topic(v, exist_ok=True),
         lambda store, v: store.delete_topic(v),
         lambda store, v: store.partition(v),
         lambda store, v: store.search(v, "needle"),
+        lambda _, v: chronik.open_bucket("memory://types", topic=v),
     ],
-    ids=["create", "delete", "partition", "search"],
+    ids=["create", "create or not", "delete", "partition", "search", "bucket"],
 )
 def test_a_topic_that_is_no_text_is_called_so(store, call, value):
     with pytest.raises(TypeError, match=r"^a topic's name is a str, not "):
         call(store, value)
+
+
+@pytest.mark.parametrize("value", NO_NAMES, ids=repr)
+def test_a_cursor_whose_name_is_no_text_is_not_made(store, value):
+    with pytest.raises(TypeError, match=r"^a cursor's name is a str, not "):
+        store.partition("t").cursor(value)
 
 
 @pytest.mark.parametrize("value", [None, "0", 0.0, True, -1, 1 << 70], ids=repr)
