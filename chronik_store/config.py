@@ -19,6 +19,7 @@ from chronik_store.errors import ConfigError
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SEGMENT_BYTES_MAX = 512 * MIB
 Backend = Literal["local", "s3", "gcs", "azure", "memory"]
+_Bounds = tuple[tuple[str, float, float], ...]
 _ENDPOINT = re.compile(
     r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^\s@?#]*)?"
 )
@@ -38,6 +39,8 @@ class S3Options:
     max_connections: int = 32
 
     def __post_init__(self) -> None:
+        _check_types(self, "s3.")
+        _check_bounds(self, _S3_BOUNDS, "s3.")
         if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
             # Without the value: whoever writes credentials into it does not want to read them.
             raise ConfigError(
@@ -89,15 +92,8 @@ class LogConfig:
     object_store: str | None = None
 
     def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):
-            value, allowed = getattr(self, each.name), _TYPES.get(str(each.type))
-            if allowed is not None and type(value) not in allowed:
-                # Without the value: it may be a secret in the wrong place.
-                raise ConfigError(f"{each.name} must be {each.type}, not {type(value).__name__}")
-        for name, low, high in _BOUNDS:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} is {value!r}; it must be between {low} and {high}")
+        _check_types(self)
+        _check_bounds(self, _BOUNDS)
         if self.record_bytes_max > self.batch_bytes_max:
             raise ConfigError(
                 f"record_bytes_max ({self.record_bytes_max}) is over batch_bytes_max "
@@ -136,6 +132,23 @@ class LogConfig:
             values["object_store"] = url
         values.update(arguments)
         return cls(**values)
+
+
+def _check_types(settings: S3Options | LogConfig, prefix: str = "") -> None:
+    for each in dataclasses.fields(settings):
+        value, allowed = getattr(settings, each.name), _TYPES.get(str(each.type))
+        if allowed is not None and type(value) not in allowed:
+            # Without the value: it may be a secret in the wrong place.
+            raise ConfigError(
+                f"{prefix}{each.name} must be {each.type}, not {type(value).__name__}"
+            )
+
+
+def _check_bounds(settings: S3Options | LogConfig, bounds: _Bounds, prefix: str = "") -> None:
+    for name, low, high in bounds:
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{prefix}{name} is {value!r}; it must be between {low} and {high}")
 
 
 def check_config(config: object) -> None:
@@ -217,7 +230,12 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "S3Options": (S3Options,),
 }
 """By annotation: a flag that is "false", or half a byte, is a mistake and no setting."""
-_BOUNDS: tuple[tuple[str, float, float], ...] = (
+_S3_BOUNDS: _Bounds = (
+    ("connect_timeout_seconds", 0.001, 86_400),
+    ("read_timeout_seconds", 0.001, 86_400),
+    ("max_connections", 1, 10_000),
+)
+_BOUNDS: _Bounds = (
     ("wal_file_bytes", 4 * KIB, 4 * GIB),
     ("batch_bytes_max", 1 * KIB, 256 * MIB),
     ("record_bytes_max", 1, 256 * MIB),

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import chronik_store as chronik
-from chronik_store.config import _BOUNDS, ENVIRONMENT, object_store_url
+from chronik_store.config import _BOUNDS, _S3_BOUNDS, ENVIRONMENT, object_store_url
 from tests.bad_input.kept import CONFIG, opened, stored
 
 BAD = {
@@ -133,6 +133,25 @@ def test_a_field_of_a_wrong_type_or_value_is_refused_by_name(field):
             continue
         with pytest.raises(chronik.ConfigError, match=field.name):
             CONFIG.replace(**{field.name: value})
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(chronik.S3Options), ids=lambda each: each.name)
+def test_a_field_of_s3_of_a_wrong_type_is_refused_by_name(field):
+    for value in TYPES[str(field.type)]:
+        with pytest.raises(chronik.ConfigError, match=rf"s3\.{field.name} must be") as caught:
+            chronik.S3Options(**{field.name: value})
+        assert "file:///x" not in str(caught.value)  # it may be a secret
+
+
+@pytest.mark.parametrize(("name", "low", "high"), _S3_BOUNDS)
+def test_a_field_of_s3_out_of_bounds_is_refused_with_the_bounds(name, low, high):
+    for value in (low, high):
+        assert value == getattr(chronik.S3Options(**{name: value}), name)
+    for value in (0, -1, high + 1):
+        with pytest.raises(
+            chronik.ConfigError, match=rf"s3\.{name} is .* between {low} and {high}"
+        ):
+            chronik.S3Options(**{name: value})
 
 
 @pytest.mark.parametrize(("name", "low", "high"), _BOUNDS)
