@@ -83,7 +83,7 @@ def first_offset(log: PartitionLog, place: str | None, since_us: int | None) -> 
     place: earliest, latest, an offset, or -N for the last N records; None is earliest.
     """
     line = log.watermarks
-    found = _offset_of(place or "earliest", line.start, line.committed)
+    found = _offset_of("earliest" if place is None else place, line.start, line.committed)
     if not line.start <= found <= line.committed:
         raise OffsetOutOfRangeError(
             f"{log.topic}/{log.partition}: offset {found} is outside [{line.start}, "

@@ -137,6 +137,8 @@ def command(
     """
     if (key_field or time_field) and not jsonl:
         raise click.UsageError("--key-field and --time-field need --jsonl")
+    if key_sep == "":
+        raise click.UsageError("--key-sep is empty: the key stands before a text")
     if sum(map(bool, (key_sep, jsonl, records))) > 1:
         raise click.UsageError("--key-sep, --jsonl and --records exclude each other")
     parse = parser_of(
