@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.harness import short
+from benchmarks.harness import count, directory, end_on_sigterm, short
 
 Document = dict[str, Any]
 
@@ -44,8 +44,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PROGRAMS)}")
     parser.add_argument("--quick", action="store_true", help="shorter runs, rougher figures")
     parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO (root)")
-    parser.add_argument("--dir", help="a directory on the disk to measure")
-    parser.add_argument("--repetitions", type=int, help="of each case, in turns")
+    parser.add_argument("--dir", type=directory, help="a directory on the disk to measure")
+    parser.add_argument("--repetitions", type=count, help="of each case, in turns")
     parser.add_argument("--s3", metavar="ENDPOINT", help="http://host:port of an S3 server")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="one JSON array, with all figures")
@@ -71,11 +71,25 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
     return line
 
 
+def run(line: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run it to its end. Ctrl-C comes here alone, and waits until it has cleaned up."""
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            shown, said = process.communicate()
+        except BaseException:
+            process.terminate()
+            process.communicate()  # behind Ctrl-C `with` waits for a quarter of a second
+            raise
+    return subprocess.CompletedProcess(line, process.returncode, shown, said)
+
+
 def measured(name: str, options: argparse.Namespace) -> Document | None:
     """What it printed; None when it failed, and then it has said why."""
     print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
     started = time.monotonic()
-    done = subprocess.run(command(name, options), capture_output=True, text=True, check=False)
+    done = run(command(name, options))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if done.returncode == 0:
         found: Document = json.loads(done.stdout)
@@ -132,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

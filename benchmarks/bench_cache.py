@@ -109,11 +109,15 @@ def single_flight(path: str, config: LogConfig, values: Values, records: int) ->
         together = threading.Barrier(READERS)
 
         def read() -> None:
-            for place in places:
-                together.wait()
-                found = log.read(place + 2000, max_records=1)
-                if found.records[0].value != values[place + 2000]:
-                    failures.append(f"record {place + 2000} is not what was appended")
+            try:
+                for place in places:
+                    together.wait()
+                    found = log.read(place + 2000, max_records=1)
+                    if found.records[0].value != values[place + 2000]:
+                        failures.append(f"record {place + 2000} is not what was appended")
+            except Exception as error:  # noqa: BLE001 (the others would wait for this one)
+                failures.append(repr(error))
+                together.abort()
 
         threads = [threading.Thread(target=read) for _ in range(READERS)]
         for thread in threads:

@@ -102,10 +102,17 @@ def measure(path: str, values: Values, records: int) -> dict[str, list[float]]:
 def freshness(path: str, values: Values, seconds: float) -> tuple[float, list[float]]:
     """(records a second appended, seconds of each query that found the newest record)."""
     times: list[float] = []
+    errors: list[Exception] = []
     ended = threading.Event()
     with PartitionLog.open(path, topic=TOPIC, config=quiet_config()) as log:
 
         def ingest() -> None:
+            try:
+                append_at_pace()
+            except Exception as error:  # noqa: BLE001 (else it counts as a slow one)
+                errors.append(error)
+
+        def append_at_pace() -> None:
             number = 0
             while not ended.wait(max(0.0, started + number / PACE - time.perf_counter())):
                 log.append(values.range(number, GROUP))
@@ -129,6 +136,8 @@ def freshness(path: str, values: Values, seconds: float) -> tuple[float, list[fl
         finally:
             ended.set()
             thread.join()
+        if errors:
+            raise errors[0]
         rate = log.watermarks.end / (time.perf_counter() - started)
     return rate, times
 

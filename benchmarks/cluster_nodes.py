@@ -80,22 +80,25 @@ class Nodes:
         addresses = {str(n): f"127.0.0.1:{_free_port()}" for n in range(1, NODES + 1)}
         peers = ",".join(f"{node}@{address}" for node, address in addresses.items())
         os.makedirs(self.directory, exist_ok=True)
-        for node_id, address in addresses.items():
-            path = os.path.join(self.directory, node_id)
-            command = [sys.executable, "-m", "chronik_server", "-d", path]
-            command += ["--object-store", f"file://{self.directory}/bucket", "serve"]
-            command += ["--node-id", node_id, "--listen", address, "--peers", peers]
-            with open(f"{path}.log", "ab") as log:
-                process = subprocess.Popen(
-                    command, env=self._environ, stdout=log, stderr=log, start_new_session=True
-                )
-            self.nodes.append(Node(node_id, address, process))
         try:
+            for node_id, address in addresses.items():
+                self._start(node_id, address, peers)
             self._wait_until_listening()
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def _start(self, node_id: str, address: str, peers: str) -> None:
+        path = os.path.join(self.directory, node_id)
+        command = [sys.executable, "-m", "chronik_server", "-d", path]
+        command += ["--object-store", f"file://{self.directory}/bucket", "serve"]
+        command += ["--node-id", node_id, "--listen", address, "--peers", peers]
+        with open(f"{path}.log", "ab") as log:
+            process = subprocess.Popen(
+                command, env=self._environ, stdout=log, stderr=log, start_new_session=True
+            )
+        self.nodes.append(Node(node_id, address, process))
 
     def _wait_until_listening(self) -> None:
         deadline = time.monotonic() + START_SECONDS

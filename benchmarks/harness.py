@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from types import FrameType
 from typing import Any, Literal, TypeVar
 
 from benchmarks.machine import Machine, OtherWork, describe
@@ -82,10 +84,12 @@ def parse(
 ) -> Options:
     """The common options, and those that `add` adds."""
     parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--dir", default=".", help="a directory on the disk to measure")
+    parser.add_argument(
+        "--dir", type=directory, default=".", help="a directory on the disk to measure"
+    )
     parser.add_argument("--quick", action="store_true", help="shorter runs, rougher figures")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--repetitions", type=int, help="of each case, in turns")
+    parser.add_argument("--repetitions", type=count, help="of each case, in turns")
     parser.add_argument(
         "--realtime",
         action="store_true",
@@ -94,6 +98,7 @@ def parse(
     if add is not None:
         add(parser)
     args = parser.parse_args(argv)
+    end_on_sigterm()
     if args.realtime:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
     return Options(
@@ -103,6 +108,31 @@ def parse(
         repetitions=args.repetitions or (3 if args.quick else repetitions),
         extra=args,
     )
+
+
+def count(text: str) -> int:
+    """A number of repetitions, from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def directory(text: str) -> str:
+    """A directory that is there."""
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
+    return text
+
+
+def end_on_sigterm() -> None:
+    """As Ctrl-C does, once: what was started is ended, and what was written removed."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 @dataclass
