@@ -94,10 +94,12 @@ class LogSearch:
         with self._lock:
             if self._closed:
                 raise LogClosedError("this log is closed; open it again")
+            if self._is_there(look):
+                # Also that of a search that had looked before, and got here after the new one's.
+                others = [epoch for epoch in self._tails if epoch != look.epoch]
+                left = [self._tails.pop(epoch) for epoch in others]
             tail = self._tails.get(look.epoch)
             if tail is None:
-                if self._is_there(look):
-                    left, self._tails = list(self._tails.values()), {}
                 directory = self._scratch.tail(look.manifest.topic, look.manifest.partition)
                 tail = self._tails[look.epoch] = TailIndex(
                     self._env.clock,

@@ -153,6 +153,27 @@ def test_a_log_that_has_taken_back_what_it_had_shown_is_indexed_anew(
         assert (old.document_count, new.document_count) == (0, 1)
 
 
+def test_the_tail_of_a_search_that_comes_late_is_given_up_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had looked before a restore, and indexed after the first search of the new log."""
+    with PartitionLog.open(tmp_path, topic="t", config=CONFIG) as log:
+        log.append(b"apple")
+        plan = log._search._plan
+
+        def late(*arguments: Any) -> Any:
+            monkeypatch.setattr(log._search, "_plan", plan)
+            monkeypatch.setattr(log._search, "_rewinds", lambda: 1)
+            assert log.search("apple").total == 1
+            return plan(*arguments)
+
+        monkeypatch.setattr(log._search, "_plan", late)
+        assert log.search("apple").total == 1
+        assert log.search("apple").total == 1
+        assert [(log.status().log_id, 1)] == [*log._search._tails]
+        assert len(os.listdir(log._search._scratch.tail("t", 0))) == 1
+
+
 @pytest.mark.parametrize("from_bucket", [False, True])
 def test_a_reader_gives_up_what_bundles_have_taken_over(tmp_path: Path, from_bucket: bool) -> None:
     """Its tail index grew with all that it ever searched, until new records found no room."""
