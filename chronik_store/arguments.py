@@ -47,3 +47,12 @@ def check_partition(value: object) -> None:
     """ConfigError unless it can be the number of a partition."""
     if type(value) is not int or value < 0:
         raise ConfigError(f"partition is {value!r}; partitions are numbered from 0")
+
+
+def check_name(value: object, what: str) -> None:
+    """TypeError unless it is a str.
+
+    No subclass: a member of an enum equals one name, and may be written as another.
+    """
+    if type(value) is not str:
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from chronik_store.admin_commands import cursor_commit, cursor_deletion
+from chronik_store.arguments import check_name
 from chronik_store.errors import ConfigError
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.model import StoredRecord
@@ -26,8 +27,7 @@ class Cursor:
     """One named position of one partition. Thread-safe; cheap to make."""
 
     def __init__(self, log: PartitionLog, name: str) -> None:
-        if type(name) is not str:  # an entry holds no subclass
-            raise TypeError(f"a cursor's name is a str, not {type(name).__name__}")
+        check_name(name, "a cursor's name")
         if not name or not name.isprintable() or len(name.encode()) > NAME_BYTES_MAX:
             raise ConfigError(
                 f"cursor name {name!r}: use 1 to {NAME_BYTES_MAX} bytes of printable text"

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from chronik_store.arguments import check_name
 from chronik_store.errors import ConfigError
 
 STORE_KEY = "STORE"
@@ -89,12 +90,8 @@ def check_topic_name(topic: str) -> str:
 
 
 def check_topic_type(topic: object) -> None:
-    """TypeError unless it is a str: what is looked up need not be a name that can be made.
-
-    No subclass: a member of an enum equals the name of one topic, and its path that of another.
-    """
-    if type(topic) is not str:
-        raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
+    """TypeError unless it is a str: what is looked up need not be a name that can be made."""
+    check_name(topic, "a topic's name")
 
 
 def check_key(key: str) -> str:

@@ -1,6 +1,7 @@
 """Appends that overlap share batches, and nothing else: each has its own place, its own error."""
 
 import asyncio
+import enum
 
 import pytest
 
@@ -8,11 +9,17 @@ from chronik_server.client import async_client
 from chronik_server.client.fetching import batches_of
 from chronik_server.client.overlapping import GATHER_BYTES
 from chronik_server.protocol.data import Fetch, Produce
-from chronik_store.errors import LogClosedError, RecordTooLargeError
+from chronik_store.errors import ConfigError, LogClosedError, RecordTooLargeError
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.log_store import LogStore
 from chronik_store.model import Record
 from tests.server.serving import LOG, connected, run
+
+
+class Topic(enum.StrEnum):
+    """Names that equal a str."""
+
+    EVENTS = "events"
 
 
 async def batches(client):
@@ -55,6 +62,31 @@ def test_what_is_wrong_with_one_call_is_not_the_others(tmp_path):
     assert isinstance(wrong, TypeError)
     assert [b"good", b"well"] == values
     assert [0, 1] == sorted((first.base_offset, last.base_offset))
+
+
+@pytest.mark.parametrize(
+    ("topic", "partition", "error"),
+    [
+        ("events", True, ConfigError),
+        ("events", 1.0, ConfigError),
+        (Topic.EVENTS, 1, TypeError),
+        (b"events", 1, TypeError),
+    ],
+    ids=repr,
+)
+def test_what_only_equals_a_topic_or_partition_is_no_place_for_later_appends(
+    tmp_path, topic, partition, error
+):
+    """All that came after it through this client was refused as it was, for ever."""
+
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events", partitions=2)
+            with pytest.raises(error):
+                await client.append(topic, b"lost", partition=partition)
+            return await client.append("events", b"kept", partition=1)
+
+    assert (0, 1, False) == run(main())
 
 
 def test_a_shared_batch_over_the_servers_limit_goes_in_its_parts(tmp_path):
