@@ -22,6 +22,7 @@ from typing import Final, Literal
 
 from chronik_store.errors import QueryError
 from chronik_store.search import engine
+from chronik_store.search.documents import PATH_CHARACTERS_MAX
 from chronik_store.search.query_fields import (
     EVERYTHING,
     Field,
@@ -230,6 +231,12 @@ class _Reader:
                 position,
             )
         path = clean_path(field.path)
+        if len(path) > PATH_CHARACTERS_MAX:  # which takes seconds to compile, for nothing
+            raise self.scan.error(
+                f"the path of {field.kind}. has {len(path)} characters",
+                f"at most {PATH_CHARACTERS_MAX} are indexed; search value: for the text",
+                position,
+            )
         if path:
             self.paths.add(f"{field.kind}.{path}")
         kind = field.text_kind()

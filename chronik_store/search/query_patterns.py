@@ -18,9 +18,10 @@ from chronik_store.search.query_scanner import Scanner
 WEIGHT_MAX: Final = 2000
 """Of all patterns of a query: about a second."""
 
-_FLAGS: Final = re.compile(r"\(\?[^:)>]*[:)>]")
+_FLAGS: Final = re.compile(r"\(\?[^:)>]{0,99}[:)>]")
 _PIECE: Final = re.compile(
-    r"\\[pPx]\{[^}]*\}|\\[pP].|\\.|\(\?[^:)>]*[:)>]|\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}|.", re.DOTALL
+    r"\\[pPx]\{[^}]*\}|\\[pP].|\\.|\(\?[^:)>]{0,99}[:)>]|\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}|.",
+    re.DOTALL,
 )
 _OF_MANY_SCRIPTS: Final = re.compile(r"\\[pPwW]")
 _ALL_BUT_SOME: Final = re.compile(r"\\[DS]|\[\^[^\\]*\\")

@@ -158,6 +158,8 @@ def test_a_query_means(text: str, tree: Node) -> None:
         ("a:b:c", "there is no field 'a'"),
         ("json:x", "needs a name"),
         ("json.:x", "needs a name"),
+        (f"json.{'a.' * 500}b:x", r"the path of json\. has 1001 characters"),
+        (f"header.{'a' * 1001}:x", r"the path of header\. has 1001 characters"),
         ("header:x", "needs a name"),
         ("value:", "nothing after value:"),
         ("value: a", "nothing after value:"),
@@ -247,6 +249,7 @@ def test_size_depth_and_clauses_are_bounded() -> None:
     check_query("(" * DEPTH_MAX + "a" + ")" * DEPTH_MAX)
     check_query(" ".join(["a"] * CLAUSES_MAX))
     check_query("a" * QUERY_CHARACTERS_MAX)
+    check_query(f"json.{'a.' * 499}bc:x")
 
     with pytest.raises(QueryError, match="parentheses deep"):
         check_query("(" * (DEPTH_MAX + 1) + "a" + ")" * (DEPTH_MAX + 1))
