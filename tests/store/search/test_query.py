@@ -58,6 +58,7 @@ A, B, C = value("a"), value("b"), value("c")
         ("json.path:/api/users", json_words("path", "/api/users", "api", "users")),
         ('json.a\\ b:"x y"', json_words("a b", "x y", "x", "y")),
         ("value:/err.*/", Pattern("value", "err.*")),
+        ("value:/\\w*err\\w*/", Pattern("value", "\\w*err\\w*")),
         ("key:/[a-c]{2,3}(x|y)?/", Pattern("key", "[a-c]{2,3}(x|y)?")),
         ("value:/(?:a|b)+\\d/", Pattern("value", "(?:a|b)+\\d")),
         ("offset:7", Interval("offset", 7, 8)),
