@@ -114,3 +114,16 @@ def test_json_of_an_error_says_whether_to_retry():
         "retriable": True,
         "durability": "not_durable",
     } == as_json(errors.BackpressureError("full"))
+
+
+def test_an_option_that_is_empty_means_nothing(chronik):
+    """A shell's variable that is not set: records went in without keys, and all came out."""
+    Path("lines").write_bytes(b"k:v\n")
+    ran = chronik("produce", "t", "--key-sep", "", "lines")
+    assert (ran.code, "--key-sep is empty" in ran.err) == (2, True), ran.err
+    assert not Path("data").exists()
+    assert chronik("produce", "t", "lines").code == 0
+
+    ran = chronik("consume", "t", "--from", "")
+
+    assert (ran.code, "--from '': write earliest" in ran.err, ran.out) == (2, True, ""), ran.err

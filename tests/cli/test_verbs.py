@@ -390,19 +390,6 @@ def test_a_separator_may_be_any_byte(chronik):
     assert chronik("consume", "t", "--format", r"%k %v\n").out == "a b\n"
 
 
-def test_an_option_that_is_empty_means_nothing(chronik):
-    """A shell's variable that is not set: records went in without keys, and all came out."""
-    Path("lines").write_bytes(b"k:v\n")
-    ran = chronik("produce", "t", "--key-sep", "", "lines")
-    assert (ran.code, "--key-sep is empty" in ran.err) == (2, True), ran.err
-    assert not Path("data").exists()
-    assert chronik("produce", "t", "lines").code == 0
-
-    ran = chronik("consume", "t", "--from", "")
-
-    assert (ran.code, "--from '': write earliest" in ran.err, ran.out) == (2, True, ""), ran.err
-
-
 def test_describe_counts_segments_that_are_kept_here_as_local_in_both_forms(chronik, tmp_path):
     config = chronik_store.LogConfig(local_segment_bytes=1 << 20, pipeline_enabled=False)
     with PartitionLog.open(tmp_path / "data", topic="a", config=config) as log:
