@@ -33,7 +33,7 @@ from chronik_server.protocol.topics import (
     TopicDescription,
     Topics,
 )
-from chronik_store.arguments import check_count, check_name, check_offset, check_partition
+from chronik_store.arguments import check_count, check_offset
 from chronik_store.batching import Appendable, Batching
 from chronik_store.clock import Clock, Entropy, SystemClock, SystemEntropy
 from chronik_store.config import LogConfig
@@ -135,9 +135,7 @@ class AsyncClient(Upkeep):
         OffsetConflictError when the log does not end there. RecordTooLargeError. Calls that overlap
         share batches. A wait that is given up takes nothing back.
         """
-        check_name(topic, "a topic's name")  # what equals it would be the lane of all that follow
-        check_partition(partition)
-        lane = (topic, partition)
+        lane = _lane_of(topic, partition)
         if expected_offset is not None:
             check_offset(expected_offset, "expected_offset")
             batch = self.batching.batch(records)
@@ -384,3 +382,14 @@ class AsyncClient(Upkeep):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _lane_of(topic: str, partition: int) -> Lane:
+    """ConfigError for what only equals one, as True does 1: it would be the one of all others."""
+    for value, kind in ((topic, str), (partition, int)):
+        if type(value) is not kind:
+            raise ConfigError(
+                f"this cannot be asked: {value!r:.80} is no {kind.__name__}",
+                durability="not_durable",
+            )
+    return topic, partition
