@@ -64,7 +64,8 @@ def test_one_that_follows_is_told_that_its_topic_is_gone(to: Connected, tmp_path
                 made = await client.create_topic("x")
                 await client.append("x", [b"new 0", b"new 1", b"new 2"])
 
-                with pytest.raises(TopicNotFoundError, match="under its name since"):
+                # What reads ahead may have asked before the other one was made.
+                with pytest.raises(TopicNotFoundError, match=r"under its name since|no topic 'x'"):
                     await consumer.take_run()
                 with pytest.raises(TopicNotFoundError, match="under its name since"):
                     await consumer.commit()
@@ -89,7 +90,7 @@ def test_one_whose_topic_was_deleted_is_told_so(to: Connected, tmp_path: Path) -
             async with await client.consumer("x", follow=True, wait_seconds=0.2) as consumer:
                 assert [b"old"] == await values(consumer, 1)
                 await client.delete_topic("x")
-                with pytest.raises(TopicNotFoundError, match="no topic 'x' here"):
+                with pytest.raises(TopicNotFoundError, match="no topic 'x'"):
                     await consumer.take_run()
 
     run(main())
