@@ -32,7 +32,6 @@ from chronik_store.arguments import check_offset
 from chronik_store.errors import (
     ChronikError,
     ConfigError,
-    CorruptionError,
     LogClosedError,
     TopicNotFoundError,
     UnavailableError,
@@ -53,8 +52,8 @@ class AsyncConsumer:
     overtook it, CorruptionError, UnavailableError after `retry_seconds`. That partition goes on
     after a `seek`. TopicNotFoundError when the topic was deleted, also if another one was made
     under its name: the offsets of that are others; make a new consumer for it. An answer that was
-    damaged on its way is CorruptionError as well; whoever iterates again gets its records from the
-    node once more.
+    damaged on its way is CorruptionError as well, and one that this version cannot read
+    FutureVersionError; whoever iterates again gets its records from the node once more.
 
     Nobody has to close one that follows: when it has not been asked for half a minute it waits for
     no more records, and does again when it is asked.
@@ -200,6 +199,7 @@ class AsyncConsumer:
             topic_id=self.topic_id,
         )
         response = await self._router.ask_leader((self.topic, lane.partition), question)
+        lane.is_past_end = False
         if len(response.payload):
             lane.behind_since = None
             lane.ready.append(Answer(lane.offset, response.payload, response.message))
@@ -207,7 +207,8 @@ class AsyncConsumer:
             # A turn later: the next question is on its way then.
             asyncio.get_running_loop().call_soon(self._arrived.set)
         elif not self._follow:
-            await self._wait_for_the_rest(lane)
+            if not lane.at_end:
+                await self._wait_for_the_rest(lane)
         elif not question.wait_ms:  # nor does the node wait: asked without a pause it has no other
             await asyncio.sleep(self._router.options.backoff_seconds_max)
 
@@ -260,7 +261,7 @@ class AsyncConsumer:
             for lane in list(self._lanes.values()):
                 try:
                     taken = lane.next()
-                except CorruptionError:
+                except ChronikError:  # nothing of this answer was handed out: it is asked for again
                     await self.seek(lane.partition, lane.handed_out)
                     raise
                 self._begin(lane)

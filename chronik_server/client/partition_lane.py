@@ -82,6 +82,7 @@ class PartitionLane:
         self.partition = partition
         self.offset = offset  # to be fetched next
         self.stop = stop
+        self.is_past_end = stop is not None and offset > stop  # until a node has been asked there
         self.ready: deque[Answer] = deque()
         self.task: asyncio.Task[None] | None = None
         self.taken: Taken | None = None
@@ -98,7 +99,7 @@ class PartitionLane:
 
     @property
     def at_end(self) -> bool:
-        return self.stop is not None and self.offset >= self.stop
+        return self.stop is not None and self.offset >= self.stop and not self.is_past_end
 
     def next(self) -> Taken | None:
         """What is to be handed out now; None when it has not come yet. An answer of which somebody

@@ -14,6 +14,7 @@ from chronik_server.protocol.data import Fetch, Offsets
 from chronik_store.errors import (
     ConfigError,
     CorruptionError,
+    FutureVersionError,
     LogClosedError,
     OffsetOutOfRangeError,
     TopicNotFoundError,
@@ -264,6 +265,68 @@ def test_what_was_damaged_on_its_way_is_fetched_again_and_never_passed_over(tmp_
     assert 0 < place < 400
     assert list(range(400)) == found
     assert 400 == cursor
+
+
+def test_what_this_version_cannot_read_is_asked_for_again_and_never_passed_over(
+    tmp_path, monkeypatch
+):
+    """Whoever went on behind the error got the answer after that one, and its cursor with it."""
+    opened = []
+
+    def newer(payload, offset):
+        opened.append(offset)
+        if len(opened) == 3:
+            raise FutureVersionError("a batch of version 2; this side reads 1", found=2)
+        return batches_of(payload, offset)
+
+    monkeypatch.setattr(partition_lane, "batches_of", newer)
+
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 400)
+            found = []
+            async with await client.consumer("events", fetch_bytes=1000) as consumer:
+                with pytest.raises(FutureVersionError):
+                    await take_all(consumer, found)
+                assert {0: len(found)} == consumer.positions()
+                await take_all(consumer, found)
+            return [offset for _, offset in found]
+
+    assert list(range(400)) == run(main())
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("start", [51, {0: 51}])
+def test_a_start_past_the_end_is_an_error_and_no_empty_answer(tmp_path, start, follow):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 50)
+            async with await client.consumer("events", start=start, follow=follow) as consumer:
+                with pytest.raises(OffsetOutOfRangeError, match="51 is outside"):
+                    await consumer.take_run()
+
+    run(main())
+
+
+def test_a_seek_past_the_end_is_an_error_until_the_log_has_got_there(tmp_path):
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 50)
+            async with await client.consumer("events") as consumer:
+                await consumer.seek(0, 50)
+                assert await consumer.take_run() is None, "the end is no error"
+                await consumer.seek(0, 60)
+                with pytest.raises(OffsetOutOfRangeError, match="60 is outside"):
+                    await consumer.take_run()
+                await client.append("events", [b"more"] * 20)
+                for offset in (60, 70):  # behind where it ends, and there by now
+                    await consumer.seek(0, offset)
+                    assert await consumer.take_run() is None
+                await consumer.seek(0, 49)
+                run = await consumer.take_run()
+                assert [49] == [record.offset for record in run.records]
+
+    run(main())
 
 
 @pytest.mark.parametrize("partitions", [1, 2])
