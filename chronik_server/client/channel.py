@@ -203,6 +203,7 @@ class Channel(asyncio.BufferedProtocol):
             self._queue(self._connection.send(request))
         except ValueError as error:
             future.set_exception(_unsendable(error, len(payload)))
+            self._places.hand_on()  # no answer will: whoever waits has the place of this one
             return future
         self._waiting[number] = future
         return future

@@ -13,7 +13,8 @@ import pytest
 from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.places import Places
 from chronik_server.protocol.data import Fetch, Produce
-from chronik_store.errors import BackpressureError
+from chronik_server.protocol.greeting import Ping
+from chronik_store.errors import BackpressureError, RecordTooLargeError
 from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, connected, run
 
@@ -108,6 +109,27 @@ def test_batches_beyond_the_limit_of_a_connection_wait_and_are_stored_once(tmp_p
             assert list(range(1, 37)) == sorted(offsets)
             assert 36 == seen["all"]
             assert LIMIT >= seen["most"]
+
+    run(main())
+
+
+def test_a_question_that_no_frame_can_say_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    """The next waited until its time was up, on a connection on which nothing was asked."""
+
+    async def main() -> None:
+        settings = {"in_flight_requests_max": 1, "frame_bytes_max": 64 << 10}
+        async with connected(tmp_path, **settings) as (_, client):
+            await client.create_topic("events")
+            channel = await client.router.any_channel()
+            polling = asyncio.create_task(channel.ask(Fetch("events", wait_ms=100)))
+            await asyncio.sleep(0)
+            long = asyncio.create_task(channel.ask(Produce("events"), bytes(100_000)))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(2):
+                await channel.ask(Ping())
+                await polling
+                with pytest.raises(RecordTooLargeError):
+                    await long
 
     run(main())
 
