@@ -10,6 +10,7 @@ address; what is remembered of leaders is a hint.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
@@ -281,7 +282,7 @@ class Router:
             channel: Channel | None = None
             known = leader or lane in self._leaders
             try:
-                channel = await (self.leader_channel(lane) if known else self.any_channel())
+                channel = await self._whom_to_ask(lane, known=known, repeatable=repeatable)
                 answer = await channel.ask(message, payload)
                 if not leader or getattr(answer.message, "staleness_ms", None) is None:
                     return answer
@@ -306,6 +307,16 @@ class Router:
                 if not 0 < hints <= HINTS_IN_A_ROW:
                     await backoff.pause(error)
                 logger.debug("asking again: %s", error)
+
+    async def _whom_to_ask(self, lane: Lane, *, known: bool, repeatable: bool) -> Channel:
+        try:
+            return await (self.leader_channel(lane) if known else self.any_channel())
+        except ChronikError as error:
+            if repeatable:
+                raise  # it may have been asked before
+            found = copy.copy(error)  # others, who ask for something else, may be given the same
+            found.durability = "not_durable"
+            raise found from error.__cause__
 
     async def close(self) -> None:
         """Hang up everywhere, once what was said has left."""

@@ -206,6 +206,26 @@ def test_a_topic_that_may_have_been_made_is_not_asked_for_again(tmp_path: Path) 
     run(main())
 
 
+def test_what_was_never_sent_is_certainly_not_done() -> None:
+    """Its outcome was said to be unknown, and its caller sent to look for it in the log."""
+
+    async def main() -> None:
+        nowhere = dataclasses.replace(QUICK, retry_seconds=0.05)
+        async with AsyncClient("127.0.0.1:1", options=nowhere) as client:
+            for call in (
+                client.append("events", b"x", expected_offset=0),
+                client.create_topic("events"),
+            ):
+                with pytest.raises(ConnectionLostError, match="cannot connect") as caught:
+                    await call
+                assert "not_durable" == caught.value.durability
+            with pytest.raises(ConnectionLostError) as caught:
+                await client.commit_cursor("events", "job", 1)  # an attempt before may have done it
+            assert caught.value.durability is None
+
+    run(main())
+
+
 def test_what_was_certainly_not_done_is_asked_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (server, client):
