@@ -311,7 +311,8 @@ class Appender:
             raise ValueError("a batch holds at least one record")
 
         async def submit(batch: RecordBatch) -> AppendResult:
-            return await self._sender.submit(batch)
+            # Who cancels the wait takes nothing back: the batch is seen through all the same.
+            return await asyncio.shield(self._sender.submit(batch))
 
         return self._loop.start(submit(batch))
 

@@ -139,6 +139,36 @@ def test_close_sees_the_records_of_a_producer_and_an_appender_through(tmp_path: 
     against_a_server(tmp_path, work)
 
 
+def test_close_sees_a_batch_through_whose_wait_was_given_up(tmp_path: Path) -> None:
+    def work(address: str, server: Any, loop: asyncio.AbstractEventLoop) -> None:
+        client = Client(address, options=PATIENT)
+        client.create_topic("events")
+        appender = client.appender("events")
+        appender.append_nowait(b"first").result(10)  # those behind it need no task
+        produce, came, go_on = server.handlers.by_message[Produce], threading.Event(), []
+
+        async def waiting(*arguments: Any) -> Any:
+            go_on.append(asyncio.Event())
+            came.set()
+            await go_on[0].wait()
+            return await produce(*arguments)
+
+        server.handlers.by_message[Produce] = waiting
+        appended = appender.append_nowait(b"x")
+        assert came.wait(10)
+        assert appended.cancel()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(client.close)
+            with pytest.raises(TimeoutError):
+                closing.result(0.2)  # it waits for the batch
+            loop.call_soon_threadsafe(go_on[0].set)
+            closing.result(10)
+        with Client(address, options=QUICK) as other:
+            assert 2 == other.watermarks("events").committed
+
+    against_a_server(tmp_path, work)
+
+
 def test_close_leaves_no_future_behind_when_the_server_answers_nothing(tmp_path: Path) -> None:
     options = ClientOptions(request_seconds=0.2, retry_seconds=0.2)
 
