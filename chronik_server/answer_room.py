@@ -3,7 +3,7 @@
 Place: between `session` and `partition_reads`. Promise: no connection, and not all of them
 together, makes the server hold more records than its limits say, however many small requests it
 sends and however slowly it takes the answers; a fetch that waits for records holds nothing, or what
-nobody else waits for.
+nobody else waits for; nobody of a connection is overtaken by what it asks later.
 Invariant: whoever holds nothing may always read once, so nobody waits for itself.
 """
 
@@ -30,16 +30,21 @@ class AnswerBudget:
             self.patient.pop().reschedule(0)
 
     def look(self) -> None:
-        """Something was given back: let those go on for whom there is room now, in order."""
+        """Something was given back: let those go on for whom there is room now, of each connection
+        in order: a long answer would wait for as long as short ones follow each other.
+        """
         left: deque[tuple[asyncio.Future[None], Room, int]] = deque()
+        full: set[Room] = set()
         while self.waiting:
             waiter, room, size = self.waiting.popleft()
             if waiter.done():
                 continue
-            if room.has_room(size):
+            if room not in full and room.has_room(size):
                 room.hold(size)
+                room.waiters -= 1
                 waiter.set_result(None)
             else:
+                full.add(room)
                 left.append((waiter, room, size))
         self.waiting = left
 
@@ -49,6 +54,8 @@ class Room:
 
     def __init__(self, budget: AnswerBudget, limit: int, backlog: Callable[[], int]) -> None:
         self.charged = 0
+        self.waiters = 0
+        """Answers that wait for room here."""
         self._budget = budget
         self._limit = limit
         self._backlog = backlog
@@ -71,12 +78,16 @@ class Room:
         """Hold that much as soon as there is room."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._budget.waiting.append((waiter, self, size))
+        self.waiters += 1
         self._budget.ask_for_room()
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.give_back(size)  # it was given just now
+            else:
+                self.waiters -= 1
+                self._budget.look()  # others may have waited behind this one alone
             raise
 
     async def linger(self, more: Callable[[], Awaitable[None]]) -> bool:
@@ -130,7 +141,7 @@ class Share:
         """Before so much is read; waits for room. False: for more of an answer that has a part
         there is none now, and waiting would be for that part.
         """
-        if self._room.has_room(size):
+        if not self._room.waiters and self._room.has_room(size):
             self._room.hold(size)
         elif more:
             return False

@@ -71,6 +71,39 @@ def test_all_connections_together_have_a_limit_and_one_may_always_read() -> None
     run(main())
 
 
+def test_a_long_answer_is_not_overtaken_by_short_ones_that_follow_each_other() -> None:
+    """It waited for as long as they came, and then its client gave up the connection."""
+
+    async def main() -> None:
+        budget = AnswerBudget(1000)
+        wire, other = Wire(budget, 100), Wire(budget, 100)
+        short, long, next_, elsewhere = (Share(w.room) for w in (wire, wire, wire, other))
+        await short.take(10, more=False)
+        waits = asyncio.ensure_future(long.take(100, more=False))
+        await asyncio.sleep(0)
+        follows = asyncio.ensure_future(next_.take(10, more=False))
+        await asyncio.sleep(0)
+        assert not follows.done()
+        assert not await next_.take(10, more=True), "nor by more of another one"
+        assert await elsewhere.take(10, more=False), "of another connection"
+        short.close()
+        assert await waits
+        assert not follows.done()
+        long.close()
+        assert await follows
+
+        waits = asyncio.ensure_future(long.take(100, more=False))
+        follows = asyncio.ensure_future(short.take(10, more=False))
+        await asyncio.sleep(0)
+        waits.cancel()  # whoever waited behind it alone goes on
+        assert await follows
+        for share in (short, next_, elsewhere):
+            share.close()
+        assert (0, 0, 0) == (budget.used, wire.room.waiters, len(budget.waiting))
+
+    run(main())
+
+
 def test_who_gives_up_waiting_holds_nothing() -> None:
     async def main() -> None:
         budget = AnswerBudget(100)
