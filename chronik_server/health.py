@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import functools
 import json
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from socketserver import TCPServer, ThreadingMixIn
@@ -29,12 +32,14 @@ logger = logging.getLogger("chronik_server.health")
 
 ANSWER_SECONDS = 5.0
 CONNECTIONS_MAX = 64
-"""Each is a thread for ten seconds at most; who comes beyond is hung up on."""
+"""Each is a thread; who comes beyond is hung up on."""
+CONNECTION_SECONDS = 10.0
+"""So long each has for its question and for taking the answer, however slowly it speaks."""
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10
+    timeout = CONNECTION_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base's name)
         """Probes come every second: nothing is logged of them."""
@@ -43,7 +48,9 @@ class _Handler(WSGIRequestHandler):
 class _Listener(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, time: Callable[[], float], *arguments: Any) -> None:
+        self._time = time
+        self._begun: dict[socket.socket, float] = {}
         self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
         super().__init__(*arguments)
 
@@ -51,17 +58,36 @@ class _Listener(ThreadingMixIn, WSGIServer):
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        self._begun[request] = self._time()
         try:
             super().process_request(request, client_address)
         except BaseException:  # no thread can be started
-            self._places.release()
+            self._ended(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._ended(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever hangs up in the middle is no news, and no traceback."""
+        logger.debug("a connection of %s failed: %s", client_address, sys.exc_info()[1])
+
+    def _ended(self, request: socket.socket) -> None:
+        del self._begun[request]
+        self._places.release()
+
+    def service_actions(self) -> None:
+        """Called twice a second: cut whoever is too slow. Each single byte has a time-out, too, but
+        one now and then would keep a place for ever.
+        """
+        now = self._time()
+        for request, begun in self._begun.copy().items():
+            if now - begun > CONNECTION_SECONDS:
+                with contextlib.suppress(OSError):  # it has just ended
+                    request.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         """Without asking a name server, on the event loop, what this machine is called."""
@@ -89,8 +115,9 @@ class Health:
         """Listen; returns the address with its port. ConfigError when it cannot be had."""
         try:
             kind = _Listener6 if ":" in address.host else _Listener
+            timed: Any = functools.partial(kind, self._loop.time)
             self._listener = make_server(
-                address.host, address.port, self.application, kind, _Handler
+                address.host, address.port, self.application, timed, _Handler
             )
         except OSError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -52,6 +53,38 @@ def test_22_connections_that_ask_nothing_are_counted(
             address = page.start(Address("127.0.0.1", 0))
             try:
                 await asyncio.to_thread(visit, address)
+            finally:
+                await asyncio.to_thread(page.stop)
+
+    run(main())
+
+
+def test_who_says_a_word_now_and_then_does_not_keep_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few such connections kept everybody else from asking, for ever."""
+    monkeypatch.setattr(health, "CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.3)
+
+    def drip(address: Address) -> None:
+        with socket.create_connection((address.host, address.port), 5) as slow:
+            slow.sendall(b"GET /live HTTP/1.1\r\n")
+            slow.settimeout(0.05)
+            end = time.monotonic() + 10
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() < end:
+                    with contextlib.suppress(TimeoutError):
+                        assert b"" == slow.recv(1)
+                        return
+                    slow.sendall(b"x")
+                raise AssertionError("it goes on for ever")
+
+    async def main() -> None:
+        async with connected(tmp_path) as (server, _):
+            page = Health(server, asyncio.get_running_loop())
+            address = page.start(Address("127.0.0.1", 0))
+            try:
+                await asyncio.to_thread(drip, address)
             finally:
                 await asyncio.to_thread(page.stop)
 
