@@ -79,4 +79,6 @@ def parse_peers(text: str) -> tuple[tuple[str, Address], ...]:
                 f"CHRONIK_PEERS {part!r}: write ID@HOST:PORT,ID@HOST:PORT with each id once"
             )
         found[node_id] = parse_reachable(address, what="CHRONIK_PEERS")
+    if not found:  # of a variable that is not set; alone, the node would own its directory for good
+        raise ConfigError(f"CHRONIK_PEERS {text!r} names no node: write ID@HOST:PORT,ID@HOST:PORT")
     return tuple(found.items())

@@ -122,7 +122,10 @@ def check_node_id(node_id: str) -> None:
 def parse_join(text: str) -> tuple[Address, ...]:
     """`host:port,host:port`: any nodes of the cluster to join."""
     parts = (part.strip() for part in text.split(","))
-    return tuple(parse_reachable(part, what="CHRONIK_JOIN") for part in parts if part)
+    found = tuple(parse_reachable(part, what="CHRONIK_JOIN") for part in parts if part)
+    if not found:  # as of CHRONIK_PEERS
+        raise ConfigError(f"CHRONIK_JOIN {text!r} names no node: write HOST:PORT,HOST:PORT")
+    return found
 
 
 def _flag(text: str) -> bool:

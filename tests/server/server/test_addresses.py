@@ -63,6 +63,14 @@ def test_port_0_is_for_who_listens_and_not_for_who_connects(read: Callable[[str]
     assert Address("127.0.0.1", 0) == parse_address("127.0.0.1:0")
 
 
+@pytest.mark.parametrize("text", ["", " ", ",", " , "])
+@pytest.mark.parametrize("read", [parse_peers, parse_join])
+def test_a_list_that_names_no_node_is_refused(read: Callable[[str], object], text: str) -> None:
+    """Of a variable that is not set: the node served alone, and its directory could join nobody."""
+    with pytest.raises(ConfigError, match="names no node"):
+        read(text)
+
+
 def test_a_port_of_more_digits_than_a_number_may_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="write HOST:PORT"):
         parse_address("localhost:" + "1" * 5000)
