@@ -4,7 +4,8 @@ Place: a verb; it starts `chronik serve` three times and watches. Promise: what 
 that is taken, a setting) is said before anything is started; what is printed is printed when the
 nodes are ready, and can be pasted (`chronik -s ...`). A node that ends before that ends the rest;
 when one ends later, the others go on, as a cluster does, and its last log line is shown. All are
-stopped before this ends. Exit 0 when it stopped as asked, 3 when a node ended by itself.
+stopped before this ends, also when its terminal is closed. Exit 0 when it stopped as asked, 3 when
+a node ended by itself.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def command(session: Session, nodes: int, port: int) -> int:
     _check_ports(range(port, port + nodes))
     logs = {node: directory / f"{node}.log" for node in ids}
     _make(directory, logs)
+    _end_with_the_terminal()
     watch = _Watch(logs)
     try:
         for node, log in logs.items():
@@ -85,6 +87,14 @@ def command(session: Session, nodes: int, port: int) -> int:
     finally:
         _stop(watch.processes)
     return exits.UNAVAILABLE if watch.ended else exits.DONE
+
+
+def _end_with_the_terminal() -> None:
+    """As by SIGTERM: nodes have sessions of their own, and would go on with nobody to stop them.
+    Who was told to outlive it (nohup) does.
+    """
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
 
 
 def _make(directory: Path, logs: Mapping[str, Path]) -> None:

@@ -110,8 +110,9 @@ def test_the_last_words_of_a_log(tmp_path, log, said):
 
 @pytest.mark.cluster
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("dies", [False, True])
-def test_settings_of_one_node_are_not_for_all_and_the_end_has_a_code(tmp_path, dies):
+@pytest.mark.parametrize("end", ["SIGINT", "SIGHUP", "dies"])
+def test_settings_of_one_node_are_not_for_all_and_the_end_has_a_code(tmp_path, end):
+    dies = end == "dies"
     port = free_port()
     settings = {
         "CHRONIK_NODE_ID": "9",
@@ -128,15 +129,17 @@ def test_settings_of_one_node_are_not_for_all_and_the_end_has_a_code(tmp_path, d
         try:
             found = json.loads(process.stdout.readline())
             assert found["nodes"] == {"1": f"127.0.0.1:{port}"}
+            node = json.loads((tmp_path / "d/1/LOCK").read_text().rstrip("\0"))["pid"]
             if dies:
-                lock = json.loads((tmp_path / "d/1/LOCK").read_text().rstrip("\0"))
-                os.kill(lock["pid"], signal.SIGKILL)
+                os.kill(node, signal.SIGKILL)
             else:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.Signals[end])
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == (3 if dies else 0), err
     assert ("node 1 has ended, exit code -9" in err) == dies, err
+    with pytest.raises(ProcessLookupError):
+        os.kill(node, 0)  # nothing is left behind
     for line in (tmp_path / "d/1.log").read_text().splitlines():
         assert json.loads(line)
