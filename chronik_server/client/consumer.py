@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Literal, Self
 
@@ -327,8 +328,8 @@ class AsyncConsumer:
 
 def _check_start(start: Start, since_us: int | None, cursor: str | None) -> None:
     """ConfigError unless exactly one of the three says where to begin."""
-    is_offset = type(start) is int and start >= 0
-    if not (is_offset or isinstance(start, Mapping) or start in ("earliest", "latest")):
+    numbers = chain.from_iterable(start.items()) if isinstance(start, Mapping) else (start,)
+    if start not in ("earliest", "latest") and not all(map(_is_number, numbers)):
         raise ConfigError(
             f"start is {start!r}: use 'earliest', 'latest', an offset, or a mapping of partitions "
             "to offsets"
@@ -337,6 +338,11 @@ def _check_start(start: Start, since_us: int | None, cursor: str | None) -> None
         raise ConfigError("a cursor says where to begin: leave out start and since")
     if since_us is not None and start != "earliest":
         raise ConfigError("since says where to begin: leave out start")
+
+
+def _is_number(value: object) -> bool:
+    """Of an offset or a partition. Those of JSON, {"0": 5}, would be taken for other partitions."""
+    return type(value) is int and value >= 0
 
 
 async def _cancel(lane: PartitionLane) -> None:

@@ -308,6 +308,22 @@ def test_a_start_past_the_end_is_an_error_and_no_empty_answer(tmp_path, start, f
     run(main())
 
 
+@pytest.mark.parametrize("start", [{"0": 20}, {0: "20"}, {0: -1}, {0: None}, True, -1, [0]])
+def test_a_start_that_is_no_place_is_refused_and_not_taken_for_another(tmp_path, start):
+    """Positions out of JSON have text for partitions: all of them began at the start again."""
+
+    async def main():
+        async with connected(tmp_path) as (_, client):
+            await filled(client, 1, 50)
+            with pytest.raises(ConfigError, match="a mapping of partitions to offsets"):
+                await client.consumer("events", start=start)
+            async with await client.consumer("events", start={0: 49, 7: 1}) as consumer:
+                run = await consumer.take_run()
+                assert [49] == [record.offset for record in run.records]
+
+    run(main())
+
+
 def test_a_seek_past_the_end_is_an_error_until_the_log_has_got_there(tmp_path):
     async def main():
         async with connected(tmp_path) as (_, client):
