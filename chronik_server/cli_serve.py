@@ -8,6 +8,7 @@ gracefully. Exit 0 when it stopped as asked, 2 for a setting that cannot be used
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import Any
 
@@ -18,7 +19,7 @@ from chronik_server.backend import NodeRemovedError, StoppedError
 from chronik_server.config import ServerConfig, parse_join
 from chronik_server.health import Health
 from chronik_server.node import open_backend
-from chronik_server.running import run
+from chronik_server.running import files_allowed, run
 from chronik_server.server import Server
 from chronik_store.cli import exits
 from chronik_store.cli.options import pass_session, verb
@@ -26,6 +27,8 @@ from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import say
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
+
+logger = logging.getLogger("chronik_server.serve")
 
 
 @verb(
@@ -63,6 +66,13 @@ def command(session: Session, /, **options: Any) -> int:
     config = config_of(session, options)
     config.check_exposure()
     logs.configure(node_id=config.node_id, verbose=False)
+    asked, files = config.connections_max, files_allowed()
+    config = config.within(files)
+    if config.connections_max < asked:
+        logger.warning(
+            "this process may open %d files (`ulimit -n`): of %d connections it takes %d",
+            files, asked, config.connections_max,
+        )  # fmt: skip
     return run(lambda stop: serve(session, config, session.config(), stop))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chronik_server.addresses import (
@@ -94,6 +94,12 @@ class ServerConfig:
                 "CHRONIK_TLS_KEY, and CHRONIK_AUTH_TOKEN or CHRONIK_TLS_CA (client certificates); "
                 "or listen on 127.0.0.1; or say --insecure where the network itself is trusted"
             )
+
+    def within(self, files: int) -> ServerConfig:
+        """These settings for a process that may open so many files at a time: half of them are for
+        the logs, the bucket, and those who are accepted before they can be refused.
+        """
+        return replace(self, connections_max=max(1, min(self.connections_max, files // 2)))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> ServerConfig:

@@ -1,20 +1,41 @@
 """How a server process runs: its loop, its signals, its end.
 
 Place: under the verbs that serve; owner of uvloop. Promise: SIGTERM and SIGINT stop it gracefully,
-a second one at once, without a word; the exit code says whether it ended as asked.
+a second one at once, without a word; the exit code says whether it ended as asked; it may open as
+many files as whoever started it allows it to ask for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
+import resource
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from chronik_store.cli import exits
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+SOME_FILES = 10_240
+"""What is asked for where the system gives less than the limit says."""
+
+
+def files_allowed() -> int:
+    """How many files this process may open at a time, from now on as many as it may ask for: each
+    connection is one, and a log that gets none for its next write has failed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, max(soft, SOME_FILES)):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            break
+    found, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if found == resource.RLIM_INFINITY else found
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:

@@ -33,6 +33,7 @@ logger = logging.getLogger("chronik_server.server")
 SEARCH_SECONDS = LogConfig().search_deadline_seconds
 SWEEP_SECONDS = 0.5
 BACKLOG = 1024
+"""So many may be accepted in one turn, before those that are too many can be refused."""
 FAREWELL_SECONDS = 1.0
 """How long last answers may take to leave before connections are cut."""
 
@@ -101,7 +102,7 @@ class Server:
                 accepted,
                 config.listen.host,
                 config.listen.port,
-                backlog=BACKLOG,
+                backlog=min(BACKLOG, max(16, config.connections_max // 4)),
                 start_serving=False,  # nobody is heard before the backend can answer
             )
         except OSError as error:

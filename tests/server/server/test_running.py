@@ -2,11 +2,19 @@
 
 import asyncio
 import os
+import resource
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
-from chronik_server.running import run
+from chronik_server.addresses import parse_address
+from chronik_server.client import Client
+from chronik_server.config import ServerConfig
+from chronik_server.running import files_allowed, run
+from tests.server.serving import QUICK
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -35,3 +43,62 @@ def test_who_is_cancelled_by_somebody_else_is_a_defect():
 
     with pytest.raises(asyncio.CancelledError):
         run(main)
+
+
+UNLIMITED = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "given", "found"),
+    [
+        (1024, 524_288, 1 << 20, 524_288),
+        (1024, 1024, 1 << 20, 1024),
+        (256, UNLIMITED, 1 << 20, 10_240),
+        (256, UNLIMITED, 2000, 256),
+        (20_000, UNLIMITED, 1 << 20, 20_000),
+        (UNLIMITED, UNLIMITED, UNLIMITED, sys.maxsize),
+    ],
+)
+def test_a_server_asks_for_all_the_files_that_it_may_have(monkeypatch, soft, hard, given, found):
+    limits = [soft, hard]
+
+    def set_limit(_, wanted):
+        if given != UNLIMITED and not 0 <= wanted[0] <= given:
+            raise ValueError("current limit exceeds maximum limit")
+        limits[:] = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    assert found == files_allowed()
+    assert hard == limits[1]
+
+
+def test_connections_leave_half_of_all_files_to_the_logs():
+    assert 512 == ServerConfig().within(1024).connections_max
+    assert 10_000 == ServerConfig().within(sys.maxsize).connections_max
+    assert 7 == ServerConfig(connections_max=7).within(1024).connections_max
+
+
+@pytest.mark.cluster
+def test_who_only_connects_takes_no_file_from_the_logs(tmp_path):
+    """A log that could open none had failed, and took no records until the next start."""
+    words = ["-m", "chronik_server", "-d", str(tmp_path), "serve", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        ["sh", "-c", 'ulimit -Sn 64; ulimit -Hn 128; exec "$@"', "sh", sys.executable, *words],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        others = []
+        try:
+            address = process.stdout.readline().split()[-1]
+            with Client(address, options=QUICK) as client:
+                client.create_topic("events")
+                client.append("events", b"first")
+                others += [socket.create_connection(parse_address(address), 5) for _ in range(200)]
+                for _ in range(40):
+                    client.append("events", bytes(100_000))
+                assert 41 == client.watermarks("events").committed
+        finally:
+            process.terminate()
+            for other in others:
+                other.close()
+        assert 0 == process.wait(20)
