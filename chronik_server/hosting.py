@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.deletions import Deletions
-from chronik_server.metadata import METADATA_TOPIC, Metadata, Place, Topic, group_of
+from chronik_server.metadata import METADATA_TOPIC, Metadata, Topic, group_of
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
 from chronik_server.rolls import Rolls
@@ -73,7 +73,7 @@ class Hosting:
         self._address_of = address_of
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
-        self._folded = -1  # read at the first reconciliation
+        self._folded = -1  # read before anything runs
         self._told = -1  # the same
         self._anew = 0  # the same
         self._unmade: frozenset[str] = frozenset()  # the same
@@ -115,11 +115,20 @@ class Hosting:
     async def open_metadata(self, topic: Topic) -> RaftPartition:
         """The group that everything else follows from; it is not in `partitions`."""
         replicated.keep_forever(self._store, METADATA_TOPIC)
-        folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
+        await self._read_notes()
         await self._run(self.rolls.load)
+        here = await self._run(replicated.has_partition, self._store, METADATA_TOPIC, 0)
+        if not here and replicated.is_listed(self._store, topic.topic_id):
+            await self._note_lost(METADATA_TOPIC, 0)
         await self._install(topic, 0)
-        self._metadata = await self._open(topic, 0, make_suspect=folded > 0)
+        self._metadata = await self._open(topic, 0, make_suspect=max(self._folded, self._anew) > 0)
         return self._metadata
+
+    async def _read_notes(self) -> None:
+        if self._folded < 0:
+            self._anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
+            self._unmade = await self._run(replicated.remembered_ids, self._store, UNMADE_NAME)
+            self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
 
     # --- reconciliation --------------------------------------------------------------------------
 
@@ -128,10 +137,7 @@ class Hosting:
         at the next call.
         """
         self.rolls.state = state
-        if self._folded < 0:
-            self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
-            self._anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
-            self._unmade = await self._run(replicated.remembered_ids, self._store, UNMADE_NAME)
+        await self._read_notes()
         if state.offset == self._seen or state.offset < await self._told_of():
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
@@ -184,7 +190,7 @@ class Hosting:
             return
         self._endings = state.endings
         for lane in list(self.partitions):
-            if self._place_here(state, lane) is None:
+            if not self._may_go_on(state, lane):
                 self._close(lane)
 
     async def stopped(self, state: Metadata) -> tuple[str, ...]:
@@ -216,21 +222,14 @@ class Hosting:
         """The newest fold by which anything was made, removed or ended here."""
         return max(self._folded, self._told)
 
-    def _place_here(self, state: Metadata, lane: Lane) -> Place | None:
-        """The place of a group that runs here and may go on."""
-        topic = state.topics.get(lane[0])
-        if topic is None or topic.topic_id != self._topic_ids[lane]:
-            return None
-        place = topic.places[lane[1]]
-        return place if self._raft.node_id in place.holders else None
+    def _may_go_on(self, state: Metadata, lane: Lane) -> bool:
+        """Whether a group that runs here still may."""
+        topic = state.topic_of(self._topic_ids[lane])
+        return topic is not None and self._raft.node_id in topic.places[lane[1]].holders
 
     def _is_only_copy(self, state: Metadata, lane: Lane) -> bool:
         """No other node has anything of it."""
-        topic = state.topics.get(lane[0])
-        me = {self._raft.node_id}
-        return (
-            topic is not None and lane[1] < topic.partitions and topic.places[lane[1]].holders == me
-        )
+        return state.holders_of(*lane) == {self._raft.node_id}
 
     async def _leave(self, state: Metadata, found: replicated.LocalPartition) -> None:
         """Remove a copy that nobody counts on any more."""
@@ -305,8 +304,7 @@ class Hosting:
         self._making = topic.topic_id
         try:
             if is_lost:
-                logger.error("%s/%d is gone from this node's disk; it is copied anew", *lane)
-                await self._note_anew(1)
+                await self._note_lost(*lane)
             if not (here and replicated.is_listed(self._store, topic.topic_id)):
                 await self._install(topic, partition)  # a process may have ended in between
             late = since != topic.made_at
@@ -318,7 +316,7 @@ class Hosting:
             self._begun.discard(lane)
             self.partitions[lane] = part
             self._topic_ids[lane] = topic.topic_id
-            if self._place_here(state, lane) is None:
+            if not self._may_go_on(state, lane):
                 self._close(lane)  # the fold went on while it was made
         finally:
             self._making = ""
@@ -355,6 +353,10 @@ class Hosting:
             await self._run(replicated.remember, self._store, FOLDED_NAME, offset)
             self._folded = offset
 
+    async def _note_lost(self, name: str, partition: int) -> None:
+        logger.error("%s/%d is gone from this node's disk; it is copied anew", name, partition)
+        await self._note_anew(1)
+
     async def _note_anew(self, number: int) -> None:
         """Before the first log that is lost is made anew, and when all of them have been."""
         if number != self._anew:
@@ -369,16 +371,12 @@ class Hosting:
     # --- one group -------------------------------------------------------------------------------
 
     async def _install(self, topic: Topic, partition: int) -> None:
-        await self._run(
-            replicated.install_partition,
-            self._store, topic.name, topic.topic_id, topic.log_ids, partition,
-        )  # fmt: skip
+        which = (topic.name, topic.topic_id, topic.log_ids, partition)
+        await self._run(replicated.install_partition, self._store, *which)
 
     async def _open(self, topic: Topic, partition: int, *, make_suspect: bool) -> RaftPartition:
-        log = await self._run(
-            replicated.open_partition,
-            self._store, topic.name, topic.topic_id, topic.log_ids[partition], partition,
-        )  # fmt: skip
+        which = (topic.name, topic.topic_id, topic.log_ids[partition], partition)
+        log = await self._run(replicated.open_partition, self._store, *which)
         core = replicated.core_of(log)
         replica = core.replica
         assert replica is not None, "logs of a node have a Raft side"
@@ -423,9 +421,11 @@ class Hosting:
             raise UnavailableError(f"this node's disk has failed ({error!r}), and the node ends")
 
     async def note_rolls(self) -> None:
-        """Remember who votes in what runs here: for a start that finds a log damaged."""
+        """Remember who votes, for a start that finds a log damaged; if unknown, of all or none."""
         parts, at = (self._metadata, *self.partitions.values()), self.rolls.state.offset
-        if (news := self.rolls.news(parts, is_newest=at >= self._folded >= 0)) is not None:
+        is_newest = at >= max(1, self._folded)
+        are_all = self.rolls.is_known or (is_newest and at == self._seen)
+        if are_all and (news := self.rolls.news(parts, is_newest=is_newest)) is not None:
             await self._run(self.rolls.keep, news)
 
     def _close(self, lane: Lane) -> None:
@@ -440,11 +440,11 @@ class Hosting:
         return min(NEVER_SECONDS, max(0.0, self._loop.time() - consensus.leader_heard_at))
 
     def cleared(self, state: Metadata) -> tuple[str, ...]:
-        """Topics that are being deleted, that this node held, and of which nothing is left here."""
+        """Deleted topics that this node held, whose end is noted, and of which nothing is left."""
         return tuple(
             topic.topic_id
             for topic in state.deleting.values()
             if self._raft.node_id in topic.holders
-            and topic.topic_id not in {self._making, *self._topic_ids.values()}
+            and topic.topic_id in self._ended - {self._making, *self._topic_ids.values()}
             and not replicated.is_listed(self._store, topic.topic_id)
         )

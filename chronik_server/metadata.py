@@ -157,6 +157,13 @@ class Metadata:
         name = self._names.get(topic_id)
         return None if name is None else self.topics[name]
 
+    def holders_of(self, name: str, partition: int) -> frozenset[str]:
+        """Nodes that may have something of a partition of a live topic; none, if it has none."""
+        topic = self.topics.get(name)
+        if topic is None or partition >= topic.partitions:
+            return frozenset()
+        return topic.places[partition].holders
+
     def state_of(self, node_id: str) -> NodeState | None:
         """None for a node that was never here."""
         node = self.nodes.get(node_id)

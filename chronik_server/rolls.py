@@ -63,6 +63,11 @@ class Rolls:
             logger.warning("%s; until all logs here are whole, none that is not elects", error)
 
     @property
+    def is_known(self) -> bool:
+        """What was noted could be read, or was noted anew since."""
+        return self._noted is not None
+
+    @property
     def addresses(self) -> dict[str, Address]:
         """Where nodes were when that was noted: a log that was cut may not name them."""
         found = {}

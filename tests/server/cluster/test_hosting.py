@@ -113,7 +113,7 @@ def test_6_a_namesake_waits_until_the_old_topic_has_left_and_takes_nothing_over(
         assert (False, True) == (here.runs(A, 0), here.runs(B, 0))
         part = here.hosting.partitions["events", 0]
         assert (B, "11" * 16) == (part.core.identity.topic_id, part.core.identity.log_id)
-        assert (A,) == here.hosting.cleared(state)
+        assert (A,) == await here.hosting.stopped(state) == here.hosting.cleared(state)
 
     on_node(tmp_path, act)
 
@@ -154,6 +154,34 @@ def test_6_a_partition_is_found_by_its_topics_id(tmp_path: Path) -> None:
         here.hosting.close_stale(new)
         assert not here.runs(A, 0)
 
+    on_node(tmp_path, act)
+
+
+def test_6_nothing_is_reported_as_gone_before_its_end_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic was forgotten, and a node that ended then made its copy once more, for good."""
+    state = fold(EVENTS, DropTopic(A))
+    may_note, plain = threading.Event(), replicated.remember
+
+    def slow(store: LogStore, name: str, number: int) -> None:
+        if name == TOLD_NAME:
+            may_note.wait()
+        plain(store, name, number)
+
+    async def act(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        here.hosting.close_stale(state)
+        telling = asyncio.ensure_future(here.hosting.stopped(state))
+        try:
+            await here.hosting.reconcile(state)
+            assert not here.holds("events", 0)
+            assert () == here.hosting.cleared(state)
+        finally:
+            may_note.set()
+        assert (A,) == await telling == here.hosting.cleared(state)
+
+    monkeypatch.setattr(replicated, "remember", slow)
     on_node(tmp_path, act)
 
 
@@ -226,7 +254,7 @@ def test_a_deleted_topic_goes_though_no_header_of_its_files_can_be_read(tmp_path
         state = fold(EVENTS, DropTopic(A))
         await here.hosting.reconcile(state)
         assert not here.holds("events", 0)
-        assert (A,) == here.hosting.cleared(state)
+        assert (A,) == await here.hosting.stopped(state) == here.hosting.cleared(state)
 
     on_node(tmp_path, first)
     for path in (tmp_path / "1/wal/events/0").glob("*.log"):
@@ -304,7 +332,7 @@ def test_the_fold_may_go_on_while_a_partition_is_made(tmp_path: Path) -> None:
         await making
         await here.hosting.reconcile(state)
         assert (False, False) == (here.runs(A, 0), here.holds("events", 0))
-        assert (A,) == here.hosting.cleared(state)
+        assert (A,) == await here.hosting.stopped(state) == here.hosting.cleared(state)
 
     on_node(tmp_path, act)
 
@@ -336,13 +364,13 @@ def test_a_topic_that_is_made_costs_no_look_at_all_the_others(tmp_path: Path) ->
     async def act(here: Here) -> None:
         state, looks = fold(EVENTS), list[object]()
         await here.hosting.reconcile(state)
-        place_here = here.hosting._place_here
+        place_here = here.hosting._may_go_on
 
         def counted(*given: Any) -> Any:
             looks.append(given)
             return place_here(*given)
 
-        here.hosting._place_here = counted  # type: ignore[method-assign]
+        here.hosting._may_go_on = counted  # type: ignore[method-assign]
         for number in range(3):
             made = dataclasses.replace(EVENTS, name=f"t{number}", topic_id=f"{number:032x}")
             state.apply(made, state.offset)

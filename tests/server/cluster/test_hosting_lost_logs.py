@@ -140,16 +140,18 @@ def test_the_only_copy_is_never_made_anew(tmp_path: Path) -> None:
     on_node(tmp_path, second, second)
 
 
+class EndedError(Exception):
+    """Its process."""
+
+
+def end(*_: object) -> None:
+    raise EndedError
+
+
 def test_26_a_lost_log_is_suspect_though_its_process_ended_before_it_said_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lies there, empty, and has voted and acknowledged before."""
-
-    class EndedError(Exception):
-        pass
-
-    def end(*_: object) -> None:
-        raise EndedError
 
     async def first(here: Here) -> None:
         await here.hosting.reconcile(fold(EVENTS))
@@ -170,15 +172,27 @@ def test_26_a_lost_log_is_suspect_though_its_process_ended_before_it_said_so(
     on_node(tmp_path, second, third)
 
 
-def test_26_metadata_likewise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+HELD = pytest.mark.parametrize(
+    "held", [(EVENTS,), ()], ids=["it holds a partition", "it holds none"]
+)
+
+
+@HELD
+def test_26_metadata_likewise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: tuple[MakeTopic, ...]
+) -> None:
     topic = fold(MakeTopic(METADATA_TOPIC, B, (LOG,), 1, (("1",),))).topics[METADATA_TOPIC]
 
     async def first(here: Here) -> None:
         await here.hosting.open_metadata(topic)
-        await here.hosting.reconcile(fold(EVENTS))
+        await here.hosting.reconcile(fold(*held))
 
     async def second(here: Here) -> None:
-        await here.hosting._install(topic, 0)  # and there its process ended
+        with monkeypatch.context() as patch:
+            patch.setattr(Hosting, "_suspect", end)
+            with pytest.raises(EndedError):
+                await here.hosting.open_metadata(topic)
+        assert here.holds(METADATA_TOPIC, 0)
 
     async def third(here: Here) -> None:
         meta = await here.hosting.open_metadata(topic)
@@ -269,7 +283,10 @@ def test_a_topic_that_is_made_while_others_are_is_not_taken_for_lost(
     on_node(tmp_path, act)
 
 
-def test_metadata_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path: Path) -> None:
+@HELD
+def test_metadata_that_is_gone_from_the_disk_begins_anew_without_a_vote(
+    tmp_path: Path, held: tuple[MakeTopic, ...]
+) -> None:
     topic = fold(MakeTopic(METADATA_TOPIC, B, (LOG,), 1, (("1",),))).topics[METADATA_TOPIC]
 
     def act(*, suspect: bool) -> Callable[[Here], Awaitable[None]]:
@@ -280,7 +297,7 @@ def test_metadata_that_is_gone_from_the_disk_begins_anew_without_a_vote(tmp_path
             assert suspect == replica.suspect
             if not replica.hard_state[0]:
                 replica.save_hard_state(1, "1")  # who has folded records has had a term
-            await here.hosting.reconcile(fold(EVENTS))
+            await here.hosting.reconcile(fold(*held))
 
         return act
 

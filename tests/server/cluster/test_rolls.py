@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from chronik_server.metadata import metadata_topic
 from chronik_server.metadata_commands import AdmitNode, DropTopic
 from chronik_server.raft.messages import PreVote, PreVoteResponse, RequestVote
 from chronik_server.rolls import ROLLS_NAME, Rolls
 from chronik_store.format.control import Members
-from tests.server.cluster.one_hosting import EVENTS, MOVED, A, B, Here, fold, on_node
+from tests.server.cluster.one_hosting import CLUSTER, EVENTS, MOVED, A, B, Here, fold, on_node
 from tests.server.raft.alone import Alone
 
 WHO = (AdmitNode("1", "h:1", "member"), AdmitNode("2", "h:2", "member"))
@@ -106,6 +107,50 @@ def test_a_file_that_cannot_be_read_is_unknown_until_all_logs_are_whole(
         assert {"1", "2"} == loaded(here).may_vote(A, 0)
 
     on_node(tmp_path, act)
+
+
+def test_it_is_unknown_until_all_that_is_here_runs(tmp_path: Path) -> None:
+    """What did not run yet was left out of the new file, and counted as known from then on."""
+    metadata = metadata_topic(CLUSTER, ("1", "2"))
+
+    async def first(here: Here) -> None:
+        replica = (await here.hosting.open_metadata(metadata)).core.replica
+        assert replica is not None
+        replica.save_hard_state(1, "1")  # who has folded records has had a term
+        await here.hosting.reconcile(fold(EVENTS))
+        await here.hosting.note_rolls()
+
+    async def second(here: Here) -> None:
+        rolls = here.hosting.rolls
+        await here.hosting.open_metadata(metadata)
+        await here.hosting.reconcile(fold())
+        await here.hosting.note_rolls()
+        assert rolls.may_vote(A, 0) is None
+        await here.hosting.reconcile(fold(EVENTS))
+        await here.hosting.note_rolls()
+        assert {"1", "2"} == rolls.may_vote(A, 0)
+
+    on_node(tmp_path, first)
+    (tmp_path / "1" / ROLLS_NAME).write_bytes(b"?")
+    on_node(tmp_path, second)
+
+
+def test_where_nodes_are_is_not_forgotten_before_the_registry_is_read(tmp_path: Path) -> None:
+    """On a node that had no copy yet, each start began without a registry, and noted that."""
+    metadata = metadata_topic(CLUSTER, ("1", "2"))
+
+    async def first(here: Here) -> None:
+        await here.hosting.open_metadata(metadata)
+        await here.hosting.reconcile(fold(*WHO))
+        await here.hosting.note_rolls()
+
+    async def second(here: Here) -> None:
+        await here.hosting.open_metadata(metadata)
+        await here.hosting.reconcile(fold())
+        await here.hosting.note_rolls()
+        assert {"1", "2"} == set(loaded(here).addresses)
+
+    on_node(tmp_path, first, second)
 
 
 @pytest.mark.parametrize("known", [True, False])

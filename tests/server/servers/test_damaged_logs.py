@@ -12,36 +12,10 @@ import pytest
 from chronik_server.hosting import Hosting
 from chronik_server.testing.servers.world import LOG, ServersWorld
 from chronik_store.testing.disk_faults import fail_next
+from tests.server.servers.watching import PATIENCE, agree, backend, until
 
-PATIENCE = {"connect_seconds": 1.0, "request_seconds": 5.0, "retry_seconds": 15.0}
 METADATA = "/data/wal/__chronik_metadata/0"
 GROWN = ("n1", "n2", "n3")
-
-
-def backend(world: ServersWorld, name: str) -> Any:
-    server = world.nodes[name].server
-    return None if server is None else server.backend
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    end = asyncio.get_running_loop().time() + 60
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, what
-        await asyncio.sleep(0.05)
-
-
-def agree(world: ServersWorld, *topics: str) -> bool:
-    """All are up, members, whole, and know these topics; one of them leads."""
-    found = [backend(world, name) for name in world.nodes]
-    if None in found:
-        return False
-    groups = [each._group for each in found]
-    return (
-        sum(group.part.consensus.is_ready for group in groups) == 1
-        and not any(group.part.core.replica.suspect for group in groups)
-        and all(len(group.state.nodes_in("member")) == len(world.nodes) for group in groups)
-        and all(set(topics) == set(group.state.topics) for group in groups)
-    )
 
 
 def flip(world: ServersWorld) -> None:
@@ -95,6 +69,37 @@ def test_it_elects_nobody_without_those_that_joined_later(
             await until(lambda: agree(world, "old", "new"), "they agree again")
             (record,) = (await client.read("new", 0)).records
             assert b"x" == record.value
+
+    world.run(story)
+    assert [] == world.violations
+
+
+def test_metadata_that_is_gone_from_a_node_elects_nobody_without_the_rest() -> None:
+    """It voted for one that lacked what it had acknowledged itself: that was gone."""
+    world = ServersWorld(GROWN, seed=0)
+
+    async def story() -> None:
+        for node in world.nodes.values():
+            node.boot()
+        await until(lambda: agree(world), "they elect")
+        async with world.client("n1", "n2", **PATIENCE) as client:
+            await client.transfer_leader("", to="n1")
+            world.nodes["n3"].kill()
+            await client.create_topic("a", replicas=1)
+        known = backend(world, "n1")._group.state.topics["a"].topic_id
+        for name in ("n1", "n2"):
+            world.nodes[name].kill()
+        disk = world.nodes["n2"].machine.disk
+        for path in sorted(disk.paths(METADATA)):
+            disk.vanish(path)
+        for name in ("n2", "n3"):
+            world.nodes[name].boot()
+        await asyncio.sleep(10)
+        for name in ("n2", "n3"):
+            assert not backend(world, name)._group.part.consensus.is_ready
+        world.nodes["n1"].boot()
+        await until(lambda: agree(world, "a"), "they agree again")
+        assert known == backend(world, "n2")._group.state.topics["a"].topic_id
 
     world.run(story)
     assert [] == world.violations
