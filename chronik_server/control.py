@@ -45,8 +45,9 @@ class Control:
     """See the module. Belongs to the event loop.
 
     own_address: where others reach this node; None when that cannot be told. hints: addresses
-    from the settings. entrances: nodes to ask while no registry is known. on_removed: this node
-    is no member any more.
+    from the settings. entrances: nodes to ask while no registry is known, or nobody leads.
+    add_node: as the node that leads the metadata does it. on_removed: this node is no member any
+    more.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Control:
         bucket: SharedBucket,
         options: ClientOptions,
         env: Environment,
+        add_node: Callable[[str, str], Awaitable[None]],
         on_removed: Callable[[], None],
     ) -> None:
         self._node_id = node_id
@@ -82,6 +84,7 @@ class Control:
         self._bucket = bucket
         self._options = options
         self._env = env
+        self._add_node = add_node
         self._on_removed = on_removed
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
@@ -100,7 +103,8 @@ class Control:
         self.connect()
         for duty, seconds in (
             (self._follow_wish, TICK_SECONDS),
-            (self._govern, TICK_SECONDS),
+            (self._steward.tick, TICK_SECONDS),
+            (self._spread_leaders, TICK_SECONDS),
             (self._announce, ANNOUNCE_SECONDS),
             (self._ask_around, ASK_SECONDS),
             (self._bucket.tick, TICK_SECONDS),
@@ -162,6 +166,9 @@ class Control:
         address = str(self._own_address)
         if known is not None and (known.address == address or known.state == "removed"):
             return
+        if self._group.part.consensus.is_ready:
+            await self._add_node(self._node_id, address)  # others would name where it was
+            return
         others = [a for node in self._state.nodes if node != self._node_id
                   for a in self.addresses_of(node)]  # fmt: skip
         servers = dict.fromkeys((*others, *self._entrances, self._own_address))
@@ -174,7 +181,8 @@ class Control:
         """
         was_alone, self._is_alone = self._is_alone, not self._is_led()
         others = {*self._state.nodes, *self._hints, *self._heard} - {self._node_id}
-        servers = dict.fromkeys(a for node in sorted(others) for a in self.addresses_of(node))
+        known = [a for node in sorted(others) for a in self.addresses_of(node)]
+        servers = dict.fromkeys((*known, *self._entrances))
         if not (was_alone and self._is_alone and servers):
             return
         once = dataclasses.replace(self._options, retry_seconds=0.0)
@@ -230,8 +238,7 @@ class Control:
         elif leader is not None:
             self._peers.report(leader, report)
 
-    async def _govern(self) -> None:
-        await self._steward.tick()
+    async def _spread_leaders(self) -> None:
         if self._group.part.consensus.is_ready and self._group.is_current:
             await self._spread.tick(self._state)
 

@@ -76,19 +76,22 @@ class Membership:
         address = str(parse_reachable(address, what="a node's address"))
         self._must_lead()
         known = self._state.nodes.get(node_id)
-        if known is not None and known.state in {"removed", "leaving"}:
+        has_moved = known is not None and known.address != address
+        if known is not None and (
+            known.state == "removed" or (known.state == "leaving" and not has_moved)
+        ):
             raise ConfigError(
                 f"node {node_id} {'was removed' if known.state == 'removed' else 'is leaving'}: "
                 "an id is used once, so let it join under a new one, with an empty directory"
             )
-        for other in self._state.nodes.values():
-            if other.address == address and other.node_id != node_id and other.state != "removed":
-                raise ConfigError(f"{address} is the address of node {other.node_id}")
         if known is None:
+            for other in self._state.nodes.values():
+                if other.address == address and other.state != "removed":
+                    raise ConfigError(f"{address} is the address of node {other.node_id}")
             if len(self._state.nodes) >= NODES_MAX:
                 raise ConfigError(f"a cluster has at most {NODES_MAX} nodes, removed ones included")
             await self._group.command(commands.AdmitNode(node_id, address))
-        elif known.address != address:
+        elif has_moved:
             await self._group.command(commands.MoveNode(node_id, address))
 
     async def remove(self, node_id: str) -> None:

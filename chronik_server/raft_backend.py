@@ -182,6 +182,7 @@ class RaftBackend:
             bucket=SharedBucket(self._group, self._store, on_fatal=self._on_fatal),
             options=dataclasses.replace(self._options, retry_seconds=5.0),
             env=self._env,
+            add_node=self._membership.add,
             on_removed=self._removed,
         )
         self._raft.start()

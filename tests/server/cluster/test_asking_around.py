@@ -65,7 +65,7 @@ class Around:
             "peers": SimpleNamespace(
                 own=OWN, follow=follow, is_connected=lambda node: node in connected
             ),
-            **dict.fromkeys(("hosting", "changes", "steward", "spread", "bucket")),
+            **dict.fromkeys(("hosting", "changes", "steward", "spread", "bucket", "add_node")),
         }
         self.control = Control(
             node_id="1", own_address=Address("h1", 1), hints={"3": Address("h3", 1)}, entrances=(),

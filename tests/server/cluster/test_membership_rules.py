@@ -16,6 +16,7 @@ from chronik_server.metadata import Metadata
 from chronik_server.metadata_commands import (
     AdmitNode,
     MakeTopic,
+    MoveNode,
     PlacePartition,
     RemoveNode,
     RetireNode,
@@ -90,10 +91,34 @@ def test_an_id_and_an_address_are_used_once() -> None:
     asyncio.run(membership.remove("3"))
     for _ in range(2):
         with pytest.raises(ConfigError, match="used once"):
-            asyncio.run(membership.add("3", "elsewhere:1"))
+            asyncio.run(membership.add("3", "host2:1"))
         state.apply(RemoveNode("3"), state.offset)
     asyncio.run(membership.add("4", "host2:1"))  # where the removed one was
     assert wished == [RetireNode("3"), AdmitNode("4", "host2:1")]
+
+
+def test_a_node_that_moved_is_recorded_where_it_is_whatever_was_there_or_becomes_of_it() -> None:
+    """Of two that had come back at each other's addresses neither was; nor was one that leaves,
+    whose copy nobody could reach any more.
+    """
+    state = registry("1", "2", "3")
+    membership, wished = verbs(state, away=set())
+    asyncio.run(membership.add("2", "host2:1"))
+    asyncio.run(membership.add("3", "host1:1"))
+    asyncio.run(membership.remove("3"))
+    asyncio.run(membership.add("3", "host7:1"))
+    assert {"1": "host0:1", "2": "host2:1", "3": "host7:1"} == {
+        node.node_id: node.address for node in state.nodes.values()
+    }
+    assert wished == [
+        MoveNode("2", "host2:1"),
+        MoveNode("3", "host1:1"),
+        RetireNode("3"),
+        MoveNode("3", "host7:1"),
+    ]
+    state.apply(RemoveNode("3"), state.offset)
+    with pytest.raises(ConfigError, match="used once"):
+        asyncio.run(membership.add("3", "elsewhere:1"))
 
 
 def test_a_learner_votes_once_it_has_what_the_leader_had_a_round_ago() -> None:

@@ -47,7 +47,7 @@ class Node:
             ),
             "changes": SimpleNamespace(tick=tick),
             "steward": SimpleNamespace(take=take),
-            **dict.fromkeys(("peers", "spread", "bucket")),
+            **dict.fromkeys(("peers", "spread", "bucket", "add_node")),
         }
         self.control = Control(
             node_id="1", own_address=Address("h1", 1), hints={}, entrances=(),
