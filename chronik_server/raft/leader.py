@@ -44,6 +44,8 @@ logger = logging.getLogger("chronik_server.raft")
 
 CONTROL_BYTES = 256
 """What a control entry counts for in the queue."""
+STUCK_LOOKS_MAX = 8
+"""So many looks in a row that find the own disk behind the quorum and no further than before."""
 
 
 class _Read(NamedTuple):
@@ -74,6 +76,8 @@ class LeaderRole(Leader, RoleBase):
         self._pumping = False
         self._reading = False
         self._telling: asyncio.TimerHandle | None = None
+        self._durable_seen = 0
+        self._stuck_looks = 0
 
     # --- raftos's frame --------------------------------------------------------------------------
 
@@ -383,6 +387,19 @@ class LeaderRole(Leader, RoleBase):
         """Raftos's step-down timer fired."""
         if not self.has_quorum():
             self.group.to_follower()
+        elif self._is_stuck():
+            logger.error("%s: this node's disk hangs, and a quorum is ahead of it", self.group)
+            self.group.to_follower()
+
+    def _is_stuck(self) -> bool:
+        """The own disk writes nothing any more, though a quorum of the others has committed what is
+        not on it: nothing is answered here, and who leads beats, so nobody else would lead.
+        """
+        durable = self.group.replica.durable_index
+        stands_still = durable < self.commit_index and durable == self._durable_seen
+        self._durable_seen = durable
+        self._stuck_looks = self._stuck_looks + 1 if stands_still else 0
+        return self._stuck_looks >= STUCK_LOOKS_MAX
 
     # --- others who would lead -------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from chronik_server.raft.messages import Beat, BeatAck
 NEVER = float("-inf")
 NOT_YET = float("inf")
 BEATS_REMEMBERED = 64
+WITHDRAWN_MAX = 1000
+"""So many claims that are withdrawn wait for nodes that are away, to be told of that."""
 
 
 class _Peer:
@@ -74,6 +76,8 @@ class NodeLiveness:
         self._version = 1
         self._changes: dict[str, tuple[int, int]] = {}
         self._withdrawn = 0
+        self._forgotten = 0
+        """The newest version of a withdrawn claim that is not remembered any more."""
         self._round = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -105,16 +109,26 @@ class NodeLiveness:
             self._withdrawn += not term
 
     def _forget_withdrawn(self) -> None:
-        """That a group is not led here need not be said any more once every peer knows it."""
+        """That a group is not led here need not be said any more once every peer knows it. Who is
+        away for long, or for good, is not waited for: it is told the whole table when it is back.
+        """
         if not self._withdrawn:
             return
-        known = min((peer.known for peer in self._peers.values()), default=self._version)
+        few, peers = self._withdrawn <= WITHDRAWN_MAX, self._peers.values()
+        known = min((peer.known for peer in peers if few or peer.is_up), default=self._version)
         for group_id, (at, term) in list(self._changes.items()):
             if at > known:
                 break
             if not term:
                 del self._changes[group_id]
+                self._forgotten = at
         self._withdrawn = sum(not term for _, term in self._changes.values())
+        for peer in peers:
+            peer.known = self._to_go_on_from(peer.known)
+
+    def _to_go_on_from(self, version: int) -> int:
+        """What changed since, or, where that is not remembered, everything."""
+        return version if version >= self._forgotten else 0
 
     def _since(self, version: int) -> tuple[tuple[str, int], ...]:
         changed = []
@@ -176,7 +190,7 @@ class NodeLiveness:
             return
         if sent_at >= peer.acked_at:
             peer.acked_at = sent_at
-            peer.known = min(ack.held_version, self._version)
+            peer.known = self._to_go_on_from(min(ack.held_version, self._version))
         if not peer.is_up and self._loop.time() - sent_at <= self._patience_seconds:
             peer.is_up = True
             self._on_up(sender)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
-from chronik_server.raft.liveness import NodeLiveness
+from chronik_server.raft.liveness import WITHDRAWN_MAX, NodeLiveness
 from chronik_server.raft.messages import Beat, BeatAck
 from chronik_server.raft.node import RaftNode
 
@@ -46,6 +46,47 @@ def test_24_what_is_not_led_any_more_is_forgotten_once_every_peer_knows() -> Non
         table.claim("goes", 2)
         table._tick()
         assert (("goes", 2),) == told[-1].claims
+        table.stop()
+
+    asyncio.run(main())
+
+
+def test_24_what_is_not_led_any_more_does_not_wait_for_ever_for_a_node_that_is_away() -> None:
+    """A node that was down for a month, or removed, had its peers remember each group ever led."""
+
+    async def main() -> None:
+        told: list[Any] = []
+        table = table_that_tells(told)
+        away: list[Any] = []
+        other = table_that_tells(away)
+        table.watch("2")
+        table.watch("3")
+        table.claim("stays", 1)
+        table.claim("goes", 1)
+        table._tick()
+        beat = told[-1]
+        other.on_beat("1", beat)
+        table.on_beat_ack("2", BeatAck(beat.round, beat.version))
+        early = away[-1]  # of node 3, which falls silent now
+        table.claim("goes", 0)
+        for number in range(WITHDRAWN_MAX + 1):
+            table.claim(f"{number}", 1)
+            table.claim(f"{number}", 0)
+        table._tick()
+        table.on_beat_ack("2", BeatAck(told[-1].round, told[-1].version))
+        table._tick()
+        assert {"stays"} == set(table._changes)
+
+        for late in (early, None):  # node 3 is back: what it said last, and what it says now
+            if late is not None:
+                table.on_beat_ack("3", late)
+            table._tick()
+            other.on_beat("1", told[-1])
+        assert {"stays": 1} == other._peers["1"].claims
+        table.on_beat_ack("3", away[-1])
+        table.claim("comes", 1)
+        table._tick()
+        assert (("comes", 1),) == told[-1].claims
         table.stop()
 
     asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chronik_server.raft.errors import OutcomeUnknownError
 from chronik_server.raft.follower import FollowerRole
 from chronik_server.raft.messages import (
     AppendEntries,
@@ -167,6 +168,39 @@ def test_13_s4_followers_with_a_slow_disk_do_not_depose_a_healthy_leader():
         world.run(4)
 
         assert (leader.name, term) == (world.elect().name, leader.group.term)
+
+
+def test_13_s4_a_leader_whose_own_disk_hangs_lets_another_lead():
+    """Two had it on disk, and nobody was answered for as long as the third one's hung: it beat."""
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.run(1)
+        leader.committer._schedule = lambda _step: None
+        waiting = world.propose(leader, b"x")
+        world.until(lambda: world.leader() not in {None, leader}, 8)
+
+        assert isinstance(waiting.exception(), OutcomeUnknownError)
+        world.commit(b"y")
+        world.kill(leader.name)
+        world.boot(leader.name)
+        world.until(world.converged)
+        world.check_logs()
+        assert world.violations == []
+
+
+def test_13_s4_a_leader_stays_while_no_quorum_is_ahead_of_its_disk():
+    with World(3) as world:
+        world.boot_all()
+        leader = world.elect()
+        world.run(1)
+        term = leader.group.term
+        for name in world.names:
+            world.nodes[name].committer._schedule = lambda _step: None
+        world.propose(leader, b"x")
+        world.run(10)
+
+        assert (leader, term) == (world.leader(), leader.group.term)
 
 
 def test_13_s4_a_slow_disk_of_a_follower_is_not_taken_for_loss():
