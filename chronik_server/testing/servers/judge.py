@@ -1,9 +1,10 @@
 """What must hold when everything is healed: judged through clients, and behind the nodes' backs.
 
 Place: under `story`. Promise: within JUDGE_SECONDS of virtual time all of it holds, or the
-run is violated: every topic takes appends and has every fact, on each node that holds it; what was
-deleted is nowhere; what is in the bucket is listed, whole, and once. Invariant: looks only; the one
-thing that it writes is a record for each partition.
+run is violated: every topic takes appends and has every fact, on each node that holds it; each
+group has the members that are wished for; what was deleted is nowhere; what is in the bucket is
+listed, whole, and once. Invariant: looks only; the one thing that it writes is a record for each
+partition.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from chronik_server.client import AsyncClient
-from chronik_server.metadata import METADATA_TOPIC
+from chronik_server.group_changes import committed_members
+from chronik_server.metadata import METADATA_TOPIC, Place
+from chronik_server.placement import is_reached, metadata_wish, next_wish
 from chronik_server.testing.servers.told import Lane, Told, Topic
 from chronik_server.testing.servers.world import URL, ServerNode, ServersWorld
 from chronik_store import replicated
 from chronik_store.bucket_log import open_bucket
 from chronik_store.errors import ChronikError
+from chronik_store.format.control import Members
 
 JUDGE_SECONDS = 120.0
 LOOK_SECONDS = 0.5
@@ -187,6 +191,8 @@ class ServersJudge:
                     return f"{node.name} still has {found}"
                 if node.name not in topic.places[found.partition].holders:
                     return f"{node.name} still has {found}, which has moved away"
+            if amiss := _misplaced(backend):
+                return amiss
             for part in backend._hosting.partitions.values():
                 manifest = part.core.manifest
                 if part.consensus.is_ready and (
@@ -235,6 +241,31 @@ class ServersJudge:
                     self._strays_seen.add(key)  # of one that was removed, and has not heard of it
                 elif key.split("/")[1] not in names or key.endswith(".tombstone"):
                     yield key
+
+
+def _misplaced(backend: Any) -> str:
+    """Of the groups that this node leads, and of the wishes that it knows of."""
+    state, meta = backend._group.state, backend._group.part
+    wish = next_wish(state, state.nodes_in("member"))
+    if wish is not None:
+        return f"{wish.topic.name}/{wish.partition} is not on {wish.replicas}, nor is that wished"
+    wanted: list[tuple[Any, Callable[[Members], Members]]] = [
+        (meta, functools.partial(metadata_wish, state))
+    ]
+    for (name, number), part in backend._hosting.partitions.items():
+        place = state.topics[name].places[number]
+        if not place.is_settled:
+            return f"{part} is to be on {place.replicas}, and may be on {set(place.holders)}"
+        wanted.append((part, functools.partial(_all_of, place)))
+    for part, wished in wanted:
+        now = committed_members(part)
+        if part.consensus.is_ready and (now is None or not is_reached(now, wished(now))):
+            return f"the members of {part} are {now}, and not as wished"
+    return ""
+
+
+def _all_of(place: Place, _now: Members) -> Members:
+    return Members(place.replicas, ())
 
 
 class _LateError(Exception):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from chronik_server import errors, hosting, session
+from chronik_server import errors, hosting, session, steward
 from chronik_server.client import outgoing
 from chronik_server.cluster_topics import ClusterTopics
 from chronik_server.handlers import Handlers
@@ -131,6 +131,11 @@ def forget_to_look_whether_it_was_pruned(put: _Put) -> None:
 
 
 _send_entries = replication.Replication._send_entries
+
+
+def copy_nothing_to_new_nodes(put: _Put) -> None:
+    """A partition with fewer copies than it asked for gets none when there are nodes for them."""
+    put(steward, "next_wish", lambda *_: None)
 
 
 def keep_a_removed_copy(put: _Put) -> None:

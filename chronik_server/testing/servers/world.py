@@ -16,7 +16,7 @@ import random
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 from unittest import mock
 
@@ -24,6 +24,7 @@ from chronik_server.addresses import Address
 from chronik_server.backend import NodeRemovedError, StoppedError
 from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
+from chronik_server.logs import LOGGERS
 from chronik_server.node import open_backend
 from chronik_server.server import Server
 from chronik_server.testing.servers.simulated_loop import SimulatedLoop
@@ -131,7 +132,7 @@ class ServersWorld:
             for fault in loop.faults:
                 self.violate(f"nobody caught: {fault}")
 
-        with self._surroundings():
+        with self._surroundings(), _heard(self.violate):
             try:
                 self.simulation.run(main, limit_seconds=limit_seconds)
             finally:
@@ -157,6 +158,32 @@ class ServersWorld:
             if node.machine.disk is env.fs:
                 return node.machine.bucket(self.bucket)
         return self.bucket
+
+
+class _Tracebacks(logging.Handler):
+    """What is logged with one is a defect that somebody has caught, and goes on with."""
+
+    def __init__(self, violate: Callable[[str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._violate = violate
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            self._violate(f"{record.getMessage()}: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _heard(violate: Callable[[str], None]) -> Iterator[None]:
+    """Within this, tracebacks in the product's log are told."""
+    loggers, handler = [logging.getLogger(name) for name in LOGGERS], _Tracebacks(violate)
+    for each in loggers:
+        each.addHandler(handler)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeHandler(handler)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from tests.server.cluster import test_hosting_lost_logs as lost
 from tests.server.cluster import test_namesakes as namesakes
 from tests.server.raft import test_protocol_storage as storage
 from tests.server.servers import test_damaged_logs as damaged
+from tests.server.servers import test_servers_on_virtual_time as stories
 
 SEEDS = 40
 
@@ -54,6 +55,9 @@ DIRECTED: dict[str, Callable[[Path], None]] = {
     ),
     "call-the-roll-by-the-log": lambda _: (
         damaged.test_it_elects_nobody_without_those_that_joined_later(damaged.flip, True)
+    ),
+    "copy-nothing-to-new-nodes": lambda _: (
+        stories.test_it_is_judged_whether_each_partition_has_the_copies_that_it_asked_for()
     ),
     "keep-a-removed-copy": hosting.test_it_stays_until_the_others_do_without_it,
     "a-name-is-free-at-once": lambda _: (

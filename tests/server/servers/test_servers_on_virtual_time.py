@@ -11,9 +11,13 @@ import os
 
 import pytest
 
+from chronik_server.hosting import Hosting
+from chronik_server.testing.servers.judge import ServersJudge
 from chronik_server.testing.servers.playing import play
 from chronik_server.testing.servers.story import ServersStory
+from chronik_server.testing.servers.told import Told
 from chronik_server.testing.servers.world import ServersWorld
+from tests.server.servers.watching import PATIENCE, agree, until
 
 
 def seeds() -> range:
@@ -73,6 +77,42 @@ def test_a_quiet_cluster_takes_records_over_a_power_loss_and_comes_to_rest() -> 
     world.run(story)
     assert world.violations == []
     assert [node.ended for node in world.nodes.values()] == ["asked to end"] * 3
+
+
+def test_it_is_judged_whether_each_partition_has_the_copies_that_it_asked_for() -> None:
+    """A cluster that grew and copied nothing was found to be in order."""
+    world = ServersWorld(["n1"], seed=0)
+    told = Told(world.violate)
+
+    async def story() -> None:
+        world.nodes["n1"].boot()
+        async with world.client("n1", **PATIENCE) as client:
+            made = await client.create_topic("a", partitions=2)
+            told.made("a", made.topic_id, 2)
+        for name in ("n2", "n3"):
+            world.add(name, join=["n1"]).boot()
+        await until(lambda: agree(world, "a"), "they have grown")
+        await ServersJudge(world, told).judge()
+
+    world.run(story)
+    assert world.violations == []
+
+
+def test_what_a_duty_of_a_node_only_logs_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is tried again for ever, and its defects go to the log: nobody looked there."""
+
+    async def fails(_self: Hosting) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Hosting, "note_rolls", fails)
+    world = ServersWorld(["n1"], seed=0)
+
+    async def story() -> None:
+        world.nodes["n1"].boot()
+        await until(lambda: agree(world), "it leads")
+
+    world.run(story)
+    assert world.violations[0].endswith("ValueError: a defect")
 
 
 def test_what_a_story_finds_is_told_with_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
