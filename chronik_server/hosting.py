@@ -74,7 +74,7 @@ class Hosting:
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
         self._folded = -1  # read before anything runs
-        self._told = -1  # the same
+        self._told = 0  # the same
         self._anew = 0  # the same
         self._unmade: frozenset[str] = frozenset()  # the same
         self._owed: set[str] = set()
@@ -125,9 +125,11 @@ class Hosting:
         return self._metadata
 
     async def _read_notes(self) -> None:
+        """What earlier lives have promised. CorruptionError: this node cannot go on."""
         if self._folded < 0:
             self._anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
             self._unmade = await self._run(replicated.remembered_ids, self._store, UNMADE_NAME)
+            self._told = await self._run(replicated.remembered, self._store, TOLD_NAME)
             self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
 
     # --- reconciliation --------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class Hosting:
         """
         self.rolls.state = state
         await self._read_notes()
-        if state.offset == self._seen or state.offset < await self._told_of():
+        if state.offset == self._seen or state.offset < self._told:
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
         offset, faults, before = state.offset, set[ChronikError | None](), self._folded
@@ -205,17 +207,11 @@ class Hosting:
             and topic.topic_id not in self._topic_ids.values()
         )
         if found and any(topic_id not in self._ended for topic_id in found):
-            if offset > await self._told_of():
+            if offset > self._told:
                 await self._run(replicated.remember, self._store, TOLD_NAME, offset)
                 self._told = offset
             self._ended = frozenset(found)
         return found
-
-    async def _told_of(self) -> int:
-        if self._told < 0:
-            found = await self._run(replicated.remembered, self._store, TOLD_NAME)
-            self._told = max(self._told, found)
-        return self._told
 
     @property
     def acted_on(self) -> int:
@@ -423,7 +419,7 @@ class Hosting:
     async def note_rolls(self) -> None:
         """Remember who votes, for a start that finds a log damaged; if unknown, of all or none."""
         parts, at = (self._metadata, *self.partitions.values()), self.rolls.state.offset
-        is_newest = at >= max(1, self._folded)
+        is_newest = at >= max(1, self.acted_on)
         are_all = self.rolls.is_known or (is_newest and at == self._seen)
         if are_all and (news := self.rolls.news(parts, is_newest=is_newest)) is not None:
             await self._run(self.rolls.keep, news)

@@ -60,7 +60,8 @@ class Rolls:
         try:
             self._noted = _noted_in(replicated.remembered_value(self._store, ROLLS_NAME))
         except CorruptionError as error:
-            logger.warning("%s; until all logs here are whole, none that is not elects", error)
+            said = "%s; until all logs here are whole, none that is not elects"
+            logger.warning(said, error.finding)
 
     @property
     def is_known(self) -> bool:

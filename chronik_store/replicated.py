@@ -51,6 +51,11 @@ _HEX: Final = re.compile(rb"(?:[0-9a-f]{2})+")
 _IDS: Final = re.compile(rb"(?:[0-9a-f]{32}(?:,[0-9a-f]{32})*)?")
 
 NODE_NAME = "NODE"
+UNTOLD = (
+    "nobody else can tell it: let another node take this one's place, under a new id, "
+    "with an empty directory"
+)
+"""What to do when a file is damaged in which a node keeps what it has promised."""
 Dispatch = Callable[[Callable[[], None]], None]
 
 
@@ -334,7 +339,8 @@ def _kept(store: LogStore, name: str, shape: re.Pattern[bytes]) -> bytes | None:
         return None
     text, _, digest = data.rstrip(b"\n").partition(b" ")
     if not shape.fullmatch(text) or content_hash(text).encode() != digest:
-        raise CorruptionError(f"{path} does not hold what a node keeps there", path=path)
+        message = f"{path} does not hold what a node keeps there"
+        raise CorruptionError(message, path=path, advice=UNTOLD)
     return text
 
 
@@ -352,7 +358,7 @@ def node_uuid(store: LogStore) -> str:
         return fresh.decode()
     found, _, digest = data.rstrip(b"\n").partition(b" ")
     if len(found) != 32 or content_hash(found).encode() != digest:
-        raise CorruptionError(f"{path} does not hold a node's id", path=path)
+        raise CorruptionError(f"{path} does not hold a node's id", path=path, advice=UNTOLD)
     return found.decode()
 
 

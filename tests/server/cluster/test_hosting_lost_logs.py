@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from chronik_server.hosting import ANEW_NAME, Hosting
+from chronik_server.hosting import ANEW_NAME, FOLDED_NAME, TOLD_NAME, UNMADE_NAME, Hosting
 from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.metadata_commands import (
     MakeTopic,
     PlacePartition,
 )
 from chronik_store import replicated
+from chronik_store.errors import CorruptionError
 from chronik_store.log_store import LogStore
 from tests.server.cluster.one_hosting import BACK, EVENTS, LOG, MOVED, A, B, Here, fold, on_node
 
@@ -304,3 +305,19 @@ def test_metadata_that_is_gone_from_the_disk_begins_anew_without_a_vote(
     on_node(tmp_path, act(suspect=False), act(suspect=False))
     shutil.rmtree(tmp_path / f"1/wal/{METADATA_TOPIC}/0")
     on_node(tmp_path, act(suspect=True))
+
+
+@pytest.mark.parametrize("name", [FOLDED_NAME, TOLD_NAME, ANEW_NAME, UNMADE_NAME])
+def test_a_node_that_cannot_read_what_it_has_promised_does_not_start(
+    tmp_path: Path, name: str
+) -> None:
+    """It ran without any partition, for ever, or as if it had promised nothing."""
+    topic = fold(MakeTopic(METADATA_TOPIC, B, (LOG,), 1, (("1",),))).topics[METADATA_TOPIC]
+
+    async def act(here: Here) -> None:
+        with pytest.raises(CorruptionError, match=f"{name} .*under a new id"):
+            await here.hosting.open_metadata(topic)
+
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / name).write_bytes(b"?")
+    on_node(tmp_path, act)
