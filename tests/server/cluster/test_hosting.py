@@ -358,6 +358,26 @@ def test_a_copy_whose_topic_is_being_deleted_by_now_is_not_said_to_belong_to_non
     on_node(tmp_path, act)
 
 
+def test_a_partition_that_could_not_be_opened_is_opened_at_the_next_look(tmp_path: Path) -> None:
+    """Its group was there already, half made: nothing was opened, removed or ended any more."""
+
+    async def act(here: Here) -> None:
+        plain, failed = here.face.partition, list[object]()
+
+        async def fails_once(*given: Any) -> Any:
+            if not failed:
+                failed.append(given)
+                raise UnavailableError("not now")
+            return await plain(*given)
+
+        here.face.partition = fails_once  # type: ignore[method-assign]
+        for runs in (False, True):
+            await here.hosting.reconcile(fold(EVENTS))
+            assert runs == here.runs(A, 0) == (("events", 0) in here.hosting.partitions)
+
+    on_node(tmp_path, act)
+
+
 def test_a_topic_that_is_made_costs_no_look_at_all_the_others(tmp_path: Path) -> None:
     """Each of a thousand that are made one after the other cost a look at each before it."""
 
