@@ -216,8 +216,11 @@ class Control:
         found = await self._changes.tick(self._state, self._hosting.partitions)
         settled = self._settled.next(found)
         cleared = self._cleared.next(self._hosting.cleared(self._state))
-        if settled or cleared:
-            self._report(NodeReport(settled, cleared))
+        acted_on = self._hosting.acted_on
+        if acted_on <= self._state.offset:
+            acted_on = 0  # the rule: the metadata has all of it
+        if settled or cleared or acted_on:
+            self._report(NodeReport(settled, cleared, acted_on=acted_on))
 
     async def _tell_stopped(self) -> None:
         """At once when a topic is deleted: its name is free when enough nodes have said it."""

@@ -78,6 +78,7 @@ class Steward:
         self._settled: dict[tuple[str, int], int] = {}
         self._cleared: dict[str, set[str]] = {}
         self._stopped: dict[str, set[str]] = {}
+        self._others_acted_on = 0
         self._news = asyncio.Event()
         self._removed_at: dict[str, float] = {}
         self._placed: tuple[int, frozenset[str]] | None = None
@@ -103,6 +104,7 @@ class Steward:
             self._cleared.setdefault(topic_id, set()).add(sender)
         for topic_id in report.stopped:
             self._stopped.setdefault(topic_id, set()).add(sender)
+        self._others_acted_on = max(self._others_acted_on, report.acted_on)
         self._news.set()
 
     async def name_is_free(self, name: str) -> None:
@@ -144,6 +146,7 @@ class Steward:
             self._settled.clear()
             self._cleared.clear()
             self._stopped.clear()
+            self._others_acted_on = 0
             self._sweeps = {each: sweep for each, sweep in self._sweeps.items() if not sweep.done()}
             return  # who leads now sees to it
         if not self._group.is_current:
@@ -177,7 +180,8 @@ class Steward:
         """Nodes act on no older fold than they have; one that a roll call has cut would keep all
         partitions closed until it has as many commands again: they may be such as change nothing.
         """
-        own, missing = self._state.nodes.get(self._node_id), self._acted_on() - self._state.offset
+        own = self._state.nodes.get(self._node_id)
+        missing = max(self._acted_on(), self._others_acted_on) - self._state.offset
         if own is not None and missing > 0:
             logger.error("%d commands of the metadata are lost; it goes on without them", missing)
             same = commands.MoveNode(own.node_id, own.address)

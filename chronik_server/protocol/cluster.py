@@ -198,12 +198,14 @@ class NodeReport:
     """What a node tells the one that leads the metadata, again and again until it is recorded.
 
     cleared: topics that are being deleted and of which this node has nothing left. stopped: those
-    of whose groups none will ever run there again.
+    of whose groups none will ever run there again. acted_on: up to which metadata record it has
+    acted, if it knows of fewer now.
     """
 
     settled: tuple[Settled, ...] = ()
     cleared: tuple[str, ...] = ()
     stopped: tuple[str, ...] = ()
+    acted_on: int = 0
 
 
 class NamedOffsets:
@@ -336,5 +338,6 @@ NODE_REPORT: Final = Codec(
         "settled": TupleOf(SETTLED, REPORTED_MAX),
         "cleared": TupleOf(ID, REPORTED_MAX),
         "stopped": TupleOf(ID, REPORTED_MAX),
+        "acted_on": UINT63,
     },
 )

@@ -42,7 +42,11 @@ def test_a_leader_that_does_not_answer_when_it_is_asked_to_hand_over_holds_up_no
         parts: Any = {
             "group": SimpleNamespace(state=state, part=part, is_current=True),
             "hosting": SimpleNamespace(
-                partitions={}, stopped=nothing, cleared=lambda _state: (), note_rolls=nothing
+                partitions={},
+                acted_on=0,
+                stopped=nothing,
+                cleared=lambda _state: (),
+                note_rolls=nothing,
             ),
             "peers": SimpleNamespace(follow=lambda _addresses: None),
             "changes": SimpleNamespace(tick=nothing),

@@ -22,7 +22,7 @@ def ids(start: int, count: int) -> tuple[str, ...]:
 class Node:
     """The control side of node "1", which leads the metadata, and what it reports to itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, acted_on: int = 0) -> None:
         self.settled: tuple[Settled, ...] = ()
         self.ended: tuple[str, ...] = ()
         """Topics whose end it has seen, and of which nothing is left here."""
@@ -41,9 +41,11 @@ class Node:
             self.reports.append(report)
 
         parts: Any = {
-            "group": SimpleNamespace(state=None, part=SimpleNamespace(consensus=consensus)),
+            "group": SimpleNamespace(
+                state=SimpleNamespace(offset=7), part=SimpleNamespace(consensus=consensus)
+            ),
             "hosting": SimpleNamespace(
-                partitions={}, stopped=stopped, cleared=lambda _state: self.ended
+                partitions={}, acted_on=acted_on, stopped=stopped, cleared=lambda _state: self.ended
             ),
             "changes": SimpleNamespace(tick=tick),
             "steward": SimpleNamespace(take=take),
@@ -114,5 +116,17 @@ def test_what_is_little_is_reported_at_each_look_and_nothing_is_not() -> None:
         for _ in range(3):
             await node.look()
         assert [node.ended] * 3 == node.told("stopped") == node.told("cleared")
+
+    asyncio.run(main())
+
+
+def test_a_node_tells_that_it_has_acted_on_metadata_that_is_gone() -> None:
+    """It opened nothing until the metadata had as many commands again, and nobody knew of it."""
+
+    async def main() -> None:
+        for acted_on, told in ((7, []), (8, [8])):
+            node = Node(acted_on)
+            await node.look()
+            assert told == [report.acted_on for report in node.reports]
 
     asyncio.run(main())

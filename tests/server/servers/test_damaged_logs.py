@@ -105,6 +105,48 @@ def test_metadata_that_is_gone_from_a_node_elects_nobody_without_the_rest() -> N
     assert [] == world.violations
 
 
+def test_metadata_that_was_cut_goes_on_where_any_node_had_acted_on_it() -> None:
+    """Its leader had acted on less: the other one opened nothing, for good."""
+    world = ServersWorld(
+        GROWN, seed=0, log=LOG.replace(segment_age_seconds=3600.0, wal_file_bytes=64_000)
+    )
+
+    async def story() -> None:
+        for node in world.nodes.values():
+            node.boot()
+        await until(lambda: agree(world), "they elect")
+        async with world.client(*GROWN, **PATIENCE) as client:
+            await client.create_topic("a", replicas=3)
+            await asyncio.sleep(4)
+            world.nodes["n1"].kill()
+            for name in "bcd":
+                await client.create_topic(name, replicas=1)
+                await client.delete_topic(name)
+            await asyncio.sleep(5)
+            acted_on = max(backend(world, name)._hosting.acted_on for name in ("n2", "n3"))
+            for name in ("n2", "n3"):
+                world.nodes[name].kill()
+                disk = world.nodes[name].machine.disk
+                for path in sorted(disk.paths(METADATA)):
+                    disk.flip_bit(path, 1, 1)
+            disk = world.nodes["n1"].machine.disk
+            newest = max(path for path in disk.paths(METADATA) if path.endswith(".log"))
+            disk.flip_bit(newest, len(disk.peek(newest).rstrip(b"\0")) - 8, 1)
+            for node in world.nodes.values():
+                node.boot()
+
+            def all_run() -> bool:
+                found = [backend(world, name) for name in GROWN]
+                return None not in found and all(("a", 0) in b._hosting.partitions for b in found)
+
+            await until(all_run, "each opens its copy")
+            group = backend(world, "n1")._group
+            assert group.state.offset >= acted_on > 0
+
+    world.run(story)
+    assert [] == world.violations
+
+
 def test_a_copy_whose_headers_are_all_damaged_is_of_the_same_log_again() -> None:
     """It took an id of its own, and published under it when it led: then nobody published more."""
     world = ServersWorld(
