@@ -201,8 +201,14 @@ class GroupCommit:
         synced. True: frames are pending, nobody leads, and the caller must see to them (only with
         `own_seq` 0, else the committer is told).
         """
-        with self._hands.work() as token:
-            group, marks, end = self._write_group(token)
+        hands, token = self._hands, object()
+        try:  # as `hands.work` has it, which takes 5 us more of each append
+            try:
+                group, marks, end = self._write_group(token)
+            finally:
+                hands.at_work.discard(token)
+        finally:
+            hands.left(token)
         return self._settle(group, marks, end, own_seq)
 
     def _write_group(self, token: object) -> tuple[Group, Marks, int]:

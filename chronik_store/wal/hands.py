@@ -41,11 +41,16 @@ class Hands:
                 yield token
             finally:
                 self.at_work.discard(token)
-        finally:  # once more, since Ctrl-C may have come in front of that
-            self.at_work.discard(token)
-            over = self._over
-            if over is not None:
-                over.set()
+        finally:
+            self.left(token)
+
+    def left(self, token: object) -> None:
+        """Whoever had this token is at work no more: once again, since Ctrl-C may have come in
+        front of the first `discard`.
+        """
+        self.at_work.discard(token)
+        if self._over is not None:
+            self._over.set()
 
     def end(self) -> None:
         """Let nobody begin any more; return when nobody is at work."""
