@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -99,6 +100,11 @@ def lines(tmp_path):
     return path
 
 
+def without_sizes(shown: str) -> str:
+    """A log that is open has zeros ahead of its end on a disk, and none in memory."""
+    return re.sub(r" +(SIZE|[0-9.]+ KiB)$", "", shown, flags=re.MULTILINE)
+
+
 def test_verbs_answer_alike_with_a_directory_and_a_server(chronik, tmp_path, lines):
     produce = ["produce", "events", lines, "--jsonl", "--key-field", "key", "--time-field", "time"]
     with served(tmp_path / "there") as address:
@@ -111,7 +117,8 @@ def test_verbs_answer_alike_with_a_directory_and_a_server(chronik, tmp_path, lin
         for arguments in ALIKE:
             here = chronik("-d", "here", *arguments)
             there = chronik("-s", address, *arguments)
-            assert (here.code, here.out) == (there.code, there.out), arguments
+            assert here.code == there.code, arguments
+            assert without_sizes(here.out) == without_sizes(there.out), arguments
             assert here.err == there.err or here.code != 0, arguments
 
 
