@@ -148,6 +148,11 @@ class Backend(Protocol):
         """In which everything of this node speaks."""
         ...
 
+    @property
+    def has_peers(self) -> bool:
+        """It is a node of a cluster: others call it."""
+        ...
+
     async def start(self, address: str) -> None:
         """Begin to work; `address` is what others reach this node at."""
         ...

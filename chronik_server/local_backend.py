@@ -151,6 +151,8 @@ class _Opening:
 class LocalBackend:
     """A `Backend` over one embedded store."""
 
+    has_peers = False
+
     def __init__(self, store: LogStore, identity: NodeIdentity) -> None:
         self._opened = store
         self._store = AsyncLogStore(store)

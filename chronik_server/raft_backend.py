@@ -65,6 +65,8 @@ class RaftBackend:
     the metadata's group while its log names none; nobody when this node joins a cluster.
     """
 
+    has_peers = True
+
     def __init__(
         self,
         config: ServerConfig,

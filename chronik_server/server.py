@@ -26,12 +26,14 @@ from chronik_server.protocol.frames import READ_BYTES
 from chronik_server.session import Session
 from chronik_store.clock import Clock
 from chronik_store.config import LogConfig
-from chronik_store.errors import ConfigError
+from chronik_store.errors import ConfigError, UnavailableError
 
 logger = logging.getLogger("chronik_server.server")
 
 SEARCH_SECONDS = LogConfig().search_deadline_seconds
 SWEEP_SECONDS = 0.5
+PLACES_OF_NODES = 64
+"""Beyond `connections_max`, in a cluster: clients that fill that keep no node from the others."""
 BACKLOG = 1024
 """So many may be accepted in one turn, before those that are too many can be refused."""
 FAREWELL_SECONDS = 1.0
@@ -64,6 +66,8 @@ class Server:
         self.sessions: dict[Session, None] = {}
         """In the order in which they came."""
         self.software = f"chronik {chronik_store.__version__}"
+        self.nodes = 0
+        """Connections of other nodes, among the sessions."""
         self.left_bytes = 0
         """Of appends on their way that were told by connections which have ended."""
         self.leaving = False
@@ -92,7 +96,7 @@ class Server:
             self._handshakes = Handshakes(
                 config.tls.server_context(),
                 config.greeting_seconds,
-                is_full=lambda: self.connections >= config.connections_max,
+                is_full=lambda: self.is_full(self.connections),
                 refused=lambda reason: self.metrics.refused.labels(reason).inc(),
                 session=accepted,
             )
@@ -119,6 +123,23 @@ class Server:
     def connections(self) -> int:
         """Open now, those that still shake hands included."""
         return len(self.sessions) + (0 if self._handshakes is None else len(self._handshakes))
+
+    @property
+    def clients(self) -> int:
+        """Connections that are not another node's, as far as they have said."""
+        return len(self.sessions) - self.nodes
+
+    def is_full(self, connections: int) -> bool:
+        """With so many of them nobody more may come in; one that is a client is looked at once
+        more when it has said so.
+        """
+        places = PLACES_OF_NODES if self.backend.has_peers else 0
+        return connections >= self.config.connections_max + places
+
+    def refused_as_full(self) -> UnavailableError:
+        """What is said to one that is too many; it is counted."""
+        self.metrics.refused.labels("connections").inc()
+        return UnavailableError(f"{len(self.sessions)} connections are open, the most allowed")
 
     def _check_sessions(self) -> None:
         now = self.loop.time()
@@ -173,5 +194,6 @@ class Server:
         """A connection has ended."""
         if session in self.sessions:
             del self.sessions[session]
+            self.nodes -= session.is_of_a_node
             self.metrics.connections.dec()
             self._one_less.set()

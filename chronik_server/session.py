@@ -81,11 +81,8 @@ class Session(asyncio.BufferedProtocol):
         """Accepted; within the number of connections or refused."""
         self._transport = cast("asyncio.Transport", transport)
         server = self._server
-        if len(server.sessions) >= self._config.connections_max:
-            server.metrics.refused.labels("connections").inc()
-            self._hang_up(
-                UnavailableError(f"{len(server.sessions)} connections are open, the most allowed")
-            )
+        if server.is_full(len(server.sessions)):
+            self._hang_up(server.refused_as_full())
             return
         server.sessions[self] = None
         server.metrics.connections.inc()
@@ -194,12 +191,16 @@ class Session(asyncio.BufferedProtocol):
             ):
                 raise UnauthenticatedError("the token is missing or not the right one")
             peer = None if hello.peer is None else self._server.backend.greet(hello.peer, self)
+            if peer is None and self._server.clients > config.connections_max:
+                raise self._server.refused_as_full()
         except ChronikError as error:
-            self._server.metrics.refused.labels("greeting").inc()
+            if type(error) is not UnavailableError:  # which was counted as what it is
+                self._server.metrics.refused.labels("greeting").inc()
             self._refuse(event.request_id, error)
             self.close()
             return
         self._peer = hello.peer
+        self._server.nodes += self.is_of_a_node
         welcome = Welcome(
             version=VERSION,
             software=self._server.software,

@@ -19,6 +19,7 @@ from chronik_server.protocol.events import Closed, Event, Failure, Request, Resp
 from chronik_server.protocol.frames import FrameKind, encode_frame
 from chronik_server.protocol.states import Side
 from chronik_server.protocol.verbs import Verb
+from chronik_server.server import Server
 from chronik_server.tls import TlsOptions
 from chronik_store.errors import (
     BackpressureError,
@@ -69,6 +70,14 @@ class Raw:
         failures = [event.error for event in events if isinstance(event, Failure)]
         self.writer.close()
         return failures[-1]
+
+
+async def until_nobody_is_there(server: Server) -> None:
+    for _ in range(1000):
+        if not server.sessions:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{len(server.sessions)} connections are still open")
 
 
 async def is_alive(address: str) -> bool:
@@ -172,6 +181,38 @@ def test_connections_above_the_limit_are_told_so(tmp_path: Path) -> None:
     run(main())
 
 
+def test_clients_that_take_every_place_keep_no_node_from_the_others(tmp_path: Path) -> None:
+    async def greeted(address: str, peer: greeting.PeerIdentity | None) -> tuple[Raw, Event]:
+        raw = await Raw.open(address, greet=False)
+        raw.say(Request(1, Verb.HELLO, greeting.Hello((1,), peer=peer)))
+        (answer,) = await raw.hear()
+        return raw, answer
+
+    async def main() -> None:
+        node = greeting.PeerIdentity("cluster", "2", "2" * 32, "3" * 32)
+        async with serving(tmp_path, connections_max=2) as (server, address):
+            server.backend.has_peers = True  # type: ignore[misc]
+            server.backend.greet = lambda *_: node  # type: ignore[method-assign]
+            raws = [await Raw.open(address), await Raw.open(address)]
+            for who in (node, node):
+                raw, answer = await greeted(address, who)
+                raws.append(raw)
+                assert isinstance(answer, Response)
+            third, refusal = await greeted(address, None)
+            assert isinstance(refusal, Failure)
+            assert isinstance(refusal.error, UnavailableError)
+            assert "the most allowed" in str(refusal.error)
+            assert 1 == server.metrics.refused.labels("connections")._value.get()
+            assert 0 == server.metrics.refused.labels("greeting")._value.get()
+            for raw in (*raws, third):
+                raw.writer.close()
+            await until_nobody_is_there(server)
+            assert 0 == server.nodes
+            assert await is_alive(address)
+
+    run(main())
+
+
 def test_bytes_in_flight_stop_the_reading_not_the_answers(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path, in_flight_bytes_max=20_000) as (_, client):
@@ -204,9 +245,7 @@ def test_what_was_told_is_stored_though_its_client_has_left(tmp_path: Path, limi
                 await client.ping()
                 (session,) = server.sessions
                 session._config = dataclasses.replace(server.config, in_flight_bytes_max=limit)
-            async with asyncio.timeout(30):
-                while server.sessions:
-                    await asyncio.sleep(0.01)
+            await until_nobody_is_there(server)
             assert 0 < server.left_bytes <= limit
             go_on.set()
             async with AsyncClient(address, options=QUICK) as client:
