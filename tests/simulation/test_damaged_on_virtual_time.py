@@ -13,7 +13,7 @@ from tests.depth import share
 from tests.simulation.seeds import seeds
 
 
-@pytest.mark.parametrize("seed", seeds(6))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_damage_loses_what_repair_has_named_and_nothing_else(seed: int) -> None:
     DamagedWorld(seed).run()
 

@@ -13,7 +13,7 @@ from tests.simulation.replica_world import ReplicaWorld
 from tests.simulation.seeds import seeds
 
 
-@pytest.mark.parametrize("seed", seeds(30))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_recovery_finds_a_prefix_of_history_with_all_that_was_synced(seed: int) -> None:
     ReplicaWorld(seed).run()
 

@@ -44,8 +44,8 @@ def outcome(disk: SimulatedDisk, open_wal: Opens) -> tuple[Any, ...] | None:
 
 
 FLIPS = [
-    pytest.param(False, 0xFF, 3, id="killed-inverted"),
-    pytest.param(True, 0x80, 3, id="closed-bit7"),
+    pytest.param(False, 0xFF, 7, id="killed-inverted"),
+    pytest.param(True, 0x80, 7, id="closed-bit7"),
     pytest.param(False, 0xFF, 1, id="killed-inverted-each", marks=pytest.mark.slow),
     pytest.param(False, 0x01, 1, id="killed-bit0", marks=pytest.mark.slow),
     pytest.param(True, 0xFF, 1, id="closed-inverted", marks=pytest.mark.slow),
@@ -75,4 +75,4 @@ def test_a_flip_of_any_byte_is_noticed_or_harmless(
             damaged.overwrite(path, position, content[position : position + 1])
             refused += found is None
             assert found is None or found == expected, (path, position)
-    assert refused > 1000
+    assert refused * step > 3000
