@@ -177,6 +177,8 @@ class TopicChanges(_Turn):
             self.finish_deletions(name)
         except UnavailableError as error:
             logger.warning("topic %s is deleted; its objects wait for the bucket: %s", name, error)
+        except LogClosedError:
+            logger.info("topic %s is deleted; its data goes when the store is open again", name)
 
     def mark_deleting(self, entry: TopicEntry) -> None:
         """Close what is open of a topic, then mark it, durably. Within a turn of ours.

@@ -188,6 +188,24 @@ def test_close_waits_for_a_change_of_topics(disk, name):
         assert left == [info.name for info in again.topics()]
 
 
+def test_a_topic_that_was_marked_when_close_came_is_deleted(disk, monkeypatch):
+    """It was an error, of a deletion that nothing takes back."""
+    store = open_store(disk)
+    topics, mark = store._topics, store._topics.mark_deleting
+
+    def close_comes(entry):
+        mark(entry)
+        topics._deleting.end()
+
+    monkeypatch.setattr(topics, "mark_deleting", close_comes)
+    store.delete_topic("t")
+    store.close()
+    with open_store(disk) as again:
+        assert again.topics() == ()
+        again.create_topic("t")
+        assert values(again.partition("t")) == []
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_interrupt_while_close_waits_gives_the_directory_up_when_the_change_is_over(
     disk, name, monkeypatch
