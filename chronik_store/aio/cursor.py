@@ -37,21 +37,31 @@ class AsyncCursor:
 
     @property
     def committed_offset(self) -> int | None:
-        """As `Cursor.committed_offset`."""
+        """As `Cursor.committed_offset`: of what another process writes a look at its disk, or a
+        request to the bucket, for which the event loop waits.
+        """
         return self._cursor.committed_offset
 
     @property
     def offset(self) -> int:
-        """As `Cursor.offset`."""
+        """As `Cursor.offset`; it is looked up as `committed_offset` is."""
         return self._cursor.offset
 
-    def records(self, *, follow: bool = False) -> AsyncIterator[StoredRecord]:
+    async def records(self, *, follow: bool = False) -> AsyncIterator[StoredRecord]:
         """As `Cursor.records`."""
-        return self._log.scan(self.offset, follow=follow)
+        async for record in self._log.scan(await self._begin(), follow=follow):
+            yield record
 
-    def batches(self, *, max_bytes: int = 1 << 20) -> AsyncIterator[StoredBatch]:
+    async def batches(self, *, max_bytes: int = 1 << 20) -> AsyncIterator[StoredBatch]:
         """As `Cursor.batches`."""
-        return self._log.read_batches(self.offset, max_bytes=max_bytes)
+        async for batch in self._log.read_batches(await self._begin(), max_bytes=max_bytes):
+            yield batch
+
+    async def _begin(self) -> int:
+        """`offset`, off the loop: of what another process writes it is looked up, on its disk or in
+        the bucket.
+        """
+        return await self._pool.run(lambda: self._cursor.offset)
 
     async def commit(self, next_offset: int, *, reset: bool = False) -> None:
         """As `Cursor.commit`."""

@@ -12,6 +12,7 @@ import pytest
 import chronik_store as chronik
 from chronik_store.aio import AsyncLogStore
 from chronik_store.aio import log_store as log_store_face
+from chronik_store.cursor import Cursor
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -366,6 +367,29 @@ def test_faces_of_logs_that_were_closed_are_not_kept_and_rarely_looked_for(tmp_p
             assert len(looks) < 30
 
     asyncio.run(main())
+
+
+def test_a_cursors_place_is_looked_up_off_the_loop(tmp_path, monkeypatch):
+    """Of a log that another process writes that is a look at its disk, or a request."""
+    threads = []
+    look = Cursor._look
+
+    def seen(self):
+        threads.append(threading.current_thread())
+        look(self)
+
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            await log.append([b"a", b"b"])
+            monkeypatch.setattr(Cursor, "_look", seen)
+            cursor = log.cursor("c")
+            records = [record.offset async for record in cursor.records()]
+            batches = [batch.base_offset async for batch in cursor.batches()]
+        return records, batches
+
+    assert ([0, 1], [0]) == run(main())
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 def test_a_failure_that_nobody_waited_for_is_not_the_next_appends(tmp_path, monkeypatch):
