@@ -258,7 +258,7 @@ _BOUNDS: _Bounds = (
     ("search_cache_bytes", 0, _INF),
     ("read_ahead_bytes", 0, 1 * GIB),
     ("search_deadline_seconds", 0, _INF),
-    ("tail_index_bytes", 15_000_000, 4 * GIB),
+    ("tail_index_bytes", 15_000_000, 4_000_000_000),  # what tantivy takes
     ("disk_reserve_bytes", 0, _INF),
     ("disk_throttle_bytes", 0, _INF),
 )

@@ -12,7 +12,7 @@ import pytest
 
 from chronik_store.bucket_log import open_bucket
 from chronik_store.clock import SystemEntropy
-from chronik_store.config import LogConfig
+from chronik_store.config import _BOUNDS, LogConfig
 from chronik_store.environment import Environment
 from chronik_store.errors import UnavailableError
 from chronik_store.log_store import LogStore
@@ -284,3 +284,16 @@ def test_beside_a_repair_a_reader_finds_what_stands_there_now(tmp_path: Path) ->
             assert log.search("pear").total == 10
         assert reader.search("apple").total == 5
         assert reader.search("pear").total == 10
+
+
+@pytest.mark.parametrize("end", ["least", "most"])
+def test_either_bound_of_the_memory_for_the_tail_finds_records(tmp_path: Path, end: str) -> None:
+    """What a setting may be, tantivy takes."""
+    bounds = {name: {"least": low, "most": high} for name, low, high in _BOUNDS}
+    memory_bytes = int(bounds["tail_index_bytes"][end])
+    config = LogConfig(tail_index_bytes=memory_bytes, pipeline_enabled=False)
+
+    with PartitionLog.open(tmp_path, topic="t", config=config) as log:
+        log.append(b"a word")
+
+        assert log.search("word", require_complete=True).total == 1
