@@ -143,12 +143,16 @@ class AsyncPartitionLog:
         wait_seconds: float = 0.0,
     ) -> FetchResult:
         """As `PartitionLog.read`. Records in the memory tail are answered without a thread."""
-        log = self._log
         if wait_seconds:
             check_seconds(wait_seconds, "wait_seconds")
-            log._view.check_open()
-            if type(offset) is int:
-                await self.wait_offset(offset, wait_seconds)
+        found = await self._read(offset, max_records, max_bytes)
+        if wait_seconds and not found.records:  # at the end: past it was refused just now
+            await self.wait_offset(offset, wait_seconds)
+            found = await self._read(offset, max_records, max_bytes)
+        return found
+
+    async def _read(self, offset: int, max_records: int, max_bytes: int) -> FetchResult:
+        log = self._log
         if log._is_hot(offset):
             return log.read(offset, max_records=max_records, max_bytes=max_bytes)
         return await self._pool.run(log.read, offset, max_records=max_records, max_bytes=max_bytes)

@@ -83,6 +83,21 @@ def test_a_waiting_read_is_woken(tmp_path):
     assert b"late" == run(main()).records[0].value
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_who_waits_past_the_end_is_told_at_once(tmp_path, read_only):
+    """As in a thread. It waited in full first, and gave what had come there meanwhile."""
+
+    async def main():
+        async with opened(tmp_path / "d") as writer:
+            await writer.append(b"a")
+            async with opened(tmp_path / "d", read_only=read_only) if read_only else writer as log:
+                async with asyncio.timeout(20):
+                    with pytest.raises(chronik.OffsetOutOfRangeError):
+                        await log.read(5, wait_seconds=600)
+
+    run(main())
+
+
 def test_the_rest_of_the_api_answers_the_same(tmp_path):
     async def main():
         async with opened(tmp_path / "d") as log:
