@@ -402,8 +402,8 @@ class LogStore:
         Waits for the pipeline's run under way, which may be that of a whole segment, and for a
         topic that is being made or deleted. An interrupt (Ctrl-C) ends that wait, not the closing.
         """
-        if self._fork_generation != fork_guard.generation():
-            return  # it is all the parent's
+        if fork_guard.is_lost(self._fork_generation):
+            return
         with self._lock:
             if self._closed:
                 return

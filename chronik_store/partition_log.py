@@ -393,9 +393,9 @@ class PartitionLog:
     def close(self) -> None:
         """Acknowledge what is in flight, then release everything. Idempotent.
 
-        In a forked child nothing is done: it is all the parent's.
+        Does nothing in a forked child, nor behind `atexit`, where the threads have ended.
         """
-        if not self._closed and self._fork_generation == fork_guard.generation():
+        if not self._closed and not fork_guard.is_lost(self._fork_generation):
             self._closed = True
             self._on_close()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
 import chronik_store as chronik
-from tests.bad_input.kept import CONFIG, opened, values
+from tests.bad_input.kept import CONFIG, opened, stored, values
 
 STORED = [b"%d" % number for number in range(10)]
 
@@ -250,3 +252,30 @@ def test_the_asyncio_faces(tmp_path):
     asyncio.run(main())
     with opened(tmp_path / "d") as log:
         assert STORED == values(log)
+
+
+LATE = """
+import sys
+import chronik_store as chronik
+
+class Owner:
+    def __init__(self):
+        self.log = chronik.PartitionLog.open(sys.argv[1], topic="t")
+        self.log.append(b"1")  # a thread fills the file ahead now
+
+    def __del__(self):
+        self.log.close()
+        print("closed")
+
+owner = Owner()
+"""
+
+
+def test_a_close_while_the_interpreter_ends_waits_for_no_thread(tmp_path):
+    """It stands still for good by then, with the file in its hands."""
+    program = [sys.executable, "-c", LATE, tmp_path / "d"]
+
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+
+    assert ("closed\n", "") == (done.stdout, done.stderr)
+    assert [b"1"] == stored(tmp_path / "d")
