@@ -312,7 +312,7 @@ class _Run:
                 return str(error)
             if reached < high:
                 late = deadline is not None and plan.clock.monotonic() >= deadline
-                return f"{reason}: {'deadline' if late else 'the tail index is full'}"
+                return f"{reason}: {'deadline' if late else plan.tail.full}"
         return reason
 
     def _take(self, found: IndexHits, searched: Iterable[Range]) -> None:

@@ -91,7 +91,7 @@ class TailIndex:
         self._parts: tuple[_Part, ...] = ()
         self._active: _Part | None = None
         self._turn: object | None = None  # of the one that feeds
-        self._closed = False
+        self._closed = self._is_short = False
         self._numbered = 0
         self._held: list[Range] = []
         self._stand_ins: tuple[Range, ...] = ()
@@ -111,6 +111,13 @@ class TailIndex:
         found = frozenset(path for paths, _ in listed for path in paths)
         return found, any(truncated for _, truncated in listed)
 
+    @property
+    def full(self) -> str:
+        """Why the last feed stopped before its end, when it was not late."""
+        if self._is_short and self._directory is not None:
+            return str(self._room.is_short(self._directory, _WHAT))
+        return "the tail index is full"
+
     def feed(self, batches: Iterable[StoredBatch], *, deadline: float | None = None) -> int:
         """Index batches that follow each other; the offset reached: all below it is searchable.
 
@@ -125,6 +132,7 @@ class TailIndex:
         try:  # Ctrl-C may come before the turn is known to be taken
             if not self._begin(turn, deadline):
                 return -1
+            self._is_short = False
             self._settle()  # what an interrupted feed took counts as covered, not as missing
             for batch in batches:
                 if reached not in (-1, batch.base_offset):
@@ -258,6 +266,7 @@ class TailIndex:
             if held >= self._text_max or self._late(deadline):
                 return low
             if not self._has_room(batch):
+                self._is_short = True
                 return low
             part = self._part_at(low)
             try:

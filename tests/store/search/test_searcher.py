@@ -28,6 +28,7 @@ from chronik_store.search.tail import TailIndex
 from tests.store.search import reference
 from tests.store.search.partition import Partition
 from tests.store.search.reference import Clause
+from tests.store.search.small_disk import SmallDisk
 
 
 def log_of(count: int) -> list[Record]:
@@ -282,6 +283,22 @@ def test_a_tail_that_is_full_is_said(partition: Partition) -> None:
 
     assert ((9, 12),) == result.coverage[0].missing
     assert ("not indexed yet: the tail index is full",) == result.coverage[0].reasons
+
+
+def test_a_disk_without_room_for_the_tail_is_said(partition: Partition, tmp_path: Path) -> None:
+    """It was called a full tail index, which no room on the disk would have cured."""
+    disk = SmallDisk(tmp_path / "tail", 50_000)
+    partition.tail = TailIndex(
+        partition.clock, partition.threads, fs=disk, directory=f"{tmp_path}/tail",
+        reserve_bytes=50_000,
+    )  # fmt: skip
+
+    [reason] = partition.search("disk").coverage[0].reasons
+    assert "not indexed yet: " in reason
+    assert "no room for the tail index beside the 50000 bytes" in reason
+
+    disk.size_bytes = 1_000_000
+    assert partition.search("disk").complete
 
 
 def test_what_a_bundle_has_taken_over_makes_room_for_what_is_new(tmp_path: Path) -> None:
