@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,8 @@ FORMAT_VERSION = 1
 LOCK_NAME, STORE_NAME, TOPICS_NAME = "LOCK", "STORE", "TOPICS"
 RESTORE_NAME = "RESTORE"
 """What a restore is about to do; gone when it has done it. It writes STORE last."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+"""With one slash, too: as a path it means the same as with two."""
 DIRECTORIES = ("wal", "segments", "cache", "scratch", "quarantine")
 
 
@@ -50,7 +53,8 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
     """The path of a data directory as the rooms below know it. ConfigError if it can be none.
 
     Not UTF-8 either: neither the STORE object nor Tantivy can hold such a path, so nothing would
-    ever be uploaded or searched.
+    ever be uploaded or searched. Nor a URL: what was written there would be on this disk, below a
+    directory `s3:`, and not where its owner believes it to be.
     """
     text = os.fsdecode(path)
     try:
@@ -61,6 +65,11 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
         ) from None
     if not text or "\0" in text:
         raise ConfigError(f"{text!r} cannot be a data directory: give the path of a directory")
+    if _URL.match(text):
+        raise ConfigError(
+            f"{text!r} cannot be a data directory: it is a URL; give a path here, and a bucket's "
+            "URL as object_store, or to open_bucket, which reads it alone"
+        )
     return os.path.abspath(text)  # noqa: PTH100 (paths are strings below here)
 
 

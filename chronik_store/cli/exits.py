@@ -63,6 +63,11 @@ _AT_A_PROMPT = (
     ("; create it first", ""),
     (" and pass config=LogConfig.from_env()", ""),
     (
+        "give a path here, and a bucket's URL as object_store, or to open_bucket, which reads it "
+        "alone",
+        "give a path, and a bucket's URL (it has two slashes) with --object-store",
+    ),
+    (
         "ask again, give more time, or take an incomplete answer",
         "give it more time with --deadline, or leave out --complete",
     ),

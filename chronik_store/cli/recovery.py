@@ -82,12 +82,12 @@ def _must_be_a_path(directory: str) -> None:
     """ConfigError before the bucket is taken over, which fences its owner for good: an empty text
     (of a variable that is not set) would be the directory that this runs in, a URL one below it.
     """
-    absolute_path(directory)
     if "://" in directory:
         raise ConfigError(
             f"{directory} cannot be a data directory: it is a URL; the BUCKET comes first, then "
             "the path of the directory"
         )
+    absolute_path(directory)
 
 
 def _show(session: Session, report: RestoreReport) -> None:

@@ -60,6 +60,19 @@ def kept(disk):
 # --- not a directory, not writable ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/p", "memory://x", "file:/x", b"s3:/bucket/p"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_url_is_no_data_directory(url, read_only, tmp_path, monkeypatch):
+    """A directory `s3:` was made here, and took what its owner believed to be in a bucket."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(chronik.ConfigError, match="it is a URL; give a path"):
+        opened(url, read_only=read_only)
+
+    assert [] == [*tmp_path.iterdir()]
+    assert [] == stored(f"{tmp_path}/s3:/is/a/path")
+
+
 def test_a_path_through_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
     for path in (tmp_path / "file", tmp_path / "file" / "d", tmp_path / "file" / "d" / "e"):

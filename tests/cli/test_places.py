@@ -129,7 +129,7 @@ def test_a_restore_of_what_is_no_bucket_leaves_no_directory(chronik, tmp_path):
     assert not Path("new").exists()
 
 
-@pytest.mark.parametrize("directory", ["", "file:///tmp/x", "s3://bucket/x"])
+@pytest.mark.parametrize("directory", ["", "file:///tmp/x", "s3://bucket/x", "s3:/bucket/x"])
 @pytest.mark.parametrize("yes", [["--yes"], []])
 def test_a_restore_into_what_is_no_path_takes_nothing_over(
     chronik, bucket, tmp_path, directory, yes

@@ -258,7 +258,7 @@ def test_a_path_may_be_what_an_open_takes_and_no_more(verb: Any, tmp_path: Path)
     LogStore.open(tmp_path / "data", config=CONFIG).close()
     for path in (tmp_path / "data", str(tmp_path / "data"), os.fsencode(tmp_path / "data")):
         assert verb(path, config=CONFIG) == ()
-    for path in ("a\0b", ""):
+    for path in ("a\0b", "", "s3://bucket/p", b"s3:/bucket/p"):
         with pytest.raises(ConfigError, match="cannot be a data directory"):
             verb(path, config=CONFIG)
     with pytest.raises(TypeError, match="LogConfig"):
