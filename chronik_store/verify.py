@@ -62,6 +62,8 @@ class VerifiableLog(Protocol):
     @property
     def paths(self) -> LogPaths: ...
     @property
+    def read_only(self) -> bool: ...
+    @property
     def wal(self) -> Wal: ...
     @property
     def manifest(self) -> Manifest: ...
@@ -88,6 +90,8 @@ def verify_log(
     if store is not None:
         check.looked.expect(bucket_bytes(manifest, deep=deep))
     check.run(log.paths.wal, _check_wal, log)
+    if not log.read_only:  # which lists what is there, and falls behind the writer's pruning
+        check.run(log.paths.wal, _check_names, log.wal, env)
     check.run("manifest", _check_contiguity, manifest)
     check.run(log.paths.segments, _check_local, log, env, deep)
     if store is not None:
@@ -206,6 +210,25 @@ def _check_wal(check: _Check, log: VerifiableLog) -> None:
             size_bytes -= share_bytes
             index = entries[-1].header.index + 1
     check.looked.at(size_bytes)
+
+
+def _check_names(check: _Check, wal: Wal, env: Environment) -> None:
+    """Through its descriptor a file can be read, and written, when its name is gone."""
+    durable = wal.durable
+    gone = [
+        file.path
+        for file in wal.files()
+        if file.first_index < durable.index and not env.fs.exists(file.path)
+    ]
+    still_wanted = {file.path for file in wal.files()} if gone else set()
+    for path in gone:
+        if path in still_wanted:  # else it was pruned meanwhile
+            check.find(
+                "corruption",
+                path,
+                "somebody has removed it or moved it away; what it holds can be read until this "
+                "log is closed: read it out, and append it elsewhere",
+            )
 
 
 def _check_contiguity(_check: _Check, manifest: Manifest) -> None:

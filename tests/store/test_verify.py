@@ -247,3 +247,22 @@ def test_a_log_opened_from_the_bucket_alone_is_verified_too() -> None:
     disk.flip_bit(one(disk, "/bucket/segments"), 500)
     with open_bucket(URL, topic="t", env=env) as log:
         assert [each.severity for each in log.verify(deep=True).findings] == ["corruption"]
+
+
+def test_files_that_somebody_removed_under_their_writer_are_found() -> None:
+    """It reads them on through its descriptors, which was called whole."""
+    disk = SimulatedDisk()
+    with open_store(disk, wal_file_bytes=4096) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        for _ in range(3):
+            log.append(bytes(3000))
+        assert log.verify().findings == ()
+        paths = sorted(path for path in disk.walk("/data/wal/t/0"))
+        assert len(paths) > 1
+
+        for path in paths:
+            disk.remove(path)
+
+        found = log.verify().findings
+        assert {("corruption", path) for path in paths} == {(f.severity, f.where) for f in found}
