@@ -29,6 +29,8 @@ from chronik_store.errors import ConfigError
 from chronik_store.model import StoredRecord
 
 ROWS_PER_GROUP = 50_000
+BYTES_PER_GROUP = 32 << 20
+"""A group is built in memory, some six times over."""
 Row = tuple[int, StoredRecord]
 
 
@@ -138,11 +140,15 @@ def _parquet(file: IO[bytes], rows: Iterable[Row], topic: str) -> int:
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
     group: list[Row] = []
+    size_bytes = 0
     for row in rows:
         group.append(row)
-        if len(group) == ROWS_PER_GROUP:
+        record = row[1]
+        size_bytes += len(record.value) + len(record.key or b"")
+        size_bytes += sum(len(value) for _, value in record.headers)
+        if len(group) == ROWS_PER_GROUP or size_bytes >= BYTES_PER_GROUP:
             yield group
-            group = []
+            group, size_bytes = [], 0
     if group:
         yield group
 

@@ -225,6 +225,18 @@ def test_an_export_to_parquet_has_every_record(chronik, events):
     assert list(range(10, 100)) == table["offset"].to_pylist()
 
 
+def test_an_export_to_parquet_holds_a_part_of_it_at_a_time(chronik, events, monkeypatch):
+    """It held 50,000 records, however large: of a few gigabytes all, several times over."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("chronik_store.cli.export.BYTES_PER_GROUP", 100)
+
+    assert 0 == chronik("export", "events", "--to", "out.parquet").code
+
+    file = parquet.ParquetFile("out.parquet")
+    assert file.num_row_groups > 1
+    assert file.read().num_rows == len(chronik("consume", "events").lines)
+
+
 def test_the_bucket_alone_can_be_read(chronik, events):
     url = f"file://{Path.cwd()}/data/object_store"
     Path("data/wal").rename("gone")
