@@ -53,7 +53,8 @@ def _set_directory(ctx: click.Context, _: click.Parameter, value: str | None) ->
 
 BOTH_NAMED = "-d and -s exclude each other"
 BUCKET_VERBS = {
-    "consume", "search", "status", "export", "verify", "doctor", "topic list", "cursor list",
+    "consume", "search", "status", "export", "verify", "doctor", "topic list", "topic describe",
+    "cursor list",
 }  # fmt: skip
 """They read from a bucket alone, too."""
 
