@@ -60,7 +60,7 @@ def command(session: Session, nodes: int, port: int) -> int:
     directory = Path(session.own_directory()).absolute()
     ids = [str(number) for number in range(1, nodes + 1)]
     addresses = {node: f"127.0.0.1:{port + at}" for at, node in enumerate(ids)}
-    bucket = session.config().object_store or f"file://{directory}/bucket"
+    bucket = session.writing_config().object_store or f"file://{directory}/bucket"
     environ = {name: value for name, value in os.environ.items() if name not in OF_ONE_NODE}
     ServerConfig.from_env(environ)  # a ConfigError is said here, not in three logs
     _check_ports(range(port, port + nodes))

@@ -65,6 +65,7 @@ def command(session: Session, /, **options: Any) -> int:
 
     config = config_of(session, options)
     config.check_exposure()
+    log_config = session.writing_config()
     logs.configure(node_id=config.node_id, verbose=False)
     asked, files = config.connections_max, files_allowed()
     config = config.within(files)
@@ -73,7 +74,7 @@ def command(session: Session, /, **options: Any) -> int:
             "this process may open %d files (`ulimit -n`): of %d connections it takes %d",
             files, asked, config.connections_max,
         )  # fmt: skip
-    return run(lambda stop: serve(session, config, session.config(), stop))
+    return run(lambda stop: serve(session, config, log_config, stop))
 
 
 def config_of(session: Session, options: dict[str, Any]) -> ServerConfig:

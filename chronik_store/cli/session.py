@@ -111,6 +111,16 @@ class Session:
             changes["object_store"] = self.object_store
         return LogConfig.from_env(**changes)
 
+    def writing_config(self, **changes: Any) -> LogConfig:
+        """The same of a verb that writes. ConfigError where what it uploads would go with it."""
+        config = self.config(**changes)
+        if config.object_store is not None and config.object_store.startswith("memory:"):
+            raise ConfigError(
+                f"{config.object_store} is memory of this process, and ends with it: records that "
+                "the pipeline moves there would be lost; name another bucket, or none"
+            )
+        return config
+
     @contextmanager
     def reading_store(self, **changes: Any) -> Iterator[LogStore]:
         """The store, read-only."""
@@ -127,7 +137,7 @@ class Session:
         make: a directory that is not there yet is made; else ConfigError: its name is mistyped.
         That one is made for a bucket is said, since that is for good and its URL may be mistyped.
         """
-        directory, config = self.own_directory(), self.config(**changes)
+        directory, config = self.own_directory(), self.writing_config(**changes)
         if not make:
             self.must_be_there(directory)
         self._must_be_ours(directory)

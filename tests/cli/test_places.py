@@ -143,6 +143,24 @@ def test_a_restore_into_what_is_no_path_takes_nothing_over(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    "words", [("produce", "t", "lines"), ("topic", "create", "t"), ("serve",), ("cluster",)]
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_nothing_is_written_whose_bucket_ends_with_the_command(
+    chronik, served, monkeypatch, words, named
+):
+    """What was acknowledged went into memory, its files were removed, and the command ended."""
+    Path("lines").write_text("a\n")
+    if not named:
+        monkeypatch.setenv("OBJECT_STORE_BACKEND", "memory")
+
+    ran = chronik(*words, *(["--object-store", "memory://x"] if named else []))
+
+    assert (ran.code, "is memory of this process" in ran.err) == (2, True), ran.err
+    assert not Path("data").exists()
+
+
 def test_a_bucket_is_not_served(chronik, served, tmp_path):
     ran = chronik("-d", f"file://{tmp_path}/bucket", "serve")
 
