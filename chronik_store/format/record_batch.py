@@ -33,6 +33,8 @@ Compression = Literal["none", "zstd"] | None
 
 _CODECS: Final = {None: CODEC_NONE, "none": CODEC_NONE, "zstd": CODEC_ZSTD}
 _NOBODY: Final = (0, 0, 0)
+_NO_COLUMN: Final = (str, bytes, bytearray, memoryview, Mapping)
+"""They have a length and items, too."""
 _RECORD_TYPES: Final = {Record, StoredRecord}
 _CODEC_NAMES: Final[dict[int, Literal["none", "zstd"]]] = {CODEC_NONE: "none", CODEC_ZSTD: "zstd"}
 
@@ -90,8 +92,10 @@ class RecordBatch(_Slots):
         smaller. producer_id 0: no duplicate detection. TypeError: not bytes (encode text first);
         ValueError: no records, columns of different lengths, a number out of range, 2 GiB or more.
         """
-        if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
+        if isinstance(values, _NO_COLUMN):
             raise TypeError("values is a sequence of bytes; for one record write [value]")
+        if keys is not None and isinstance(keys, _NO_COLUMN):
+            raise TypeError("keys is a sequence of bytes and None; for one record write [key]")
         count = len(values)
         if not count:
             raise ValueError("a batch holds at least one record")

@@ -226,6 +226,7 @@ def test_append_nowait_takes_what_append_takes(log, wrong):
         {"values": "text"}, {"values": b"bytes"}, {"values": ["text"]}, {"values": 7},
         {"values": None}, {"values": [None]}, {"values": []},
         {"values": [b""], "keys": ["text"]}, {"values": [b""], "keys": [b"1", b"2"]},
+        {"values": [b""], "keys": b"key"}, {"values": [b""], "keys": b""},
         {"values": [b""], "timestamps_us": ["1"]}, {"values": [b""], "timestamps_us": []},
         {"values": [b""], "timestamps_us": [1 << 63]},
         {"values": [b""], "headers": [[("h", "text")]]}, {"values": [b""], "headers": [5]},
@@ -239,6 +240,14 @@ def test_append_nowait_takes_what_append_takes(log, wrong):
 def test_a_batch_of_wrong_parts_is_not_built(arguments):
     with pytest.raises((TypeError, ValueError)):
         chronik.RecordBatch.build(**arguments)
+
+
+@pytest.mark.parametrize("keys", [b"", b"k", b"key", "key", bytearray(b"k"), {0: b"k"}], ids=repr)
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_key_is_no_column_of_keys(keys, count):
+    """It was one record's key, unless it had one byte, or the batch as many records as it bytes."""
+    with pytest.raises(TypeError, match=r"keys is a sequence of bytes and None"):
+        chronik.RecordBatch.build([b"v"] * count, keys=keys)
 
 
 @pytest.mark.parametrize("time", [NAIVE, dt.date(2024, 1, 1), "2024-01-01", 1.5], ids=repr)
