@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
@@ -90,7 +91,8 @@ class _Loop:
     def start(self, call: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start it; calls start in the order in which they were made. LogClosedError."""
         with self._gate:  # what is started before `stop` finds the loop alive
-            if self._closed or not self._thread.is_alive():
+            # Where the interpreter ends its thread stands still, whatever `is_alive` says.
+            if self._closed or not self._thread.is_alive() or sys.is_finalizing():
                 call.close()
                 raise LogClosedError(
                     "this client is closed; make another", durability="not_durable"

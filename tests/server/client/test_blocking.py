@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import inspect
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -47,6 +48,20 @@ def held_back(server: Any, kind: type) -> threading.Event:
 
     server.handlers.by_message[kind] = waiting
     return came
+
+
+def test_a_call_while_the_interpreter_ends_waits_for_no_thread(monkeypatch: Any) -> None:
+    """From `__del__` of what a module holds; for ever, with Python 3.13."""
+    client = Client("127.0.0.1:1", options=QUICK)
+    with monkeypatch.context() as ending:
+        ending.setattr(sys, "is_finalizing", lambda: True)
+
+        with pytest.raises(LogClosedError) as refused:
+            client.append("events", [b"a"])
+        client.close()
+
+    assert refused.value.durability == "not_durable"
+    client.close()
 
 
 def test_close_ends_a_call_that_another_thread_waits_in(tmp_path: Path) -> None:
