@@ -202,18 +202,24 @@ def install_partition(
     """
     directory, assembly = store._directory, store._assembly
     entry = TopicEntry(name, topic_id, len(log_ids), "live")
-    with store._topics:
+
+    def install() -> None:
         if any(each.topic_id != topic_id for each in directory.namesakes(name)):
             raise UnavailableError(f"an older topic {name!r} has not left this node yet")
         paths = directory.paths(name, partition)
+        log_id = log_ids[partition]
         try:
             if not assembly.has_wal(paths):
-                with store._logs.kept_closed([(name, partition)]):  # it is seen before it is whole
-                    assembly.create(entry, partition, paths, log_id=log_ids[partition])
+                store._logs.while_closed(  # it is seen before it is whole
+                    [(name, partition)],
+                    lambda: assembly.create(entry, partition, paths, log_id=log_id),
+                )
         except OSError as error:
             raise disk_error(directory.path, "create a topic in", error) from error
         if directory.topic(name) != entry or name in directory.in_doubt:
             directory.put_topic(entry)
+
+    store._topics.during(install)
 
 
 def open_partition(
@@ -244,7 +250,8 @@ def remove_partition(store: LogStore, name: str, partition: int) -> None:
     """
     directory, env = store._directory, store._env
     paths = directory.paths(name, partition)
-    with store._topics, store._logs.kept_closed([(name, partition)]):
+
+    def remove() -> None:
         try:
             if env.fs.exists(paths.wal):
                 remove_tree(env, paths.scratch)
@@ -261,6 +268,8 @@ def remove_partition(store: LogStore, name: str, partition: int) -> None:
         ):
             directory.forget_topic(entry.topic_id)
 
+    store._topics.during(lambda: store._logs.while_closed([(name, partition)], remove))
+
 
 def delete_topics_here(store: LogStore, topic_ids: Collection[str]) -> None:
     """Delete what this node has of topics, and the objects that their logs name (protocol 6).
@@ -269,10 +278,13 @@ def delete_topics_here(store: LogStore, topic_ids: Collection[str]) -> None:
     goes on with it. Repeatable.
     """
     directory = store._directory
-    with store._topics:
+
+    def mark() -> None:
         for entry in directory.catalog.topics:
             if entry.topic_id in topic_ids and entry.state == "live":
                 store._topics.mark_deleting(entry)
+
+    store._topics.during(mark)
     store._topics.finish_deletions()
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from chronik_store.data_directory import DataDirectory, errors_of_new_logs
 from chronik_store.environment import Environment
@@ -31,6 +33,13 @@ from chronik_store.threads import Threads
 from chronik_store.topic_deletion import delete_topic_data
 
 logger = logging.getLogger("chronik_store.topics")
+T = TypeVar("T")
+
+
+class _Taken:
+    """A turn that somebody has."""
+
+    is_over = False
 
 
 class _Turn:
@@ -38,30 +47,39 @@ class _Turn:
 
     def __init__(self, threads: Threads) -> None:
         self._changed = threads.condition()
-        self._is_taken = False
+        self._taken: _Taken | None = None
         self._is_over = False
         self._when_over: Callable[[], None] | None = None
 
-    def __enter__(self) -> None:
-        """Wait for the one under way. LogClosedError once `end` has been called."""
-        mine = False
+    def during(self, change: Callable[[], T]) -> T:
+        """What `change` returns, which is called when none other is under way any more.
+        LogClosedError once `end` has been called.
+        """
+        mine = _Taken()
         try:
-            with self._changed:
-                while self._is_taken:
-                    self._changed.wait(1.0)
-                if self._is_over:
-                    raise LogClosedError("the store is closed; open it again")
-                mine = self._is_taken = True
-        except BaseException:  # Ctrl-C: what it guards is not entered, and so not left
-            if mine:
-                self.__exit__()
-            raise
+            self._take(mine)
+            return change()
+        finally:
+            mine.is_over = True  # in one step, wherever Ctrl-C comes: nobody else could say it
+            self._tell()
 
-    def __exit__(self, *_: object) -> None:
+    def _take(self, mine: _Taken) -> None:
         with self._changed:
-            self._is_taken = False
+            self._wait_locked()
+            if self._is_over:
+                raise LogClosedError("the store is closed; open it again")
+            self._taken = mine
+
+    def _wait_locked(self) -> None:
+        while self._taken is not None and not self._taken.is_over:
+            self._changed.wait(1.0)  # an interrupt may have swallowed the wake-up
+
+    def _tell(self) -> None:
+        call = None
+        with self._changed:
             self._changed.notify_all()
-            call, self._when_over = self._when_over, None
+            if self._taken is None or self._taken.is_over:
+                call, self._when_over = self._when_over, None
         if call is not None:
             call()
 
@@ -69,21 +87,18 @@ class _Turn:
         """There is no further one; returns when the one under way is over."""
         with self._changed:
             self._is_over = True
-            while self._is_taken:
-                self._changed.wait(1.0)
+            self._wait_locked()
 
     def when_over(self, call: Callable[[], None]) -> None:
         """After `end`: call this once none is under way any more, mostly at once."""
         with self._changed:
             self._is_over = True
-            if self._is_taken:
-                self._when_over = call
-                return
-        call()
+            self._when_over = call
+        self._tell()
 
 
 class TopicChanges(_Turn):
-    """The topics of one store. Thread-safe. Entered, it is the turn of who changes their list."""
+    """The topics of one store. Thread-safe. `during` is for who changes their list."""
 
     def __init__(
         self,
@@ -123,14 +138,17 @@ class TopicChanges(_Turn):
             if self._is_deleting(name):
                 # Its directories carry the same name: they must be gone first.
                 self.finish_deletions(name)
-            with self:
-                if not self._is_deleting(name):  # by whoever had the turn before
-                    return self._create(name, partitions, exist_ok=exist_ok)
+            entry = self.during(lambda: self._create(name, partitions, exist_ok=exist_ok))
+            if entry is not None:
+                return entry
 
     def _is_deleting(self, name: str) -> bool:
         return any(each.name == name and each.state == "deleting" for each in self._topics())
 
-    def _create(self, name: str, partitions: int, *, exist_ok: bool) -> TopicEntry:
+    def _create(self, name: str, partitions: int, *, exist_ok: bool) -> TopicEntry | None:
+        """None: whoever had the turn before has begun to delete a namesake."""
+        if self._is_deleting(name):
+            return None
         entry = self._directory.topic(name)
         if entry is not None and not exist_ok:
             self._directory.check_sure(name)
@@ -168,11 +186,14 @@ class TopicChanges(_Turn):
     def delete(self, name: str, not_found: Callable[[str], TopicNotFoundError]) -> None:
         """Mark the topic, then carry the deletion out as far as the bucket lets it."""
         check_topic_type(name)
-        with self:
+
+        def mark() -> None:
             entry = self._directory.topic(name)
             if entry is None:
                 raise not_found(name)
             self.mark_deleting(entry)
+
+        self.during(mark)
         try:
             self.finish_deletions(name)
         except UnavailableError as error:
@@ -186,8 +207,8 @@ class TopicChanges(_Turn):
         Closed first: from the moment at which the mark may be on disk nothing is acknowledged.
         """
         keys = [(entry.name, partition) for partition in range(entry.partitions)]
-        with self._logs.kept_closed(keys):
-            self._directory.put_topic(entry._replace(state="deleting"))
+        marked = entry._replace(state="deleting")
+        self._logs.while_closed(keys, lambda: self._directory.put_topic(marked))
 
     def finish_deletions(self, name: str | None = None) -> None:
         """Carry deletions to their end, all or those of this name: bucket, directories, list.
@@ -198,8 +219,7 @@ class TopicChanges(_Turn):
         for entry in self._topics():
             if entry.state == "deleting" and name in {None, entry.name}:
                 try:
-                    with self._deleting:
-                        self._finish(entry)
+                    self._deleting.during(partial(self._finish, entry))
                 except UnavailableError:
                     raise  # the bucket, mostly: each of the others would wait for it as long
                 except ChronikError as error:
@@ -211,8 +231,7 @@ class TopicChanges(_Turn):
         if entry not in self._topics():
             return  # another thread has carried it out: a namesake may have the directories now
         delete_topic_data(self._env, self._directory, self._bucket, self._assembly, entry)
-        with self:
-            self._directory.forget_topic(entry.topic_id)
+        self.during(lambda: self._directory.forget_topic(entry.topic_id))
 
     def _topics(self) -> tuple[TopicEntry, ...]:
         return self._directory.catalog.topics

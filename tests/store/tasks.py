@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from itertools import count
 
 SOON = 0.2
 """Seconds in which a call that does not wait has returned. One that waits never fails by it."""
@@ -57,3 +59,41 @@ class Interrupted:
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
+
+
+class CtrlC:
+    """Within this, Ctrl-C comes at the `step`-th place of a module at which the interpreter looks
+    for signals: as a function of it begins, or as a built-in that it called returns.
+    """
+
+    def __init__(self, module, step, but_for):
+        self.file, self.left, self.but_for, self.came = module.__file__, step, but_for, False
+
+    def __enter__(self):
+        sys.setprofile(self._look)
+
+    def __exit__(self, kind, *_):
+        sys.setprofile(None)
+        return kind is KeyboardInterrupt
+
+    def _look(self, frame, event, _argument):
+        code = frame.f_code
+        if code.co_filename != self.file or event not in {"call", "c_return"}:
+            return
+        if event == "call" and code.co_name in self.but_for:
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.came = True
+            raise KeyboardInterrupt
+
+
+def at_each_step(module, but_for=()):
+    """A `CtrlC` for each step in turn, until there is none any more. but_for: functions in front of
+    which it never comes.
+    """
+    for step in count(1):
+        yield (ctrl_c := CtrlC(module, step, but_for))
+        if not ctrl_c.came:
+            assert step > 1
+            return

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 import chronik_store as chronik
+from chronik_store import open_logs
 from chronik_store.open_logs import OpenLogs
 from chronik_store.threads import SystemThreads
-from tests.store.tasks import AT_LAST, Task
+from tests.store.tasks import AT_LAST, Task, at_each_step
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -186,7 +187,49 @@ def test_an_error_and_an_interrupt_leave_no_log_open():
         logs.get_or_open(("t", partition), lambda log=log: log)
     with pytest.raises(KeyboardInterrupt):
         logs.close()
-    assert ["a", "b", "c"] == closed
+    assert ["a", "a", "b", "c"] == closed  # Ctrl-C may have come in front of the first step
     assert [] == logs.all()
     with pytest.raises(chronik.LogClosedError):
         logs.get_or_open(("t", 0), lambda: "d")
+
+
+STEPS = {
+    "open": lambda logs, key: logs.get_or_open(key, lambda: "new"),
+    "close": lambda logs, key: logs.close_one(key, logs.get(key)),
+    "go": lambda logs, key: logs.while_closed([key, ("t", 1)], lambda: None),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_ctrl_c_at_any_step_keeps_nobody_waiting_and_never_two_logs_over_the_same_files(name):
+    """The partition stood in somebody's hands for ever, and so did whoever asked for it, or closed
+    the store; or it was given back with its log open.
+    """
+    key = ("t", 0)
+    for ctrl_c in at_each_step(open_logs):
+        closed = []
+        logs = OpenLogs(SystemThreads(), closed.append)
+        if name != "open":
+            logs.get_or_open(key, lambda: "old")
+            logs.get_or_open(("t", 1), lambda: "other")
+        with ctrl_c:
+            STEPS[name](logs, key)
+        again = Task(lambda logs=logs: logs.get_or_open(key, lambda: "next")).outcome()
+        if name != "open":
+            assert (again == "old") is ("old" not in closed)
+        Task(logs.close).outcome()
+        assert again in closed
+        assert [] == logs.all()
+
+
+def test_ctrl_c_at_any_step_of_close_leaves_no_log_open():
+    for ctrl_c in at_each_step(open_logs, but_for={"close"}):
+        closed, empty = [], []
+        logs = OpenLogs(SystemThreads(), closed.append)
+        for partition, log in enumerate("ab"):
+            logs.get_or_open(("t", partition), lambda log=log: log)
+        with ctrl_c:
+            logs.close()
+        logs.when_empty(lambda empty=empty: empty.append(True))
+        assert {"a", "b"} == {*closed}
+        assert [True] == empty

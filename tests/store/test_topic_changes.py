@@ -17,7 +17,7 @@ from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
 from chronik_store.topic_deletion import delete_published
-from tests.store.tasks import AT_LAST, Interrupted, Task
+from tests.store.tasks import AT_LAST, Interrupted, Task, at_each_step
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False, indexing_enabled=False, garbage_seconds=0)
 
@@ -165,14 +165,14 @@ def test_a_change_that_failed_before_it_had_a_name_is_none():
 def meanwhile(monkeypatch, act):
     """`act`, by another thread as it were, while the next change waits for its turn."""
     turn = topic_changes._Turn
-    enter = turn.__enter__
+    take = turn._take
 
-    def entered(changes):
+    def taken(changes, mine):
         monkeypatch.undo()
         act()
-        enter(changes)
+        take(changes, mine)
 
-    monkeypatch.setattr(turn, "__enter__", entered)
+    monkeypatch.setattr(turn, "_take", taken)
 
 
 def left_half_way(store, name):
@@ -316,3 +316,21 @@ def test_ctrl_c_in_front_of_a_change_leaves_nobody_waiting():
             store.create_topic("t")
         Task(lambda: store.create_topic("t")).outcome()
         assert ["t"] == [info.name for info in store.topics()]
+
+
+@pytest.mark.parametrize("name", ["create", "delete"])
+def test_ctrl_c_at_any_step_of_a_change_keeps_nobody_waiting(name):
+    """In front of the first step of `__exit__` it left the turn taken for ever: no topic was made
+    or deleted any more, and the store could not be closed.
+    """
+    store = open_store(SimulatedDisk(seed=1))
+    for ctrl_c in at_each_step(topic_changes):
+        store.create_topic("t", exist_ok=True)
+        with ctrl_c:
+            if name == "create":
+                store.create_topic("u", exist_ok=True)
+            else:
+                store.delete_topic("t")
+        Task(lambda: store.create_topic("next", exist_ok=True)).outcome()
+        store.delete_topic("next")
+    Task(store.close).outcome()

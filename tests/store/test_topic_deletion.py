@@ -124,8 +124,8 @@ def test_a_topic_that_cannot_be_deleted_keeps_no_other_one() -> None:
         store.delete_topic("b")
         assert [] == segments(disk, "b")
         assert store.create_topic("b").partitions == 1
-        with store._topics:  # as a crash leaves it behind the mark
-            store._topics.mark_deleting(store._directory.topic("b"))
+        topics = store._topics  # as a crash leaves it behind the mark
+        topics.during(lambda: topics.mark_deleting(store._directory.topic("b")))
         (error,) = store.run_pipeline_once().errors
         assert "topic a " in error
         with pytest.raises(ReadOnlyError, match="topic a "):
