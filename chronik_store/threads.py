@@ -89,6 +89,19 @@ class _Condition(threading.Condition):
     __enter__ = property(attrgetter("_mutex.__enter__"))
     __exit__ = property(attrgetter("_mutex.__exit__"))
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """As `threading` has it. Whoever leaves it has the lock, also by an interrupt that comes
+        when it has just been given back: else the end of `with` makes a RuntimeError of Ctrl-C.
+        """
+        try:
+            return super().wait(timeout)
+        except Exception:
+            raise
+        except BaseException:
+            if not self._is_owned():  # type: ignore[attr-defined]
+                self._mutex.acquire()
+            raise
+
 
 class _Event(threading.Event):
     """An event over such a condition."""

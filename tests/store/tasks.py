@@ -63,7 +63,7 @@ class Interrupted:
 
 class CtrlC:
     """Within this, Ctrl-C comes at the `step`-th place of a module at which the interpreter looks
-    for signals: as a function of it begins, or as a built-in that it called returns.
+    for signals: as a function begins that is of it, or called by it, or a built-in returns.
     """
 
     def __init__(self, module, step, but_for):
@@ -77,10 +77,12 @@ class CtrlC:
         return kind is KeyboardInterrupt
 
     def _look(self, frame, event, _argument):
-        code = frame.f_code
-        if code.co_filename != self.file or event not in {"call", "c_return"}:
-            return
-        if event == "call" and code.co_name in self.but_for:
+        is_ours = frame.f_code.co_filename == self.file
+        if event == "call":
+            caller = frame.f_back
+            is_ours = is_ours or (caller is not None and caller.f_code.co_filename == self.file)
+            is_ours = is_ours and frame.f_code.co_name not in self.but_for
+        if not is_ours or event not in {"call", "c_return"}:
             return
         self.left -= 1
         if self.left == 0:

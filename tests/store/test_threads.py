@@ -11,6 +11,7 @@ from types import FrameType
 import pytest
 
 from chronik_store.threads import SystemThreads
+from tests.store.tasks import at_each_step
 
 CONDITION, EVENT = SystemThreads.condition(), SystemThreads.event()
 
@@ -76,3 +77,29 @@ def test_ctrl_c_leaves_nothing_locked(name: str) -> None:
         if not was_interrupted:
             assert number > 1
             return
+
+
+@pytest.mark.parametrize("name", ["condition", "event"])
+def test_ctrl_c_at_any_step_of_a_wait_is_ctrl_c(name: str) -> None:
+    """Behind the step that gives the lock back it became "cannot release un-acquired lock", which
+    handlers of errors took for one.
+    """
+    condition, event = SystemThreads.condition(), SystemThreads.event()
+
+    def wait() -> None:
+        if name == "event":
+            event.wait(0.001)
+        else:
+            with condition:
+                condition.wait(0.001)
+
+    def look() -> None:
+        event.set()
+        event.clear()
+        with condition:
+            condition.notify_all()
+
+    for ctrl_c in at_each_step(threading):
+        with ctrl_c:  # lets nothing pass but KeyboardInterrupt
+            wait()
+        assert gets_through(look)
