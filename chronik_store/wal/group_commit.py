@@ -96,6 +96,7 @@ class GroupCommit:
         self._owner = owner
         self._leading = False
         self._waiters: list[_Waiter] = []
+        self._woken: list[_Waiter] = []
         self._delivering = False
         self._deliver_again = False
 
@@ -265,7 +266,8 @@ class GroupCommit:
                     self._deliver_again = True
                 more = heir is None and not self._leading and self.staging.pending
                 if self._waiters:
-                    woken = [waiter for waiter in self._waiters if waiter.seq <= seq]
+                    # Kept, too: an interrupt may come in front of the first step of any `set`.
+                    self._woken = woken = [each for each in self._waiters if each.seq <= seq]
                     self._waiters = [waiter for waiter in self._waiters if waiter.seq > seq]
             if heir is not None:
                 heir.event.set()
@@ -355,7 +357,8 @@ class GroupCommit:
                 return
             self._told = True
         try:
-            for waiter in tuple(self._waiters):  # one that is interrupted leaves meanwhile
+            # A copy: one that is interrupted leaves meanwhile.
+            for waiter in (*self._woken, *self._waiters):
                 waiter.event.set()
             what = "a write or sync failed" if isinstance(cause, OSError) else "interrupted"
             logger.error("WAL %s: %s: %r", self._directory, what, cause)

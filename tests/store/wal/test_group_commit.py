@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from chronik_store.errors import LogClosedError, LogPoisonedError
 from chronik_store.testing.disk_faults import Gate
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal import group_commit
+from tests.store.tasks import Task, at_each_step
 
 Opens = Callable[..., Any]
 
@@ -301,6 +304,35 @@ def test_an_interrupted_leader_takes_nobodys_wake_up_with_it(
 
     assert interrupted == [4]
     assert isinstance(wal.poisoned, KeyboardInterrupt)
+
+
+def test_ctrl_c_at_any_step_of_a_leader_leaves_nobody_waiting(open_wal: Opens) -> None:
+    """Of those whose frames were in the group, one was told, and the others waited for ever."""
+    for ctrl_c in at_each_step(group_commit):
+        disk = SimulatedDisk()
+        owner = open_wal(disk)
+        seq = owner.stage(b"x")
+        disk.hook = come = OthersCome(owner.wal, seq)
+        with ctrl_c:
+            owner.wal.lead(seq)
+        disk.hook = None
+        for task in come.tasks:
+            with suppress(LogPoisonedError):
+                task.outcome()
+        Task(owner.wal.close).outcome()
+
+
+class OthersCome:
+    """While the group is on its way to the disk, three more wait for it."""
+
+    def __init__(self, wal: Any, seq: int) -> None:
+        self.wal, self.seq, self.tasks = wal, seq, list[Task]()
+
+    def __call__(self, _number: int, operation: str, _path: str) -> None:
+        if operation == "sync_data" and not self.tasks:
+            self.tasks += [Task(lambda: self.wal.lead(self.seq)) for _ in range(3)]
+            while len(self.wal._commit._waiters) < 3:
+                pass
 
 
 @pytest.mark.parametrize("others", [1, 0], ids=["to a waiter", "to the committer"])
