@@ -38,6 +38,7 @@ class Rounds:
         self._idle = 0
         self._started: list[ThreadHandle] = []
         self._starting = 0
+        self._serving = 0
         self._short_of_threads = False
         self._closed = False
 
@@ -47,30 +48,33 @@ class Rounds:
         Returns what nobody will run, since no thread can be started and none is there: the
         caller's to run or to drop. It is out of the queue.
         """
-        with self._ready:
-            if self._closed or (step in self._queued and self._starting):
-                return ()
-            if step in self._running:
-                self._again.add(step)
-                return ()
-            if step not in self._queued:
-                self._queue.append(step)
-                self._queued.add(step)
-            if self._idle >= len(self._queue) or self._starting == self._workers:
-                self._ready.notify()
-                return ()
-            self._starting += 1
-            number = self._starting
-        return self._start(number)
+        number = 0
+        try:
+            with self._ready:
+                if self._closed or (step in self._queued and self._starting):
+                    return ()
+                if step in self._running:
+                    self._again.add(step)
+                    return ()
+                if step not in self._queued:
+                    self._queue.append(step)
+                    self._queued.add(step)
+                if self._idle >= len(self._queue) or self._starting == self._workers:
+                    self._ready.notify()
+                    return ()
+                number = self._starting = self._starting + 1
+            return self._start(number)
+        except BaseException:
+            if number:  # Ctrl-C: others rely on this worker, and it may not have been started
+                self._start(number)
+            raise
 
     def _start(self, number: int) -> Sequence[Step]:
         """Start a worker, without the condition: starting one is a seam of its own."""
         try:
             worker = self._threads.spawn(self._serve, name=f"{self._name}-{number}")
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, there is no thread)
             orphans = self._take_orphans()
-            if not isinstance(error, Exception):
-                raise
             if not self._short_of_threads:
                 self._short_of_threads = True  # said once, not with each group
                 logger.warning("no thread %s-%d can be started: %s", self._name, number, error)
@@ -103,8 +107,21 @@ class Rounds:
             started = list(self._started)
         for worker in started:
             worker.join()
+        with self._ready:
+            while self._serving:  # one whose start was interrupted is not among them
+                self._ready.wait(1.0)
 
     def _serve(self) -> None:
+        with self._ready:
+            self._serving += 1
+        try:
+            self._serve_rounds()
+        finally:
+            with self._ready:
+                self._serving -= 1
+                self._ready.notify_all()
+
+    def _serve_rounds(self) -> None:
         while (step := self._next()) is not None:
             more = False
             try:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from chronik_store.commit import rounds as rounds_module
 from chronik_store.commit.committer import Committer
 from chronik_store.commit.rounds import Rounds
 from chronik_store.threads import SystemThreads
+from tests.store.tasks import CtrlC, Task, at_each_step
 
 
 @pytest.fixture
@@ -254,3 +256,59 @@ def test_a_group_that_fails_in_the_callers_thread_is_logged(
     Committer(Scarce(), 1).notify(Broken())
 
     assert "injected" in caplog.text
+
+
+class Meanwhile(SystemThreads):
+    """While a thread is being started, another one asks for `step`, and then Ctrl-C comes, which
+    is before or `after` the start; unless it comes elsewhere.
+    """
+
+    def __init__(self, ctrl_c: CtrlC | None, *, after: bool = True) -> None:
+        self.ctrl_c, self.after = ctrl_c, after
+        self.rounds: Rounds | None = None
+        self.step = threading.Event()
+
+    def run(self) -> bool:
+        self.step.set()
+        return False
+
+    def spawn(self, target: Callable[[], None], *, name: str) -> threading.Thread:  # type: ignore[override]
+        rounds, self.rounds = self.rounds, None
+        if rounds is not None:
+            Task(lambda: rounds.notify(self.run)).outcome()
+            if self.ctrl_c is None:
+                if self.after:
+                    SystemThreads.spawn(target, name=name)
+                raise KeyboardInterrupt
+        return SystemThreads.spawn(target, name=name)
+
+
+def ask(rounds: Rounds) -> None:
+    rounds.notify(lambda: False)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_ctrl_c_while_a_worker_is_started_takes_nobody_elses_step_with_it(after: bool) -> None:
+    """Another log's group, which relied on that worker, was in nobody's hands: futures were never
+    resolved.
+    """
+    threads = Meanwhile(None, after=after)
+    interrupted = threads.rounds = Rounds(threads, 1, "interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        ask(interrupted)
+    assert threads.step.wait(5)
+    interrupted.close()
+    assert not any(each.name.startswith("interrupted") for each in threading.enumerate())
+
+
+def test_ctrl_c_at_any_step_of_a_notification_takes_nobody_elses_step_with_it() -> None:
+    for ctrl_c in at_each_step(rounds_module):
+        threads = Meanwhile(ctrl_c)
+        interrupted = threads.rounds = Rounds(threads, 1, "interrupted")
+        with ctrl_c:
+            ask(interrupted)
+        if threads.rounds is not None:  # it came before any start
+            threads.rounds = None
+            interrupted.notify(threads.run)
+        assert threads.step.wait(5)
+        interrupted.close()
