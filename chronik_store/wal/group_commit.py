@@ -25,7 +25,7 @@ from chronik_store.format.frame import Marks
 from chronik_store.threads import Event, Lock, Threads
 from chronik_store.wal.active_file import ActiveFile
 from chronik_store.wal.durable import DurableLimit
-from chronik_store.wal.hands import Hands
+from chronik_store.wal.hands import LOOK_AGAIN_SECONDS, Hands
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.staging import Group, NewFile, Staging
 
@@ -146,7 +146,9 @@ class GroupCommit:
 
     def _follow(self, waiter: _Waiter) -> bool:
         """Wait for the group in flight. True: the lead has come to this thread."""
-        waiter.event.wait()
+        while not waiter.event.wait(LOOK_AGAIN_SECONDS):  # two interrupts may swallow the wake-up
+            if waiter.leads or self.poisoned is not None or self.synced_seq >= waiter.seq:
+                break
         if not waiter.leads and self.synced_seq < waiter.seq:
             raise self.poisoned_error()
         return waiter.leads
@@ -254,9 +256,10 @@ class GroupCommit:
                 else:
                     fill = active.adopt_locked(group.new_file.file, end)
                     self.sworn_seq = group.new_file.seq
-                self.synced_seq = seq = group.last_seq
+                seq = group.last_seq
                 if self.durable.synced(seq):
                     self._owner.on_durable()
+                self.synced_seq = seq  # last: whoever sees it takes its append for committed
                 heir = self._pass_lead_locked(own_seq)
                 # One thread at a time delivers; who comes meanwhile leaves it to that one.
                 deliver = not self._delivering
@@ -356,6 +359,14 @@ class GroupCommit:
             if self._told:
                 return
             self._told = True
+        try:
+            self._tell(cause)
+        except BaseException:
+            self._told = False  # Ctrl-C: whoever is interrupted by it comes here again
+            raise
+
+    def _tell(self, cause: BaseException) -> None:
+        """Wake whoever waits, and tell the owner."""
         try:
             # A copy: one that is interrupted leaves meanwhile.
             for waiter in (*self._woken, *self._waiters):

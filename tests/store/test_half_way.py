@@ -18,6 +18,7 @@ from chronik_store.wal.entry_table import EntryTable
 from chronik_store.wal.stageable import StageableWal
 from chronik_store.wal.staging import Staging
 from chronik_store.wal.tail import MemoryTail
+from tests.store.tasks import Task
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 OutOfMemory = Callable[..., Any]
@@ -188,3 +189,33 @@ def test_a_start_that_stops_half_way_is_not_made_twice(
 
     with open_log(tmp_path) as again:
         assert again.append(b"2") == (0, 1, False)
+
+
+def test_whoever_waits_for_a_group_whose_leader_is_interrupted_gets_a_typed_error(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group was on disk and its records were not committed: it was an AssertionError."""
+    log = open_log(tmp_path)
+    log.append(b"0")
+    wal = log._core.wal
+    others: list[Task] = []
+    write = wal._active.write
+
+    def others_come(*args: Any) -> None:
+        if not others:
+            others.append(Task(lambda: wal.lead(wal.last_seq)))
+            while not wal._commit._waiters:
+                pass
+        write(*args)
+
+    def interrupted(*_: Any) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wal._active, "write", others_come)
+    monkeypatch.setattr(FoldedState, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        log.append(b"1")
+    with pytest.raises(LogPoisonedError):
+        others[0].outcome()
+    log.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -320,6 +322,38 @@ def test_ctrl_c_at_any_step_of_a_leader_leaves_nobody_waiting(open_wal: Opens) -
             with suppress(LogPoisonedError):
                 task.outcome()
         Task(owner.wal.close).outcome()
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt(), OSError(errno.EIO, "")])
+def test_ctrl_c_while_those_who_wait_are_told_leaves_nobody_waiting(
+    disk: SimulatedDisk, open_wal: Opens, cause: BaseException
+) -> None:
+    """As a terminal and a parent that passes it on interrupt twice, or as the disk fails just then:
+    nobody was told any more, and `close` waited for those who waited.
+    """
+    owner = open_wal(disk)
+    seq = owner.stage(b"x")
+    come = OthersCome(owner.wal, seq)
+
+    def fails(number: int, operation: str, path: str) -> None:
+        come(number, operation, path)
+        if operation == "sync_data":
+            sys.setprofile(interrupts)
+            raise cause
+
+    def interrupts(frame: Any, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code is threading.Event.set.__code__:
+            raise KeyboardInterrupt  # with which the interpreter takes the profile function away
+
+    disk.hook = fails
+    failures: list[BaseException] = []
+    owner.wal.on_failed = failures.append
+    with pytest.raises(KeyboardInterrupt):
+        owner.wal.lead(seq)
+    for task in come.tasks:
+        with pytest.raises(LogPoisonedError):
+            task.outcome()
+    assert cause is failures[-1]
 
 
 class OthersCome:
