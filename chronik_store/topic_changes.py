@@ -30,7 +30,7 @@ from chronik_store.objectstore.layout import check_topic_name, check_topic_type
 from chronik_store.open_logs import OpenLogs
 from chronik_store.store_bucket import StoreBucket
 from chronik_store.threads import Threads
-from chronik_store.topic_deletion import delete_topic_data
+from chronik_store.topic_deletion import OwnFilesError, delete_topic_data
 
 logger = logging.getLogger("chronik_store.topics")
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class TopicChanges(_Turn):
         try:
             self.finish_deletions(name)
         except UnavailableError as error:
-            logger.warning("topic %s is deleted; its objects wait for the bucket: %s", name, error)
+            logger.warning("topic %s is deleted; the rest of it is tried again: %s", name, error)
         except LogClosedError:
             logger.info("topic %s is deleted; its data goes when the store is open again", name)
 
@@ -220,6 +220,8 @@ class TopicChanges(_Turn):
             if entry.state == "deleting" and name in {None, entry.name}:
                 try:
                     self._deleting.during(partial(self._finish, entry))
+                except OwnFilesError as error:
+                    failures.append(error)
                 except UnavailableError:
                     raise  # the bucket, mostly: each of the others would wait for it as long
                 except ChronikError as error:

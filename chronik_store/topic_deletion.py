@@ -15,10 +15,11 @@ import dataclasses
 import errno
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from chronik_store.data_directory import DataDirectory, disk_error, remove_tree
+from chronik_store.data_directory import DataDirectory, disk_errors, remove_tree
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import (
@@ -29,6 +30,7 @@ from chronik_store.format.manifest_file import (
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.lineage import Head, end_of, is_farewell
 from chronik_store.log_assembly import LogAssembly
+from chronik_store.log_identity import LogPaths
 from chronik_store.manifest.keys import announced_keys, live_keys, named_keys
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import (
@@ -45,6 +47,10 @@ from chronik_store.store_bucket import StoreBucket
 logger = logging.getLogger("chronik_store.topics")
 
 DELETE_BATCH = 500
+
+
+class OwnFilesError(UnavailableError):
+    """The disk does not let go of a topic's own files; those of others it may."""
 
 
 class OwnLog(NamedTuple):
@@ -71,28 +77,20 @@ def delete_topic_data(
     published = unsure = fenced = False
     for partition in range(entry.partitions):
         paths = directory.paths(entry.name, partition)
-        if not assembly.has_wal(paths):
-            unsure = True  # lost, or removed by a deletion that was cut short: ask the bucket
-        else:
-            try:
-                manifest, announced = assembly.read_names(entry, partition, paths)
-            except (CorruptionError, UnavailableError) as error:
-                if not _is_damage(error):
-                    raise
-                unsure = True
-                logger.warning(
-                    "deleting %s/%s by its bucket manifests: %s", entry.name, partition, error
-                )
-            else:
-                keys |= named_keys(manifest) | announced
-                whole = partial(assembly.read_whole, entry, partition, paths)
-                own[partition] = OwnLog(manifest.log_id, manifest.published_number, whole)
-                # By a log, not by the topic's own end: that is another one's part of this.
-                is_taken = manifest.fenced is not None and (
-                    manifest.fenced.successor_log_id != entry.topic_id
-                )
-                fenced = fenced or is_taken
-                published = published or manifest.published_number > 0
+        found = _read_names(assembly, entry, partition, paths)
+        if found is None:
+            unsure = True
+            continue
+        manifest, announced = found
+        keys |= named_keys(manifest) | announced
+        whole = partial(assembly.read_whole, entry, partition, paths)
+        own[partition] = OwnLog(manifest.log_id, manifest.published_number, whole)
+        # By a log, not by the topic's own end: that is another one's part of this.
+        is_taken = manifest.fenced is not None and (
+            manifest.fenced.successor_log_id != entry.topic_id
+        )
+        fenced = fenced or is_taken
+        published = published or manifest.published_number > 0
     claimed = (published or unsure or bool(keys)) and bucket.check_identity()
     if published and not claimed:
         raise UnavailableError(
@@ -101,15 +99,42 @@ def delete_topic_data(
         )
     if claimed:
         _delete_objects(bucket.store, entry, own, keys, fenced=fenced)
-    try:
+    with _of_its_own_files(), disk_errors(directory.path, f"delete topic {entry.name} in"):
         for partition in range(entry.partitions):
             paths = directory.paths(entry.name, partition)
             for path in (paths.segments, paths.scratch, paths.wal):
                 remove_tree(env, path)
                 _sync_names(env, path)
             assembly.sweep(entry.name, partition)
-    except OSError as error:
-        raise disk_error(directory.path, f"delete topic {entry.name} in", error) from error
+
+
+def _read_names(
+    assembly: LogAssembly, entry: TopicEntry, partition: int, paths: LogPaths
+) -> tuple[Manifest, set[str]] | None:
+    """What a log says itself; None: the bucket has to be asked, for its files are damaged, lost, or
+    removed by a deletion that was cut short.
+    """
+    with _of_its_own_files():
+        if not assembly.has_wal(paths):
+            return None
+        try:
+            return assembly.read_names(entry, partition, paths)
+        except (CorruptionError, UnavailableError) as error:
+            if not _is_damage(error):
+                raise
+            logger.warning(
+                "deleting %s/%s by its bucket manifests: %s", entry.name, partition, error
+            )
+    return None
+
+
+@contextmanager
+def _of_its_own_files() -> Iterator[None]:
+    """Within this the bucket is not asked."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise OwnFilesError(str(error.args[0])) from error
 
 
 def _is_damage(error: ChronikError) -> bool:

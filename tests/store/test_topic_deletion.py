@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from chronik_store import LogStore, topic_deletion
-from chronik_store.errors import ChronikError, ReadOnlyError
+from chronik_store.errors import ChronikError, ReadOnlyError, UnavailableError
 from chronik_store.restore import restore
 from chronik_store.testing.disk_faults import fail_next, failure
 from chronik_store.testing.simulated_disk import SimulatedDisk
@@ -132,6 +132,37 @@ def test_a_topic_that_cannot_be_deleted_keeps_no_other_one() -> None:
             store.create_topic("a")
         assert [] == disk.paths("/old/wal/b")
         disk.hook = None
+        assert () == store.run_pipeline_once().errors
+        assert store.create_topic("a").partitions == 1
+
+
+@pytest.mark.parametrize("operation", ["remove", "open"])
+def test_files_of_one_topic_that_the_disk_holds_on_to_keep_no_other_one(operation: str) -> None:
+    """It was taken for a bucket that does not answer: no topic behind it in the list was deleted,
+    and no name of one was free.
+    """
+    disk = SimulatedDisk()
+    filled(disk, "a", "b")
+    busy = True
+
+    def hold(_: int, called: str, path: str) -> None:
+        if busy and called == operation and path.startswith("/old/wal/a"):
+            raise failure(errno.EBUSY, path)
+
+    with open_store(disk) as store:
+        topics = store._topics  # as a crash leaves both behind their marks
+        for name in "ab":
+            entry = store._directory.topic(name)
+            topics.during(lambda entry=entry: topics.mark_deleting(entry))
+        disk.hook = hold
+        (error,) = store.run_pipeline_once().errors
+        assert "/old" in error
+        assert [] == segments(disk, "b")
+        assert [] == disk.paths("/old/wal/b")
+        assert store.create_topic("b").partitions == 1
+        with pytest.raises(UnavailableError):
+            store.create_topic("a")
+        busy = False
         assert () == store.run_pipeline_once().errors
         assert store.create_topic("a").partitions == 1
 
