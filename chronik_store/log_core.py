@@ -387,8 +387,9 @@ class LogCore:
 
     def refreshed_manifest(self) -> Manifest:
         """The manifest as of a moment at which the WAL is not being replaced; read-only, after
-        looking for what the writer has changed.
+        looking for what the writer has changed. LogClosedError once it is closed.
         """
+        self.check_open()
         self.refresh()
         with self._lock:
             return self.state.manifest

@@ -13,7 +13,7 @@ from chronik_store.environment import Environment
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.open import open_object_store
-from chronik_store.testing.disk_faults import fail_next
+from chronik_store.testing.disk_faults import Gate, fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from chronik_store.testing.tree import failure
 from chronik_store.topic_deletion import delete_published
@@ -316,6 +316,31 @@ def test_ctrl_c_in_front_of_a_change_leaves_nobody_waiting():
             store.create_topic("t")
         Task(lambda: store.create_topic("t")).outcome()
         assert ["t"] == [info.name for info in store.topics()]
+
+
+@pytest.mark.parametrize("tier", ["wal", "object_store"])
+def test_a_read_under_which_its_topic_is_deleted_says_that_the_log_is_closed(tier):
+    """It said that objects had been deleted by other hands, or that offsets were in no tier."""
+    disk = SimulatedDisk(seed=1)
+    with open_store(disk) as store:
+        store.create_topic("t")
+        log = store.partition("t")
+        log.append(b"x")
+        log.seal()
+        held = log._core.wal.files()[0].path
+        if tier == "object_store":
+            while not store.run_pipeline_once().idle:
+                pass
+            held = ".seg"
+        log._core.wal.shrink_tail(0)
+        gate = disk.hook = Gate("open", path_end=held)
+        reading = Task(lambda: log.read(0))
+        assert gate.arrived.wait(AT_LAST)
+        disk.hook = lambda *_: None
+        store.delete_topic("t")
+        gate.open()
+        with pytest.raises(chronik.LogClosedError):
+            reading.outcome()
 
 
 @pytest.mark.parametrize("name", ["create", "delete"])
