@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from chronik_store.commit.filler import give_back_zeros, write_zeros
 from chronik_store.environment import Environment
@@ -155,20 +156,21 @@ class ActiveFile:
         spare = self._take_spare(end)
         self._reserved = spare is not None and spare.reserved
         fs, temporary = self._env.fs, file.path + TEMPORARY
+        with_room = self._services.descriptors.with_room
         if spare is not None:
             temporary, file.size = spare.path, spare.size
-            handle = fs.open(temporary, write=True)
+            handle = with_room(partial(fs.open, temporary, write=True))
         else:
             file.size = end + -end % _PAGE_BYTES
             buffers.append(bytes(file.size - end))
-            handle = fs.create(temporary)
+            handle = with_room(partial(fs.create, temporary))
         try:
             handle.write_at(0, buffers)
             handle.sync_all()
             fs.rename(temporary, file.path)
             if spare is not None:
                 self._used_up(spare)
-            fs.sync_directory(self._directory)
+            with_room(partial(fs.sync_directory, self._directory))
         except BaseException:
             handle.close()
             raise

@@ -2,23 +2,29 @@
 
 Place: one per store, under all WALs. Promise: a file is open while anybody uses it. Up to `limit`
 idle ones that were read, and up to `busy_limit` that are written to, stay open for the next use,
-the least recently used are closed; a log that rests `forget`s its own. Invariant: `close` of a file
+the least recently used are closed; a log that rests `forget`s its own; where the process has no
+descriptor left, all idle ones are closed before anything fails for it. Invariant: `close` of a file
 never runs beside a call on it; nothing unsynced is lost by a close, since a group's write and sync
 happen within one use.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from chronik_store.fs.base import File, FileSystem
 from chronik_store.threads import Threads
 
 logger = logging.getLogger("chronik_store.wal")
+T = TypeVar("T")
+_NONE_LEFT = {errno.EMFILE, errno.ENFILE}
 
 
 class Lent:
@@ -96,12 +102,32 @@ class DescriptorCache:
                 found.users += 1
                 opened.move_to_end(path)
                 return found
-        lent = Lent(self._fs.open(path, write=write), write=write)
+        lent = Lent(self.with_room(partial(self._fs.open, path, write=write)), write=write)
         with self._lock:
             replaced = self._put(path, lent)
         if replaced is not None:
             _close(replaced)
         return lent
+
+    def with_room(self, call: Callable[[], T]) -> T:
+        """What `call` returns, which takes a descriptor first of all: where there is none left,
+        nothing was done yet, and idle files are closed for it. OSError as it comes.
+        """
+        while True:
+            try:
+                return call()
+            except OSError as error:
+                if error.errno not in _NONE_LEFT or not self._close_idle():
+                    raise
+
+    def _close_idle(self) -> bool:
+        """Close what nobody uses; False: there is nothing."""
+        with self._lock:
+            closing = self._evict(len(self._open), write=False)
+            closing += self._evict(len(self._open), write=True)
+        for file in closing:
+            _close(file)
+        return bool(closing)
 
     def _put(self, path: str, lent: Lent) -> File | None:
         """Let `lent` stand for `path`; returns the file to close, if it took an idle one's place.

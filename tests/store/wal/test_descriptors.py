@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.tree import failure
 from chronik_store.threads import SystemThreads
 from chronik_store.wal.descriptors import DescriptorCache
 
@@ -103,3 +105,45 @@ def test_many_idle_logs_hold_a_handful_of_descriptors(
 
     assert owner.live().keys() == set(range(1, 401))
     assert len(disk.open_files) <= 65
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_where_no_descriptor_is_left_idle_files_are_closed_for_it(
+    disk: SimulatedDisk, cache: DescriptorCache, code: int
+) -> None:
+    """The next group ended its log, though nothing of it had been written."""
+
+    def scarce(_number: int, operation: str, path: str) -> None:
+        if operation == "open" and len(disk.open_files) > 1:
+            raise failure(code, path)
+
+    for name, write in (("a", True), ("b", False)):
+        with cache.use(f"/{name}", write=write):
+            pass
+    disk.hook = scarce
+    with cache.use("/c", write=True):
+        assert disk.open_files == ["/c"]
+        with cache.use("/d"), pytest.raises(OSError, match="/e") as caught, cache.use("/e"):
+            pass
+    assert caught.value.errno == code
+
+
+def test_a_new_file_is_made_where_no_descriptor_is_left(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    owner = open_wal(disk)
+    disk.create("/idle").close()
+    cache = owner.services.descriptors
+
+    def scarce(_number: int, operation: str, path: str) -> None:
+        if operation in {"open", "create", "sync_directory"} and "/idle" in disk.open_files:
+            raise failure(errno.EMFILE, path)
+
+    for operation in ("create", "sync_directory"):
+        with cache.use("/idle"):
+            pass
+        disk.hook = lambda *call, only=operation: call[1] == only and scarce(*call)
+        owner.append(b"x")
+        owner.wal.rotate()
+        disk.hook = None
+    assert owner.wal.poisoned is None
