@@ -269,7 +269,9 @@ class AsyncPartitionLog:
 
     @property
     def watermarks(self) -> Watermarks:
-        """As `PartitionLog.watermarks`."""
+        """As `PartitionLog.watermarks`: of what another process writes a look at its disk, or a
+        request to the bucket, for which the event loop waits; `status` has them off the loop.
+        """
         return self._log.watermarks
 
     @property
