@@ -288,6 +288,8 @@ class S3ObjectStore:
             )
             for entry in answer.get("Contents", ())
         ]
+        if not page and "IsTruncated" not in answer:  # a 200 whose body broke off before its start
+            raise UnavailableError(f"{self.url}: list {prefix!r}: what was answered is no listing")
         return page, bool(answer.get("IsTruncated")), answer.get("NextContinuationToken") or ""
 
     async def _delete(self, names: Sequence[str]) -> None:

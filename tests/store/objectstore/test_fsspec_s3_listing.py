@@ -108,3 +108,13 @@ def test_what_cannot_be_listed_to_its_end_is_no_answer(listed, monkeypatch, answ
     assert caught.value.retriable
     assert caught.value.durability is None
     assert len(client.asked) <= 21
+
+
+def test_an_answer_that_is_no_listing_is_not_an_empty_one(listed):
+    """A body that broke off before its first byte, where nobody said how long it would be, or a
+    page of some other server: the client makes of it a listing without any field.
+    """
+    _, keys = listed({"ResponseMetadata": {"HTTPStatusCode": 200}})
+    with pytest.raises(UnavailableError, match="no listing") as caught:
+        keys()
+    assert caught.value.retriable
