@@ -9,6 +9,7 @@ error. Invariant: a manifest number is read as published or not at all.
     B/1 .. B/9                      B is in force; its next number is 10
     A/58 -> B, B has no folder      B was begun and not finished: a claim of B/1 takes it over
     A/58 -> the topic's own id      the topic is deleted, whether its tombstone stands yet or not
+    B/9, C/1 that nobody names      B is in force; C was late, and will be taken back by its owner
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ def _lineage(
     partition: int,
     deleted: Callable[[Mapping[str, Head]], Collection[str]],
 ) -> Lineage:
+    newest: dict[str, Head] = {}
     ends: list[Head] = []
     for _ in range(READ_AGAIN):
         every = _read_newest(store, topic, partition)
@@ -178,16 +180,31 @@ def _lineage(
         if len(ends) <= 1:
             return Lineage(ends[0] if ends else None, newest)
         # Pages of a listing are not of one moment: a log may be on one, its claim behind another.
+    settled = [each for each in ends if not _is_tried(each, newest)]
+    if len(settled) == 1:
+        return Lineage(settled[0], newest)
     raise CorruptionError(
         f"{store.url}: logs {sorted(each.log_id for each in ends)} all claim "
         f"{topic}/{partition} and none names another; two stores wrote under one prefix",
         path=manifest_prefix(topic, partition),
+        advice="stop one, and take its log's folder away from there: `chronik inspect` of the "
+        "newest manifest in it tells what it lists",
     )
 
 
 def _is_end(head: Head, newest: dict[str, Head]) -> bool:
     successor = head.object.successor
     return successor is None or successor not in newest
+
+
+def _is_tried(head: Head, newest: Mapping[str, Head]) -> bool:
+    """It is the first manifest of a log that looks then whether it is alone (`beside`), and takes
+    it back if not; who looked and was has published more, or will. Beside a log that has, its owner
+    has not looked yet, and may never. A restore's is named by a claim, a cluster's has members.
+    """
+    if head.number != FIRST_NUMBER or head.object.members is not None:
+        return False
+    return all(each.object.successor != head.log_id for each in newest.values())
 
 
 def _end(head: Head) -> Head:

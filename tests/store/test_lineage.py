@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chronik_store.errors import FROM_A_COPY, CorruptionError
+from chronik_store.format.control import Members
 from chronik_store.format.manifest_file import ManifestObject
 from chronik_store.lineage import READ_AGAIN, Head, beside, lineage_of, read_manifest, survey
 from chronik_store.manifest.state import empty_manifest
@@ -36,10 +37,14 @@ class Changing(CalledBucket):
 
 
 def publish(
-    store: MemoryObjectStore, log_id: str, number: int, successor: str | None = None
+    store: MemoryObjectStore,
+    log_id: str,
+    number: int,
+    successor: str | None = None,
+    members: Members | None = None,
 ) -> None:
     manifest = empty_manifest("t", 0, TOPIC_ID, log_id)
-    body = ManifestObject(manifest, 1, 0, "0" * 16, successor=successor).encode()
+    body = ManifestObject(manifest, 1, 0, "0" * 16, successor=successor, members=members).encode()
     store.put_if_absent(manifest_key("t", 0, log_id, number), body)
 
 
@@ -102,6 +107,36 @@ def test_another_log_that_stays_in_force_is_named() -> None:
     assert (OURS, 3) == head_of(own)
     assert [(OTHERS, 1)] == [head_of(each) for each in others]
     assert READ_AGAIN == bucket.calls.count("list")
+
+
+def test_a_first_manifest_beside_a_log_that_has_published_more_counts_for_nothing() -> None:
+    """Its owner looks for others right after it, and takes it back; it may have died before."""
+    bucket = MemoryObjectStore()
+    publish(bucket, OURS, 3)
+    publish(bucket, OTHERS, 1)
+    assert (OURS, 3) == head_of(lineage_of(bucket, "t", 0).head)
+
+
+def test_a_first_manifest_that_a_claim_names_counts() -> None:
+    """It is a restore's, which looks for nobody."""
+    bucket, old = MemoryObjectStore(), "03" * 16
+    publish(bucket, old, 5, successor=OURS)
+    publish(bucket, OURS, 1)
+    publish(bucket, OTHERS, 1)
+    assert (OURS, 1) == head_of(lineage_of(bucket, "t", 0).head)
+    publish(bucket, OTHERS, 2)
+    with pytest.raises(CorruptionError, match="none names another"):
+        lineage_of(bucket, "t", 0)
+
+
+@pytest.mark.parametrize("members", [None, Members(("a",), ())])
+def test_who_of_two_is_in_force_is_not_guessed(members: Members | None) -> None:
+    """Both are at their first manifest, or one is a cluster's, which looks for nobody either."""
+    bucket = MemoryObjectStore()
+    publish(bucket, OURS, 1 if members is None else 3)
+    publish(bucket, OTHERS, 1, members=members)
+    with pytest.raises(CorruptionError, match="none names another"):
+        lineage_of(bucket, "t", 0)
 
 
 def test_a_damaged_manifest_is_named_with_where_another_copy_may_be() -> None:

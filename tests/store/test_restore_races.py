@@ -13,6 +13,7 @@ from chronik_store.environment import Environment
 from chronik_store.errors import TopicNotFoundError, UnavailableError
 from chronik_store.objectstore.layout import parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
+from chronik_store.pipeline import publish
 from chronik_store.restore import restore
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
@@ -78,6 +79,38 @@ def test_of_two_owners_that_make_one_name_the_first_to_publish_has_it(first: str
         assert [first.encode()] == [record.value for record in log.scan()]
     for store in stores.values():
         store.close()
+
+
+def test_who_published_second_and_died_before_it_looked_is_in_nobodys_way() -> None:
+    """Nor is one that cannot look, since the bucket went away right then."""
+    disk = SimulatedDisk()
+    filled(disk)
+    old = open_store(disk)
+    old.create_topic("young")
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    new = open_store(disk, "/new")
+    new.create_topic("young")
+    for store, values in ((old, (b"0", b"1")), (new, (b"other",))):
+        log = store.partition("young")
+        for value in values:
+            log.append(value)
+            log.seal()
+            with pytest.MonkeyPatch.context() as patch:
+                if store is new:
+                    patch.setattr(publish, "check_is_alone", fail)
+                log.run_pipeline_once()
+    with open_bucket(URL, topic="young", config=CONFIG, env=env_of(disk)) as reader:
+        assert [b"0", b"1"] == [record.value for record in reader.scan()]
+    restore(URL, "/third", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/third") as third:
+        assert [b"0", b"1"] == [record.value for record in third.partition("young").scan()]
+    assert "this name was taken" in str(new.partition("young").run_pipeline_once().errors)
+    for store in (old, new):
+        store.close()
+
+
+def fail(*_arguments: object) -> None:
+    raise UnavailableError("the bucket is away")
 
 
 def test_a_first_manifest_that_was_claimed_before_its_owner_knew_is_not_taken_back() -> None:
