@@ -2,7 +2,8 @@
 
 Place: beside `log_store`, above the rooms; the command line's `restore`. Promise: the directory
 that it makes is opened by `LogStore.open` and goes on where the bucket's data ends; whoever owned
-the bucket before can publish nothing more, hence prunes and deletes nothing more. Invariant: per
+the bucket before can publish nothing more of what was there, hence prunes and deletes nothing more
+(a partition of which nothing was is that of whoever publishes first: `fence`). Invariant: per
 partition the claim comes first, the new log's first manifest second, local files third; the STORE
 file, without which nobody opens the directory, is the last of all. A restore that was cut off
 anywhere is run again with the same arguments and goes on.
