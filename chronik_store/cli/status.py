@@ -109,7 +109,8 @@ def _show_partition(output: Output, part: LogStatus) -> None:
     output.line(f"  {bar_of(line, BAR_CELLS, colour=output.colour)}")
     output.line(f"  {line}")
     for name, offset in sorted(part.cursors.items()):
-        output.line(f"  cursor {name} at {offset}, {line.committed - offset} behind")
+        behind = max(0, line.committed - offset)  # of a bucket it may be past what that has
+        output.line(f"  cursor {name} at {offset}, {behind} behind")
     for note in (*part.notes, *(() if part.last_error is None else (part.last_error,))):
         output.line("  " + output.styled(f"! {note}", "31"))
     if part.fenced:

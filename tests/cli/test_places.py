@@ -239,6 +239,25 @@ def test_a_prefix_in_which_there_is_nothing_of_chronik_is_mistyped(chronik, buck
     assert "holds no Chronik store (no STORE object): check bucket and prefix" in ran.err
 
 
+def test_a_cursor_past_what_the_bucket_has_is_not_behind_it(chronik, tmp_path):
+    """It has read what is not uploaded yet, and came with the manifest of what is."""
+    url = f"file://{tmp_path}/bucket"
+    with LogStore.open("data", object_store=url, config=QUIET) as store:
+        store.create_topic("a")
+        log = store.partition("a")
+        log.append([b"one", b"two"])
+        log.seal()
+        log.append([b"three"])
+        log.cursor("mine").commit(3)
+        store.run_pipeline_once()
+
+    ran = chronik("-d", url, "status")
+
+    assert "cursor mine at 3, 0 behind" in ran.out, ran.out
+    listed = chronik("-d", url, "cursor", "list", "--json").objects
+    assert [0] == [each["behind"] for each in listed]
+
+
 @pytest.mark.parametrize("verb", ["status", "verify", "verify --bucket --deep"])
 def test_a_store_without_a_log_is_said_to_have_none(chronik, tmp_path, verb):
     """The writer was killed between its STORE and its first manifest: nothing was shown at all."""
