@@ -121,6 +121,8 @@ class BucketView:
         self._lock = env.threads.lock()
         self._looks = self._applied = 0
         """Guarded by `_lock`: how many looks have begun, and which of them was applied last."""
+        self._left: set[str] = set()
+        """The logs before this one that were shown. Guarded by `_lock`."""
         self._number, self._object = self._newest()
 
     def _newest(self) -> tuple[int, ManifestObject]:
@@ -189,7 +191,10 @@ class BucketView:
             # One that began earlier and took longer may have seen the log before its successor.
             if mine > self._applied:
                 self._applied = mine
-                if newest.manifest.log_id != self.manifest.log_id or number > self._number:
+                # So may one that began later, and listed earlier.
+                shown, found = self.manifest.log_id, newest.manifest.log_id
+                if found not in self._left and (found != shown or number > self._number):
+                    self._left |= {shown} - {found}
                     self._number, self._object = number, newest
         return self.committed
 

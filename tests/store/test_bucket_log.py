@@ -145,6 +145,22 @@ def test_a_bucket_that_lists_an_older_manifest_takes_nothing_back(tmp_path, monk
             assert 2 == reader._view.refresh().offset
 
 
+def test_a_look_that_began_last_and_listed_first_does_not_go_back_either(
+    cut, tmp_path, monkeypatch
+):
+    """Of two threads' looks: its listing was before the restore's claim, the other one's behind."""
+    url, go_on = cut
+    with chronik.open_bucket(url, topic="t", config=CONFIG) as reader:
+        listed_first = reader._view._newest()
+        go_on()
+        assert 15 == reader.watermarks.end
+        with monkeypatch.context() as patch:
+            patch.setattr(reader._view, "_newest", lambda: listed_first)
+            assert 15 == reader._view.refresh().offset
+        chronik.restore(url, tmp_path / "newest", until_offset=12)
+        assert 12 == reader.watermarks.end
+
+
 def test_a_follower_of_a_log_that_is_cut_steps_over_nothing_behind_its_offset(tmp_path):
     """The old log had entries of a cursor between its records; what is cut from it has none."""
     url = f"file://{tmp_path}/bucket"
