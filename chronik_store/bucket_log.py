@@ -8,6 +8,8 @@ that it names, once that has published its first.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from chronik_store import fork_guard
 from chronik_store.arguments import check_partition
 from chronik_store.config import LogConfig, check_config
@@ -90,11 +92,9 @@ def open_bucket(
     )
 
     def close() -> None:
-        view.close()
-        search.close()
-        bundles.close()
-        scratch.close()
-        bucket.close()
+        with ExitStack() as last:  # the last one first, and all of them: an interrupt ends a wait
+            for release in (bucket, scratch, bundles, search, view):
+                last.callback(release.close)
 
     return PartitionLog(
         view=view,

@@ -174,8 +174,10 @@ class StoreBucket:
 
     def close(self) -> None:
         """Release cache and connections."""
-        self.cache.close()
-        self.store.close()
+        try:
+            self.cache.close()
+        finally:  # an interrupt ends the wait for its threads only
+            self.store.close()
 
 
 def claim_in(store: ObjectStore) -> str | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 import chronik_store as chronik
 from chronik_store.format.manifest_file import decode_manifest_object
+from chronik_store.objectstore.cache import BlockCache
 from chronik_store.objectstore.layout import parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.repair import plan_repair
+from chronik_store.search.bundle_cache import BundleCache
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False, indexing_enabled=False)
 
@@ -159,6 +162,29 @@ def test_a_look_that_began_last_and_listed_first_does_not_go_back_either(
             assert 15 == reader._view.refresh().offset
         chronik.restore(url, tmp_path / "newest", until_offset=12)
         assert 12 == reader.watermarks.end
+
+
+@pytest.mark.parametrize("waits", [BundleCache, BlockCache])
+def test_ctrl_c_while_it_closes_leaves_neither_connections_nor_scratch(cut, monkeypatch, waits):
+    """Closing waits for what is being fetched, as long as the bucket takes; a second `close` does
+    nothing.
+    """
+    url, _ = cut
+    closed = []
+    monkeypatch.setattr(LocalObjectStore, "close", lambda store: closed.append(store.url))
+    reader = chronik.open_bucket(url, topic="t", config=CONFIG)
+    assert 10 == reader.search("fish").total
+    scratch = Path(reader._search._scratch._root())
+    assert scratch.is_dir()
+
+    def interrupted(_cache):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(waits, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reader.close()
+    assert [url] == closed
+    assert not scratch.exists()
 
 
 def test_a_follower_of_a_log_that_is_cut_steps_over_nothing_behind_its_offset(tmp_path):
