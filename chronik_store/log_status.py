@@ -60,17 +60,17 @@ def _notes(core: LogCore) -> tuple[str, ...]:
         notes.append(LOST)
     if damaged := sum(file.damaged for file in core.wal.files()):
         notes.append(f"damaged WAL files that nothing is read from: {damaged}; `verify` names them")
-    if core.read_only:
-        return tuple(notes)  # what stands still is the writer's to say
-    if not core.config.indexing_enabled:
-        notes.append("indexing is off: `indexed` stands still")
-    if not core.config.pipeline_enabled:
-        notes.append("the pipeline runs on demand only: sealing and uploading stand still")
     if core.manifest.fenced is not None:
         fenced = core.manifest.fenced
         is_deleted = fenced.successor_log_id == core.manifest.topic_id
         whom = "" if is_deleted else f", for log {fenced.successor_log_id}"
         notes.append(f"fenced: {fenced.reason}{whom}; tiering has ended here")
+    if core.read_only:
+        return tuple(notes)  # what else stands still is the writer's to say
+    if not core.config.indexing_enabled:
+        notes.append("indexing is off: `indexed` stands still")
+    if not core.config.pipeline_enabled:
+        notes.append("the pipeline runs on demand only: sealing and uploading stand still")
     return tuple(notes)
 
 

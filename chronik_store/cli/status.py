@@ -113,10 +113,6 @@ def _show_partition(output: Output, part: LogStatus) -> None:
         output.line(f"  cursor {name} at {offset}, {behind} behind")
     for note in (*part.notes, *(() if part.last_error is None else (part.last_error,))):
         output.line("  " + output.styled(f"! {note}", "31"))
-    if part.fenced:
-        output.line(
-            "  " + output.styled("! fenced: another store has taken this bucket over", "31")
-        )
 
 
 def _facts(part: LogStatus) -> str:

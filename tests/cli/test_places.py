@@ -239,6 +239,25 @@ def test_a_prefix_in_which_there_is_nothing_of_chronik_is_mistyped(chronik, buck
     assert "holds no Chronik store (no STORE object): check bucket and prefix" in ran.err
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_why_a_log_is_fenced_is_said_beside_its_writer(chronik, bucket, deleted):
+    """`status` reads; it said of a topic that was deleted that its bucket was taken over."""
+    chronik_store.restore(bucket, "new", config=QUIET)
+    if deleted:
+        with LogStore.open("new", config=QUIET) as store:
+            store.delete_topic("b")
+    with LogStore.open("data", config=QUIET) as store:
+        log = store.partition("b")
+        log.append(b"three")
+        log.seal()
+        log.run_pipeline_once()
+
+    ran = chronik("status", "b")
+
+    [said] = [line for line in ran.out.splitlines() if "! fenced" in line]
+    assert ("its topic was deleted" if deleted else "a restore has claimed the folder") in said
+
+
 def test_a_cursor_past_what_the_bucket_has_is_not_behind_it(chronik, tmp_path):
     """It has read what is not uploaded yet, and came with the manifest of what is."""
     url = f"file://{tmp_path}/bucket"
