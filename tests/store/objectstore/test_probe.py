@@ -102,6 +102,29 @@ def test_a_race_that_cannot_be_judged_is_not_a_pass():
     assert any("could not be judged" in problem for problem in report.problems)
 
 
+def test_a_winner_whose_reply_is_lost_each_time_makes_no_bucket_unsafe():
+    """The request is repeated below, and finds its own object: nobody was told that it won."""
+
+    class Repeating(MemoryObjectStore):
+        def put_if_absent(self, key, data):
+            outcome = super().put_if_absent(key, data)
+            return PutOutcome.EXISTS if "-race" in key else outcome
+
+    report = probe(Repeating())
+    assert (report.safe, report.unanswered) == (False, True)
+    with pytest.raises(UnavailableError, match="no rival was told that it won"):
+        report.raise_if_unsafe()
+
+
+def test_a_bucket_that_refuses_every_rival_is_not_used():
+    class Refusing(MemoryObjectStore):
+        def put_if_absent(self, key, data):
+            return PutOutcome.EXISTS if "-race" in key else super().put_if_absent(key, data)
+
+    with pytest.raises(UnsafeBucketError, match="no rival was told that it won"):
+        probe(Refusing()).raise_if_unsafe()
+
+
 @pytest.mark.parametrize(
     ("fault", "verbs"), [("denied", ["put"]), ("timeout_before", ["put", "delete"])]
 )
