@@ -96,6 +96,9 @@ def _show(session: Session, report: RestoreReport) -> None:
             session.output.json(dataclasses.asdict(log))
         else:
             session.output.line(_line(log))
+    if report.was_complete:
+        say(f"{report.path} had been restored from {report.url} already: nothing was to do")
+        return
     if not report.logs:
         say("chronik: the bucket holds no topics")
     say(

@@ -246,6 +246,22 @@ def test_a_bucket_becomes_a_data_directory_again(chronik, events):
     ).lines
 
 
+def test_a_restore_that_ended_right_before_its_last_word_is_said_to_be_done(
+    chronik, events, tmp_path, monkeypatch
+):
+    """Run again it does nothing, which is not for want of topics."""
+    url = f"file://{tmp_path}/data/object_store"
+    with monkeypatch.context() as patch:
+        module = sys.modules["chronik_store.restore"]  # its name is a function's
+        patch.setattr(module, "remove_plan", lambda _directory: None)  # killed in front of it
+        assert 0 == chronik("restore", url, "again", "--yes").code
+    ran = chronik("restore", url, "again", "--yes")
+    assert 0 == ran.code
+    assert "had been restored" in ran.err
+    assert "no topics" not in ran.err
+    assert events[:50] == chronik("-d", "again", "consume", "events").lines
+
+
 def test_a_lost_search_bundle_is_built_anew(chronik, events):
     (bundle,) = Path("data/object_store/indexes").rglob("*.tar.gz")
     bundle.unlink()
