@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from chronik_store.config import LogConfig, check_config
@@ -34,7 +34,7 @@ from chronik_store.data_directory import (
     remove_tree,
 )
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError
+from chronik_store.errors import ConfigError, CorruptionError
 from chronik_store.format.store_file import (
     StoreIdentity,
     TopicCatalog,
@@ -89,11 +89,12 @@ def restore(
 ) -> RestoreReport:
     """Make the data directory `path` from the bucket at `url`, which is taken over.
 
-    Every topic and partition of the bucket is restored. until_offset: each partition ends there at
-    the latest. until_us: entries with an index timestamp after it (microseconds since 1970 UTC)
-    are left out; what is cut off stays in the bucket as objects that nothing reads any more: the
-    new log is what every later restore goes on from. The old owner, should it still run, stops
-    tiering and keeps what it has; it must not be used any more.
+    Every topic and partition of the bucket is restored, also what its owner publishes while this
+    runs. until_offset: each partition ends there at the latest. until_us: entries with an index
+    timestamp after it (microseconds since 1970 UTC) are left out; what is cut off stays in the
+    bucket as objects that nothing reads any more: the new log is what every later restore goes on
+    from. The old owner, should it still run, stops tiering and keeps what it has; it must not be
+    used any more.
 
     Repeatable: run it again with the same arguments after a crash or an outage.
 
@@ -132,6 +133,14 @@ def _silent(_what: str, _done: int, _of: int) -> None:
     """Nobody watches."""
 
 
+def _by_topic(found: Survey) -> dict[str, list[int]]:
+    """The numbers of the partitions that have a manifest, by topic; both in order."""
+    partitions: dict[str, list[int]] = {}
+    for topic, partition in found.partitions:
+        partitions.setdefault(topic, []).append(partition)
+    return partitions
+
+
 def _bucket_identity(store: ObjectStore) -> StoreIdentity:
     try:
         data = store.get(STORE_KEY)
@@ -165,19 +174,25 @@ class _Job:
             # Only the plan was left over. The directory may have been used since: hands off.
             remove_plan(self._directory)
             return RestoreReport(self._directory.path, url, plan.store_id, (), was_complete=True)
-        found = survey(self._store)
         services = WalServices.create(self._env)
         taken: list[tuple[PlannedLog, RestoredLog]] = []
         deleted: set[str] = set()
+        looked_at = 0
         try:
-            for number, each in enumerate(plan.logs):
-                # A deletion ends the folders in the same order: the first one decides for all.
-                if each.topic_id not in deleted:
-                    made = self._one(plan, each, found, services, number)
-                    if made is None:
-                        deleted.add(each.topic_id)
-                    else:
-                        taken.append((each, made))
+            while True:
+                found = survey(self._store)
+                plan = self._with_what_came(plan, found, deleted)
+                if looked_at == len(plan.logs):
+                    break
+                for number, each in enumerate(plan.logs[looked_at:], looked_at):
+                    # A deletion ends the folders in the same order: the first decides for all.
+                    if each.topic_id not in deleted:
+                        made = self._one(plan, each, found, services, number)
+                        if made is None:
+                            deleted.add(each.topic_id)
+                        else:
+                            taken.append((each, made))
+                looked_at = len(plan.logs)
         finally:
             services.close()
         taken = [(each, made) for each, made in taken if each.topic_id not in deleted]
@@ -247,6 +262,36 @@ class _Job:
         save_plan(self._directory, plan)
         return plan
 
+    def _with_what_came(
+        self, plan: RestorePlan, found: Survey, deleted: Collection[str]
+    ) -> RestorePlan:
+        """The plan, and on disk, with what the old owner has published since it was made: others'
+        topics and partitions, and a namesake of one that was deleted. Nothing of them is claimed,
+        while others are: what of it cannot be restored is left out, and said.
+        """
+        known = {(each.topic, each.partition) for each in plan.logs}
+        wanted = {topic for topic, partition in found.partitions if (topic, partition) not in known}
+        wanted |= {each.topic for each in plan.logs if each.topic_id in deleted}
+        logs = {(each.topic, each.partition, each.topic_id) for each in plan.logs}
+        taken = {each.topic: each.topic_id for each in plan.logs if each.topic_id not in deleted}
+        came: list[PlannedLog] = []
+        for topic, partitions in _by_topic(found).items():
+            if topic not in wanted:
+                continue
+            try:
+                planned = self._planned_topic(found, topic, partitions)
+            except (ConfigError, CorruptionError) as error:
+                _log.warning("what came of topic %s meanwhile is left out: %s", topic, error)
+                continue
+            for each in planned:
+                is_of_it = taken.get(topic, each.topic_id) == each.topic_id
+                if is_of_it and each[:3] not in logs:
+                    came.append(each)
+        if came:
+            plan = plan._replace(logs=(*plan.logs, *came))
+            save_plan(self._directory, plan)
+        return plan
+
     def _has_topics(self) -> bool:
         """An empty list is our own, of a run that ended before its plan was on disk."""
         path = f"{self._directory.path}/{TOPICS_NAME}"
@@ -259,24 +304,30 @@ class _Job:
             file.close()
 
     def _planned(self, found: Survey) -> tuple[PlannedLog, ...]:
+        planned: list[PlannedLog] = []
+        for topic, partitions in _by_topic(found).items():
+            planned += self._planned_topic(found, topic, partitions)
+        return tuple(planned)
+
+    def _planned_topic(
+        self, found: Survey, topic: str, published: Sequence[int]
+    ) -> list[PlannedLog]:
         """Every partition up to the greatest that has a manifest; the gaps become empty logs."""
-        topics: dict[str, dict[int, str]] = {}
-        for topic, partition in found.partitions:
+        partitions: dict[int, str] = {}
+        for partition in published:
             head = lineage_of(self._store, topic, partition, found.deleted).head
             if head is not None:
-                topics.setdefault(topic, {})[partition] = head.object.manifest.topic_id
-        planned = []
-        for topic, partitions in sorted(topics.items()):
-            topic_id = partitions[max(partitions)]
-            for partition in range(max(partitions) + 1):
-                if partitions.get(partition, topic_id) != topic_id:
-                    raise ConfigError(
-                        f"partitions of {topic} belong to topics of different ids "
-                        f"({sorted(set(partitions.values()))}): a deletion is under way"
-                    )
-                log_id = self._env.entropy.token_bytes(16).hex()
-                planned.append(PlannedLog(topic, partition, topic_id, log_id))
-        return tuple(planned)
+                partitions[partition] = head.object.manifest.topic_id
+        ids = sorted(set(partitions.values()))
+        if len(ids) > 1:
+            raise ConfigError(
+                f"partitions of {topic} belong to topics of different ids ({ids}): a deletion is "
+                "under way, or two owners have made a topic of this name"
+            )
+        return [
+            PlannedLog(topic, partition, ids[0], self._env.entropy.token_bytes(16).hex())
+            for partition in range(max(partitions, default=-1) + 1)
+        ]
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Place: used by `restore` alone. Promise: the ids of the new logs are on disk before anything is
 claimed under them, so that a restore that was cut off goes on under the same ids instead of
-claiming a second time. Invariant: written once, removed when the directory is complete.
+claiming a second time. Invariant: it only grows, and is removed when the directory is complete.
 """
 
 from __future__ import annotations

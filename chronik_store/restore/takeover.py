@@ -128,8 +128,8 @@ def _claim(
     """The claim that names our log, put by us now or in an earlier run; None: nothing to claim."""
     for _ in range(ROUNDS):
         head, newest = lineage_of(store, log.topic, log.partition, deleted)
-        if head is None:
-            return None
+        if head is None or head.object.manifest.topic_id != log.topic_id:
+            return None  # a namesake's, which was made since: the plan has that, too
         if head.log_id == log.log_id:
             claims = [each for each in newest.values() if each.object.successor == log.log_id]
             return claims[0].object, claims[0].hash

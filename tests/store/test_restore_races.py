@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from chronik_store import lineage, open_bucket
+from chronik_store import LogStore, lineage, open_bucket
 from chronik_store.clock import SystemEntropy
 from chronik_store.environment import Environment
 from chronik_store.errors import TopicNotFoundError, UnavailableError
@@ -199,6 +200,108 @@ def test_a_topic_that_is_deleted_in_the_middle_of_its_restore_is_not_restored(
     assert not [path for path in disk.paths("/new/wal") if "/t/" in path]
     left = [path for path in disk.paths("/bucket") if "/segments/" in path or ".cbor" in path]
     assert left == []
+
+
+def tier(store: LogStore, topic: str, value: bytes, partition: int = 0) -> None:
+    log = store.partition(topic, partition)
+    log.append(value)
+    log.seal()
+    assert log.run_pipeline_once().errors == ()
+
+
+def cut_off(disk: SimulatedDisk) -> None:
+    """A restore that has its plan, and has claimed nothing."""
+    disk.hook = fail_next("link", 5, path_end=".cbor")
+    with pytest.raises(UnavailableError):
+        restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    disk.hook = None
+
+
+def shown(store: LogStore) -> dict[tuple[str, int], list[bytes]]:
+    return {
+        (topic.name, number): [each.value for each in store.partition(topic.name, number).scan()]
+        for topic in store.topics()
+        for number in range(topic.partitions)
+    }
+
+
+def test_a_namesake_that_came_since_the_plan_is_not_taken_for_the_one_that_it_names() -> None:
+    """Its records came under the old one's id: what was uploaded next was damage to `verify`, and
+    a deletion left manifests of objects that it had deleted.
+    """
+    disk = SimulatedDisk()
+    with open_store(disk) as old:
+        old.create_topic("t")
+        tier(old, "t", b"first life")
+        cut_off(disk)
+        old.delete_topic("t")
+        topic_id = old.create_topic("t").topic_id
+        tier(old, "t", b"second life")
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/new") as new:
+        assert [topic_id] == [topic.topic_id for topic in new.topics()]
+        tier(new, "t", b"goes on")
+        assert {("t", 0): [b"second life", b"goes on"]} == shown(new)
+        assert new.partition("t").verify(bucket=True, deep=True).ok
+        new.delete_topic("t")
+    assert [] == [path for path in disk.paths("/bucket/manifests") if path.endswith(".cbor")]
+
+
+@pytest.mark.parametrize("when", ["before it is run again", "while it runs"])
+def test_what_is_published_behind_the_plan_is_restored_too(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimulatedDisk()
+    with open_store(disk) as old:
+        old.create_topic("t")
+        tier(old, "t", b"0")
+
+        def go_on() -> None:
+            old.create_topic("t", partitions=3, exist_ok=True)
+            tier(old, "t", b"2", partition=2)
+            old.create_topic("young")
+            tier(old, "young", b"y")
+
+        if when == "while it runs":
+            module = sys.modules["chronik_store.restore"]
+            take = module.restore_log
+
+            def taking(*arguments: Any) -> Any:
+                if not old.topics()[1:]:
+                    go_on()
+                return take(*arguments)
+
+            monkeypatch.setattr(module, "restore_log", taking)
+        else:
+            cut_off(disk)
+            go_on()
+        report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert 4 == len(report.logs)
+    with open_store(disk, "/new") as new:
+        whole = {("t", 0): [b"0"], ("t", 1): [], ("t", 2): [b"2"], ("young", 0): [b"y"]}
+        assert whole == shown(new)
+
+
+def test_what_came_and_is_nobodys_for_certain_does_not_stop_a_restore(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Behind the first claim: whoever is fenced by then has no bucket, and the new one none yet."""
+    disk = SimulatedDisk()
+    with open_store(disk) as old:
+        old.create_topic("t")
+        tier(old, "t", b"0")
+        restore(URL, "/other", config=CONFIG, env=env_of(disk))
+        with open_store(disk, "/other") as other:
+            cut_off(disk)
+            for partition, store in enumerate((old, other)):
+                store.create_topic("young", partitions=2)
+                tier(store, "young", b"y", partition=partition)
+    report = restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert ["t"] == [each.topic for each in report.logs]
+    assert "what came of topic young meanwhile is left out" in caplog.text
+    assert "two owners have made a topic of this name" in caplog.text
+    with open_store(disk, "/new") as new:
+        assert {("t", 0): [b"0"]} == shown(new)
 
 
 def filled_partitions(disk: SimulatedDisk, partitions: int) -> None:
