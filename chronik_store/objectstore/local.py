@@ -15,14 +15,22 @@ rival that linked it died before its own sync.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import AccessDeniedError, Durability, UnavailableError
 from chronik_store.fs.base import SYNC_BYTES, FileSystem
-from chronik_store.objectstore.base import Buffer, ObjectInfo, ObjectNotFoundError, PutOutcome
+from chronik_store.objectstore.base import (
+    Buffer,
+    ObjectInfo,
+    ObjectNotFoundError,
+    ObjectStoreRefusedError,
+    PutOutcome,
+)
 from chronik_store.objectstore.layout import check_key, check_prefix
 from chronik_store.objectstore.ranges import clip_range
 
@@ -35,6 +43,12 @@ writer's `link` fails, which is "not done"."""
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """An object's parent is a directory and the object a file; anything else is no object."""
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What `link` says where there are none (a FAT, some network and user-space file systems)."""
+
+
+class _NoLinksError(OSError):
+    """The file system of the directory has no hard links."""
 
 
 class LocalObjectStore:
@@ -78,11 +92,7 @@ class LocalObjectStore:
         # From the link on the object may exist: any error leaves the outcome unknown.
         with self._translated("put", key, "unknown"):
             with self._gone_on_error(temp):
-                try:
-                    self._fs.link(temp, final)
-                    outcome = PutOutcome.CREATED
-                except FileExistsError:
-                    outcome = PutOutcome.EXISTS
+                outcome = self._link(temp, final)
             self._fs.remove(temp)
             self._fs.sync_directory(parent)
         return outcome
@@ -178,6 +188,17 @@ class LocalObjectStore:
             finally:
                 file.close()
 
+    def _link(self, temp: str, final: str) -> PutOutcome:
+        try:
+            self._fs.link(temp, final)
+        except FileExistsError:
+            return PutOutcome.EXISTS
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise _NoLinksError(error.errno, os.strerror(error.errno)) from error
+        return PutOutcome.CREATED
+
     @contextmanager
     def _gone_on_error(self, temp: str) -> Iterator[None]:
         """What the disk refuses leaves no temporary file: the next try makes one of its own."""
@@ -201,6 +222,12 @@ class LocalObjectStore:
     def _translated(self, verb: str, key: str, durability: Durability | None) -> Iterator[None]:
         try:
             yield
+        except _NoLinksError as error:
+            raise ObjectStoreRefusedError(
+                f"{self.url}: {verb} {key!r}: this file system has no hard links, without which "
+                "of two writers nobody knows who was first; use another directory",
+                durability="not_durable",
+            ) from error
         except _ABSENT as error:
             if verb == "get":
                 raise ObjectNotFoundError(f"{self.url}: no object {key!r}") from error

@@ -7,7 +7,11 @@ import pytest
 from chronik_store.clock import SystemClock, SystemEntropy
 from chronik_store.errors import AccessDeniedError, UnavailableError
 from chronik_store.fs.posix import PosixFileSystem
-from chronik_store.objectstore.base import ObjectNotFoundError, PutOutcome
+from chronik_store.objectstore.base import (
+    ObjectNotFoundError,
+    ObjectStoreRefusedError,
+    PutOutcome,
+)
 from chronik_store.objectstore.local import INCOMING, LocalObjectStore
 from chronik_store.testing.object_store_kit import ObjectStoreTests
 
@@ -111,6 +115,18 @@ def test_a_failure_before_the_link_is_certainly_not_done(tmp_path, call):
     fs.armed = False
     assert caught.value.durability == "not_durable"
     assert store.head("a/b") is None
+    assert incoming(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_named(tmp_path, error):
+    """Linux says EPERM of a FAT: that was called a lack of rights on the directory."""
+    fs = FailingFileSystem("link", error=error)
+    store = open_store(tmp_path, fs)
+    fs.armed = True
+    with pytest.raises(ObjectStoreRefusedError, match="no hard links") as caught:
+        store.put_if_absent("a/b", b"x")
+    assert caught.value.durability == "not_durable"
     assert incoming(tmp_path) == []
 
 
