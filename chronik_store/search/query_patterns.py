@@ -19,8 +19,13 @@ WEIGHT_MAX: Final = 2500
 """Of all patterns of a query: a second or two. `\\w*err\\w*` has 2003."""
 
 _FLAGS: Final = re.compile(r"\(\?[^:)>]{0,99}[:)>]")
-_PIECE: Final = re.compile(
-    r"\\[pPx]\{[^}]*\}|\\[pP].|\\.|\(\?[^:)>]{0,99}[:)>]|\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}|.",
+_LOOSE: Final = re.compile(r"\(\?[A-Za-z-]*x[A-Za-z-]*[:)]")
+_ONE: Final = r"\\[pPxuU]\{[^}]*\}|\\[pP].|\\."
+_ESCAPED: Final = re.compile(_ONE, re.DOTALL)
+_COUNT: Final = re.compile(r"\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}")
+_PIECE: Final = re.compile(rf"{_ONE}|{_FLAGS.pattern}|{_COUNT.pattern}|.", re.DOTALL)
+_IN_CLASS: Final = re.compile(
+    rf"(?P<opens>\[\^?(?:-+|\]?))|(?P<closes>\])|&&|--|~~|(?:{_ONE}|.)(?:-(?![\]-])(?:{_ONE}|.))?",
     re.DOTALL,
 )
 _OF_MANY_SCRIPTS: Final = re.compile(r"\\[pPwW]")
@@ -37,35 +42,58 @@ def check_pattern(regex: str, scan: Scanner, start: int) -> str:
             raise scan.error(
                 f"{character!r} in a pattern", "leave it out: a pattern matches a whole word", start
             )
-        escaped = character == "\\"
-        if escaped:
-            place += 1
-            character = regex[place]
-        elif character in "[{":
+        escaped = _ESCAPED.match(regex, place)
+        if character == "[":
             place = _behind_class(regex, place)
             continue
-        elif regex.startswith("(?", place):
-            flags = _FLAGS.match(regex, place)
-            place = flags.end() if flags else place + 2
+        if character == "{":
+            place = _behind_count(regex, place, scan, start)
             continue
+        if regex.startswith("(?", place):
+            place = _behind_flags(regex, place, scan, start)
+            continue
+        if escaped:
+            character = regex[place + 1]
         if not character.isalnum() and (escaped or character not in ".*+?()|}]"):
             raise scan.error(
                 f"{character!r} in a pattern matches nothing",
                 'words hold letters and digits only; quote a text with others: value:"a-b"',
                 start,
             )
-        place += 1
+        place = escaped.end() if escaped else place + 1
     if not regex:
         raise scan.error("an empty pattern", "write one between the slashes", start)
     return regex
 
 
 def _behind_class(regex: str, place: int) -> int:
-    closing = "]" if regex[place] == "[" else "}"
-    place += 2  # a first ] is a member of the class
-    while place < len(regex) and regex[place] != closing:
-        place += 2 if regex[place] == "\\" else 1
-    return place + 1
+    """The place behind a class in brackets and all classes inside of it, read as Tantivy does."""
+    depth = 0
+    while place < len(regex):
+        found = _IN_CLASS.match(regex, place)
+        assert found is not None
+        place = found.end()
+        depth += bool(found["opens"]) - bool(found["closes"])
+        if not depth:
+            break
+    return place
+
+
+def _behind_count(regex: str, place: int, scan: Scanner, start: int) -> int:
+    """Tantivy takes more digits, and spaces around them: a weight that these would hide."""
+    count = _COUNT.match(regex, place)
+    if count is None:
+        raise scan.error(
+            "'{' in a pattern that begins no count", "write {2} or {2,5}, without spaces", start
+        )
+    return count.end()
+
+
+def _behind_flags(regex: str, place: int, scan: Scanner, start: int) -> int:
+    if _LOOSE.match(regex, place):  # spaces would count for nothing, also in classes
+        raise scan.error("the flag x in a pattern", "leave it out, and write no spaces", start)
+    flags = _FLAGS.match(regex, place)
+    return flags.end() if flags else place + 2
 
 
 def weight(regex: str) -> int:
@@ -103,7 +131,7 @@ def weight(regex: str) -> int:
 def _weight_of(atom: str) -> int:
     if _OF_MANY_SCRIPTS.search(atom):
         return 1000
-    if _ALL_BUT_SOME.match(atom):
+    if _ALL_BUT_SOME.search(atom):
         return 200
     if _BEYOND_ASCII.search(atom):
         return 10

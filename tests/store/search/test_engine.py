@@ -341,6 +341,23 @@ def test_slop_is_of_two_words_that_differ_on_a_path() -> None:
     assert [] == offsets(search, 'header.m:"disk full"~1')
 
 
+@pytest.mark.parametrize(
+    "regex",
+    [
+        "[[a-z]&&[^aeiou]]{4}",
+        "[a-z--[aeiou]]+",
+        "[]d]sks",
+        "[\\]d]sks",
+        "ds\\u{6b}s|\\u{6771}",
+        "[[:alpha:]]{4}",
+    ],
+)
+def test_a_pattern_may_hold_classes_in_classes_and_code_points(regex: str) -> None:
+    search = index([Record(b"disk 2"), Record(b"dsks")])
+
+    assert [1] == offsets(search, f"value:/{regex}/ -disk")
+
+
 def test_a_pattern_is_compiled_once_for_all_indexes() -> None:
     search = index([Record(b"disk full")])
     tree = check_query("value:/once.*|di[r-t]k/").tree

@@ -239,6 +239,12 @@ def test_a_query_means(text: str, tree: Node) -> None:
         ("value:/(\\D?){15}/", "too long to compile"),
         ("value:/[\\p{L}-]+/ OR value:/\\pN+/ OR value:/[\\w]+/", "too long to compile"),
         ("value:/err\udcff/", "matches nothing"),
+        ("value:/(a{ 1,100 }){ 1,100 }/", "begins no count"),
+        ("value:/(a{0000000001,0000000100}){1,100}/", "begins no count"),
+        ("value:/(?i)(?sx:a)/", "the flag x"),
+        ("value:/[A-[](a{1,100}){1,100}]]/", "too long to compile"),
+        ("value:/([[a-z][0-9]]{1,30}){1,30}/", "too long to compile"),
+        ("value:/([a\\D]{1,15}){1,15}/", "too long to compile"),
     ],
 )
 def test_a_query_that_cannot_be_meant_is_refused(text: str, says: str) -> None:
