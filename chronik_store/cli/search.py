@@ -217,7 +217,7 @@ def _marker(query: str) -> Callable[[str], str] | None:
 
 def _remarks(results: list[SearchResult], total: int, partitions: int) -> bool:
     """What the reader of the hits must know, on stderr. True: everything was searched."""
-    unknown = sorted({path for result in results for path in result.unknown_paths})
+    unknown = sorted(set.intersection(*(set(result.unknown_paths) for result in results)))
     if unknown:
         say(f"chronik: note: no record searched has {', '.join(unknown)}")
     missed = [part for result in results for part in result.coverage if not part.complete]
