@@ -35,6 +35,7 @@ HIGHLIGHT = "1;31"
 OFFSET_MAX = (1 << 63) - 1
 """The end of a gap of which nobody knows how far it goes: a server's, when nodes are away."""
 _WORD = re.compile(r"[^\W_]+")
+_DEADLINE = re.compile(r"\Adeadline|deadline\Z")
 _NOT_WORDS = {"AND", "OR", "NOT", "TO", "IN"}
 
 
@@ -222,8 +223,8 @@ def _remarks(results: list[SearchResult], total: int, partitions: int) -> bool:
         say(f"chronik: note: no record searched has {', '.join(unknown)}")
     missed = [part for result in results for part in result.coverage if not part.complete]
     for coverage in missed:
-        more = any(reason.endswith("deadline") for reason in coverage.reasons)
-        hint = "; --deadline gives it more time" if more else ""
+        late = any(_DEADLINE.search(reason) for reason in coverage.reasons)
+        hint = "; --deadline gives it more time" if late else ""
         say(f"chronik: warning: not searched: {_missing(coverage, partitions)}{hint}")
     if not total:
         seconds = max((result.elapsed_seconds for result in results), default=0.0)
