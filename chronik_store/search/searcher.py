@@ -128,15 +128,15 @@ def execute(plan: SearchPlan) -> SearchResult:
 def merge_results(
     results: Sequence[SearchResult], *, order: Order, limit: int, elapsed_seconds: float
 ) -> SearchResult:
-    """One answer out of those of several partitions.
+    """One answer out of those of several partitions; that of one keeps its order.
 
     Offsets of partitions do not compare, so newest and oldest go by record time; "score" compares
     scores that come from different indexes, which is approximate.
     """
     hits = [hit for result in results for hit in result.hits]
-    if order == "score":
+    if len(results) > 1 and order == "score":
         hits.sort(key=lambda hit: (hit.score, hit.record.timestamp_us, hit.offset), reverse=True)
-    else:
+    elif len(results) > 1:
         hits.sort(
             key=lambda hit: (hit.record.timestamp_us, hit.partition, hit.offset),
             reverse=order == "newest",

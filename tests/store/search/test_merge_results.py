@@ -33,6 +33,19 @@ def test_partitions_merge_by_time(order: str, tmp_path: Path) -> None:
     assert 2 == len(merged.coverage)
 
 
+@pytest.mark.parametrize(("order", "expected"), [("newest", [1, 0]), ("oldest", [0, 1])])
+def test_the_answer_of_one_partition_keeps_its_order(
+    order: str, expected: list[int], tmp_path: Path
+) -> None:
+    """It goes by offset; where times go back, the hit of a limit of 1 was not the first of two."""
+    log = [Record(b"disk", timestamp_us=time) for time in (9, 5)]
+    result = Partition(tmp_path, log).search("disk", order=order)
+
+    merged = merge_results([result], order=order, limit=2, elapsed_seconds=0.0)  # type: ignore[arg-type]
+
+    assert expected == [hit.offset for hit in merged]
+
+
 def test_a_path_known_in_one_partition_is_known() -> None:
     def result(*unknown: str) -> SearchResult:
         return SearchResult((), 0, True, (), unknown, 0.0)
