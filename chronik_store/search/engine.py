@@ -287,7 +287,11 @@ def _boolean(clauses: list[tuple[Any, tantivy.Query]]) -> tantivy.Query:
 
 def _words(node: Words) -> tantivy.Query:
     query, schema = _library().Query, _schema()
-    name = f"{node.field}.{node.path}" if node.path else node.field
+    name = node.field
+    if node.path:
+        # Each plain dot may end a field's name, to Tantivy: it tries them all, for each word. All
+        # belong to the path, and are levels as before (expand_dots_enabled).
+        name += "." + node.path.replace(".", "\\.")
     if len(node.tokens) == 1:
         text = query.term_query(schema, name, node.tokens[0])
     elif node.phrases:

@@ -231,7 +231,7 @@ class _Reader:
                 position,
             )
         path = clean_path(field.path)
-        if len(path) > PATH_CHARACTERS_MAX:  # which takes seconds to compile, for nothing
+        if len(path) > PATH_CHARACTERS_MAX:  # nothing is indexed there
             raise self.scan.error(
                 f"the path of {field.kind}. has {len(path)} characters",
                 f"at most {PATH_CHARACTERS_MAX} are indexed; search value: for the text",
