@@ -19,7 +19,7 @@ WEIGHT_MAX: Final = 2500
 """Of all patterns of a query: a second or two. `\\w*err\\w*` has 2003."""
 
 _FLAGS: Final = re.compile(r"\(\?[^:)>]{0,99}[:)>]")
-_LOOSE: Final = re.compile(r"\(\?[A-Za-z-]*x[A-Za-z-]*[:)]")
+_LOOSE: Final = re.compile(r"\(\?[A-Za-z-]{0,20}x[A-Za-z-]{0,20}[:)]")  # each flag once
 _ONE: Final = r"\\[pPxuU]\{[^}]*\}|\\[pP].|\\."
 _ESCAPED: Final = re.compile(_ONE, re.DOTALL)
 _COUNT: Final = re.compile(r"\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}")
