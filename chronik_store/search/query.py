@@ -143,7 +143,13 @@ class _Reader:
                 raise scan.error("a sign without a term", "write it next to the term, or quote it")
         if scan.at_end():
             raise scan.error("a term is missing at the end", "write one, or quote the operator")
-        return sign, self._atom(field)
+        start = scan.position
+        node = self._atom(field)
+        if sign and scan.text[start] in "+-":  # which was taken for punctuation of a word
+            raise scan.error(
+                "two signs before one term", 'leave one out, or quote the text: "-x"', start
+            )
+        return sign, node
 
     def _atom(self, field: Field) -> Node:
         scan = self.scan
