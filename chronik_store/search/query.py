@@ -198,7 +198,12 @@ class _Reader:
             position = scan.position
             return self._words(field, scan.quoted(), position, scan.slop(SLOP_MAX))
         position = scan.position
-        return self._words(field, scan.word(field.wildcard_advice()), position, 0)
+        text = scan.word(field.wildcard_advice())
+        if field.path and scan.is_between_slashes(position):
+            raise scan.error(
+                "patterns work on value: and key: only", "quote it to search for the text", position
+            )
+        return self._words(field, text, position, 0)
 
     def _pattern(self, field: Literal["value", "key"]) -> Node:
         scan, position = self.scan, self.scan.position

@@ -17,9 +17,10 @@ _SHOWN_MAX: Final = 120
 _ENDS_WORD: Final = '()"^'
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _DIGITS: Final = re.compile(r"[0-9]{1,6}")
-_FUZZY: Final = re.compile(r"~[0-9]*\Z")
+_FUZZY: Final = re.compile(r"~[0-9.]*\Z")
 _BOUNDS: Final = re.compile(r"\s*(\S+)\s+TO\s+(\S+)\s*\Z")
 _COMPARISON: Final = re.compile(r"[<>]=?")
+_BETWEEN_SLASHES: Final = re.compile(r"/.*[^\\]/", re.DOTALL)
 
 
 class Scanner:
@@ -128,6 +129,10 @@ class Scanner:
                 return "".join(letters)
             letters.append(self._escaped() if character == "\\" else character)
         raise self.error(f"{quote} is never closed", f"add {quote}, or write \\{quote}", opened)
+
+    def is_between_slashes(self, start: int) -> bool:
+        """What was read since `start` is written like a pattern."""
+        return _BETWEEN_SLASHES.fullmatch(self.text, start, self.position) is not None
 
     def pattern(self) -> str:
         """A regular expression between slashes, its own escapes kept."""
