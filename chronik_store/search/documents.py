@@ -146,6 +146,8 @@ class DocumentMaker:
                 if depth and len(below) <= PATH_CHARACTERS_MAX:
                     self._walk(child, below, depth - 1, leaves, escapes)
         elif kind is list:
+            if path and not item:  # the path occurs, as that of a null does
+                leaves.setdefault(path, [])
             if depth:
                 for child in item:
                     self._walk(child, path, depth - 1, leaves, escapes)

@@ -74,9 +74,11 @@ def leaves_of(record: StoredRecord) -> dict[str, list[Any]]:
         if isinstance(item, dict):
             for name, child in item.items():
                 walk(f"{path}.{name}" if path else name, child)
-        elif isinstance(item, list):
+        elif isinstance(item, list) and (item or not path):
             for child in item:
                 walk(path, child)
+        elif isinstance(item, list):
+            out.setdefault(path, [])
         elif path:
             out.setdefault(path, []).append(item)
 

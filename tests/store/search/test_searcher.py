@@ -390,6 +390,12 @@ def test_unknown_paths_are_those_that_occur_in_no_index(tmp_path: Path) -> None:
     assert ("header.Trace", "json.levle") == made.search(query).unknown_paths
 
 
+def test_a_path_without_a_value_is_known(tmp_path: Path) -> None:
+    made = Partition(tmp_path, [Record(b'{"tags": [], "user": null, "list": [[], [null]]}')])
+
+    assert () == made.search("json.tags:x json.user:x json.list:x").unknown_paths
+
+
 def test_no_path_is_called_unknown_where_some_are_not_listed(tmp_path: Path) -> None:
     made = Partition(tmp_path, [Record(b'{"key%d": 1}' % number) for number in range(700)])
     made.bundle(0, 700)
