@@ -39,6 +39,8 @@ from chronik_store.search.tail import TailIndex
 
 LIMIT_MAX = 1_000_000
 _EVERYTHING = 1 << 63
+_SLOW_SECONDS = 0.1
+"""A record that takes longer is not here: the next may take as long."""
 
 __all__ = ["BundleRef", "SearchOptions", "SearchPlan", "execute", "merge_results", "unindexed"]
 
@@ -49,8 +51,8 @@ class SearchOptions:
 
     since_us <= record time < until_us; start <= offset < stop; None: no bound. deadline_seconds:
     None waits for all; a bundle that is being fetched when it passes is not waited for, a request
-    for records that is under way is. require_complete:
-    UnavailableError rather than an answer with a hole.
+    for records that is under way is, and the next is not made. require_complete: UnavailableError
+    rather than an answer with a hole.
     """
 
     since_us: int | None = None
@@ -175,7 +177,7 @@ class _Run:
         stop = plan.end_offset if options.stop is None else min(plan.end_offset, options.stop)
         if start < stop:
             self._search_all(start, stop, deadline)
-        found = tuple(self._fetched())
+        found = tuple(self._fetched(deadline))
         reasons = sorted(self.missing)
         if options.require_complete and reasons:
             raise UnavailableError(_incomplete(plan, reasons))
@@ -321,10 +323,13 @@ class _Run:
         self.total += found.total
         self.searched += searched
 
-    def _fetched(self) -> Iterable[SearchHit]:
-        """The hits with their records. One whose record is out of reach becomes a missing range."""
+    def _fetched(self, deadline: float | None) -> Iterable[SearchHit]:
+        """The hits with their records. One whose record is out of reach becomes a missing range;
+        so do those behind one that had to be waited for beyond the deadline.
+        """
         plan = self.plan
-        for offset, score in self.hits:
+        for count, (offset, score) in enumerate(self.hits, 1):
+            began = plan.clock.monotonic()
             try:
                 record = plan.fetch(offset)
             except LogClosedError:
@@ -335,8 +340,14 @@ class _Run:
                     self.dropped_below = max(self.dropped_below, offset + 1, error.first_offset)
                 else:
                     self.missing.append(((offset, offset + 1), str(error)))
-                continue
-            yield SearchHit(record, offset, score, plan.topic, plan.partition)
+            else:
+                yield SearchHit(record, offset, score, plan.topic, plan.partition)
+            now = plan.clock.monotonic()
+            if deadline is not None and now >= deadline and now - began >= _SLOW_SECONDS:
+                unread = self.hits[count:]
+                self.total -= len(unread)
+                self.missing += [((offset, offset + 1), "deadline") for offset, _ in unread]
+                return
 
     def _unknown_paths(self) -> tuple[str, ...]:
         """The paths of the query that occur nowhere; none is claimed where some are not listed."""

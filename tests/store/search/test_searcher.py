@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronik_store.clock import SystemClock
 from chronik_store.errors import (
     CorruptionError,
     LogClosedError,
     OffsetOutOfRangeError,
     UnavailableError,
 )
-from chronik_store.model import Record, SearchResult
+from chronik_store.model import Record, SearchResult, StoredRecord
 from chronik_store.search import coverage
 from chronik_store.search.searcher import (
     SearchOptions,
@@ -433,6 +435,36 @@ def test_a_record_out_of_reach_is_missing(partition: Partition) -> None:
     assert ("the segment is unreachable",) == part.reasons
     with pytest.raises(UnavailableError, match="unreachable"):
         partition.search("disk", require_complete=True)
+
+
+class _LateClock(SystemClock):
+    """Ahead of the machine's by `seconds`."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:  # type: ignore[override]
+        return time.monotonic() + self.seconds
+
+
+def test_records_that_are_slow_to_come_are_not_read_behind_the_deadline(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of up to `limit` was waited for, 30 s of a bucket that hangs."""
+    clock, fetch = _LateClock(), partition.fetch
+
+    def slow(offset: int) -> StoredRecord:
+        clock.seconds += 20.0 if offset < 10 else 0.0
+        return fetch(offset)
+
+    partition.clock = clock
+    monkeypatch.setattr(partition, "fetch", slow)
+    result = partition.search("disk", deadline_seconds=30.0)
+
+    (part,) = result.coverage
+    assert ([11, 10, 9, 8], 4, False) == (offsets(result), result.total, result.total_is_exact)
+    assert (((8, 12),), {"deadline"}) == (part.searched, set(part.reasons))
+    clock.seconds = 0.0
+    assert [11, 10] == offsets(partition.search("disk", start=10, deadline_seconds=0.0))
 
 
 def test_a_closed_log_says_so(partition: Partition) -> None:
