@@ -105,7 +105,12 @@ class Bench:
     ) -> None:
         # One segment, kept locally as well, so that each tier can be asked for the same records.
         self._config = config.replace(
-            pipeline_enabled=False, local_segment_bytes=1 << 40, segment_bytes=512 << 20
+            pipeline_enabled=False,
+            indexing_enabled=True,
+            local_segment_bytes=1 << 40,
+            segment_bytes=512 << 20,
+            retention_bytes=None,
+            retention_seconds=None,
         )
         self._directory = directory
         self._url = url or f"file://{directory}/bucket"

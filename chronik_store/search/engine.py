@@ -287,7 +287,7 @@ def _boolean(clauses: list[tuple[Any, tantivy.Query]]) -> tantivy.Query:
 
 def _words(node: Words) -> tantivy.Query:
     query, schema = _library().Query, _schema()
-    name = node.field
+    name: str = node.field
     if node.path:
         # Each plain dot may end a field's name, to Tantivy: it tries them all, for each word. All
         # belong to the path, and are levels as before (expand_dots_enabled).
