@@ -28,6 +28,7 @@ from chronik_store.errors import (
     CorruptionError,
     Durability,
     LogClosedError,
+    LogPoisonedError,
     TopicNotFoundError,
     UnavailableError,
 )
@@ -234,8 +235,16 @@ def from_wire(item: Any) -> ChronikError:
 
 def hide(error: BaseException) -> ChronikError:
     """What may be told of an error: a typed one as it is, anything else as InternalError. A log
-    that was closed under a request is this server's own doing: whoever asks again is told why.
+    that was closed under a request is this server's own doing: whoever asks again is told why. One
+    that has failed ends this server, which can be asked again when it has been started again.
     """
+    if isinstance(error, LogPoisonedError):
+        said = (
+            f"a log of this server has failed ({error.cause}): it ends, and is to be started again"
+        )
+        if error.durability == "unknown":
+            return UnknownOutcomeError(f"{said}; what became of this is known then")
+        return UnavailableError(f"{said}; then ask again", durability=error.durability)
     if isinstance(error, LogClosedError):
         return UnavailableError(
             "the partition was closed here meanwhile: it has moved, its topic was deleted, or this "

@@ -1,14 +1,16 @@
 """A server of one node: every partition of one data directory, its own quorum.
 
 Place: a `Backend` over `chronik_store.aio`. Promise: what the embedded library promises, over the
-wire; acks "leader" and "quorum" mean the same here. Invariant: the store is opened and closed by
-whoever made this; nothing here blocks the event loop.
+wire; acks "leader" and "quorum" mean the same here. A log that has failed takes nothing until it is
+opened again, which no client can do: whoever made this is told, and ends. Invariant: the store is
+opened and closed by whoever made this; nothing here blocks the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,7 +31,12 @@ from chronik_server.protocol.greeting import PeerIdentity
 from chronik_server.protocol.topics import CreateTopic, PartitionPlace, TopicDescription
 from chronik_server.turn import Turn
 from chronik_store.aio import AsyncLogStore, AsyncPartitionLog
-from chronik_store.errors import ConfigError, TopicNotFoundError
+from chronik_store.errors import (
+    ConfigError,
+    LogClosedError,
+    TopicNotFoundError,
+    UnavailableError,
+)
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.log_core import LogCore
@@ -38,6 +45,7 @@ from chronik_store.model import (
     AppendResult,
     BundlesFound,
     BundlesRebuilt,
+    LogStatus,
     PipelineReport,
     SearchResult,
     TopicInfo,
@@ -149,11 +157,22 @@ class _Opening:
 
 
 class LocalBackend:
-    """A `Backend` over one embedded store."""
+    """A `Backend` over one embedded store.
+
+    on_fatal: called when a log that was asked for has failed: the process must end.
+    """
 
     has_peers = False
 
-    def __init__(self, store: LogStore, identity: NodeIdentity) -> None:
+    def __init__(
+        self,
+        store: LogStore,
+        identity: NodeIdentity,
+        *,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._on_fatal = on_fatal
+        self._has_ended = False
         self._opened = store
         self._store = AsyncLogStore(store)
         self.bundles = BundleUpkeep(store)
@@ -253,11 +272,38 @@ class LocalBackend:
     async def _open(self, topic: str, partition: int) -> LocalPartition:
         before = self._deletions
         log = await self._store.partition(topic, partition)
+        await self._watch(topic, partition)
         found = LocalPartition(self, log, topic, partition)
         if before == self._deletions and not self._deleting[topic]:
             self._partitions[topic, partition] = found
         # Else it may be a log that is closed by now: it is not kept for the next topic.
         return found
+
+    async def _watch(self, topic: str, partition: int) -> None:
+        try:
+            core = await self.core(topic, partition)
+        except (TopicNotFoundError, LogClosedError):
+            return  # it was deleted meanwhile
+        look = functools.partial(self._look_whether_failed, core)
+        core.watch.add_listener(look)
+        look()  # it may have been so before
+
+    def _look_whether_failed(self, core: LogCore) -> None:
+        """Called from the log's threads, for each group of appends."""
+        if core.wal.poisoned is not None:
+            self.turn.from_thread(functools.partial(self._has_failed, core))
+
+    def _has_failed(self, core: LogCore) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        name, cause = f"{core.identity.topic}/{core.identity.partition}", core.wal.poisoned
+        logger.critical("%s: %r; this process must end", name, cause)
+        self._on_fatal(
+            UnavailableError(
+                f"the log of {name} has failed ({cause!r}): look at the disk, then start it again"
+            )
+        )
 
     async def core(self, topic: str, partition: int) -> LogCore:
         """Of a partition, opened if need be."""
@@ -323,10 +369,9 @@ class LocalBackend:
     async def checks(self) -> tuple[Check, ...]:
         """See `Backend`."""
         status = await self._store.status()
-        faults = [f"{p.topic}/{p.partition}: {p.last_error}" for p in status.partitions
-                  if p.last_error is not None]  # fmt: skip
-        stuck = [fault for fault in faults if "poisoned" in fault]
-        tiering = [fault for fault in faults if "poisoned" not in fault]
+        faulty = [part for part in status.partitions if part.last_error is not None]
+        stuck = [_fault_of(part) for part in faulty if not part.writable]
+        tiering = [_fault_of(part) for part in faulty if part.writable]
         return Check("wal", "; ".join((*stuck, *status.unavailable))), Check(
             "tiering", "; ".join(tiering)
         )
@@ -337,6 +382,10 @@ class LocalBackend:
     async def close(self) -> None:
         """See `Backend`."""
         await self._store.close()
+
+
+def _fault_of(part: LogStatus) -> str:
+    return f"{part.topic}/{part.partition}: {part.last_error}"
 
 
 def search_options(request: Search) -> dict[str, Any]:

@@ -82,7 +82,8 @@ async def open_backend(
     opener = functools.partial(LogStore.open, config.data_dir, config=log_config, env=env)
     alone = await _run(opener)
     store_id = (await _run(alone.status)).store_id
-    return LocalBackend(alone, NodeIdentity(store_id, config.node_id, store_id, _boot_id(env)))
+    identity = NodeIdentity(store_id, config.node_id, store_id, _boot_id(env))
+    return LocalBackend(alone, identity, on_fatal=on_fatal)
 
 
 async def _reopen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,11 +44,13 @@ async def serving(
     log: LogConfig = LOG,
     port: int = 0,
     search_seconds: float = 10.0,
+    on_fatal: Callable[[BaseException], None] = lambda _: None,
     **settings: Any,
 ) -> AsyncIterator[tuple[Server, str]]:
     """A running server and its address as text."""
     store = await asyncio.to_thread(LogStore.open, str(path), config=log)
-    backend = LocalBackend(store, NodeIdentity("cluster", "1", "0" * 32, "1" * 32))
+    identity = NodeIdentity("cluster", "1", "0" * 32, "1" * 32)
+    backend = LocalBackend(store, identity, on_fatal=on_fatal)
     config = ServerConfig(listen=Address("127.0.0.1", port), shutdown_seconds=2.0, **settings)
     server = Server(
         backend,
