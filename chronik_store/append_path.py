@@ -48,7 +48,7 @@ class AppendPath:
         is full. Errors: see `PartitionLog.append`.
         """
         self._core.guard.admit(len(batch.buffer))
-        self._begin()
+        self.begin()
         wal = self._wal
         if wal.pending_bytes > self._queue_bytes_max:
             self._wait_for_room()
@@ -76,7 +76,7 @@ class AppendPath:
         self, batch: RecordBatch, expected_offset: int | None, sink: Sink, token: object
     ) -> None:
         """As `append_nowait`, for an event loop, which has asked the disk guard itself."""
-        self._begin()
+        self.begin()
         wal = self._wal
         if wal.pending_bytes > self._queue_bytes_max and wal.poisoned is None:
             raise BackpressureError(
@@ -126,8 +126,9 @@ class AppendPath:
             core.waiters.append(pending)
         return True
 
-    def _begin(self) -> None:
-        """What must be there before the lock is taken: a file.
+    def begin(self) -> None:
+        """What must be there before the lock is taken: a file. DiskFullError: it has no room, and
+        the log is as it was.
 
         Nothing is staged yet: whatever fails here, this batch is not on disk.
         """
@@ -135,6 +136,7 @@ class AppendPath:
         if not core.started and not core.read_only:
             try:
                 core.check_open()
+                core.guard.admit(0)  # a file that breaks off at its first bytes would end the log
                 core.begin()
             except ChronikError as error:
                 error.durability = "not_durable"

@@ -119,7 +119,7 @@ class AsyncPartitionLog:
         """
         beginning = self._beginning
         if beginning is None or beginning.done():  # all who waited for that one were cancelled
-            beginning = self._beginning = asyncio.ensure_future(self._pool.run(core.begin))
+            beginning = self._beginning = asyncio.ensure_future(self._pool.run(core.appends.begin))
         try:
             await asyncio.shield(beginning)
         finally:

@@ -111,6 +111,36 @@ def test_a_kill_on_a_full_disk_loses_nothing(full):
             assert count == len(values(store.partition("t")))
 
 
+@pytest.mark.parametrize("door", ["thread", "loop"])
+def test_it_goes_on_after_a_start_without_a_byte_left(full, door):
+    """Before, the file that the first append on a loop begins had no room, and that ended the log:
+    it took nothing until the next start, with however much room.
+    """
+    disk, store, count = full
+    store.close()
+    disk.capacity_bytes = disk._medium.used_bytes
+    with open_store(disk) as store:
+        log = store.partition("t")
+
+        async def on_a_loop():
+            face = chronik.aio.AsyncPartitionLog(log)
+            try:
+                await face.append(VALUE)
+            finally:
+                face._pool.close()
+
+        def append():
+            return log.append(VALUE) if door == "thread" else asyncio.run(on_a_loop())
+
+        with pytest.raises(chronik.DiskFullError) as caught:
+            append()
+        assert "not_durable" == caught.value.durability
+        disk.capacity_bytes = 64 * MIB
+        store._env.clock.sleep(1.1)
+        append()
+        assert count + 1 == len(values(log))
+
+
 def test_another_topic_and_a_new_store_are_refused_whole(full):
     disk, store, count = full
     disk.capacity_bytes = disk._medium.used_bytes
