@@ -280,11 +280,14 @@ class ClusterTopics:
             fault = UnavailableError(f"this node has not heard yet what became of it: {error}")
         except ChronikError as error:
             fault = error
-        if not fault.retriable or options["require_complete"]:
+        start, stop = options["start"] or 0, options["stop"]
+        missing = (start, OFFSET_MAX if stop is None else stop)
+        is_empty = missing[1] <= start  # nothing is wanted of it
+        if not fault.retriable or (options["require_complete"] and not is_empty):
             raise fault
-        start, stop = options["start"] or 0, options["stop"] or OFFSET_MAX
-        gap = Coverage((), ((start, stop),), number, (str(fault)[:REASON_MAX],))
-        return SearchResult((), 0, False, (gap,), (), 0.0)
+        gap = Coverage((), (missing,), number, (str(fault)[:REASON_MAX],))
+        covered = Coverage((), (), number) if is_empty else gap
+        return SearchResult((), 0, is_empty, (covered,), (), 0.0)
 
     async def _search_elsewhere(
         self, topic: Topic, number: int, query: str, options: dict[str, Any]

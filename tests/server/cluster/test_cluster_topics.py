@@ -274,6 +274,13 @@ def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
                 assert not found.total_is_exact
                 with pytest.raises(UnavailableError):
                     await search(require_complete=True)
+                for start, stop in ((None, 0), (5, 3), (7, 7)):
+                    found = await search(start=start, stop=stop, require_complete=True)
+                    assert found.total_is_exact
+                    assert [] == [each for each in found.coverage if not each.complete]
+                found = await search(stop=9)
+                (gap,) = [each for each in found.coverage if not each.complete]
+                assert ((0, 9),) == gap.missing
 
     run(main())
 
