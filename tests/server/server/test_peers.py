@@ -25,7 +25,7 @@ from chronik_server.tls import TlsOptions
 from chronik_server.turn import Turn
 from chronik_store.errors import IdentityMismatchError
 from tests.ports import free_ports
-from tests.server.server.test_tls import certificates
+from tests.server.certificates import certificates
 from tests.server.serving import run, serving
 
 OWN = PeerIdentity("0" * 32, "1", "1" * 32, "2" * 32)

@@ -20,7 +20,7 @@ from chronik_server.protocol.verbs import Verb
 from chronik_server.server import Server
 from chronik_server.session import Session
 from chronik_server.tls import TlsOptions
-from tests.server.server.test_tls import certificates
+from tests.server.certificates import certificates
 from tests.server.serving import connected, run, serving
 
 EVERY_LOOP = pytest.mark.parametrize(

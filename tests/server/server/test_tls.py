@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,8 @@ from chronik_store.errors import (
     ConfigError,
 )
 from tests.ports import free_ports
+from tests.server.certificates import certificates
 from tests.server.serving import run, serving
-
-
-def certificates(directory: Path, days: int = 2) -> dict[str, str]:
-    """A CA, a server certificate for 127.0.0.1, and a client certificate."""
-    directory.mkdir(exist_ok=True)
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
-
-    openssl(
-        "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
-        "-days", "2",
-    )  # fmt: skip
-    for name in ("server", "client"):
-        (directory / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl(
-            "req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-        )
-        openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-            "-CAcreateserial", "-out", f"{name}.pem", "-days", f"{days}", "-extfile", f"{name}.ext",
-        )  # fmt: skip
-    files = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
-    return {name: str(directory / name) for name in files}
 
 
 def test_tls_asks_for_a_certificate_of_the_ca_and_a_token(tmp_path: Path) -> None:
