@@ -57,6 +57,9 @@ class ServerConfig:
     answers_bytes_max: int = 1024 * MIB
     """Of records read for all connections together and not yet taken."""
     connections_max: int = 10_000
+    node_connections_max: int = 64
+    """Beyond `connections_max`, in a cluster: clients that fill that keep no node from the others.
+    """
     greeting_seconds: float = 5.0
     frame_seconds: float = 30.0
     """A frame that has begun is whole after this, or its sender is hung up on."""
@@ -99,7 +102,10 @@ class ServerConfig:
         """These settings for a process that may open so many files at a time: half of them are for
         the logs, the bucket, and those who are accepted before they can be refused.
         """
-        return replace(self, connections_max=max(1, min(self.connections_max, files // 2)))
+        places = files // 2
+        nodes = max(1, min(self.node_connections_max, places // 2))
+        clients = max(1, min(self.connections_max, places - nodes))
+        return replace(self, connections_max=clients, node_connections_max=nodes)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> ServerConfig:
@@ -166,6 +172,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("in_flight_bytes_max", 1 << 10, 1 << 40),
     ("answers_bytes_max", 1 << 20, 1 << 40),
     ("connections_max", 1, 1 << 20),
+    ("node_connections_max", 1, 1 << 20),
     ("greeting_seconds", 0.01, 3600),
     ("frame_seconds", 0.01, 3600),
     ("write_stall_seconds", 0.01, 3600),

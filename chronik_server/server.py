@@ -32,8 +32,6 @@ logger = logging.getLogger("chronik_server.server")
 
 SEARCH_SECONDS = LogConfig().search_deadline_seconds
 SWEEP_SECONDS = 0.5
-PLACES_OF_NODES = 64
-"""Beyond `connections_max`, in a cluster: clients that fill that keep no node from the others."""
 BACKLOG = 1024
 """So many may be accepted in one turn, before those that are too many can be refused."""
 FAREWELL_SECONDS = 1.0
@@ -133,7 +131,7 @@ class Server:
         """With so many of them nobody more may come in; one that is a client is looked at once
         more when it has said so.
         """
-        places = PLACES_OF_NODES if self.backend.has_peers else 0
+        places = self.config.node_connections_max if self.backend.has_peers else 0
         return connections >= self.config.connections_max + places
 
     def refused_as_full(self) -> UnavailableError:

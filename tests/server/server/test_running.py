@@ -74,9 +74,19 @@ def test_a_server_asks_for_all_the_files_that_it_may_have(monkeypatch, soft, har
 
 
 def test_connections_leave_half_of_all_files_to_the_logs():
-    assert 512 == ServerConfig().within(1024).connections_max
-    assert 10_000 == ServerConfig().within(sys.maxsize).connections_max
-    assert 7 == ServerConfig(connections_max=7).within(1024).connections_max
+    """Those of nodes with them."""
+
+    def places(files, **settings):
+        found = ServerConfig(**settings).within(files)
+        return found.connections_max, found.node_connections_max
+
+    assert (448, 64) == places(1024)
+    assert (64, 64) == places(256)
+    assert (32, 32) == places(128)
+    assert (1, 1) == places(4)
+    assert (10_000, 64) == places(sys.maxsize)
+    assert (7, 64) == places(1024, connections_max=7)
+    assert (500, 12) == places(1024, node_connections_max=12)
 
 
 @pytest.mark.cluster
