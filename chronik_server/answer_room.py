@@ -2,7 +2,8 @@
 
 Place: between `session` and `partition_reads`. Promise: no connection, and not all of them
 together, makes the server hold more records than its limits say, however many small requests it
-sends and however slowly it takes the answers; a fetch that waits for records holds nothing, or what
+sends and however slowly it takes the answers; of a search it is known afterwards only, so some of
+those may be more; a fetch that waits for records holds nothing, or what
 nobody else waits for; nobody of a connection is overtaken by what it asks later.
 Invariant: whoever holds nothing may always read once, so nobody waits for itself.
 """

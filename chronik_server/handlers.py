@@ -26,7 +26,11 @@ Answer = tuple[Any, Buffer | list[Buffer]]
 _Reading = data.Fetch | data.Offsets | data.GetCursor | data.CommitCursor
 """What a reader says who means one topic, and none that is made under its name later."""
 Handler = Callable[[Any, Any], Awaitable[Answer]]
-"""Of a message and its payload; of a fetch, which has none, and where its records are counted."""
+"""Of a message and its payload; of what is COUNTED, which has none, and where its records are."""
+COUNTED = frozenset((data.Fetch, data.Search))
+"""What is answered with records."""
+SEARCH_BYTES = 1 << 20
+"""What an answer to a search is taken for until it is there."""
 _NOTHING = b""
 SEARCH_SECONDS_MAX = 3e8
 """Ten years: a setting without a limit, as a number that fits into a message."""
@@ -160,10 +164,14 @@ class Handlers:
         partition = await self._partition(request.topic, request.partition)
         return data.CursorDeleted(await partition.delete_cursor(request.name)), _NOTHING
 
-    async def _search(self, request: data.Search, _: Buffer) -> Answer:
+    async def _search(self, request: data.Search, room: Share) -> Answer:
+        """Hits with their records; `room` counts them."""
         if request.deadline_ms is None:  # said in the welcome; the other nodes keep it, too
             request = dataclasses.replace(request, deadline_ms=self.search_ms)
-        return _searched(await self._backend.search(request))
+        await room.take(SEARCH_BYTES, more=False)
+        found, payload = _searched(await self._backend.search(request))
+        room.keep(len(payload))
+        return found, payload
 
     # --- topics ----------------------------------------------------------------------------------
 
@@ -241,7 +249,7 @@ def _short(text: str) -> str:
     return raw[:NOTE_BYTES_MAX].decode("utf-8", "ignore")
 
 
-def _searched(result: SearchResult) -> Answer:
+def _searched(result: SearchResult) -> tuple[data.Searched, Buffer]:
     found = data.Searched(
         total=result.total,
         total_is_exact=result.total_is_exact,

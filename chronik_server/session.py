@@ -3,9 +3,9 @@
 Place: between a socket (asyncio) and `handlers`; the bytes are `protocol.connection`'s. Promise:
 every request gets exactly one answer, in any order, unless the connection ends first; no peer
 makes this side hold more than its limits say: a frame's size, bytes in flight (then nothing more
-is read), records read and not taken (then the next fetch waits), time to greet, time to finish a
-frame, time to take an answer. Invariant: an untyped error is logged with its traceback and answered
-as InternalError, never as success.
+is read), records read and not taken (then what asks for more of them waits), time to greet, to
+finish a frame, to take an answer. Invariant: an untyped error is logged with its traceback and
+answered as InternalError, never as success.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from chronik_server.answer_room import Room, Share
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
+from chronik_server.handlers import COUNTED
 from chronik_server.protocol.connection import ENDED, Connection, Limits
-from chronik_server.protocol.data import Fetch, Produce, Produced
+from chronik_server.protocol.data import Produce, Produced
 from chronik_server.protocol.events import (
     NO_REQUEST,
     Closed,
@@ -297,7 +298,7 @@ class Session(asyncio.BufferedProtocol):
         room: Share | None = None
         number = event.request_id if isinstance(event, Request) else NO_REQUEST
         try:
-            if type(event.message) is Fetch:
+            if type(event.message) in COUNTED:
                 room = Share(self._room)
             handler = self._server.handlers.by_message[type(event.message)]
             message, payload = await handler(event.message, room or event.payload)
@@ -313,8 +314,7 @@ class Session(asyncio.BufferedProtocol):
             outcome = self._failure(event, error)
         finally:
             if room is not None:
-                # Counted on until it is queued, which is behind this turn's last word.
-                loop.call_soon(room.close)
+                loop.call_soon(room.close)  # counted until it is queued, after this turn's last
         metrics.by_verb[event.verb].note(loop.time() - begun)
         if isinstance(event, Request):
             self._send(outcome, more)

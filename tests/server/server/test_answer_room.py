@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from chronik_server.answer_room import AnswerBudget, Room, Share
 from chronik_server.client import AsyncClient
 from chronik_server.protocol.connection import Connection
-from chronik_server.protocol.data import Fetch
+from chronik_server.protocol.data import Fetch, Search
 from chronik_server.protocol.events import Request, Response
 from chronik_server.protocol.greeting import Hello
 from chronik_server.protocol.states import Side
@@ -189,7 +191,16 @@ def test_who_waits_for_more_keeps_nobody_from_reading(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_client_that_takes_nothing_makes_the_server_hold_little(tmp_path: Path) -> None:
+QUESTIONS = {
+    Verb.FETCH: Fetch("t", 0, 0, max_bytes=1 << 30),
+    Verb.SEARCH: Search("t", "found", limit=2),
+}
+
+
+@pytest.mark.parametrize("verb", QUESTIONS)
+def test_a_client_that_takes_nothing_makes_the_server_hold_little(
+    tmp_path: Path, verb: Verb
+) -> None:
     """Thirty small frames asked for thirty times everything."""
 
     async def main() -> None:
@@ -197,7 +208,7 @@ def test_a_client_that_takes_nothing_makes_the_server_hold_little(tmp_path: Path
         async with connected(tmp_path, **settings) as (server, client):
             await client.create_topic("t")
             for _ in range(8):
-                await client.append("t", [bytes(MIB // 2)] * 2)
+                await client.append("t", [b"found" + bytes(MIB // 2)] * 2)
             before = set(server.sessions)
             host, _, port = str(client.router._servers[0]).rpartition(":")
             reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 16)
@@ -211,7 +222,7 @@ def test_a_client_that_takes_nothing_makes_the_server_hold_little(tmp_path: Path
             wire.receive_data(await reader.read(1 << 16))
             (session,) = set(server.sessions) - before
             for _ in range(30):
-                say(Verb.FETCH, Fetch("t", 0, 0, max_bytes=1 << 30))
+                say(verb, QUESTIONS[verb])
             while not session._tasks:  # noqa: ASYNC110 (`run` bounds it)
                 await asyncio.sleep(0.001)
             most = 0
