@@ -22,10 +22,12 @@ from chronik_server.addresses import (
 )
 from chronik_server.tls import TlsOptions
 from chronik_store.errors import ConfigError
-from chronik_store.format.shape import NAME, ShapeError
+from chronik_store.format.shape import NAME, Optional, ShapeError, Text
 
 MIB = 1 << 20
 DEFAULT_LISTEN = Address("127.0.0.1", DEFAULT_PORT)
+_TOKEN = Optional(Text(4096))
+"""What a greeting can say (`protocol.greeting`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,10 @@ class ServerConfig:
             raise ConfigError(
                 "auth_token is empty, and anybody could say that: leave it out, or set one"
             )
+        try:
+            _TOKEN.pack(self.auth_token)
+        except ShapeError as error:  # which may not be shown
+            raise ConfigError(f"auth_token: {error}: nobody could say that") from None
         if self.peers and self.join:
             raise ConfigError(
                 "CHRONIK_PEERS names the first nodes of a new cluster, CHRONIK_JOIN a cluster that "

@@ -417,6 +417,16 @@ def test_20_an_empty_token_is_no_token() -> None:
             ServerConfig(auth_token=empty)
 
 
+@pytest.mark.parametrize("token", ["s" * 4097, "\udcff\udcfe"])
+def test_a_token_that_nobody_could_say_is_refused_and_not_shown(token: str) -> None:
+    """A server that has it answers nobody, and its nodes not each other."""
+    with pytest.raises(ConfigError, match="auth_token: it ") as caught:
+        ServerConfig(auth_token=token)
+    assert token not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert "4096" in str(caught.value) or "UTF-8" in str(caught.value)
+
+
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b"])
 def test_16_a_name_that_no_host_has_is_refused(host: str) -> None:
     with pytest.raises(ConfigError, match="name of a host"):
