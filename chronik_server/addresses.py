@@ -24,6 +24,11 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def is_everywhere(self) -> bool:
+        """A listener on every interface, which nobody can connect to by that name."""
+        return self.host in {"0.0.0.0", "::"}  # noqa: S104 (it is recognised)
+
+    @property
     def is_loopback(self) -> bool:
         """Reached from this machine only. A name other than localhost may be anybody's."""
         if self.host == "localhost":

@@ -247,7 +247,8 @@ class RemoteStore:
 
 def _partitions(client: Client, topic: str | None = None) -> tuple[LogStatus, ...]:
     """Every partition of a topic, or of all, from the first node that has it."""
-    found = _told(client.status(topic))
+    answer = client.status(topic)
+    found = _told(answer)
     missing = {
         (info.name, number)
         for info in client.topics()
@@ -258,8 +259,8 @@ def _partitions(client: Client, topic: str | None = None) -> tuple[LogStatus, ..
     for node in nodes:
         if not missing:
             break
-        if node.state == "removed":
-            continue  # its address may be anybody's by now
+        if node.state == "removed" or node.node_id == answer.node_id:
+            continue  # its address may be anybody's by now; or it has told what it has
         with Client(node.address, options=replace(_options(), retry_seconds=0.0)) as other:
             try:
                 more = _told(other.status(topic))

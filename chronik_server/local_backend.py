@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from chronik_server.addresses import parse_address
 from chronik_server.backend import Check, FetchOptions, Link, NodeIdentity
 from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.errors import UnauthenticatedError, made_anew
@@ -179,6 +180,7 @@ class LocalBackend:
         self.identity = identity
         self.turn = Turn(asyncio.get_running_loop())
         self._address = ""
+        self._reached_at: str | None = None
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
         self._deleting: Counter[str] = Counter()
         self._deletions = 0
@@ -187,6 +189,8 @@ class LocalBackend:
     async def start(self, address: str) -> None:
         """See `Backend`."""
         self._address = address
+        if not parse_address(address).is_everywhere:  # else it is where it was asked
+            self._reached_at = address
 
     # --- topics ----------------------------------------------------------------------------------
 
@@ -233,7 +237,7 @@ class LocalBackend:
     def _described(self, info: TopicInfo) -> TopicDescription:
         node = self.identity.node_id
         places = tuple(
-            PartitionPlace(number, node, self._address or None, 0, (node,))
+            PartitionPlace(number, node, self._reached_at, 0, (node,))
             for number in range(info.partitions)
         )
         return TopicDescription(info.name, info.topic_id, places)

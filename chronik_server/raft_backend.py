@@ -440,8 +440,7 @@ class RaftBackend:
 
 
 def _reachable(address: Address) -> Address | None:
-    """None for a listener on every interface, which nobody can connect to by that name."""
-    return None if address.host in {"0.0.0.0", "::"} else address  # noqa: S104 (it is refused)
+    return None if address.is_everywhere else address
 
 
 def _each_once(of_store: Iterable[str], of_groups: Iterable[str]) -> tuple[str, ...]:

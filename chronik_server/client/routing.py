@@ -25,7 +25,7 @@ from chronik_server.errors import (
     UnknownOutcomeError,
 )
 from chronik_server.protocol.events import Response
-from chronik_server.protocol.topics import DescribeTopic, TopicDescription
+from chronik_server.protocol.topics import DescribeTopic, PartitionPlace, TopicDescription
 from chronik_server.turn import Turn
 from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import ChronikError, ConfigError, LogClosedError
@@ -173,8 +173,9 @@ class Router:
         channel = await self.any_channel()
         found: TopicDescription = (await channel.ask(DescribeTopic(topic))).message
         for place in found.partitions:
-            if place.address is not None:
-                self._leaders[topic, place.partition] = parse_address(place.address)
+            leads = _where_leads(place, channel)
+            if leads is not None:
+                self._leaders[topic, place.partition] = leads
         address = self._leaders.get(lane)
         if address is None:
             self._note_leaderless(channel.address)
@@ -212,8 +213,8 @@ class Router:
             logger.debug("%s does not say who leads %s/%d: %s", node, *lane, error)
             return None
         for place in found.partitions:
-            if place.partition == lane[1] and place.address is not None:
-                return parse_address(place.address)
+            if place.partition == lane[1]:
+                return _where_leads(place, channel)
         return None
 
     def _note_leaderless(self, address: Address) -> None:
@@ -336,6 +337,15 @@ def may_have_happened(error: ChronikError) -> bool:
     stopped, or gave up waiting for its effect. Who has certainly done nothing says so.
     """
     return error.durability != "not_durable"
+
+
+def _where_leads(place: PartitionPlace, channel: Channel) -> Address | None:
+    """Where to ask whoever leads a partition, according to the node that was asked by `channel`.
+    Itself, as it was asked now: what it listens on need not lead there from here.
+    """
+    if channel.welcome is not None and place.leader == channel.welcome.node_id:
+        return channel.address
+    return None if place.address is None else parse_address(place.address)
 
 
 def _failed(task: asyncio.Task[Channel]) -> bool:

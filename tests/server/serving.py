@@ -42,6 +42,7 @@ async def serving(
     path: Path | str,
     *,
     log: LogConfig = LOG,
+    host: str = "127.0.0.1",
     port: int = 0,
     search_seconds: float = 10.0,
     on_fatal: Callable[[BaseException], None] = lambda _: None,
@@ -51,7 +52,7 @@ async def serving(
     store = await asyncio.to_thread(LogStore.open, str(path), config=log)
     identity = NodeIdentity("cluster", "1", "0" * 32, "1" * 32)
     backend = LocalBackend(store, identity, on_fatal=on_fatal)
-    config = ServerConfig(listen=Address("127.0.0.1", port), shutdown_seconds=2.0, **settings)
+    config = ServerConfig(listen=Address(host, port), shutdown_seconds=2.0, **settings)
     server = Server(
         backend,
         config,

@@ -77,6 +77,28 @@ def test_a_wrong_token_is_refused_and_not_tried_for_ever(tmp_path: Path) -> None
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("listen", "ask"), [("0.0.0.0", "127.0.0.2"), ("::", "[::1]"), ("127.0.0.1", "localhost")]
+)
+def test_a_server_of_its_own_is_where_it_was_asked(tmp_path: Path, listen: str, ask: str) -> None:
+    """What it listens on leads nowhere from another machine, from behind a forwarded port, or with
+    a certificate: a client that had reached it was told to go there.
+    """
+
+    async def main() -> None:
+        async with serving(tmp_path, host=listen, insecure=True) as (_, address):
+            asked = parse_address(f"{ask}:{address.rpartition(':')[2]}")
+            async with AsyncClient([asked], options=QUICK) as client:
+                described = await client.create_topic("t")
+                is_told = described.partitions[0].address is not None
+                assert is_told == (listen == "127.0.0.1")
+                await client.append("t", b"x")
+                assert 1 == len((await client.read("t", 0)).records)
+                assert [asked] == list(client.router._channels)
+
+    run(main())
+
+
 def test_something_else_on_the_port_is_a_typed_error() -> None:
     async def main() -> None:
         async def http(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
