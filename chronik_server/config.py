@@ -66,7 +66,7 @@ class ServerConfig:
     frame_seconds: float = 30.0
     """A frame that has begun is whole after this, or its sender is hung up on."""
     write_stall_seconds: float = 30.0
-    """A reader that takes nothing for so long is hung up on."""
+    """A reader that takes neither 1 MiB nor all that waits within so long is hung up on."""
     idle_seconds: float = 300.0
     shutdown_seconds: float = 10.0
 

@@ -22,7 +22,8 @@ from chronik_server.config import ServerConfig
 from chronik_server.handlers import Handlers
 from chronik_server.handshakes import Handshakes
 from chronik_server.metrics import ServerMetrics
-from chronik_server.protocol.frames import READ_BYTES
+from chronik_server.protocol.frames import READ_BYTES, VERSION
+from chronik_server.protocol.greeting import PeerIdentity, Welcome
 from chronik_server.session import Session
 from chronik_store.clock import Clock
 from chronik_store.config import LogConfig
@@ -138,6 +139,21 @@ class Server:
         """What is said to one that is too many; it is counted."""
         self.metrics.refused.labels("connections").inc()
         return UnavailableError(f"{len(self.sessions)} connections are open, the most allowed")
+
+    def welcome(self, peer: PeerIdentity | None) -> Welcome:
+        """What is said to one that has greeted. peer: and to a node, of this one."""
+        config, identity = self.config, self.backend.identity
+        return Welcome(
+            version=VERSION,
+            software=self.software,
+            cluster_id=identity.cluster_id,
+            node_id=identity.node_id,
+            boot_id=identity.boot_id,
+            frame_bytes_max=config.frame_bytes_max,
+            in_flight_max=config.in_flight_requests_max,
+            peer=peer,
+            search_ms=self.handlers.search_ms,
+        )
 
     def _check_sessions(self) -> None:
         now = self.loop.time()

@@ -32,10 +32,11 @@ from chronik_server.protocol.events import (
     Unreadable,
 )
 from chronik_server.protocol.frames import VERSION
-from chronik_server.protocol.greeting import Hello, PeerIdentity, Welcome
+from chronik_server.protocol.greeting import Hello, PeerIdentity
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.verbs import Verb
 from chronik_server.protocol.writing import write_all
+from chronik_server.reader_pace import ReaderPace
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.checksum import Buffer
 from chronik_store.model import AppendResult
@@ -70,10 +71,11 @@ class Session(asyncio.BufferedProtocol):
         self._reading = True
         self._writable = True
         self._has_left = False
-        self._closing_since: float | None = None
+        self._is_closing = False
         self._left: set[asyncio.Task[None]] = set()  # what is seen through all the same
         now = server.loop.time()
-        self._heard = self._began = self._stalled_since = now
+        self._heard = self._began = now
+        self._pace = ReaderPace(now)
         self._last_request_done = now
 
     # --- asyncio's side --------------------------------------------------------------------------
@@ -116,7 +118,7 @@ class Session(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The reader over there is slower than its answers: it asks nothing more for now."""
         self._writable = False
-        self._stalled_since = self._server.loop.time()
+        self._pace.begin(self._server.loop.time(), self._unsent)
         self._room.moved()
         self._steer()
 
@@ -183,7 +185,7 @@ class Session(asyncio.BufferedProtocol):
 
     def _greet(self, event: Request) -> None:
         hello: Hello = event.message
-        config, identity = self._config, self._server.backend.identity
+        config = self._config
         try:
             if VERSION not in hello.versions:
                 raise ProtocolError(f"this server speaks version {VERSION} only")
@@ -202,19 +204,8 @@ class Session(asyncio.BufferedProtocol):
             return
         self._peer = hello.peer
         self._server.nodes += self.is_of_a_node
-        welcome = Welcome(
-            version=VERSION,
-            software=self._server.software,
-            cluster_id=identity.cluster_id,
-            node_id=identity.node_id,
-            boot_id=identity.boot_id,
-            frame_bytes_max=config.frame_bytes_max,
-            in_flight_max=config.in_flight_requests_max,
-            peer=peer,
-            search_ms=self._server.handlers.search_ms,
-        )
         self._server.metrics.by_verb[event.verb].note(self._server.loop.time() - self._heard)
-        self._send(Response(event.request_id, welcome))
+        self._send(Response(event.request_id, self._server.welcome(peer)))
 
     def _refuse(self, number: int, error: ChronikError) -> None:
         """Answer what no handler sees; it is counted like what one refuses."""
@@ -285,8 +276,7 @@ class Session(asyncio.BufferedProtocol):
         if not isinstance(error, ChronikError):
             logger.error("%s failed", event.verb.name, exc_info=error)
         found = hide(error)
-        verb = event.verb.name.lower()
-        self._server.metrics.failures.labels(verb, code_of(found)).inc()
+        self._server.metrics.failures.labels(event.verb.name.lower(), code_of(found)).inc()
         number = event.request_id if isinstance(event, Request) else NO_REQUEST
         return Failure(number, found)
 
@@ -334,8 +324,11 @@ class Session(asyncio.BufferedProtocol):
     @property
     def backlog_bytes(self) -> int:
         """What waits to be sent."""
-        waiting, transport = sum(map(len, self._out)), self._transport
-        return waiting if transport is None else waiting + transport.get_write_buffer_size()
+        return sum(map(len, self._out)) + self._unsent
+
+    @property
+    def _unsent(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def _untaken(self) -> int:
         return 0 if self._writable and not self._out else self.backlog_bytes
@@ -362,7 +355,9 @@ class Session(asyncio.BufferedProtocol):
         out, self._out = self._out, []
         # A closing one takes nothing more, and uvloop's says so by raising.
         if out and self._transport is not None and not self._transport.is_closing():
-            self._server.metrics.sent_bytes += write_all(self._transport, out)
+            sent = write_all(self._transport, out)
+            self._server.metrics.sent_bytes += sent
+            self._pace.sent_bytes += sent
         if self._room.charged:
             self._room.moved()
 
@@ -384,14 +379,16 @@ class Session(asyncio.BufferedProtocol):
     def check(self, now: float) -> None:
         """Called about once a second: hang up on whoever is too slow."""
         config = self._config
-        if not self._writable and now - self._stalled_since > config.write_stall_seconds:
+        slow_seconds = self._pace.seconds(now, self._unsent)
+        if not self._writable and slow_seconds > config.write_stall_seconds:
             self._server.metrics.refused.labels("stalled").inc()
             self.abort()
         elif self._transport is not None and self._transport.is_closing():
             # What is left is to be taken, and TLS wants an answer: the peer may do neither, ever.
-            if self._closing_since is None:
-                self._closing_since = now
-            elif now - self._closing_since > config.write_stall_seconds:
+            if not self._is_closing:
+                self._is_closing = True
+                self._pace.begin(now, self._unsent)
+            elif slow_seconds > config.write_stall_seconds:
                 self.abort()
         elif self._connection.state in {State.NEW, State.GREETED}:
             if now - self._began > config.greeting_seconds:

@@ -156,7 +156,7 @@ def test_a_reader_that_is_late_gets_what_was_for_it_before_the_end(tmp_path: Pat
         settings = {"write_stall_seconds": 10.0, "idle_seconds": 0.5}
         async with connected(tmp_path, **settings) as (server, client):
             peer, session = await leave_untaken(server, client)
-            while session._closing_since is None:  # noqa: ASYNC110 (`run` bounds it)
+            while not session._is_closing:  # noqa: ASYNC110 (`run` bounds it)
                 await asyncio.sleep(0.05)
             untaken = session.backlog_bytes
             taken = 0
