@@ -19,8 +19,9 @@ from chronik_store.errors import ConfigError
 class ClientOptions:
     """How a client connects and how patient it is: seconds, bytes, secrets. Frozen.
 
-    retry_seconds: how long a call goes on trying what may be tried again; then it raises what it
-    met last. token and tls: as the server asks for them; never shown in repr.
+    retry_seconds: how long, from its first failure, a call goes on trying what may be tried again;
+    then it raises what it met last. token and tls: as the server asks for them; never shown in
+    repr.
     """
 
     token: str | None = field(default=None, repr=False)

@@ -44,13 +44,16 @@ ANY: Final[Lane] = ("", -1)
 
 
 class Backoff:
-    """Pauses that double, with jitter, and an end. One for each call."""
+    """Pauses that double, with jitter, and an end: `retry_seconds` behind the first failure, which
+    may come late: a node that hangs takes all of `request_seconds`. One for each call.
+    """
 
     def __init__(self, options: ClientOptions, entropy: Entropy) -> None:
         self._next = options.backoff_seconds
         self._max = options.backoff_seconds_max
         self._entropy = entropy
-        self._deadline = asyncio.get_running_loop().time() + options.retry_seconds
+        self._retry_seconds = options.retry_seconds
+        self._deadline: float | None = None
 
     async def pause(self, error: ChronikError) -> None:
         """Wait before the next attempt; raises `error` when the time is up."""
@@ -60,14 +63,20 @@ class Backoff:
 
     async def wait(self) -> None:
         """Wait before the next attempt, which may be the last."""
-        left = max(0.0, self._deadline - asyncio.get_running_loop().time())
-        await asyncio.sleep(min(left, self._next * self._entropy.uniform(0.5, 1.0)))
+        pause = self._next * self._entropy.uniform(0.5, 1.0)
+        await asyncio.sleep(max(0.0, min(self._left_seconds(), pause)))
         self._next = min(2 * self._next, self._max)
 
     @property
     def is_over(self) -> bool:
         """No attempt may follow."""
-        return asyncio.get_running_loop().time() >= self._deadline
+        return self._left_seconds() <= 0
+
+    def _left_seconds(self) -> float:
+        now = asyncio.get_running_loop().time()
+        if self._deadline is None:
+            self._deadline = now + self._retry_seconds
+        return self._deadline - now
 
 
 class Router:

@@ -358,6 +358,35 @@ def test_a_node_that_is_gone_is_noticed_while_a_patient_question_waits(tmp_path:
     run(main())
 
 
+@pytest.mark.parametrize("kind", READS, ids=lambda kind: kind.__name__)
+def test_a_node_that_hangs_does_not_take_all_the_patience_of_a_call(
+    tmp_path: Path, kind: type
+) -> None:
+    """With `retry_seconds` no longer than `request_seconds`, as they are unless somebody says
+    otherwise, nothing was asked again: consumers ended with the first node that hung.
+    """
+    options = dataclasses.replace(QUICK, request_seconds=0.4, retry_seconds=0.4)
+
+    async def main() -> None:
+        async with connected(tmp_path, options=options) as (server, client):
+            await client.create_topic("events")
+            await client.append("events", b"x")
+            await client.commit_cursor("events", "job", 0)
+            answers, hung = server.handlers.by_message[kind], []
+
+            async def hangs_once(*_: Any) -> Any:
+                server.handlers.by_message[kind] = answers
+                hung.append(kind)
+                await asyncio.sleep(60)
+
+            server.handlers.by_message[kind] = hangs_once
+            async with await client.consumer("events", cursor="job") as consumer:
+                assert [b"x"] == [each.record.value async for each in consumer]
+            assert [kind] == hung
+
+    run(main())
+
+
 def once_unknown(server: Server, kind: type) -> None:
     handler = server.handlers.by_message[kind]
 
