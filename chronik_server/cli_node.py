@@ -99,9 +99,14 @@ def remove(session: Session, node_id: str, yes: bool, wait: bool, timeout: float
         click.confirm(f"Remove node {node_id} for good?", abort=True, err=True)
     with remote_client(session) as client:
         client.remove_node(node_id)
-        others = [node for node in client.cluster().nodes if node.node_id != node_id]
+        others = [
+            node.address
+            for node in client.cluster().nodes
+            # At the address of one that left before there may be anybody by now.
+            if node.node_id != node_id and node.state != "removed"
+        ]
     # The node that leaves ends; it may be the one that was asked.
-    with remote_client(session, *(node.address for node in others)) as client:
+    with remote_client(session, *others) as client:
         deadline = session.clock.monotonic() + timeout
         node = _node(client, node_id)
         while wait and _state(node) != "removed" and session.clock.monotonic() < deadline:

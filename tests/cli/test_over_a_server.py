@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from chronik_server import cli_remote
+from chronik_server import cli_node, cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import RemoteLog, session
+from chronik_server.protocol.cluster import ClusterDescription, NodeInfo
 from chronik_store.cli import main
 from chronik_store.errors import UnavailableError
 from chronik_store.model import FetchResult, StoredRecord, Watermarks
@@ -221,6 +222,30 @@ def test_a_verb_about_files_takes_no_server(chronik, verb, monkeypatch):
     # A server that only the environment names is not meant.
     monkeypatch.setenv("CHRONIK_SERVER", "127.0.0.1:1")
     assert "not through a server" not in chronik(*verb.split(), "--help").err
+
+
+def test_who_waits_for_a_node_to_leave_asks_none_that_left_before(chronik, monkeypatch):
+    """At its address there may be another cluster's node by now."""
+    asked, left = [], ["leaving"]
+
+    class Cluster:
+        def remove_node(self, node_id):
+            assert "2" == node_id
+
+        def cluster(self):
+            states = {"1": "member", "2": left[-1], "3": "removed", "4": "joining"}
+            left.append("removed")
+            nodes = tuple(NodeInfo(n, f"10.0.0.{n}:7411", None, s) for n, s in states.items())
+            return ClusterDescription("c", "1", nodes, "1")
+
+    @contextmanager
+    def remote_client(_, *others):
+        asked.append(others)
+        yield Cluster()
+
+    monkeypatch.setattr(cli_node, "remote_client", remote_client)
+    assert 0 == chronik("-s", "10.0.0.2:7411", "node", "remove", "2", "--yes").code
+    assert [(), ("10.0.0.1:7411", "10.0.0.4:7411")] == asked
 
 
 def test_nobody_listens_is_unavailable(chronik, monkeypatch):
