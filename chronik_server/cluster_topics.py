@@ -299,7 +299,8 @@ class ClusterTopics:
             if address is None:
                 continue
             servers = (parse_address(address),)
-            async with client_of(self._env, servers, once) as client:
+            own = self._raft.node_id
+            async with client_of(self._env, servers, once, node_id=own) as client:
                 try:
                     return await client.search(topic.name, query, partition=number, **options)
                 except CertificateError as error:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from chronik_server.addresses import Address, parse_address
 from chronik_server.calling import client_of
-from chronik_server.client import ClientOptions
+from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.group_changes import GroupChanges
 from chronik_server.hosting import Hosting
 from chronik_server.joining import addresses_in
@@ -172,8 +172,11 @@ class Control:
         others = [a for node in self._state.nodes if node != self._node_id
                   for a in self.addresses_of(node)]  # fmt: skip
         servers = dict.fromkeys((*others, *self._entrances, self._own_address))
-        async with client_of(self._env, tuple(servers), self._options) as client:
+        async with self._client_of(servers, self._options) as client:
             await client.add_node(self._node_id, address)
+
+    def _client_of(self, servers: Iterable[Address], options: ClientOptions) -> AsyncClient:
+        return client_of(self._env, tuple(servers), options, node_id=self._node_id)
 
     async def _ask_around(self) -> None:
         """While nobody leads as far as this node knows: it may have been removed while it was away,
@@ -187,7 +190,7 @@ class Control:
             return
         once = dataclasses.replace(self._options, retry_seconds=0.0)
         try:
-            async with client_of(self._env, tuple(servers), once) as client:
+            async with self._client_of(servers, once) as client:
                 found = await client.cluster()
         except UnavailableError:
             return  # who is away is logged by whoever calls them

@@ -36,7 +36,7 @@ async def describe(config: ServerConfig, env: Environment) -> ClusterDescription
     asked = ", ".join(map(str, config.join))
     logger.info("asks %s which cluster it is", asked)
     options = ClientOptions(token=config.auth_token, tls=config.tls)
-    async with client_of(env, config.join, options) as client:
+    async with client_of(env, config.join, options, node_id=config.node_id) as client:
         try:
             found = await client.cluster()
         except UnavailableError as error:

@@ -373,7 +373,8 @@ class RaftBackend:
             await self.transfer_leader(found.topic, found.partition, found.to)
             return
         once, leader = dataclasses.replace(self._options, retry_seconds=0.0), found.leader
-        async with client_of(self._env, self._control.addresses_of(leader), once) as client:
+        servers, own = self._control.addresses_of(leader), self.identity.node_id
+        async with client_of(self._env, servers, once, node_id=own) as client:
             await client.transfer_leader(found.topic, partition=found.partition, to=found.to)
 
     async def checks(self) -> tuple[Check, ...]:

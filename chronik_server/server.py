@@ -66,7 +66,9 @@ class Server:
         """In the order in which they came."""
         self.software = f"chronik {chronik_store.__version__}"
         self.nodes = 0
-        """Connections of other nodes, among the sessions."""
+        """Connections of other nodes, among the sessions: their links."""
+        self.asking: set[Session] = set()
+        """Those by which other nodes ask as clients do, as far as there are places for it."""
         self.left_bytes = 0
         """Of appends on their way that were told by connections which have ended."""
         self.leaving = False
@@ -126,7 +128,7 @@ class Server:
     @property
     def clients(self) -> int:
         """Connections that are not another node's, as far as they have said."""
-        return len(self.sessions) - self.nodes
+        return len(self.sessions) - self.nodes - len(self.asking)
 
     def is_full(self, connections: int) -> bool:
         """With so many of them nobody more may come in; one that is a client is looked at once
@@ -134,6 +136,16 @@ class Server:
         """
         places = self.config.node_connections_max if self.backend.has_peers else 0
         return connections >= self.config.connections_max + places
+
+    def admit(self, session: Session, node_id: str | None) -> None:
+        """A client has greeted, or a node that asks as one: half of the places of nodes are for
+        that at most, the others are for their links. UnavailableError: there is none left.
+        """
+        places = self.config.node_connections_max // 2 if self.backend.has_peers else 0
+        if node_id is not None and len(self.asking) < places:
+            self.asking.add(session)
+        elif self.clients > self.config.connections_max:
+            raise self.refused_as_full()
 
     def refused_as_full(self) -> UnavailableError:
         """What is said to one that is too many; it is counted."""
@@ -209,5 +221,6 @@ class Server:
         if session in self.sessions:
             del self.sessions[session]
             self.nodes -= session.is_of_a_node
+            self.asking.discard(session)
             self.metrics.connections.dec()
             self._one_less.set()

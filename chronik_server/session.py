@@ -194,8 +194,8 @@ class Session(asyncio.BufferedProtocol):
             ):
                 raise UnauthenticatedError("the token is missing or not the right one")
             peer = None if hello.peer is None else self._server.backend.greet(hello.peer, self)
-            if peer is None and self._server.clients > config.connections_max:
-                raise self._server.refused_as_full()
+            if peer is None:
+                self._server.admit(self, hello.node_id)
         except ChronikError as error:
             if type(error) is not UnavailableError:  # which was counted as what it is
                 self._server.metrics.refused.labels("greeting").inc()

@@ -80,14 +80,15 @@ class Channel(asyncio.BufferedProtocol):
         options: ClientOptions,
         *,
         peer: PeerIdentity | None = None,
+        node_id: str | None = None,
         on_told: Callable[[Any, Buffer], None] | None = None,
         turn: Turn | None = None,
     ) -> Channel:
         """Connect and greet. ConnectionLostError, CertificateError, or what the node says against
         it.
 
-        peer: a node that calls says who it is; on_told then takes what it is told one way. turn:
-        shared with whatever else its owner sends.
+        peer: a node that calls says who it is; on_told then takes what it is told one way. node_id:
+        of one that asks as a client. turn: shared with whatever else its owner sends.
         """
         loop = asyncio.get_running_loop()
         context = None if options.tls is None else options.tls.client_context()
@@ -106,7 +107,7 @@ class Channel(asyncio.BufferedProtocol):
             # ValueError: no name of a host, as far as the resolver is concerned.
             reason = str(error) or f"no answer within {options.connect_seconds:g} s"
             raise ConnectionLostError(f"cannot connect to {address}: {reason}") from error
-        hello = Hello((VERSION,), SOFTWARE, options.token, peer)
+        hello = Hello((VERSION,), SOFTWARE, options.token, peer, node_id)
         try:
             answer = await channel.ask(hello, timeout_seconds=options.connect_seconds)
         except ConnectionLostError as error:

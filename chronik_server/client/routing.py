@@ -90,6 +90,8 @@ class Router:
         self.options = options
         self.clock = clock
         self.entropy = entropy
+        self.node_id: str | None = None
+        """Of the node for which this client asks, if it is one's."""
         self._servers = list(dict.fromkeys(servers))
         self._channels: dict[Address, asyncio.Task[Channel]] = {}
         self._leaders: dict[Lane, Address] = {}
@@ -114,7 +116,9 @@ class Router:
             raise LogClosedError("this client is closed; make another")
         task = self._channels.get(address)
         if task is None or (task.done() and (_failed(task) or task.result().is_lost)):
-            task = asyncio.create_task(Channel.open(address, self.options, turn=self.turn))
+            task = asyncio.create_task(
+                Channel.open(address, self.options, node_id=self.node_id, turn=self.turn)
+            )
             self._channels[address] = task
         try:
             return await asyncio.shield(task)

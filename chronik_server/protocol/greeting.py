@@ -27,12 +27,15 @@ class PeerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who calls, and how it proves that it may. `peer` is set by nodes only."""
+    """Who calls, and how it proves that it may. `peer` is set by nodes only, on their links; a node
+    that asks as a client does says its id in `node_id`, for a place among those of nodes.
+    """
 
     versions: tuple[int, ...]
     software: str = ""
     token: str | None = field(default=None, repr=False)
     peer: PeerIdentity | None = None
+    node_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ HELLO: Final = Codec(
         "software": NAME,
         "token": Optional(Text(4096)),
         "peer": Optional(PEER_IDENTITY),
+        "node_id": Optional(NAME),
     },
 )
 WELCOME: Final = Codec(

@@ -47,7 +47,9 @@ class Around:
             return answer
 
         @asynccontextmanager
-        async def client_of(_env: object, to: Sequence[Address], _: object) -> AsyncIterator[Any]:
+        async def client_of(
+            _env: object, to: Sequence[Address], _: object, *, node_id: str
+        ) -> AsyncIterator[Any]:
             self.asked.append(to)
             yield SimpleNamespace(cluster=cluster)
 

@@ -285,6 +285,35 @@ def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
     run(main())
 
 
+def test_a_partition_whose_node_is_full_of_clients_is_searched_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with clustered(tmp_path, 2, connections_max=2) as nodes:
+            async with AsyncClient(servers(nodes), options=QUICK) as client:
+                await client.create_topic("x", partitions=2, replicas=1)
+                for number in range(2):
+                    await client.append("x", b"found", partition=number)
+                places = (await client.describe_topic("x")).partitions
+            where = {place.partition: place.replicas[0] for place in places}
+            (full,) = [node for node in nodes if node.node_id == where[1]]
+            (other,) = [node for node in nodes if node.node_id == where[0]]
+            async with (
+                AsyncClient(full.address, options=ONCE) as first,
+                AsyncClient(full.address, options=ONCE) as second,
+                AsyncClient(full.address, options=ONCE) as third,
+                AsyncClient(other.address, options=ONCE) as client,
+            ):
+                await first.ping()
+                await second.ping()
+                with pytest.raises(UnavailableError, match="the most allowed"):
+                    await third.ping()
+                found = await client.search("x", "found", require_complete=True)
+                assert 2 == found.total
+
+    run(main())
+
+
 def test_what_another_node_knows_no_more_is_a_gap_of_a_search_by_one_that_has_not_heard_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,6 +213,52 @@ def test_clients_that_take_every_place_keep_no_node_from_the_others(tmp_path: Pa
     run(main())
 
 
+def test_what_nodes_ask_as_clients_has_places_too_and_leaves_some_to_their_links(
+    tmp_path: Path,
+) -> None:
+    """A search of what is elsewhere was refused with the clients, and so was a node that joins."""
+
+    async def greeted(address: str, **who: Any) -> tuple[Raw, Event]:
+        raw = await Raw.open(address, greet=False)
+        raw.say(Request(1, Verb.HELLO, greeting.Hello((1,), **who)))
+        (answer,) = await raw.hear()
+        return raw, answer
+
+    async def main() -> None:
+        node = greeting.PeerIdentity("cluster", "2", "2" * 32, "3" * 32)
+        settings = {"connections_max": 1, "node_connections_max": 4}
+        async with serving(tmp_path, **settings) as (server, address):
+            server.backend.has_peers = True  # type: ignore[misc]
+            server.backend.greet = lambda *_: node  # type: ignore[method-assign]
+            raws = [await Raw.open(address)]
+            for _ in range(2):
+                raw, answer = await greeted(address, node_id="2")
+                raws.append(raw)
+                assert isinstance(answer, Response)
+            surplus, refusal = await greeted(address, node_id="2")
+            assert isinstance(refusal, Failure)
+            assert isinstance(refusal.error, UnavailableError)
+            surplus.writer.close()
+            for _ in range(2):
+                raw, answer = await greeted(address, peer=node)
+                raws.append(raw)
+                assert isinstance(answer, Response)
+            assert (1, 2, 2) == (server.clients, len(server.asking), server.nodes)
+            for raw in raws:
+                raw.writer.close()
+            await until_nobody_is_there(server)
+            assert (0, 0, 0) == (server.clients, len(server.asking), server.nodes)
+
+            server.backend.has_peers = False  # type: ignore[misc]
+            raw = await Raw.open(address)
+            surplus, refusal = await greeted(address, node_id="2")
+            assert isinstance(refusal, Failure)  # a server of its own has no such places
+            for each in (raw, surplus):
+                each.writer.close()
+
+    run(main())
+
+
 def test_bytes_in_flight_stop_the_reading_not_the_answers(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path, in_flight_bytes_max=20_000) as (_, client):
