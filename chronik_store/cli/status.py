@@ -7,6 +7,7 @@ says so here (`last_error`, notes), and nothing printed holds a secret.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -18,9 +19,9 @@ from chronik_store.cli.plot import PARTS, bar_of
 from chronik_store.cli.rendering import size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, say
-from chronik_store.errors import TopicNotFoundError
+from chronik_store.errors import ChronikError, TopicNotFoundError, UnavailableError
 from chronik_store.log_status import CUT, LOST
-from chronik_store.model import LogStatus, StoreStatus
+from chronik_store.model import LogStatus, StoreStatus, TopicInfo
 
 BAR_CELLS = 48
 
@@ -49,29 +50,45 @@ def command(session: Session, topic: str | None, watch: bool, interval: float) -
         return _bucket_status(session, topic)
     with session.reading_store() as store:
         while True:
+            infos = store.topics() if session.is_remote else ()
             status = store.status()
             parts = [part for part in status.partitions if topic in {None, part.topic}]
-            if topic is not None and not parts and not status.unavailable:
+            failures: list[str | ChronikError] = [*status.unavailable]
+            if not failures and (missing := _missing(infos, parts, topic)):
+                failures.append(UnavailableError(f"no node that answers has {missing}"))
+            if topic is not None and not parts and not failures:
                 raise TopicNotFoundError(f"no topic {topic!r} in {status.path}", topic=topic)
             output = session.output
             if watch and output.terminal and not output.as_json:
                 output.text("\x1b[H\x1b[2J")
-            _show(output, status, parts)
+            _show(output, status, parts, is_all=not failures)
             output.flush()
-            tell(status.unavailable, as_json=output.as_json)
+            tell(failures, as_json=output.as_json)
             if not watch:
-                return _code_of(status)
+                return _code_of(status, is_all=not failures)
             session.clock.sleep(interval)
 
 
-def _code_of(status: StoreStatus) -> int:
+def _missing(infos: Iterable[TopicInfo], parts: Iterable[LogStatus], topic: str | None) -> str:
+    """Which partitions of these topics nobody has told of; "" for none."""
+    told = {(part.topic, part.partition) for part in parts}
+    return ", ".join(
+        f"{info.name}/{number}"
+        for info in infos
+        if topic in {None, info.name}
+        for number in range(info.partitions)
+        if (info.name, number) not in told
+    )
+
+
+def _code_of(status: StoreStatus, *, is_all: bool) -> int:
     """Of a directory and of a server alike: damage weighs most. A reader shows what is good of a
     log that its server cannot open: that is damage to both.
     """
     notes = [note for part in status.partitions for note in part.notes]
     if status.damaged or any(note == LOST or note.startswith(CUT) for note in notes):
         return exits.CORRUPTION
-    return exits.UNAVAILABLE if status.unavailable else exits.DONE
+    return exits.DONE if is_all else exits.UNAVAILABLE
 
 
 def _bucket_status(session: Session, topic: str | None) -> int:
@@ -84,7 +101,7 @@ def _bucket_status(session: Session, topic: str | None) -> int:
     return found.outcome(found.topics, session.output)
 
 
-def _show(output: Output, status: StoreStatus, parts: list[LogStatus]) -> None:
+def _show(output: Output, status: StoreStatus, parts: list[LogStatus], *, is_all: bool) -> None:
     if output.as_json:
         for part in parts:
             output.json(_json_of(part))
@@ -93,7 +110,7 @@ def _show(output: Output, status: StoreStatus, parts: list[LogStatus]) -> None:
     output.line(
         f"{status.path}  store {status.store_id[:8]}  {free} free  -> {status.object_store}"
     )
-    if not parts and not status.unavailable:
+    if not parts and is_all:
         say("chronik: no topics yet; `chronik produce NAME` makes one")
     for part in parts:
         _show_partition(output, part)

@@ -16,10 +16,11 @@ import pytest
 from chronik_server import cli_node, cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import RemoteLog, session
-from chronik_server.protocol.cluster import ClusterDescription, NodeInfo
+from chronik_server.protocol.cluster import ClusterDescription, NodeInfo, StatusFound
 from chronik_store.cli import main
 from chronik_store.errors import UnavailableError
-from chronik_store.model import FetchResult, StoredRecord, Watermarks
+from chronik_store.log_store import LogStore
+from chronik_store.model import FetchResult, StoredRecord, TopicInfo, Watermarks
 from chronik_store.partition_log import PartitionLog
 from tests.server.serving import LOG, serving
 
@@ -222,6 +223,40 @@ def test_a_verb_about_files_takes_no_server(chronik, verb, monkeypatch):
     # A server that only the environment names is not meant.
     monkeypatch.setenv("CHRONIK_SERVER", "127.0.0.1:1")
     assert "not through a server" not in chronik(*verb.split(), "--help").err
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "events"], ["--json", "status", "lost"]])
+def test_a_partition_of_which_no_node_tells_is_not_left_out_in_silence(
+    chronik, monkeypatch, tmp_path, words
+):
+    """Its nodes are away. The others' lines looked as if they were all, and a topic whose nodes
+    are all away was said not to be there.
+    """
+    with LogStore.open(tmp_path / "d") as store:
+        store.create_topic("events")
+        told = store.status()
+
+    class Client:
+        def topics(self):
+            return TopicInfo("events", "0" * 32, 2), TopicInfo("lost", "1" * 32, 1)
+
+        def status(self, topic=None):
+            return StatusFound(told, (), "1")
+
+        def cluster(self):
+            return ClusterDescription("c", "1", (NodeInfo("1", "10.0.0.1:7411"),), "1")
+
+    @contextmanager
+    def remote_client(*_):
+        yield Client()
+
+    monkeypatch.setattr(cli_remote, "remote_client", remote_client)
+    found = chronik("-s", "10.0.0.1:7411", *words)
+    assert 3 == found.code
+    missing = {"status": "events/1, lost/0", "events": "events/1", "lost": "lost/0"}[words[-1]]
+    assert f"no node that answers has {missing}" in found.err
+    assert ("events/0" in found.out) == (words[-1] != "lost")
+    assert "no topics yet" not in found.err
 
 
 def test_who_waits_for_a_node_to_leave_asks_none_that_left_before(chronik, monkeypatch):
