@@ -29,7 +29,9 @@ logger = logging.getLogger("chronik_server.members")
 
 
 LOOK_AT_ALL_TICKS = 20
-"""Settled partitions are looked at so seldom: a leader with old metadata may have moved one on."""
+"""Partitions whose members are as wished are looked at so seldom: a leader with old metadata may
+have moved one on.
+"""
 HAND_OVERS_MAX = 32
 """At once: a partition rests while its handover lasts."""
 HEIR_PAUSE_SECONDS = 30.0
@@ -147,20 +149,26 @@ class GroupChanges:
     def __init__(self, steps: MemberSteps) -> None:
         self._steps = steps
         self._ticks = 0
+        self._reached: dict[Lane, tuple[int, int]] = {}
+        """By group that has the members of its wish: the version of that, and the term."""
 
     async def tick(
         self, state: Metadata, partitions: Mapping[Lane, RaftPartition]
     ) -> tuple[Settled, ...]:
         """One step for each led group that differs from its wish; which wishes came true."""
         settled: list[Settled] = []
+        before, self._reached = self._reached, {}
         self._ticks += 1
         every = self._ticks % LOOK_AT_ALL_TICKS == 1
-        for (name, number), part in list(partitions.items()):
+        for lane, part in list(partitions.items()):
+            name, number = lane
             topic = state.topics.get(name)
             if topic is None or not part.consensus.is_ready:
                 continue
             place = topic.places[number]
-            if place.is_settled and not every:
+            seen = (place.version, part.consensus.term)
+            if place.is_settled and before.get(lane) == seen and not every:
+                self._reached[lane] = seen
                 continue
             wish = Members(place.replicas, ())
             now = committed_members(part)
@@ -168,7 +176,9 @@ class GroupChanges:
                 continue
             if not is_reached(now, wish):
                 await self._steps.advance(part.consensus, now, wish)
-            elif not place.is_settled:
+                continue
+            self._reached[lane] = seen
+            if not place.is_settled:
                 settled.append(Settled(topic.topic_id, number, place.version))
         return tuple(settled)
 

@@ -36,7 +36,7 @@ class Group:
     def __init__(self, voters: str, *peers: PeerStatus, name: str = "g") -> None:
         self.core = self.replica = self.consensus = self
         self.members = (5, Members(tuple(voters), ()))
-        self.commit_index = 5
+        self.commit_index, self.term = 5, 1
         self.peers = peers or tuple(peer(each) for each in voters if each != "1")
         self.group_id = name
         self.proposed: list[Members] = []
@@ -106,6 +106,40 @@ def test_a_group_that_cannot_commit_keeps_no_other_one_waiting(
         assert any("stuck: its members cannot change yet" in each for each in said)
 
     caplog.set_level(logging.INFO, "chronik_server.members")
+    asyncio.run(main())
+
+
+def test_a_group_that_is_to_have_more_members_is_looked_at_until_it_has_them() -> None:
+    """With none to lose it counted as settled: each step from one copy to three took ten seconds,
+    and a disk that was lost meanwhile took the records with it.
+    """
+
+    async def main() -> None:
+        group = Group("1", peer("2"), peer("3"))
+        state, partitions = led(group, replicas="123")
+        changes = GroupChanges(MemberSteps("1", all_there))
+
+        async def looks(times: int) -> None:
+            for _ in range(times):
+                assert () == await changes.tick(state, partitions)
+                if group.proposed:
+                    group.members = (5, group.proposed[-1])
+                    group.begun[-1].cancel()
+
+        await looks(6)
+        assert [
+            Members(("1",), ("2", "3")),
+            Members(("1", "2"), ("3",)),
+            Members(("1", "2", "3"), ()),
+        ] == group.proposed
+
+        group.members = (5, Members(("1", "2"), ()))
+        await changes.tick(state, partitions)
+        assert 3 == len(group.proposed), "what was reached costs nothing"
+        group.term += 1
+        await changes.tick(state, partitions)
+        assert 4 == len(group.proposed), "another one has led in between"
+
     asyncio.run(main())
 
 

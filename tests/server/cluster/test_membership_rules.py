@@ -162,7 +162,7 @@ def test_a_wish_has_come_true_only_once_its_members_are_committed(
     state.apply(MakeTopic("t", topic_id, ("b" * 32,), 1, (("1",),)), 0)
     state.apply(PlacePartition(topic_id, 0, ("2",)), 1)
     replica = SimpleNamespace(members=(5, Members(("2",), ())))
-    consensus = SimpleNamespace(is_ready=True, commit_index=commit)
+    consensus = SimpleNamespace(is_ready=True, commit_index=commit, term=1)
     part: Any = SimpleNamespace(core=SimpleNamespace(replica=replica), consensus=consensus)
     changes = GroupChanges(MemberSteps("2", lambda _peer: True))
 
