@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.deletions import Deletions
 from chronik_server.metadata import METADATA_TOPIC, Metadata, Topic, group_of
+from chronik_server.opening import OpenedAhead
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
 from chronik_server.rolls import Rolls
@@ -92,6 +93,7 @@ class Hosting:
         """The fold that everything here agrees with."""
         self.rolls = Rolls(store)
         self._deletions = Deletions(store, self._run)
+        self._ahead = OpenedAhead(store, self._run)
         self._unnamed: set[replicated.LocalPartition] = set()
         """Copies that were found here and belong to no topic."""
         self._said: set[str] = set()
@@ -150,15 +152,15 @@ class Hosting:
             for found in await self._run(replicated.local_partitions, self._store):
                 faults.add(await self._fault(self._leave, state, found))
         until, unopened = state.offset, {}
-        for _, name, partition in sorted(
+        wanted = sorted(
             (place.since[self._raft.node_id], topic.name, partition)
             for topic in state.topics.values()
             for partition, place in enumerate(topic.places)
             if self._raft.node_id in place.holders
-        ):
-            unopened[name, partition] = await self._fault(
-                self._hold, state, name, partition, (before, until)
-            )
+        )
+        lanes = [(name, partition) for _, name, partition in wanted]
+        async for lane in self._ahead.each(state, lanes, {*self.partitions, *self.unopened}):
+            unopened[lane] = await self._fault(self._hold, state, *lane, (before, until))
         self.unopened = {lane: fault for lane, fault in unopened.items() if fault is not None}
         self._said = {str(each) for each in {*faults, *unopened.values()} - {None}}
         if not self._said:
