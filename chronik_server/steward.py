@@ -32,9 +32,13 @@ from chronik_store.format.control import Members
 logger = logging.getLogger("chronik_server.steward")
 
 STEPS_MAX = 100
+"""Placements in one tick: a large cluster is rearranged without a burst."""
 COMMANDS_MAX = 1000
 """In one batch."""
-"""Placements in one tick: a large cluster is rearranged without a burst."""
+SWEEPS_MAX = 2
+"""At once: each takes a thread for as long as the bucket does not answer, and to open a partition
+takes one, too.
+"""
 STOP_SECONDS = 2.0
 FREE_SECONDS = 10.0
 """How long the name of a deleted topic is waited for."""
@@ -84,6 +88,7 @@ class Steward:
         self._placed: tuple[int, frozenset[str]] | None = None
         """The fold, and the nodes that were there, at which nothing was left to be placed."""
         self._sweeps: dict[str, asyncio.Future[None]] = {}
+        self._sweep_turns = asyncio.Semaphore(SWEEPS_MAX)
 
     @property
     def _state(self) -> Metadata:
@@ -252,7 +257,7 @@ class Steward:
             sweep = self._sweeps.get(topic.topic_id)
             if sweep is None:
                 # Beside the other duties: a bucket that is away keeps nobody waiting.
-                begun = self._sweeps[topic.topic_id] = asyncio.ensure_future(self._sweep(topic))
+                begun = self._sweeps[topic.topic_id] = asyncio.ensure_future(self._in_turn(topic))
                 begun.add_done_callback(_seen)
             elif sweep.done():
                 del self._sweeps[topic.topic_id]
@@ -262,6 +267,10 @@ class Steward:
                 self._stopped.pop(topic.topic_id, None)
                 self._news.set()
                 logger.info("topic %s (%s) is gone", topic.name, topic.topic_id)
+
+    async def _in_turn(self, topic: Topic) -> None:
+        async with self._sweep_turns:
+            await self._sweep(topic)
 
     # --- the metadata's own group ----------------------------------------------------------------
 

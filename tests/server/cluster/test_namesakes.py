@@ -236,3 +236,29 @@ def test_a_sweep_that_fails_when_nobody_looks_any_more_says_nothing() -> None:
         return said
 
     assert [] == asyncio.run(main())
+
+
+def test_topics_that_wait_for_the_bucket_leave_threads_to_the_others() -> None:
+    """A dozen of them took every thread while the bucket was away: no partition was opened."""
+
+    async def main() -> None:
+        ids = [f"{number:032x}" for number in range(1, 6)]
+        topics = [MakeTopic(f"t{each[-1]}", each, ("11" * 16,), 1, (("1",),)) for each in ids]
+        leader = Leader(*topics, *map(DropTopic, ids))
+        begun: list[str] = []
+        is_back = asyncio.Event()
+
+        async def sweep(topic: Any) -> None:
+            begun.append(topic.topic_id)
+            await is_back.wait()
+
+        leader.steward._sweep = sweep
+        leader.steward.take("1", NodeReport(cleared=tuple(ids)))
+        await leader.steward._forget_topics()
+        await asyncio.sleep(0)
+        assert ids[: steward.SWEEPS_MAX] == begun
+        is_back.set()
+        await leader.steward.stop()
+        assert ids == begun
+
+    asyncio.run(main())
