@@ -37,6 +37,8 @@ logger = logging.getLogger("chronik_server.control")
 TICK_SECONDS = 0.5
 ANNOUNCE_SECONDS = 2.0
 """Between attempts to have this node's address recorded."""
+MOVES_OWN_MAX = 1
+"""So often an address of an earlier life may take the place of this one's."""
 ASK_SECONDS = 5.0
 """Between looks whether anybody leads; others are asked when nobody did twice."""
 
@@ -89,6 +91,9 @@ class Control:
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
         self._is_alone = False
+        self._is_recorded = False
+        self._times_moved = 0
+        """How often this node's address was recorded, and then another one, in this life."""
         self._known_ended: frozenset[str] = frozenset()
         self._settled = Turns[Settled]()
         self._cleared = Turns[str]()
@@ -165,7 +170,10 @@ class Control:
             return
         address = str(self._own_address)
         if known is not None and (known.address == address or known.state == "removed"):
+            self._is_recorded = True
             return
+        if known is not None and self._is_recorded:
+            self._note_moved(address, known.address)
         if self._group.part.consensus.is_ready:
             await self._add_node(self._node_id, address)  # others would name where it was
             return
@@ -177,6 +185,17 @@ class Control:
 
     def _client_of(self, servers: Iterable[Address], options: ClientOptions) -> AsyncClient:
         return client_of(self._env, tuple(servers), options, node_id=self._node_id)
+
+    def _note_moved(self, own: str, recorded: str) -> None:
+        """Once that may be what an earlier life had said, and nobody had heard."""
+        self._is_recorded = False
+        self._times_moved += 1
+        if self._times_moved == MOVES_OWN_MAX + 1:
+            logger.error(
+                "node %s runs here, at %s, and another process says that it does so at %s: that "
+                "one has a copy of its directory, and must end",
+                *(self._node_id, own, recorded),
+            )
 
     async def _ask_around(self) -> None:
         """While nobody leads as far as this node knows: it may have been removed while it was away,

@@ -41,6 +41,8 @@ SILENT_LOOKS_MAX = 5
 """So many looks in a row without a word, and the link is cut. Looks are counted, not time: a node
 that was stopped itself has heard nobody either, and hears them when it wakes.
 """
+ALIVE_LOOKS_MAX = 1
+"""So many, and the other end is still taken to be there: it beats several times in each."""
 
 
 class PeerLinks:
@@ -145,15 +147,24 @@ class PeerLinks:
 
     def check_only(self, peer: PeerIdentity) -> None:
         """IdentityMismatchError while another directory is connected under this node's id: until
-        the registry says whose the id is, two would cut off each other for ever.
+        the registry says whose the id is, two would cut off each other for ever. And while another
+        process of the same one is heard: it is a copy, and each would vote and acknowledge without
+        knowing what the other one has promised.
         """
         here = self.known.get(peer.node_id)
-        if here is None or here.node_uuid == peer.node_uuid or not self.is_connected(peer.node_id):
+        if here is None or here == peer or not self.is_connected(peer.node_id):
             return
-        raise IdentityMismatchError(
-            f"node id {peer.node_id} is connected as directory {here.node_uuid}, not "
-            f"{peer.node_uuid}: give each node an id of its own, and each cluster a name"
-        )
+        if here.node_uuid != peer.node_uuid:
+            raise IdentityMismatchError(
+                f"node id {peer.node_id} is connected as directory {here.node_uuid}, not "
+                f"{peer.node_uuid}: give each node an id of its own, and each cluster a name"
+            )
+        if self._silent_looks[peer.node_id] <= ALIVE_LOOKS_MAX:
+            raise IdentityMismatchError(
+                f"node {peer.node_id} is here and answers; this is another process with its "
+                "directory, or a copy of it: a copy must never run beside the original, so end it "
+                "(a node that was started again is let in once its earlier process is silent)"
+            )
 
     def joined(self, peer: PeerIdentity, link: Link) -> None:
         """A node is connected, by us or by itself."""

@@ -14,7 +14,7 @@ from chronik_server import control
 from chronik_server.addresses import Address
 from chronik_server.control import Control
 from chronik_server.metadata import Metadata
-from chronik_server.metadata_commands import AdmitNode
+from chronik_server.metadata_commands import AdmitNode, MoveNode
 from chronik_server.protocol.cluster import ClusterDescription, NodeInfo
 from chronik_server.protocol.greeting import PeerIdentity
 from chronik_store.environment import Environment
@@ -39,7 +39,7 @@ class Around:
         self.asked: list[Sequence[Address]] = []
         self.followed: dict[str, tuple[Address, ...]] = {}
         self.ends = 0
-        state = Metadata()
+        self.state = state = Metadata()
         for node in ("1", "2"):
             state.apply(AdmitNode(node, f"h{node}:1", "member"), state.offset)
 
@@ -51,7 +51,10 @@ class Around:
             _env: object, to: Sequence[Address], _: object, *, node_id: str
         ) -> AsyncIterator[Any]:
             self.asked.append(to)
-            yield SimpleNamespace(cluster=cluster)
+            yield SimpleNamespace(cluster=cluster, add_node=add_node)
+
+        async def add_node(node_id: str, address: str) -> None:
+            state.apply(MoveNode(node_id, address), state.offset)
 
         def follow(addresses: dict[str, tuple[Address, ...]]) -> None:
             self.followed = addresses
@@ -61,7 +64,7 @@ class Around:
 
         monkeypatch.setattr(control, "client_of", client_of)
         members = SimpleNamespace(voters=("1", "2"), learners=())
-        consensus = SimpleNamespace(leader=leader, status=lambda: members)
+        consensus = SimpleNamespace(leader=leader, status=lambda: members, is_ready=False)
         parts: Any = {
             "group": SimpleNamespace(state=state, part=SimpleNamespace(consensus=consensus)),
             "peers": SimpleNamespace(
@@ -130,3 +133,21 @@ def test_a_learner_that_its_leader_hung_up_on_asks_whether_it_was_removed(
     around = Around(monkeypatch, found, leader=leader, connected=connected)
     around.ask_twice()
     assert ends == around.ends == len(around.asked)
+
+
+def test_a_node_says_that_another_process_moves_it_to_and_fro(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a copy of the node whose id sorts last nobody heard: that one is called by the others."""
+    around = Around(monkeypatch, ClusterDescription(OWN.cluster_id, "2", (), "2"))
+    state, announce = around.state, around.control._announce
+
+    async def main() -> None:
+        for times in range(3):
+            await announce()
+            assert "h1:1" == state.nodes["1"].address
+            await announce()
+            assert (times > 1) == ("must end" in caplog.text)
+            state.apply(MoveNode("1", "h9:1"), state.offset)
+
+    asyncio.run(main())

@@ -111,12 +111,42 @@ def test_two_directories_under_one_id_do_not_cut_each_other_off() -> None:
         stranger = replace(PEER, node_uuid="5" * 32)
         links.check_only(PEER)
         links.joined(PEER, wire)
-        links.check_only(replace(PEER, boot_id="6" * 32))  # started anew
+        links.check_only(PEER)  # by another connection
         with pytest.raises(IdentityMismatchError, match="give each node an id of its own"):
             links.check_only(stranger)
         assert not wire.cut
         links.left(PEER, wire)
         links.check_only(stranger)  # whoever it is, nobody else is there
+
+    run(main())
+
+
+def test_a_copy_of_a_node_is_kept_out_while_the_original_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both were let in, in turn: there were two leaders in a term, and nodes that had done nothing
+    wrong ended over what both had committed.
+    """
+    monkeypatch.setattr(peers, "LOOK_SECONDS", 0.05)
+
+    async def main() -> None:
+        links, wire = links_of(), Wire()
+        again = replace(PEER, boot_id="6" * 32)
+        links.joined(PEER, wire)
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            links.receive("2", wire, RaftMessage("", b""), b"")
+            with pytest.raises(IdentityMismatchError, match="end it"):
+                links.check_only(again)
+        async with asyncio.timeout(5):
+            while links._silent_looks["2"] <= peers.ALIVE_LOOKS_MAX:  # noqa: ASYNC110 (no event)
+                await asyncio.sleep(0.01)
+        assert not wire.cut
+        links.check_only(again)  # the machine has lost power, and starts once more
+
+        links.joined(again, wire)
+        links.left(again, wire)
+        links.check_only(PEER)  # it was killed
 
     run(main())
 
