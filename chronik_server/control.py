@@ -76,6 +76,8 @@ class Control:
         self._hints = dict(hints)
         self._heard: dict[str, Address] = {}
         """Where nodes were said to be when nobody was known to lead."""
+        self._told: dict[str, Address] = {}
+        """Where they said so themselves, then."""
         self._entrances = entrances
         self._group = group
         self._hosting = hosting
@@ -157,11 +159,19 @@ class Control:
             found = [] if known is None else [parse_address(known.address)]
         except ConfigError:
             found = []  # recorded by an older version: no connection can be made to it
-        for hints in (self._hints, self._heard):
+        for hints in (self._told, self._hints, self._heard):
             hint = hints.get(node_id)
             if hint is not None and hint not in found:
                 found.append(hint)
         return tuple(found)
+
+    def hear(self, node_id: str, address: Address) -> None:
+        """A node of the registry says where it is. While nobody leads that cannot be recorded, and
+        it may be needed for a majority: it is looked for there.
+        """
+        if node_id in self._state.nodes and not self._is_led():
+            self._told[node_id] = address
+            self.connect()
 
     async def _announce(self) -> None:
         """Have this node's address in the registry, as it is now; a new node joins by it."""

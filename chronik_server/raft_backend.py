@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from chronik_server.addresses import Address, parse_address
+from chronik_server.addresses import Address, parse_address, parse_reachable
 from chronik_server.backend import Check, Link, NodeIdentity, NodeRemovedError
 from chronik_server.calling import client_of
 from chronik_server.client import ClientOptions
@@ -349,6 +349,7 @@ class RaftBackend:
 
     async def add_node(self, node_id: str, address: str) -> None:
         """See `Backend`."""
+        self._control.hear(node_id, parse_reachable(address, what="a node's address"))
         await self._membership.add(node_id, address)
 
     async def remove_node(self, node_id: str) -> None:

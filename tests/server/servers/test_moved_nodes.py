@@ -79,3 +79,26 @@ def test_one_that_was_away_while_others_moved_finds_them_through_any_that_it_is_
 
     world.run(story)
     assert [] == world.violations
+
+
+def test_two_of_three_that_move_at_once_are_found_by_the_one_that_stays() -> None:
+    """It has the least id, so it connects; it knew where they had been, and no majority was left
+    to be told where they are. It is told that by themselves.
+    """
+    world = ServersWorld(NAMES, seed=0, log=LOG)
+
+    async def story() -> None:
+        for node in world.nodes.values():
+            node.boot()
+        await until(lambda: agree(world), "they elect")
+        for name in ("n2", "n3"):
+            world.nodes[name].kill()
+        for name in ("n2", "n3"):
+            move(world, name)
+        await until(lambda: agree(world), "they elect again")
+        wanted = {"n1": f"n1:{PORT}", "n2": f"n2:{ELSEWHERE}", "n3": f"n3:{ELSEWHERE}"}
+        for name in NAMES:
+            await until(lambda name=name: wanted == recorded(world, name), f"{name} knows it")
+
+    world.run(story)
+    assert [] == world.violations
