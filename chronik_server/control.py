@@ -202,8 +202,8 @@ class Control:
         self._times_moved += 1
         if self._times_moved == MOVES_OWN_MAX + 1:
             logger.error(
-                "node %s runs here, at %s, and another process says that it does so at %s: that "
-                "one has a copy of its directory, and must end",
+                "node %s runs here, at %s, and is recorded at %s again: another process says so, "
+                "which has a copy of its directory and must end, or somebody with `node add`",
                 *(self._node_id, own, recorded),
             )
 
