@@ -380,7 +380,7 @@ class Hosting:
         assert replica is not None, "logs of a node have a Raft side"
         if make_suspect and not replica.last_index and not replica.hard_state[0]:
             await self._suspect(replica)
-        face = await self._face.partition(topic.name, partition)  # no wait from here on
+        face = self._face.face_of(log, topic.name, partition)  # no wait from here on
         group_id = group_of(topic.topic_id, partition)
         consensus = self._raft.add_group(
             group_id,

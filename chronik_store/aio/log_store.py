@@ -15,6 +15,7 @@ from chronik_store.aio.partition_log import AsyncPartitionLog
 from chronik_store.config import LogConfig
 from chronik_store.log_store import LogStore
 from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
+from chronik_store.partition_log import PartitionLog
 
 FACES_MIN = 64
 """So many faces are kept before anybody looks whether their logs are still open."""
@@ -67,6 +68,10 @@ class AsyncLogStore:
     async def partition(self, topic: str, partition: int = 0) -> AsyncPartitionLog:
         """As `LogStore.partition`: the same face every time for the same log."""
         log = await self._pool.run(self._store.partition, topic, partition)
+        return self.face_of(log, topic, partition)
+
+    def face_of(self, log: PartitionLog, topic: str, partition: int) -> AsyncPartitionLog:
+        """The same, of a log of this store that the caller has open: no thread is waited for."""
         face = self._faces.get((topic, partition))
         if face is None or face._log is not log:
             if len(self._faces) >= self._faces_max:

@@ -21,6 +21,7 @@ from chronik_server.metadata_commands import (
     MakeTopic,
 )
 from chronik_store import replicated
+from chronik_store.aio.offloop import POOL_THREADS
 from chronik_store.errors import UnavailableError
 from chronik_store.log_store import LogStore
 from chronik_store.replicated import local_partitions, remembered
@@ -362,15 +363,15 @@ def test_a_partition_that_could_not_be_opened_is_opened_at_the_next_look(tmp_pat
     """Its group was there already, half made: nothing was opened, removed or ended any more."""
 
     async def act(here: Here) -> None:
-        plain, failed = here.face.partition, list[object]()
+        plain, failed = here.face.face_of, list[object]()
 
-        async def fails_once(*given: Any) -> Any:
+        def fails_once(*given: Any) -> Any:
             if not failed:
                 failed.append(given)
                 raise UnavailableError("not now")
-            return await plain(*given)
+            return plain(*given)
 
-        here.face.partition = fails_once  # type: ignore[method-assign]
+        here.face.face_of = fails_once  # type: ignore[method-assign]
         for runs in (False, True):
             await here.hosting.reconcile(fold(EVENTS))
             assert runs == here.runs(A, 0) == (("events", 0) in here.hosting.partitions)
@@ -399,6 +400,25 @@ def test_a_topic_that_is_made_costs_no_look_at_all_the_others(tmp_path: Path) ->
         state.apply(DropTopic(A), state.offset)
         here.hosting.close_stale(state)
         assert (1, False) == (len(looks), here.runs(A, 0))
+
+    on_node(tmp_path, act)
+
+
+def test_a_partition_runs_also_while_readers_wait_for_the_bucket(tmp_path: Path) -> None:
+    """As many as there are threads for calls kept it closed for as long as the bucket was away."""
+
+    async def act(here: Here) -> None:
+        is_back = threading.Event()
+        pool = here.face._pool
+        readers = [asyncio.ensure_future(pool.run(is_back.wait)) for _ in range(POOL_THREADS)]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(10):
+                await here.hosting.reconcile(fold(EVENTS))
+        finally:
+            is_back.set()
+            await asyncio.gather(*readers)
+        assert here.runs(A, 0)
 
     on_node(tmp_path, act)
 
