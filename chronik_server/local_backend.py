@@ -326,7 +326,7 @@ class LocalBackend:
 
     async def status(self, topic: str | None) -> StatusFound:
         """See `Backend`."""
-        status = await self._store.status()
+        status = await asyncio.get_running_loop().run_in_executor(None, self._opened.status)
         parts = tuple(part for part in status.partitions if topic in {None, part.topic})
         if topic is not None and not parts:
             await self._info(topic)  # one of which nothing can be opened is there all the same
@@ -372,7 +372,7 @@ class LocalBackend:
 
     async def checks(self) -> tuple[Check, ...]:
         """See `Backend`."""
-        status = await self._store.status()
+        status = await asyncio.get_running_loop().run_in_executor(None, self._opened.status)
         faulty = [part for part in status.partitions if part.last_error is not None]
         stuck = [_fault_of(part) for part in faulty if not part.writable]
         tiering = [_fault_of(part) for part in faulty if part.writable]

@@ -315,7 +315,7 @@ class RaftBackend:
 
     async def status(self, topic: str | None) -> StatusFound:
         """See `Backend`."""
-        status = await self._face.status()
+        status = await self._loop.run_in_executor(None, self._store.status)
         parts = tuple(
             part
             for part in status.partitions
@@ -380,7 +380,7 @@ class RaftBackend:
 
     async def checks(self) -> tuple[Check, ...]:
         """See `Backend`."""
-        status = await self._face.status()
+        status = await self._loop.run_in_executor(None, self._store.status)
         faults = [f"{p.topic}/{p.partition}: {p.last_error}" for p in status.partitions
                   if p.last_error is not None]  # fmt: skip
         leaderless = [

@@ -423,6 +423,30 @@ def test_a_partition_runs_also_while_readers_wait_for_the_bucket(tmp_path: Path)
     on_node(tmp_path, act)
 
 
+def test_what_is_amiss_is_told_also_while_readers_wait_for_the_bucket(tmp_path: Path) -> None:
+    """/ready said that the server gives no answer, and the metrics of partitions were not there."""
+    peers = (("1", Address("127.0.0.1", free_ports(1)[0])),)
+
+    async def main() -> None:
+        node = await start(tmp_path, "1", peers)
+        is_back = threading.Event()
+        pool = node.backend._face._pool
+        readers = [asyncio.ensure_future(pool.run(is_back.wait)) for _ in range(POOL_THREADS)]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(5):
+                assert {"log", "metadata", "leaders"} == {
+                    check.name for check in await node.backend.checks()
+                }
+                assert "1" == (await node.backend.status(None)).node_id
+        finally:
+            is_back.set()
+            await asyncio.gather(*readers)
+            await node.server.stop()
+
+    run(main())
+
+
 def test_a_partition_that_cannot_be_opened_is_said_where_people_look(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chronik_server.local_backend import LocalBackend
+from chronik_store.aio.offloop import POOL_THREADS
 from chronik_store.errors import TopicNotFoundError, UnavailableError
 from tests.server.serving import connected, run
 
@@ -56,6 +58,24 @@ def test_6_who_asks_while_a_topic_is_deleted_leaves_nothing_for_the_next_one(
             await client.append("t", [b"new"])
             assert [b"new"] == [each.value for each in (await client.read("t", 0)).records]
             assert backend.known_partition("t", 0) is await backend.partition("t", 0)
+
+    run(main())
+
+
+def test_what_is_amiss_is_told_also_while_readers_wait_for_the_bucket(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (server, _):
+            backend: Any = server.backend
+            pool, is_back = backend._store._pool, threading.Event()
+            readers = [asyncio.ensure_future(pool.run(is_back.wait)) for _ in range(POOL_THREADS)]
+            await asyncio.sleep(0)
+            try:
+                async with asyncio.timeout(5):
+                    assert "wal" in {check.name for check in await backend.checks()}
+                    assert () == (await backend.status(None)).store.partitions
+            finally:
+                is_back.set()
+                await asyncio.gather(*readers)
 
     run(main())
 
