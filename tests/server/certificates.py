@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+EXTENSIONS = "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n"
+"""And `keyUsage` of the CA: Python 3.13 believes no others by default (RFC 5280)."""
+
 
 def certificates(
     directory: Path, days: int = 2, *, authority: Path | None = None
@@ -24,10 +27,10 @@ def certificates(
     else:
         openssl(
             "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
-            "-days", "2",
+            "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         )  # fmt: skip
     for name in ("server", "client"):
-        (directory / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        (directory / f"{name}.ext").write_text(EXTENSIONS)
         openssl(
             "req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
         )
