@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from chronik_store.errors import Durability, LogPoisonedError
+from chronik_store.errors import Durability, LogClosedError, LogPoisonedError
 from chronik_store.format.checkpoint import Checkpoint
 from chronik_store.format.frame import Marks
 from chronik_store.threads import Event, Lock, Threads
@@ -220,6 +220,8 @@ class GroupCommit:
         event = None
         checkpoint: Checkpoint | None = None
         with self._lock:
+            if self._hands.ended:  # by a close that was interrupted while this group waited
+                self.spoil_locked(LogClosedError("this log is closed; open it again"))
             group = self.staging.take(self._group_bytes)
             if group is None or self.poisoned is not None:
                 self._leading = False

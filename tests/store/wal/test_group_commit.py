@@ -210,6 +210,31 @@ def test_close_waits_for_the_group_in_flight_and_its_waiters(
     assert open_wal(disk.another_process()).copy.entries.keys() == set(range(1, 6))
 
 
+def test_no_group_is_begun_once_close_has_waited_for_those_under_way(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """Of a close that Ctrl-C met while it waited for a leader, the next leader wrote on: into a
+    directory that may be another process's by then.
+    """
+    owner = open_wal(disk)
+    wal, gate = owner.wal, Gate("sync_data")
+    disk.hook = gate
+    leader = Task(lambda: owner.append(b"first"))
+    assert gate.arrived.wait(5)
+    heir = Task(lambda: owner.append(b"second"))
+    while not wal._commit._waiters:
+        pass
+    ending = Task(wal._hands.end)
+    while not wal._hands.ended:
+        pass
+    gate.open()
+    leader.outcome()
+    ending.outcome()
+    with pytest.raises(LogPoisonedError):
+        heir.outcome()
+    assert wal.durable.index == 2
+
+
 def test_leading_for_what_is_not_staged_is_a_mistake(open_wal: Opens) -> None:
     owner = open_wal()
     with pytest.raises(ValueError, match="staged"):
