@@ -83,6 +83,7 @@ class LogConfig:
     read_ahead_bytes: int = 8 * MIB
     search_deadline_seconds: float = 10.0
     search_cache_bytes: int = 1 * GIB
+    search_answer_bytes: int = 512 * MIB
     tail_index_bytes: int = 64 * MIB
     # disk
     disk_reserve_bytes: int = 64 * MIB
@@ -256,6 +257,7 @@ _BOUNDS: _Bounds = (
     ("cache_memory_bytes", 0, _INF),
     ("cache_disk_bytes", 0, _INF),
     ("search_cache_bytes", 0, _INF),
+    ("search_answer_bytes", 0, _INF),
     ("read_ahead_bytes", 0, 1 * GIB),
     ("search_deadline_seconds", 0, _INF),
     ("tail_index_bytes", 15_000_000, 4_000_000_000),  # what tantivy takes

@@ -137,6 +137,7 @@ class LogSearch:
             limit=limit,
             order=order,
             deadline_seconds=deadline if deadline_seconds is None else deadline_seconds,
+            bytes_max=self._config.search_answer_bytes,
             require_complete=require_complete,
         )
         seconds = options.deadline_seconds

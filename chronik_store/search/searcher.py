@@ -51,8 +51,9 @@ class SearchOptions:
 
     since_us <= record time < until_us; start <= offset < stop; None: no bound. deadline_seconds:
     None waits for all; a bundle that is being fetched when it passes is not waited for, a request
-    for records that is under way is, and the next is not made. require_complete: UnavailableError
-    rather than an answer with a hole.
+    for records that is under way is, and the next is not made. bytes_max: behind the record with
+    which values, keys and headers reach it no other is read; None: no bound. require_complete:
+    UnavailableError rather than an answer with a hole.
     """
 
     since_us: int | None = None
@@ -62,6 +63,7 @@ class SearchOptions:
     limit: int = 10
     order: Order = "newest"
     deadline_seconds: float | None = 10.0
+    bytes_max: int | None = None
     require_complete: bool = False
 
     def __post_init__(self) -> None:
@@ -325,9 +327,10 @@ class _Run:
 
     def _fetched(self, deadline: float | None) -> Iterable[SearchHit]:
         """The hits with their records. One whose record is out of reach becomes a missing range;
-        so do those behind one that had to be waited for beyond the deadline.
+        so do those behind one that had to be waited for beyond the deadline, or that is the last
+        for which there is room.
         """
-        plan = self.plan
+        plan, read_bytes = self.plan, 0
         for count, (offset, score) in enumerate(self.hits, 1):
             began = plan.clock.monotonic()
             try:
@@ -341,19 +344,47 @@ class _Run:
                 else:
                     self.missing.append(((offset, offset + 1), str(error)))
             else:
+                read_bytes += _size(record)
                 yield SearchHit(record, offset, score, plan.topic, plan.partition)
-            now = plan.clock.monotonic()
-            if deadline is not None and now >= deadline and now - began >= _SLOW_SECONDS:
-                unread = self.hits[count:]
-                self.total -= len(unread)
-                self.missing += [((offset, offset + 1), "deadline") for offset, _ in unread]
+            reason = self._ends_answer(read_bytes, plan.clock.monotonic(), began, deadline)
+            if reason is not None:
+                self._leave_unread([offset for offset, _ in self.hits[count:]], reason)
                 return
+
+    def _leave_unread(self, offsets: Sequence[int], reason: str) -> None:
+        """These hits are missing: as one range where they stand together, since a limit may be
+        large.
+        """
+        self.total -= len(offsets)
+        spans = [(offset, offset + 1) for offset in offsets]
+        if offsets and self.plan.options.order != "score":
+            spans = [(min(offsets), max(offsets) + 1)]
+        self.missing += [(span, reason) for span in coverage.merged(spans)]
+
+    def _ends_answer(
+        self, read_bytes: int, now: float, began: float, deadline: float | None
+    ) -> str | None:
+        """Why the next record is not read."""
+        bytes_max = self.plan.options.bytes_max
+        if bytes_max is not None and read_bytes >= bytes_max:
+            return (
+                f"the answer is full: its records have {read_bytes} bytes (search_answer_bytes is "
+                f"{bytes_max}); ask with a smaller limit"
+            )
+        if deadline is not None and now >= deadline and now - began >= _SLOW_SECONDS:
+            return "deadline"
+        return None
 
     def _unknown_paths(self) -> tuple[str, ...]:
         """The paths of the query that occur nowhere; none is claimed where some are not listed."""
         if self.some_unknown:
             return ()
         return tuple(path for path in self.plan.query.paths if path not in self.known)
+
+
+def _size(record: StoredRecord) -> int:
+    headers = sum(len(name) + len(value) for name, value in record.headers)
+    return len(record.value) + len(record.key or b"") + headers
 
 
 def _release(plan: SearchPlan) -> None:

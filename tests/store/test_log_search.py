@@ -16,6 +16,7 @@ from chronik_store.config import _BOUNDS, LogConfig
 from chronik_store.environment import Environment
 from chronik_store.errors import UnavailableError
 from chronik_store.log_store import LogStore
+from chronik_store.model import Record
 from chronik_store.objectstore.retry import RetryingObjectStore
 from chronik_store.partition_log import PartitionLog
 from chronik_store.repair import apply_repair
@@ -297,3 +298,24 @@ def test_either_bound_of_the_memory_for_the_tail_finds_records(tmp_path: Path, e
         log.append(b"a word")
 
         assert log.search("word", require_complete=True).total == 1
+
+
+def test_an_answer_holds_no_more_records_than_there_is_room_for(tmp_path: Path) -> None:
+    """One request for a million hits of a megabyte took all the memory of a server."""
+    config = LogConfig(search_answer_bytes=2_000, pipeline_enabled=False)
+    record = Record(b"disk " + b"x" * 600, key=b"k" * 300, headers=[("h", b"y" * 94)])
+
+    with PartitionLog.open(tmp_path, topic="t", config=config) as log:
+        log.append([record] * 5)
+
+        found = log.search("disk", limit=5)
+        assert [4, 3] == [hit.offset for hit in found]
+        assert ((0, 3),) == found.coverage[0].missing
+        assert "ask with a smaller limit" in found.coverage[0].reasons[0]
+        assert not found.total_is_exact
+        with pytest.raises(UnavailableError, match="smaller limit"):
+            log.search("disk", require_complete=True)
+
+        found = log.search("disk", limit=2, require_complete=True)
+        assert [4, 3] == [hit.offset for hit in found]
+        assert 5 == found.total
