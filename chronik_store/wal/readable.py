@@ -261,14 +261,14 @@ class ReadableWal:
     def files(self) -> tuple[WalFileInfo, ...]:
         """All files, oldest first; the last one is being written (or staged, not yet made)."""
         with self.lock:
-            files = self._table.files
+            files, last_index = self._table.files, self._table.last_index
             return tuple(
                 WalFileInfo(
                     file.seq,
                     file.path,
                     self._size_locked(file),
                     file.first_index,
-                    file.last_index,
+                    min(file.last_index, last_index),
                     self._records_locked(file),
                     file.folded_to,
                     file is not files[-1],
@@ -281,9 +281,11 @@ class ReadableWal:
         return file.size
 
     def _records_locked(self, file: LogFile) -> int:
-        if not file.count:
+        # Behind the last entry stands what Ctrl-C has left half-way; the log has ended then.
+        last_index = min(file.last_index, self._table.last_index)
+        if last_index < file.first_index:
             return 0
-        return self._table.position_after(file.last_index).offset - file.base_offsets[0]
+        return self._table.position_after(last_index).offset - file.base_offsets[0]
 
 
 def _always() -> None:

@@ -10,15 +10,18 @@ import pytest
 import chronik_store as chronik
 from chronik_store.append_path import AppendPath
 from chronik_store.commit.committer import Committer
+from chronik_store.environment import Environment
 from chronik_store.errors import LogPoisonedError
 from chronik_store.format.control import Seal
 from chronik_store.manifest.state import FoldedState
+from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal import entry_table
 from chronik_store.wal.durable import DurableLimit
 from chronik_store.wal.entry_table import EntryTable
 from chronik_store.wal.stageable import StageableWal
 from chronik_store.wal.staging import Staging
 from chronik_store.wal.tail import MemoryTail
-from tests.store.tasks import Task
+from tests.store.tasks import Task, at_each_step
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 OutOfMemory = Callable[..., Any]
@@ -219,3 +222,18 @@ def test_whoever_waits_for_a_group_whose_leader_is_interrupted_gets_a_typed_erro
     with pytest.raises(LogPoisonedError):
         others[0].outcome()
     log.close()
+
+
+def test_a_log_that_ctrl_c_ended_at_any_step_of_its_table_can_be_looked_at() -> None:
+    """What stood in one of its columns and not in all of them was an IndexError of `status`."""
+    for ctrl_c in at_each_step(entry_table):
+        env = Environment(fs=SimulatedDisk(seed=1))
+        with chronik.LogStore.open("/d", config=CONFIG, env=env) as store:
+            store.create_topic("t")
+            log = store.partition("t")
+            log.append(b"1")
+            with ctrl_c:
+                log.append(b"2")
+            assert not [each for each in log.verify().findings if each.severity == "corruption"]
+            assert log.status().watermarks.end in {1, 2}
+            assert b"1" == values(log)[0]
