@@ -69,8 +69,12 @@ def pieces(batches: Iterable[StoredBatch], offset: int, stop: int) -> Iterator[l
 
 
 def search_result_of(topic: str, found: data.Searched, payload: Any) -> SearchResult:
-    """What was found, its records out of the payload."""
+    """What was found, its records out of the payload. CorruptionError: not one for each hit."""
     records = StoredBatch(payload, 0, 0).records() if found.hits else []
+    if len(records) != len(found.hits):
+        raise CorruptionError(
+            f"an answer has {len(records)} records for {len(found.hits)} hits of topic {topic!r}"
+        )
     hits = []
     for hit, record in zip(found.hits, records, strict=True):
         placed = type(record)(

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from chronik_server.client import Client
+from chronik_server.client.fetching import search_result_of
 from chronik_server.client.partitioning import partition_of
 from chronik_server.protocol import data
 from chronik_store.errors import (
     BackpressureError,
     ConfigError,
+    CorruptionError,
     LogClosedError,
     OffsetConflictError,
     OffsetOutOfRangeError,
@@ -405,3 +407,11 @@ def test_loading_the_client_loads_nothing_heavy() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "[]" == ran.stdout.strip()
+
+
+def test_an_answer_with_a_record_too_many_is_corruption() -> None:
+    """It was a bare ValueError."""
+    payload = RecordBatch.from_records([Record(b"a"), Record(b"b")]).buffer
+    found = data.Searched(1, total_is_exact=True, elapsed_us=1, hits=(data.Hit(0, 7, 1.0),))
+    with pytest.raises(CorruptionError, match="2 records for 1 hits"):
+        search_result_of("t", found, payload)
