@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from chronik_server.client import Client, ClientOptions
 from chronik_server.client.blocking import Appender
-from chronik_server.errors import NotLeaderError
+from chronik_server.errors import CertificateError, NotLeaderError
 from chronik_server.protocol.cluster import StatusFound
 from chronik_server.protocol.data import Consistency
 from chronik_store.batching import Appendable
@@ -264,8 +264,8 @@ def _partitions(client: Client, topic: str | None = None) -> tuple[LogStatus, ..
         with Client(node.address, options=replace(_options(), retry_seconds=0.0)) as other:
             try:
                 more = _told(other.status(topic))
-            except (UnavailableError, NotLeaderError):
-                continue  # away, or behind: another has a copy, or the partition is left out
+            except (UnavailableError, NotLeaderError, CertificateError):
+                continue  # away, behind, or not believed: another has a copy, or nobody tells of it
         found = {**more, **found}
         missing -= set(more)
     return tuple(part for _, part in sorted(found.items()))

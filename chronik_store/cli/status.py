@@ -16,7 +16,7 @@ from chronik_store.cli import exits
 from chronik_store.cli.options import FiniteRange, pass_session, verb
 from chronik_store.cli.overview import overview, tell
 from chronik_store.cli.plot import PARTS, bar_of
-from chronik_store.cli.rendering import size_text
+from chronik_store.cli.rendering import count_text, size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, say
 from chronik_store.errors import ChronikError, TopicNotFoundError, UnavailableError
@@ -133,11 +133,12 @@ def _show_partition(output: Output, part: LogStatus) -> None:
 
 
 def _facts(part: LogStatus) -> str:
-    facts = [f"wal {size_text(part.wal_bytes)} in {part.wal_files} files"]
+    facts = [f"wal {size_text(part.wal_bytes)} in {count_text(part.wal_files, 'file')}"]
     if part.local_segment_bytes:
         facts.append(f"local segments {size_text(part.local_segment_bytes)}")
-    facts.append(f"bucket {size_text(part.segment_bytes)} in {part.segments} segments")
-    facts.append(f"{part.bundles} search indexes")
+    segments = count_text(part.segments, "segment")
+    facts.append(f"bucket {size_text(part.segment_bytes)} in {segments}")
+    facts.append(f"{part.bundles} search index{'' if part.bundles == 1 else 'es'}")
     return ", ".join(facts)
 
 

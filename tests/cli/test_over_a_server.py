@@ -16,6 +16,7 @@ import pytest
 from chronik_server import cli_node, cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import RemoteLog, session
+from chronik_server.errors import CertificateError
 from chronik_server.protocol.cluster import ClusterDescription, NodeInfo, StatusFound
 from chronik_store.cli import main
 from chronik_store.errors import UnavailableError
@@ -229,8 +230,8 @@ def test_a_verb_about_files_takes_no_server(chronik, verb, monkeypatch):
 def test_a_partition_of_which_no_node_tells_is_not_left_out_in_silence(
     chronik, monkeypatch, tmp_path, words
 ):
-    """Its nodes are away. The others' lines looked as if they were all, and a topic whose nodes
-    are all away was said not to be there.
+    """Its nodes are away, or not believed. The others' lines looked as if they were all, and a
+    topic whose nodes are all away was said not to be there.
     """
     with LogStore.open(tmp_path / "d") as store:
         store.create_topic("events")
@@ -244,13 +245,28 @@ def test_a_partition_of_which_no_node_tells_is_not_left_out_in_silence(
             return StatusFound(told, (), "1")
 
         def cluster(self):
-            return ClusterDescription("c", "1", (NodeInfo("1", "10.0.0.1:7411"),), "1")
+            nodes = NodeInfo("1", "10.0.0.1:7411"), NodeInfo("2", "10.0.0.2:7411")
+            return ClusterDescription("c", "1", nodes, "1")
 
     @contextmanager
     def remote_client(*_):
         yield Client()
 
+    class Unbelieved(Client):
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def status(self, topic=None):
+            raise CertificateError("it has run out")
+
     monkeypatch.setattr(cli_remote, "remote_client", remote_client)
+    monkeypatch.setattr(cli_remote, "Client", Unbelieved)
     found = chronik("-s", "10.0.0.1:7411", *words)
     assert 3 == found.code
     missing = {"status": "events/1, lost/0", "events": "events/1", "lost": "lost/0"}[words[-1]]
