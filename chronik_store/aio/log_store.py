@@ -58,7 +58,7 @@ class AsyncLogStore:
 
     async def delete_topic(self, name: str) -> None:
         """As `LogStore.delete_topic`."""
-        await self._pool.run(self._store.delete_topic, name)
+        await self._pool.run_far(self._store.delete_topic, name)
         self._drop_closed()
 
     async def topics(self) -> tuple[TopicInfo, ...]:
@@ -92,11 +92,11 @@ class AsyncLogStore:
 
     async def search(self, topic: str, query: str, **options: Any) -> SearchResult:
         """As `LogStore.search`."""
-        return await self._pool.run(self._store.search, topic, query, **options)
+        return await self._pool.run_far(self._store.search, topic, query, **options)
 
     async def run_pipeline_once(self) -> PipelineReport:
         """As `LogStore.run_pipeline_once`."""
-        return await self._pool.run(self._store.run_pipeline_once)
+        return await self._pool.run_far(self._store.run_pipeline_once)
 
     async def status(self) -> StoreStatus:
         """As `LogStore.status`."""

@@ -1,7 +1,8 @@
 """What a face does away from its event loop: opening, and calls that may touch a disk.
 
-Place: the bottom of `aio`. Promise: at most `POOL_THREADS` calls of a face run at a time; the loop
-never does. Invariant: cancelling gives up the wait only.
+Place: the bottom of `aio`. Promise: at most `POOL_THREADS` calls of a face run at a time, and as
+many that may have to wait for the bucket; the loop never does. Invariant: cancelling gives up the
+wait only; a bucket that is away keeps nobody waiting who needs the disk alone.
 """
 
 from __future__ import annotations
@@ -118,12 +119,12 @@ class _Handover(Generic[C]):
 
 
 class Pool:
-    """The bounded pool of one face."""
+    """The bounded pool of one face. Threads are started when they are first needed."""
 
     def __init__(self) -> None:
-        self._executor = concurrent.futures.ThreadPoolExecutor(
-            POOL_THREADS, thread_name_prefix="chronik-aio"
-        )
+        executor = concurrent.futures.ThreadPoolExecutor
+        self._near = executor(POOL_THREADS, thread_name_prefix="chronik-aio")
+        self._far = executor(POOL_THREADS, thread_name_prefix="chronik-aio-bucket")
         self._closed = False
         self._fork_generation = fork_guard.generation()
 
@@ -134,14 +135,22 @@ class Pool:
 
     async def run(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call in a pool thread. Cancelling gives up the wait only. Raises LogClosedError."""
+        return await self._run(self._near, functools.partial(function, *args, **options))
+
+    async def run_far(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """The same of what may have to wait for the bucket, which may be away."""
+        return await self._run(self._far, functools.partial(function, *args, **options))
+
+    async def _run(
+        self, executor: concurrent.futures.ThreadPoolExecutor, call: Callable[[], T]
+    ) -> T:
         fork_guard.check(self._fork_generation)  # a forked child has the pool without its threads
         if self._closed:
             raise LogClosedError("this log is closed; open it again")
-        loop = asyncio.get_running_loop()
-        call = functools.partial(function, *args, **options)
-        return await loop.run_in_executor(self._executor, call)
+        return await asyncio.get_running_loop().run_in_executor(executor, call)
 
     def close(self) -> None:
         """Let running calls end by themselves."""
         self._closed = True
-        self._executor.shutdown(wait=False)
+        self._near.shutdown(wait=False)
+        self._far.shutdown(wait=False)

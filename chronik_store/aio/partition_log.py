@@ -9,10 +9,10 @@ import asyncio
 import datetime as dt
 import functools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from chronik_store.aio.appends import LoopAppends
 from chronik_store.aio.cursor import AsyncCursor
@@ -38,6 +38,7 @@ from chronik_store.model import (
 from chronik_store.partition_log import PartitionLog
 from chronik_store.read_chain import EntryRun
 
+T = TypeVar("T")
 SCAN_RECORDS = 1000
 LOOK_SECONDS = 0.25
 
@@ -155,14 +156,22 @@ class AsyncPartitionLog:
         log = self._log
         if log._is_hot(offset):
             return log.read(offset, max_records=max_records, max_bytes=max_bytes)
-        return await self._pool.run(log.read, offset, max_records=max_records, max_bytes=max_bytes)
+        read = functools.partial(log.read, max_records=max_records, max_bytes=max_bytes)
+        return await self._at(offset, read, offset)
+
+    async def _at(self, offset: object, read: Callable[..., T], *args: Any) -> T:
+        """Read there, in a thread. From where the WAL begins only damage asks the bucket."""
+        core = self._log._core
+        is_near = core is not None and type(offset) is int and offset >= core.wal.base.offset
+        return await (self._pool.run if is_near else self._pool.run_far)(read, *args)
 
     async def read_entries(self, offset: int, *, max_bytes: int = 1 << 20) -> EntryRun:
         """As `PartitionLog.read_entries`. Entries in the memory tail need no thread."""
         log = self._log
         if log._is_hot(offset):
             return log.read_entries(offset, max_bytes=max_bytes)
-        return await self._pool.run(log.read_entries, offset, max_bytes=max_bytes)
+        read = functools.partial(log.read_entries, max_bytes=max_bytes)
+        return await self._at(offset, read, offset)
 
     async def wait_offset(self, offset: int, wait_seconds: float) -> None:
         """Return when a record at `offset` is committed, the time is up, or nothing comes any
@@ -193,7 +202,7 @@ class AsyncPartitionLog:
         """
         view, loop = self._log._view, asyncio.get_running_loop()
         while (left := deadline - loop.time()) > 0:
-            if await self._pool.run(view.wait_offset, offset, min(left, LOOK_SECONDS)):
+            if await self._pool.run_far(view.wait_offset, offset, min(left, LOOK_SECONDS)):
                 return
             try:
                 view.check_open()
@@ -204,8 +213,9 @@ class AsyncPartitionLog:
         self, offset: int, *, max_bytes: int = 1 << 20
     ) -> AsyncIterator[StoredBatch]:
         """As `PartitionLog.read_batches`."""
-        batches = await self._pool.run(self._log.read_batches, offset, max_bytes=max_bytes)
-        while (batch := await self._pool.run(next, batches, None)) is not None:
+        begin = functools.partial(self._log.read_batches, max_bytes=max_bytes)
+        batches = await self._at(offset, begin, offset)
+        while (batch := await self._at(offset, next, batches, None)) is not None:
             yield batch
 
     async def scan(
@@ -215,7 +225,7 @@ class AsyncPartitionLog:
         log = self._log
         log._view.check_open()
         if start is None and (log._core is None or log._core.read_only):
-            await self._pool.run(log._view.refresh)  # another process may have moved it
+            await self._pool.run_far(log._view.refresh)  # another process may have moved it
         offset = log._manifest().start_offset if start is None else start
         check_offset(offset, "start")
         if stop is not None:
@@ -234,11 +244,11 @@ class AsyncPartitionLog:
 
     async def search(self, query: str, **options: Any) -> SearchResult:
         """As `PartitionLog.search`."""
-        return await self._pool.run(self._log.search, query, **options)
+        return await self._pool.run_far(self._log.search, query, **options)
 
     async def offset_for_timestamp(self, time: dt.datetime | int) -> int | None:
         """As `PartitionLog.offset_for_timestamp`."""
-        return await self._pool.run(self._log.offset_for_timestamp, time)
+        return await self._pool.run_far(self._log.offset_for_timestamp, time)
 
     def cursor(self, name: str) -> AsyncCursor:
         """As `PartitionLog.cursor`."""
@@ -254,13 +264,15 @@ class AsyncPartitionLog:
 
     async def run_pipeline_once(self) -> PipelineReport:
         """As `PartitionLog.run_pipeline_once`."""
-        return await self._pool.run(self._log.run_pipeline_once)
+        return await self._pool.run_far(self._log.run_pipeline_once)
 
     async def verify(
         self, *, bucket: bool = False, deep: bool = False, progress: Progress | None = None
     ) -> VerifyReport:
         """As `PartitionLog.verify`; `progress` is called in the thread that looks."""
-        return await self._pool.run(self._log.verify, bucket=bucket, deep=deep, progress=progress)
+        return await self._pool.run_far(
+            self._log.verify, bucket=bucket, deep=deep, progress=progress
+        )
 
     @property
     def topic_id(self) -> str:
