@@ -13,7 +13,7 @@ from chronik_server.testing.servers.planted import BUGS
 from chronik_store.cli import main
 
 ROOT = Path(__file__).parents[2]
-SEED = "1"  # one node, so it is soon played
+SEED = "50"  # one node, so it is soon played
 
 
 @pytest.fixture(autouse=True)
