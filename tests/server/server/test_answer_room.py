@@ -229,7 +229,7 @@ def test_a_client_that_takes_nothing_makes_the_server_hold_little(
             for _ in range(100):
                 await asyncio.sleep(0.002)
                 most = max(most, session.backlog_bytes, server.answers.used)
-            assert 0 < most <= 5 * MIB
+            assert 0 < most <= 5 * (MIB + 1024)  # with what stands around the records
             answers = 0
             while answers < 30:
                 for event in wire.receive_data(await reader.read(1 << 20)):
