@@ -11,4 +11,4 @@ def server(emulator):
 
 
 class TestEmulator(S3Facts):
-    pass
+    large_mib = 9  # 24 take seconds; on a busy machine longer than a request may
