@@ -230,7 +230,6 @@ FOUND: dict[str, tuple[Finder, ...]] = {
             test_restore_races.test_an_old_owner_does_not_begin_anew_where_the_new_one_has_deleted_its_topic,
             looked=True,
         ),
-        moved_worlds(),
     ),
     # --- reading ---
     "show-what-is-not-committed": (worlds(), replicas()),
