@@ -209,6 +209,7 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHRONIK_CACHE_MEMORY_BYTES": ("cache_memory_bytes", _integer),
     "CHRONIK_CACHE_DISK_BYTES": ("cache_disk_bytes", _integer),
     "CHRONIK_SEARCH_CACHE_BYTES": ("search_cache_bytes", _integer),
+    "CHRONIK_SEARCH_ANSWER_BYTES": ("search_answer_bytes", _integer),
     "CHRONIK_UPLOAD": ("upload", str),
     "CHRONIK_RETENTION_BYTES": ("retention_bytes", _integer),
     "CHRONIK_RETENTION_SECONDS": ("retention_seconds", _seconds),
