@@ -78,13 +78,12 @@ def check_search(
     logs: Sequence[PartitionLog],
     facts: Sequence[Facts],
     question: Question,
-    *,
-    by_time: bool = False,
 ) -> SearchResult:
     """Search by `ask` these partitions, and compare with a scan of what the answer covers.
 
-    by_time: hits are ordered by the time of their records, as those of a whole topic are.
+    Hits of several partitions go by the time of their records, those of one by offset.
     """
+    by_time = len(logs) > 1
     of = {known.partition: (log, known) for log, known in zip(logs, facts, strict=True)}
     before = [log.watermarks for log in logs]
     result = ask(question.query, **question.options)

@@ -174,7 +174,7 @@ class WatchedWorld(StoreWorld):
                 question.options.pop("require_complete", None)
                 if self.draw.random() < 0.5:
                     ask = partial(store.search, "t")
-                    check_search(ask, logs, facts, question, by_time=True)
+                    check_search(ask, logs, facts, question)
                 else:
                     check_search(logs[0].search, logs[:1], facts[:1], question)
             except UnavailableError:

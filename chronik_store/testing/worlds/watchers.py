@@ -368,7 +368,6 @@ class Beside(Watcher):
             logs,
             self.facts,
             question,
-            by_time=True,
         )
         self.events["searches"] += 1
 
