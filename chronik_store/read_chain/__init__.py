@@ -12,7 +12,6 @@ reader holds a `Place`, which retention can overtake (a typed error) but never f
 """
 
 from chronik_store.read_chain.chain import BatchRun, EntryRun, ReadChain
-from chronik_store.read_chain.diagnosis import IndexOutOfRangeError
 from chronik_store.read_chain.objects import CachedObjects, ObjectTier
 from chronik_store.read_chain.views import WalView
 from chronik_store.segment.reader import Place
@@ -21,7 +20,6 @@ __all__ = [
     "BatchRun",
     "CachedObjects",
     "EntryRun",
-    "IndexOutOfRangeError",
     "ObjectTier",
     "Place",
     "ReadChain",

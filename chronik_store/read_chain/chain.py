@@ -30,7 +30,7 @@ from chronik_store.read_chain.objects import ObjectTier
 from chronik_store.read_chain.planner import PLANS, Budget, Fetched, Planner
 from chronik_store.read_chain.views import WalView
 from chronik_store.segment.footers import FooterCache
-from chronik_store.segment.reader import NO_LIMIT, UNKNOWN, Place
+from chronik_store.segment.reader import Place
 from chronik_store.segment.source import LocalSegments
 
 CHUNK_BYTES = 1 << 20
@@ -235,20 +235,6 @@ class ReadChain:
             yield from batch.records_from(first, end - first)
             offset = end
 
-    def entries(
-        self, first_index: int, *, max_bytes: int, limit_index: int | None = None
-    ) -> EntryRun:
-        """Entries of all kinds from `first_index`, about `max_bytes`, at least one, from one tier.
-
-        limit_index: exclusive; None is the end of the WAL, uncommitted entries included (for the
-        replica). IndexOutOfRangeError: the entry is gone, send a snapshot.
-        """
-        limit = self._index_limit(limit_index)
-        if first_index >= limit.index:
-            return EntryRun([], "none")
-        fetched = self._planner.fetch(Place(UNKNOWN, first_index), Budget(limit, max_bytes))
-        return EntryRun(fetched.entries, fetched.tier)
-
     def read_entries(self, offset: int, *, max_bytes: int, limit: Position) -> EntryRun:
         """Entries of records, verbatim, from the one that holds `offset`: about `max_bytes`, at
         least one if any is there, from one tier. For those who pass them on unopened.
@@ -266,17 +252,6 @@ class ReadChain:
             place = fetched.next
         self._check_limit(offset, limit)
         return EntryRun([], "none")
-
-    def iterate_entries(
-        self, first_index: int, limit_index: int, *, chunk_bytes: int = CHUNK_BYTES
-    ) -> Iterator[Entry]:
-        """Entries [first_index, limit_index) of all kinds, read ahead by `chunk_bytes`."""
-        limit = self._index_limit(limit_index)
-        place = Place(UNKNOWN, first_index)
-        while place.index < limit.index:
-            fetched = self._planner.fetch(place, Budget(limit, chunk_bytes))
-            yield from fetched.entries
-            place = fetched.next
 
     def offset_for_timestamp(
         self, timestamp_us: int, *, limit: Callable[[], Position]
@@ -332,14 +307,6 @@ class ReadChain:
             return None
         index = wal.index_for_timestamp(timestamp_us, wal_first)
         return None if index is None else wal.position_after(index - 1).offset
-
-    def _index_limit(self, limit_index: int | None) -> Position:
-        wal = self._planner.wal
-        if limit_index is None:
-            limit_index = (
-                self._planner.manifest().next.index if wal is None else wal.last_index
-            ) + 1
-        return Position(limit_index, NO_LIMIT)
 
     def _check_limit(self, offset: int, limit: Position) -> None:
         """OffsetOutOfRangeError unless `offset` is the limit itself."""

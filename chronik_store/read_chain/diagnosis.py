@@ -19,29 +19,15 @@ from chronik_store.format.manifest_file import Manifest
 from chronik_store.model import Position
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.read_chain.views import WalView
-from chronik_store.segment.reader import UNKNOWN, Place
+from chronik_store.segment.reader import Place
 
 _VERIFY: Final = "`chronik verify` tells more"
-
-
-class IndexOutOfRangeError(OffsetOutOfRangeError):
-    """The entry at `index` is no longer held anywhere: whoever needs it takes a snapshot.
-
-    Internal: the replica's side of OffsetOutOfRangeError. `offset` is -1, since it is not known.
-    """
-
-    def __init__(
-        self, message: str, *, index: int, first_index: int, first_offset: int, end_offset: int
-    ) -> None:
-        super().__init__(message, offset=-1, first_offset=first_offset, end_offset=end_offset)
-        self.index = index
-        self.first_index = first_index
 
 
 def require_start(manifest: Manifest, place: Place, limit: Position) -> None:
     """OffsetOutOfRangeError when retention has dropped the place."""
     start = manifest.start_offset
-    if place.offset == UNKNOWN or place.offset >= start:
+    if place.offset >= start:
         return
     raise OffsetOutOfRangeError(
         f"offset {place.offset} is gone: the log starts at {start} now; read on from there",
@@ -70,40 +56,11 @@ def most_telling(failures: list[ChronikError]) -> ChronikError:
     return failures[0]
 
 
-def is_before(manifest: Manifest, place: Place) -> bool:
-    """The segments begin behind this entry."""
-    return place.index != UNKNOWN and place.index < _first_index(manifest)
-
-
-def _first_index(manifest: Manifest) -> int:
-    segments = manifest.segments
-    return segments[0].first_index if segments else manifest.next.index + 1
-
-
-def require_index(manifest: Manifest, place: Place, limit: Position) -> None:
-    """IndexOutOfRangeError when the segments begin behind `place`, which the WAL does not have."""
-    if is_before(manifest, place):
-        first = _first_index(manifest)
-        raise IndexOutOfRangeError(
-            f"entry {place.index} is gone: the first one held is {first}; install a snapshot",
-            index=place.index,
-            first_index=first,
-            first_offset=manifest.start_offset,
-            end_offset=max(manifest.start_offset, limit.offset),
-        )
-
-
 def hole(manifest: Manifest, wal: WalView | None, place: Place, limit: Position) -> ChronikError:
     """Nobody has the place, and nobody says why: a range is missing from the middle of the log.
 
     Unless a reader of the bucket is past the end of all: its limit is of the log before a restore.
     """
-    if place.offset == UNKNOWN:
-        return CorruptionError(
-            f"entry {place.index} is in no tier although the log goes on to entry "
-            f"{limit.index - 1}",
-            advice=_VERIFY,
-        )
     end = max(manifest.next.offset, manifest.start_offset)
     if wal is None and place.offset >= end:
         return UnavailableError(

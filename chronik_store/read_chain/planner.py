@@ -29,13 +29,7 @@ from chronik_store.format.entry import Entry
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.model import Position, Tier
 from chronik_store.objectstore.base import ObjectNotFoundError
-from chronik_store.read_chain.diagnosis import (
-    hole,
-    is_before,
-    most_telling,
-    require_index,
-    require_start,
-)
+from chronik_store.read_chain.diagnosis import hole, most_telling, require_start
 from chronik_store.read_chain.objects import ObjectTier
 from chronik_store.read_chain.views import WalView
 from chronik_store.segment.footers import FooterCache
@@ -118,9 +112,7 @@ class Planner:
             info = segment_at(manifest, place)
             if _is_offset_only(manifest, info, place):
                 return self.fetch(Place(place.offset), budget)
-            if info is None:
-                require_index(manifest, place, budget.limit)
-            else:
+            if info is not None:
                 fetched = self._from_segment(info, place, budget, failures)
                 if fetched is not None:
                     return fetched
@@ -190,10 +182,10 @@ class Planner:
         if found is None:
             return None
         (entries, following), copy = found
-        if place.index != UNKNOWN and place.offset not in (UNKNOWN, entries[0].header.base_offset):
+        if place.index != UNKNOWN and place.offset != entries[0].header.base_offset:
             # A restore has cut the log that the place is of: the index is another entry's here.
             return self.fetch(Place(place.offset), budget)
-        if copy.tier == "object_store" and UNKNOWN not in (place.index, place.offset):
+        if copy.tier == "object_store" and place.index != UNKNOWN:
             self._read_ahead(info, following, budget)
         if following.index > budget.limit.index:
             entries = _below(entries, budget.limit)
@@ -209,7 +201,7 @@ class Planner:
         left_bytes = info.size_bytes - info.footer_bytes - following.position
         if left_bytes > budget.max_bytes or following.index > budget.limit.index:
             return
-        successor = segment_at(self.manifest(), Place(UNKNOWN, info.last_index + 1))
+        successor = segment_at(self.manifest(), Place(info.end_offset, info.last_index + 1))
         if successor is None or self._is_local(successor):
             return
         if self.wal is None or successor.first_index < self.wal.first_index:
@@ -279,11 +271,13 @@ def _is_offset_only(manifest: Manifest, info: SegmentInfo | None, place: Place) 
     have gone with it, and no record has. Or the place is of a log that a restore has cut since: no
     control entry is left in the segment that ends at the cut, so indexes are others from there on.
     """
-    if UNKNOWN in (place.index, place.offset):
+    if place.index == UNKNOWN:
         return False
     if info is not None:
         return not info.base_offset <= place.offset <= info.end_offset
-    return is_before(manifest, place) or segment_at(manifest, Place(place.offset)) is not None
+    segments = manifest.segments
+    first_index = segments[0].first_index if segments else manifest.next.index + 1
+    return place.index < first_index or segment_at(manifest, Place(place.offset)) is not None
 
 
 def _below(entries: list[Entry], limit: Position) -> list[Entry]:
@@ -315,8 +309,7 @@ def _require_run(entries: list[Entry], place: Place) -> None:
     first = entries[0].header
     index, offset = first.index, first.base_offset
     if place.index != UNKNOWN:
-        index = place.index
-        offset = offset if place.offset == UNKNOWN else place.offset
+        index, offset = place.index, place.offset
     elif not first.base_offset <= place.offset < first.end_offset:
         offset = place.offset
     for entry in entries:

@@ -38,7 +38,7 @@ _SPARE = 1.25
 
 
 class Place(NamedTuple):
-    """Where a reader goes on: the next offset or the next index (the other may be UNKNOWN).
+    """Where a reader goes on: the next offset, and the next index where a read has told it.
 
     `position` is that of the next entry in the file of segment `key`. A place at or below
     `committed` stays true for ever, so it is kept without pinning anything.
@@ -153,7 +153,7 @@ class SegmentReader:
         point = bisect_left(self._index.timestamps_us, timestamp_us)
         if point > 0:
             span = self._span(point - 1, 1)
-            for entry, _ in self._walk(self._fetch(span), span, Place(UNKNOWN, 0)):
+            for entry, _ in self._walk(self._fetch(span), span, Place(span.offset, span.index)):
                 header = entry.header
                 if header.kind == _RECORDS and header.timestamp_us >= timestamp_us:
                     return header.base_offset

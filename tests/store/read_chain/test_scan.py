@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from chronik_store.errors import CorruptionError, OffsetOutOfRangeError
+from chronik_store.format.entry import EntryKind
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import Position
-from chronik_store.read_chain import IndexOutOfRangeError
 from chronik_store.testing.sample_log import SampleLog
+
+RECORDS = int(EntryKind.RECORDS)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 500, 1 << 20])
@@ -173,46 +175,27 @@ def test_thousands_of_control_entries_between_records_are_crossed(new_partition:
         partition.wal.prune(partition.manifest.next.index + 1)
 
 
-def test_entries_of_all_kinds_come_verbatim_over_all_tiers(tiered: Any) -> None:
-    expected = [entry.encode() for entry in tiered.log.entries]
+def test_entries_of_records_come_verbatim_over_all_tiers(tiered: Any) -> None:
+    expected = [entry.encode() for entry in tiered.log.entries if entry.header.kind == RECORDS]
     for max_bytes in (1, 700, 1 << 20):
-        index, found = 1, []
+        offset, found = 0, []
         while True:
-            run = tiered.chain.entries(index, max_bytes=max_bytes)
+            run = tiered.chain.read_entries(offset, max_bytes=max_bytes, limit=tiered.limit)
             if not run.entries:
                 break
             found += [entry.encode() for entry in run.entries]
-            index += len(run.entries)
+            offset = run.entries[-1].header.end_offset
         assert found == expected
-        entries = tiered.chain.iterate_entries(1, index, chunk_bytes=max_bytes)
-        assert [entry.encode() for entry in entries] == expected
-    assert tiered.chain.entries(index, max_bytes=1).tier == "none"
+        assert run.tier == "none"
 
 
 def test_entries_stop_at_their_limit_in_every_tier(tiered: Any) -> None:
-    last = tiered.log.last_index
-    for limit_index in range(2, last + 2):
-        entries = list(tiered.chain.iterate_entries(1, limit_index))
-        assert [entry.header.index for entry in entries] == list(range(1, limit_index))
-        run = tiered.chain.entries(limit_index - 1, max_bytes=1 << 20, limit_index=limit_index)
-        assert [entry.header.index for entry in run.entries] == [limit_index - 1]
-
-
-def test_entries_that_are_gone_ask_for_a_snapshot(tiered: Any) -> None:
-    tiered.manifest = tiered.dropped(20)
-    first = tiered.manifest.segments[0].first_index
-    assert tiered.chain.entries(first, max_bytes=1).entries
-    tiered.wal.prune(first)
-    with pytest.raises(IndexOutOfRangeError) as caught:
-        tiered.chain.entries(first - 1, max_bytes=1)
-    assert (caught.value.index, caught.value.first_index) == (first - 1, first)
-
-
-def test_without_a_wal_entries_end_where_the_manifest_does(tiered: Any) -> None:
-    chain = tiered.new_chain(wal=False)
-    last = tiered.manifest.next.index
-    assert [e.header.index for e in chain.iterate_entries(1, last + 1)] == list(range(1, last + 1))
-    assert chain.entries(last + 1, max_bytes=1).entries == []
+    for entry in tiered.log.entries:
+        header = entry.header
+        if header.kind == RECORDS:
+            limit = Position(header.index + 1, header.end_offset)
+            run = tiered.chain.read_entries(header.base_offset, max_bytes=1 << 20, limit=limit)
+            assert [each.encode() for each in run.entries] == [entry.encode()]
 
 
 def test_a_log_that_begins_elsewhere_is_read_by_its_own_numbers(

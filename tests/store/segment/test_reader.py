@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chronik_store.errors import ChronikError, CorruptionError, FutureVersionError
 from chronik_store.format.entry import Entry, EntryKind
 from chronik_store.format.stored_batch import StoredBatch
-from chronik_store.segment.reader import UNKNOWN, Place, SegmentReader, load_footer
+from chronik_store.segment.reader import Place, SegmentReader, load_footer
 from chronik_store.segment.sparse import SPARSE_BYTES, SPARSE_ENTRIES
 from chronik_store.testing.sample_log import SampleLog
 
@@ -70,8 +70,9 @@ def test_the_footer_is_one_range_read_of_footer_bytes_from_the_end(seal: Seal) -
 def test_every_index_is_found_with_all_entries_behind_it(seal: Seal) -> None:
     sealed = seal(SampleLog.mixed(60, first_index=100, base_offset=5000))
     reader = SegmentReader.open(sealed.source, sealed.info)
-    for index in range(100, sealed.info.last_index + 1):
-        run = reader.read(Place(UNKNOWN, index), max_bytes=1 << 20)
+    for entry in sealed.log.between(100, sealed.info.last_index):
+        index, offset = entry.header.index, entry.header.base_offset
+        run = reader.read(Place(offset, index), max_bytes=1 << 20)
         expected = sealed.log.between(index, sealed.info.last_index)
         assert [entry.encode() for entry in expected] == [entry.encode() for entry in run.entries]
         assert Place(sealed.info.end_offset, sealed.info.last_index + 1) == Place(*run.next[:2])
