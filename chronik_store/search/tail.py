@@ -192,13 +192,9 @@ class TailIndex:
             searched.append((low, high))
         return IndexHits(ordered(hits, order)[:limit], total), coverage.merged(searched)
 
-    def drop_below(self, offset: int) -> None:
-        """Give up the parts that are wholly below `offset`; they may be fed again."""
-        self.retain([(offset, 1 << 63)])
-
     def retain(self, ranges: Iterable[Range]) -> None:
         """Give up the parts that share no offset with these ranges, nor with what is held or
-        stands in for a bundle.
+        stands in for a bundle; they may be fed again.
         """
         ranges = tuple(ranges)
         with self._lock:

@@ -86,7 +86,7 @@ def test_before_the_first_feed_nothing_exists(fs: PosixFileSystem, tmp_path: Pat
     index = make(fs, tmp_path)
 
     assert [] == offsets(index, "disk")
-    index.drop_below(50)
+    index.retain([(50, EVERYTHING)])
     index.close()
     assert [] == os.listdir(tmp_path)
 
@@ -200,7 +200,7 @@ def test_a_full_tail_stops_and_goes_on_after_a_drop(fs: PosixFileSystem, tmp_pat
     batches = reference.batches_of(log_of(9))
     assert 3 == index.feed(batches)
     assert 3 == index.feed(batches)
-    index.drop_below(3)
+    index.retain([(3, EVERYTHING)])
 
     assert 6 == index.feed(batches[1:])
     assert [3, 4, 5] == offsets(index, "disk")
@@ -257,10 +257,10 @@ def test_dropping_removes_whole_parts_and_their_files(
     index.feed(reference.batches_of(log_of(9)))
     assert 3 == len(os.listdir(tmp_path / "tail"))
 
-    index.drop_below(4)
+    index.retain([(4, EVERYTHING)])
     assert ((3, 9),) == index.covered()
     assert 2 == len(os.listdir(tmp_path / "tail"))
-    index.drop_below(9)
+    index.retain([(9, EVERYTHING)])
     assert () == index.covered()
     assert [] == os.listdir(tmp_path / "tail")
     assert 9 == index.feed(reference.batches_of(log_of(9)))
@@ -283,7 +283,7 @@ def test_a_search_goes_on_over_a_part_that_is_dropped_meanwhile(
     (part,) = index._parts
     view = part.search
     assert view is not None
-    index.drop_below(500)
+    index.retain([(500, EVERYTHING)])
 
     tree = check_query("value:/word.*/ disk").tree
     assert 500 == view.search(tree, start=0, stop=500, limit=1).total
@@ -389,9 +389,9 @@ class TailMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.index.covered())
     @rule(offset=st.integers(0, END))
-    def drop_below(self, offset: int) -> None:
+    def retain_from(self, offset: int) -> None:
         before = self.index.covered()
-        self.index.drop_below(offset)
+        self.index.retain([(offset, EVERYTHING)])
         after = self.index.covered()
         wanted = coverage.covered(before, offset, EVERYTHING)
         assert wanted == coverage.covered(after, offset, EVERYTHING)
