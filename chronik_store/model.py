@@ -146,20 +146,6 @@ class OpenStoredRecord(_Fields):
     __slots__ = ()
 
 
-def make_stored_record(
-    offset: int, timestamp_us: int, key: bytes | None, value: bytes, headers: Headers
-) -> StoredRecord:
-    """A StoredRecord from trusted parts, unchecked. Hot loops inline this."""
-    record: _Fields = OpenStoredRecord()
-    record.value = value
-    record.key = key
-    record.timestamp_us = timestamp_us
-    record.headers = headers
-    record.offset = offset
-    record.__class__ = StoredRecord
-    return record  # type: ignore[return-value]
-
-
 class AppendResult(NamedTuple):
     """Where an append went: offsets [base_offset, end_offset). `duplicate`: it was there before."""
 

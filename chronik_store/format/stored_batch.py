@@ -190,7 +190,7 @@ class StoredBatch:
             self.headers() if flags & HAS_HEADERS else repeat(()),
             strict=False,
         ):
-            # model.make_stored_record, inlined: the call is half its price
+            # In place, as in `record`: a call for each record would be half of the price.
             record = OpenStoredRecord()
             record.value = value
             record.key = key
