@@ -36,6 +36,8 @@ MEMBERS_MAX: Final = 4096
 UNPACKED_BYTES_MAX: Final = 4 << 30
 """No bundle of a segment of at most 512 MiB comes near it."""
 
+_HEAP_BYTES: Final = 64 << 20  # for Tantivy while it indexes: fewer pieces, so fewer merges
+
 ReadRange = Callable[[int, int], bytes]
 """read_range(start, length): a range of an object's bytes, shorter only at its end."""
 
@@ -105,8 +107,6 @@ def build_bundle(
     directory: str,
     base_offset: int,
     end_offset: int,
-    heap_bytes: int = 64 << 20,
-    threads: int = 1,
 ) -> BuiltBundle:
     """Index the records of [base_offset, end_offset), which `batches` must hold gaplessly.
 
@@ -120,7 +120,7 @@ def build_bundle(
         with disk(directory):
             empty_directory(fs, directory)
             fs.make_directories(index_directory)
-        builder = IndexBuilder(index_directory, heap_bytes=heap_bytes, threads=threads)
+        builder = IndexBuilder(index_directory, heap_bytes=_HEAP_BYTES)
         low, high = _index(builder, batches, base_offset, end_offset)
         builder.commit()
         builder.rest()

@@ -36,6 +36,7 @@ _log = logging.getLogger("chronik_store.search")
 Order = Literal["newest", "oldest", "score"]
 HEAP_BYTES_MIN: Final = 15_000_000
 """Tantivy's own least budget of one indexing thread."""
+_THREADS: Final = 1  # that index: more would make more, and smaller, pieces to merge
 
 _STATED: Final = re.compile(r"v?(\d+\.\d+\.\d+), index_format v?(\d+)")
 _IDENTITY: Final = re.compile(r"tantivy \S+ format (\d+) (\S+)")
@@ -122,16 +123,16 @@ def check(tree: Node) -> None:
 
 
 class IndexBuilder:
-    """Writes one index. Not thread-safe; another thread may search through `open_search` meanwhile.
+    """Writes one index. Not thread-safe; what `search` gave may be searched by others meanwhile.
 
-    directory: an empty or former one of this class, or None for memory. After any error the
-    builder and what it wrote since the last commit are lost; the last commit is not.
+    directory: an empty or former one of this class, or None for memory. heap_bytes: Tantivy's
+    budget, at least HEAP_BYTES_MIN. After any error the builder and what it wrote since the last
+    commit are lost; the last commit is not.
     """
 
-    def __init__(self, directory: str | None, *, heap_bytes: int, threads: int = 1) -> None:
+    def __init__(self, directory: str | None, *, heap_bytes: int) -> None:
         self._what = f"the search index in {directory or 'memory'}"
-        self._heap = max(heap_bytes, HEAP_BYTES_MIN * threads)
-        self._threads = threads
+        self._heap = max(heap_bytes, HEAP_BYTES_MIN)
         self._index = _index(directory, self._what)
         self._writer: tantivy.IndexWriter | None = None
         self._maker = DocumentMaker(split)
@@ -141,7 +142,7 @@ class IndexBuilder:
         """Index the batch's records in [start, stop); yields each offset once it is taken."""
         with _translated(self._what):
             if self._writer is None:
-                self._writer = self._index.writer(self._heap, self._threads)
+                self._writer = self._index.writer(self._heap, _THREADS)
             add, make = self._writer.add_document, _library().Document.from_dict
         schema = _schema()
         with _translated(self._what):

@@ -24,7 +24,14 @@ from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.fs.base import FileSystem
 from chronik_store.search import coverage
 from chronik_store.search.coverage import Range
-from chronik_store.search.engine import IndexBuilder, IndexHits, IndexSearch, Order, ordered
+from chronik_store.search.engine import (
+    HEAP_BYTES_MIN,
+    IndexBuilder,
+    IndexHits,
+    IndexSearch,
+    Order,
+    ordered,
+)
 from chronik_store.search.query_tree import Node
 from chronik_store.search.scratch import Room, disk, empty_directory, remove_tree
 from chronik_store.threads import Threads
@@ -75,7 +82,7 @@ class TailIndex:
         *,
         fs: FileSystem,
         directory: str | None,
-        heap_bytes: int = 15_000_000,
+        heap_bytes: int = HEAP_BYTES_MIN,
         commit_bytes: int = 16 << 20,
         text_bytes_max: int = 1 << 30,
         reserve_bytes: int = 0,
