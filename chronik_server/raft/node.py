@@ -79,8 +79,6 @@ class RaftNode:
             on_up=self._kick_led,
             on_down=_nothing,
         )
-        self.unknown_messages = 0
-        """Messages for groups that this node does not have, or has no more."""
         self._transport = transport
         self._on_fatal = on_fatal
         self._groups: dict[str, RaftosConsensus] = {}
@@ -151,8 +149,7 @@ class RaftNode:
     def _dispatch(self, sender: str, group_id: str, message: Message) -> None:
         consensus = self._groups.get(group_id)
         if consensus is None:
-            self.unknown_messages += 1
-            return
+            return  # it has no such group, or has it no more
         self.liveness.watch(sender)
         try:
             consensus.raft.receive(sender, message)
