@@ -22,7 +22,7 @@ from chronik_store.log_store import LogStore
 from chronik_store.model import BUNDLE_KEYS_MAX, BundlesFound, BundlesRebuilt
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import parse_bundle_key
-from chronik_store.verify import check_bundle
+from chronik_store.verify.bucket import check_bundle
 
 
 class Bundles:

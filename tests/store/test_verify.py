@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from chronik_store import LogConfig, LogStore, open_bucket, verify
+from chronik_store import LogConfig, LogStore, open_bucket
 from chronik_store.environment import Environment
 from chronik_store.errors import UnavailableError
 from chronik_store.format.control import DropPrefix
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.verify import bucket as bucket_checks
 
 CONFIG = LogConfig(
     pipeline_enabled=False,
@@ -92,7 +93,7 @@ def test_it_says_how_far_it_has_come_and_ends_where_it_said(bucket: bool, deep: 
 
 def test_it_moves_within_a_segment_and_within_a_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     """There was one step for each partition."""
-    monkeypatch.setattr(verify, "READ_BYTES", 100)
+    monkeypatch.setattr(bucket_checks, "READ_BYTES", 100)
     disk = SimulatedDisk()
     with open_store(disk, segment_bytes=1 << 28, indexing_enabled=True) as store:
         store.create_topic("t")
@@ -238,8 +239,6 @@ def test_verify_runs_beside_a_writer() -> None:
 
 
 def test_a_log_opened_from_the_bucket_alone_is_verified_too() -> None:
-    from chronik_store import open_bucket
-
     disk = filled()
     env = Environment(fs=disk, threads=MortalThreads())
     with open_bucket(URL, topic="t", env=env) as log:

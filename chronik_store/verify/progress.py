@@ -1,7 +1,7 @@
 """How far a `verify` has come, in bytes.
 
-Place: under `verify`. Promise: what was expected is reached when all of it was looked at, and is
-about right before: the pipeline goes on meanwhile. Invariant: nothing is read for it.
+Place: the bottom of `verify`. Promise: what was expected is reached when all of it was looked at,
+and is about right before: the pipeline goes on meanwhile. Invariant: nothing is read for it.
 """
 
 from __future__ import annotations
