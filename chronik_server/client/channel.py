@@ -307,27 +307,27 @@ class Channel(asyncio.BufferedProtocol):
 
     def _lose(self, error: ChronikError) -> None:
         if self._lost is None:
-            self._lost = error
-            self._room.set()
-            self._places.open()
-            waiting, self._waiting = self._waiting, {}
-            for future in waiting.values():
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # marked as seen: its waiter may be gone
+            self._fail_all(error)
             self.on_lost()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
 
+    def _fail_all(self, error: ChronikError) -> None:
+        """From here on nothing can be asked; whoever waits for an answer gets the error."""
+        self._lost = error
+        self._room.set()
+        self._places.open()
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # marked as seen: its waiter may be gone
+
     @property
     def backlog_bytes(self) -> int:
         """What waits to be sent."""
-        waiting = sum(map(len, self._out))
-        return (
-            waiting
-            if self._transport is None
-            else (waiting + self._transport.get_write_buffer_size())
-        )
+        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return sum(map(len, self._out)) + unsent
 
     def close(self) -> None:
         """Hang up; what is unanswered fails as ConnectionLostError."""
@@ -335,7 +335,8 @@ class Channel(asyncio.BufferedProtocol):
         if self._lost is None and self._transport is not None:
             self._transport.close()
         self._connection.state = State.CLOSED
-        self._lose_quietly()
+        if self._lost is None:  # and nobody is told: whoever closes knows
+            self._fail_all(ConnectionLostError(f"the connection to {self.address} is closed"))
 
     async def sent(self) -> None:
         """Return when everything that was said before `close` has left, as far as this side can
@@ -352,17 +353,6 @@ class Channel(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Hang up without sending what waits; `on_lost` is called."""
         self._lose(ConnectionLostError(f"the connection to {self.address} was cut here"))
-
-    def _lose_quietly(self) -> None:
-        if self._lost is None:
-            self._lost = ConnectionLostError(f"the connection to {self.address} is closed")
-            self._room.set()
-            self._places.open()
-        waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
-            if not future.done():
-                future.set_exception(self._lost)
-                future.exception()
 
 
 class _Watch:
