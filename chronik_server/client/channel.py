@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from chronik_server.addresses import Address
 from chronik_server.client.options import ClientOptions
-from chronik_server.client.patience import patience_seconds
+from chronik_server.client.patience import Watch, patience_seconds
 from chronik_server.client.places import Places
 from chronik_server.errors import ConnectionLostError, ProtocolError
 from chronik_server.protocol.connection import Connection, Limits
@@ -156,7 +156,7 @@ class Channel(asyncio.BufferedProtocol):
         if self.is_full:
             await self.turn_to_ask(timeout_seconds)
         future = self.post(message, payload)
-        watch = _Watch(self, future, timeout_seconds, self._options.request_seconds)
+        watch = Watch(self, future, timeout_seconds, self._options.request_seconds)
         try:
             if not (self._room.is_set() or future.done()):
                 await self._room.wait()
@@ -353,41 +353,6 @@ class Channel(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Hang up without sending what waits; `on_lost` is called."""
         self._lose(ConnectionLostError(f"the connection to {self.address} was cut here"))
-
-
-class _Watch:
-    """Of one question: gives its channel up when its time is over, and asks on the way there
-    whether anybody is there. Also when nobody waits for the answer any more: its place is taken
-    until it comes, and a node that is gone would be noticed by nobody who is impatient.
-    """
-
-    def __init__(
-        self, channel: Channel, answer: asyncio.Future[Response], seconds: float, step: float
-    ) -> None:
-        self._channel = channel
-        self._answer = answer
-        self._seconds = seconds
-        self._step = step
-        self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + seconds
-        self._timer = self._loop.call_later(min(seconds, step), self._look)
-
-    def _look(self) -> None:
-        if not self._channel.owes(self._answer):
-            return
-        left = self._end - self._loop.time()
-        if left <= 0:
-            self._channel.give_up(self._seconds)
-            return
-        self._channel.prove_alive()
-        self._timer = self._loop.call_later(min(left, self._step), self._look)
-
-    def leave(self) -> None:
-        """It is answered, or nobody waits any more."""
-        if self._answer.done() and not self._answer.cancelled():
-            self._timer.cancel()
-        else:
-            self._answer.cancel()
 
 
 def _may_want(options: ClientOptions) -> str:
