@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from chronik_server.raft.consensus import Done, Payload, PeerStatus
-from chronik_server.raft.errors import NotLeaderError, OutcomeUnknownError
+from chronik_server.raft.errors import NotLeaderError
 from chronik_server.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -29,6 +28,7 @@ from chronik_server.raft.messages import (
 from chronik_server.raft.progress import PeerProgress
 from chronik_server.raft.proposals import Proposals
 from chronik_server.raft.raftos_skeleton import Leader, RoleTimer
+from chronik_server.raft.read_barriers import ReadBarriers
 from chronik_server.raft.received import Received
 from chronik_server.raft.replication import Replication
 from chronik_server.raft.role_base import RoleBase
@@ -48,12 +48,6 @@ STUCK_LOOKS_MAX = 8
 """So many looks in a row that find the own disk behind the quorum and no further than before."""
 
 
-class _Read(NamedTuple):
-    request_id: int
-    index: int  # type: ignore[assignment]
-    future: asyncio.Future[int]
-
-
 class LeaderRole(Leader, RoleBase):
     """See the module. One object per term led."""
 
@@ -66,15 +60,14 @@ class LeaderRole(Leader, RoleBase):
         self.replication = Replication(self, state)
         self.proposals = Proposals()
         self.transfer = Transfer(self, state)
+        self.reads = ReadBarriers(self, state)
         self.commit_index = state.replica.commit_index
         self.commit_round = 0
         """What is sent from this round on brings `commit_index`."""
         self.noop_index = 0
         self.amnesty = state.amnesty
-        self._reads: deque[_Read] = deque()
         self._count = self.guarded(self.update_commit_index)
         self._pumping = False
-        self._reading = False
         self._telling: asyncio.TimerHandle | None = None
         self._durable_seen = 0
         self._stuck_looks = 0
@@ -98,12 +91,7 @@ class LeaderRole(Leader, RoleBase):
         if self._telling is not None:
             self._telling.cancel()
         self.proposals.abandon("leadership ended", None)
-        reads, self._reads = self._reads, deque()
-        for read in reads:
-            if not read.future.done():
-                read.future.set_exception(
-                    OutcomeUnknownError("leadership ended before a quorum confirmed the read")
-                )
+        self.reads.abandon()
         self.transfer.ended()
 
     def init_log(self) -> None:
@@ -115,6 +103,10 @@ class LeaderRole(Leader, RoleBase):
         if self.noop_index and self.is_idle():
             self.heartbeat_timer.stop()
             return
+        self.begin_round()
+
+    def begin_round(self) -> None:
+        """A beat to each peer, under a number that its answer repeats."""
         super().heartbeat()
         self.response_map.clear()  # raftos's lease; ours is what each peer answered last
 
@@ -132,7 +124,7 @@ class LeaderRole(Leader, RoleBase):
         a round. What was sent may have been lost, with its connection or alone.
         """
         last = self.group.replica.last_index
-        if self._reads or self.commit_index < last or self.transfer.is_under_way:
+        if self.reads.waiting or self.commit_index < last or self.transfer.is_under_way:
             return False
         return all(
             (
@@ -167,7 +159,7 @@ class LeaderRole(Leader, RoleBase):
             return self.noop_index
         settled = 0 < self.noop_index <= self.commit_index
         half = (len(self.group.voters) + 1) // 2
-        return self.commit_index if settled and self._confirmed_by(half) >= peer.trust_round else 0
+        return self.commit_index if settled and self.confirmed_by(half) >= peer.trust_round else 0
 
     def propose(
         self, payloads: Sequence[Payload], done: Done, expected_offset: int | None = None
@@ -246,8 +238,8 @@ class LeaderRole(Leader, RoleBase):
             self.update_commit_index()
             self.transfer.peer_moved(peer)
         if self.is_current and peer in self.replication.peers:
-            if self._reads:
-                self._settle_reads()
+            if self.reads.waiting:
+                self.reads.settle()
             self.replication.send_on(peer)
 
     def update_commit_index(self) -> None:
@@ -265,8 +257,8 @@ class LeaderRole(Leader, RoleBase):
         group.note_commit(self.commit_index)
         if self.is_current:
             self._follow_members()
-            if self._reads:
-                self._settle_reads()
+            if self.reads.waiting:
+                self.reads.settle()
 
     def _held(self, voter: str) -> int:
         if voter == self.group.id:
@@ -329,37 +321,10 @@ class LeaderRole(Leader, RoleBase):
     # --- reads, quorum ---------------------------------------------------------------------------
 
     def read_barrier(self) -> asyncio.Future[int]:
-        """Read index: a round of beats that starts after the read proves the leader."""
-        future: asyncio.Future[int] = self.loop.create_future()
-        index = max(self.commit_index, self.noop_index)
-        self._reads.append(_Read(self.request_id + 1, index, future))
-        if not self._reading:
-            self._reading = True
-            self.loop.call_soon(self._read_round)
-        return future
+        """See `Consensus.read_barrier`."""
+        return self.reads.ask()
 
-    def _read_round(self) -> None:
-        self._reading = False
-        if self.is_current:
-            if not self.heartbeat_timer.is_active:
-                self.heartbeat_timer.start()
-            super().heartbeat()
-            self.response_map.clear()
-            self._settle_reads()
-
-    def _settle_reads(self) -> None:
-        if not self._reads:
-            return
-        confirmed = self._confirmed_by(len(self.group.voters) // 2 + 1)
-        here = self.group.replica.commit_index
-        while self._reads and self._reads[0].request_id <= confirmed:
-            if self._reads[0].index > min(here, self.commit_index):
-                return
-            read = self._reads.popleft()
-            if not read.future.done():
-                read.future.set_result(read.index)
-
-    def _confirmed_by(self, count: int) -> int:
+    def confirmed_by(self, count: int) -> int:
         """The newest round of beats that so many voters, the suspect ones aside, answered."""
         rounds = sorted(self._round(voter) for voter in self.group.voters)
         return rounds[len(rounds) - count] if rounds else 0
