@@ -80,7 +80,9 @@ def test_a_call_while_the_loop_ends_does_not_wait_for_ever(store, monkeypatch):
         threading.Thread(target=store.close, daemon=True).start()
         assert ends.wait(10)
 
-    store._files._s3 = Client()  # its connections end slowly; every task is cancelled by then
+    store._requests._files._s3 = (
+        Client()
+    )  # its connections end slowly; every task is cancelled by then
     before_scheduling(monkeypatch, meanwhile)
     thread, outcomes = called(lambda: store.get("k"))
     thread.join(4)
@@ -98,7 +100,7 @@ def test_a_call_under_way_fails_as_unavailable(store, monkeypatch):
         begun.set()
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(store, "_get", hangs)
+    monkeypatch.setattr(store._requests, "get", hangs)
     thread, outcomes = called(lambda: store.get("k"))
     assert begun.wait(10)
     store.close()

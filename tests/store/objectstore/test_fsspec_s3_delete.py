@@ -36,7 +36,7 @@ def delete(monkeypatch):
         async def connected():
             return client
 
-        monkeypatch.setattr(store, "_client", connected)
+        monkeypatch.setattr(store._requests, "_client", connected)
         store.delete(keys)
 
     yield of

@@ -48,7 +48,7 @@ def listed(monkeypatch):
         async def connected():
             return client
 
-        monkeypatch.setattr(store, "_client", connected)
+        monkeypatch.setattr(store._requests, "_client", connected)
         return client, lambda: [each.key for each in store.list("m/", **asked)]
 
     yield of

@@ -44,7 +44,8 @@ def test_s3_comes_with_the_retry_policy_and_touches_no_network():
 
 def test_s3_without_its_extra_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(sys.modules, "chronik_store.objectstore.fsspec_s3", raising=False)
+    for module in ("fsspec_s3", "fsspec_s3_requests"):
+        monkeypatch.delitem(sys.modules, f"chronik_store.objectstore.{module}", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'chronik\[s3\]'"):
         opened("s3://bucket")
 
