@@ -25,6 +25,7 @@ from chronik_server.control import Control
 from chronik_server.errors import UnauthenticatedError
 from chronik_server.giving_way import GivingWay
 from chronik_server.group_changes import GroupChanges, MemberSteps
+from chronik_server.handing_over import hand_over
 from chronik_server.hosting import Hosting
 from chronik_server.joining import addresses_in, addresses_told, describe, topics_found
 from chronik_server.leader_spread import LeaderSpread
@@ -55,7 +56,7 @@ from chronik_store.model import PipelineReport, SearchResult, StoreStatus, Topic
 logger = logging.getLogger("chronik_server.cluster")
 
 HAND_OVER_SECONDS = 2.0
-HAND_OVERS_AT_ONCE = 32
+"""For what could not be handed over before clients were seen off."""
 
 
 class RaftBackend:
@@ -104,9 +105,7 @@ class RaftBackend:
             on_fatal=lambda _group, error: on_fatal(error),
         )
         self._peers.raft = self._raft
-        self._giving_way = GivingWay(
-            lambda part: self._membership.transfer(part, None), self._loop.time
-        )
+        self._giving_way = GivingWay(self._give, self._loop.time)
         self._hosting = Hosting(
             store,
             self._face,
@@ -226,7 +225,7 @@ class RaftBackend:
         if hasattr(self, "_control"):
             # Whoever has not come to its turn is served as before, so there is no hurry.
             seconds = self._config.shutdown_seconds
-            await self._hand_over(self._hosting.partitions.values(), seconds)
+            await hand_over(self._hosting.partitions.values(), self._give, seconds)
 
     async def close(self) -> None:
         """See `Backend`."""
@@ -234,7 +233,7 @@ class RaftBackend:
             await self._control.stop()
             await self._group.stop()
             left = (*self._hosting.partitions.values(), self._group.part)
-            failed = await self._hand_over(left, HAND_OVER_SECONDS)
+            failed = await hand_over(left, self._give, HAND_OVER_SECONDS)
             if failed is None:
                 logger.warning("some partitions could not be handed over in time")
             for part, error in failed or ():
@@ -245,28 +244,8 @@ class RaftBackend:
         await self._peers.close()
         await self._face.close()
 
-    async def _hand_over(
-        self, parts: Iterable[RaftPartition], seconds: float
-    ) -> list[tuple[RaftPartition, BaseException]] | None:
-        """Give what is led to nodes that are there, so that nobody waits for an election; a few at
-        a time, since a partition rests while its turn lasts. What could not be given, and why;
-        None: that took too long.
-        """
-        led = [part for part in parts if part.consensus.is_ready]
-        turns = asyncio.Semaphore(HAND_OVERS_AT_ONCE)
-
-        async def give(part: RaftPartition) -> None:
-            async with turns:
-                if part.consensus.is_ready:
-                    await self._membership.transfer(part, None)
-
-        pending = asyncio.gather(*map(give, led), return_exceptions=True)
-        try:
-            found = await asyncio.wait_for(pending, seconds)
-        except TimeoutError:
-            return None
-        failed = zip(led, found, strict=True)
-        return [(part, error) for part, error in failed if error is not None]
+    async def _give(self, part: RaftPartition) -> None:
+        await self._membership.transfer(part, None)
 
     # --- topics and partitions -------------------------------------------------------------------
 

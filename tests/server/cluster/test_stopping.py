@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chronik_server import raft_backend
+from chronik_server import handing_over
 from chronik_server.client import AsyncClient
 from chronik_server.raft_partition import RaftPartition
 from chronik_store.errors import ChronikError, Durability, LogPoisonedError, UnavailableError
@@ -79,7 +79,7 @@ def test_13_what_waits_for_its_turn_is_served_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients were seen off first: all partitions rested until the last had been handed over."""
-    monkeypatch.setattr(raft_backend, "HAND_OVERS_AT_ONCE", 1)
+    monkeypatch.setattr(handing_over, "HAND_OVERS_AT_ONCE", 1)
 
     async def main() -> None:
         async with about_to_stop(tmp_path, 3) as (client, node, others):
@@ -111,7 +111,7 @@ def test_13_what_waits_for_its_turn_is_served_meanwhile(
 def test_13_a_few_are_handed_over_at_a_time_and_all_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raft_backend, "HAND_OVERS_AT_ONCE", 2)
+    monkeypatch.setattr(handing_over, "HAND_OVERS_AT_ONCE", 2)
 
     async def main() -> None:
         async with about_to_stop(tmp_path, 6) as (_, node, others):
