@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from chronik_server.addresses import Address, parse_address, parse_reachable
@@ -30,7 +30,7 @@ from chronik_server.hosting import Hosting
 from chronik_server.joining import addresses_in, addresses_told, describe, topics_found
 from chronik_server.leader_spread import LeaderSpread
 from chronik_server.membership import Membership
-from chronik_server.metadata import METADATA_TOPIC, Metadata, Topic, metadata_topic
+from chronik_server.metadata import Metadata, Topic, metadata_topic
 from chronik_server.metadata_commands import MakeTopic
 from chronik_server.metadata_group import MetadataGroup
 from chronik_server.peers import PeerLinks
@@ -42,16 +42,16 @@ from chronik_server.protocol.topics import CreateTopic, TopicDescription
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
 from chronik_server.shared_bucket import SharedBucket
+from chronik_server.standing import Standing
 from chronik_server.steward import Steward
 from chronik_server.turn import Turn
 from chronik_store import replicated
 from chronik_store.aio import AsyncLogStore
-from chronik_store.each_partition import damage_of
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, IdentityMismatchError
 from chronik_store.format.checksum import Buffer
 from chronik_store.log_store import LogStore
-from chronik_store.model import PipelineReport, SearchResult, StoreStatus, TopicInfo
+from chronik_store.model import PipelineReport, SearchResult, TopicInfo
 
 logger = logging.getLogger("chronik_server.cluster")
 
@@ -114,6 +114,7 @@ class RaftBackend:
             on_full=self._giving_way.refused,
         )
         self._group: MetadataGroup
+        self._standing: Standing
         self._control: Control
         self._steward: Steward
         self._topics: ClusterTopics
@@ -135,6 +136,7 @@ class RaftBackend:
         told = await self._loop.run_in_executor(None, addresses_told, replica)
         self._hints = {**self._hosting.rolls.addresses, **told, **self._hints}
         self._group = MetadataGroup(part, folded=self._folded, reconcile=self._reconcile)
+        self._standing = Standing(self._store, self._hosting, self._group, node_id)
         now = self._loop.time
         self._steward = Steward(
             self._group,
@@ -294,29 +296,10 @@ class RaftBackend:
 
     async def status(self, topic: str | None) -> StatusFound:
         """See `Backend`."""
-        status = await self._loop.run_in_executor(None, self._store.status)
-        parts = tuple(
-            part
-            for part in status.partitions
-            if part.topic != METADATA_TOPIC and topic in {None, part.topic}
-        )
-        if topic is not None and not parts:
-            await self._topics.topic(topic)
-        roles = tuple(
-            part.role()
-            for key, part in sorted(self._hosting.partitions.items())
-            if topic in {None, key[0]}
-        )
-        found = dataclasses.replace(
-            status,
-            partitions=parts,
-            unavailable=self._unavailable(status),
-            damaged=_each_once(status.damaged, damage_of(self._hosting.unopened.values())),
-        )
-        return StatusFound(found, roles, self.identity.node_id)
-
-    def _unavailable(self, status: StoreStatus) -> tuple[str, ...]:
-        return _each_once(status.unavailable, map(str, self._hosting.unopened.values()))
+        found = await self._standing.status(topic)
+        if topic is not None and not found.store.partitions:
+            await self._topics.topic(topic)  # raises if there is none
+        return found
 
     async def run_pipeline(self) -> PipelineReport:
         """See `Backend`."""
@@ -359,25 +342,7 @@ class RaftBackend:
 
     async def checks(self) -> tuple[Check, ...]:
         """See `Backend`."""
-        status = await self._loop.run_in_executor(None, self._store.status)
-        faults = [f"{p.topic}/{p.partition}: {p.last_error}" for p in status.partitions
-                  if p.last_error is not None]  # fmt: skip
-        leaderless = [
-            f"{topic}/{number}{part.doubt}"
-            for (topic, number), part in self._hosting.partitions.items()
-            if part.consensus.leader is None
-        ]
-        return (
-            Check("log", "; ".join((*faults, *self._unavailable(status)))),
-            Check("metadata", self._metadata_fault()),
-            Check("leaders", "nobody leads " + ", ".join(leaderless) if leaderless else ""),
-        )
-
-    def _metadata_fault(self) -> str:
-        if self._group.part.consensus.leader is None:
-            return "nobody leads the cluster's metadata"
-        state = self._group.state.state_of(self.identity.node_id)
-        return "" if state == "member" else f"this node is {state or 'not known to the cluster'}"
+        return await self._standing.checks()
 
     def _address_of(self, node_id: str) -> str | None:
         found = self._control.addresses_of(node_id)
@@ -422,7 +387,3 @@ class RaftBackend:
 
 def _reachable(address: Address) -> Address | None:
     return None if address.is_everywhere else address
-
-
-def _each_once(of_store: Iterable[str], of_groups: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*of_store, *of_groups)))
