@@ -46,7 +46,8 @@ from tests.store import test_replica, test_replica_proposals_and_snapshots, test
 from tests.store.objectstore import test_cache, test_disk_blocks, test_in_simulation, test_verified
 from tests.store.pipeline import conftest as pipeline_kit
 from tests.store.pipeline import test_collect, test_publish
-from tests.store.search import test_searcher
+from tests.store.search import conftest as search_kit
+from tests.store.search import test_search_deadlines, test_searcher
 
 SEED = 1
 
@@ -57,7 +58,7 @@ def fixture(made: Any) -> Any:
 
 
 def searched(test: Callable[..., None]) -> Finder:
-    return given(test, partition=fixture(test_searcher.partition))
+    return given(test, partition=fixture(search_kit.partition))
 
 
 def cached(test: Callable[..., None]) -> Finder:
@@ -251,7 +252,7 @@ FOUND: dict[str, tuple[Finder, ...]] = {
     ),
     "coverage-that-lies": (
         searched(test_searcher.test_what_can_be_searched_nowhere_is_missing_with_the_reason),
-        searched(test_searcher.test_without_time_only_what_is_open_already_is_searched),
+        searched(test_search_deadlines.test_without_time_only_what_is_open_already_is_searched),
     ),
     "damaged-bundles-are-empty": (
         searched(test_searcher.test_a_corrupt_bundle_is_searched_as_tail),

@@ -19,6 +19,14 @@ from chronik_store.threads import SystemThreads
 from tests.store.search import reference
 
 
+def log_of(count: int) -> list[Record]:
+    return [Record(b"word%d disk" % number, timestamp_us=number * 10) for number in range(count)]
+
+
+def offsets(result: SearchResult) -> list[int]:
+    return [hit.offset for hit in result]
+
+
 class Partition:
     """`bad` bundles have wrong bytes, `lost` records and `read_error` raise; counts `opened`."""
 
