@@ -74,3 +74,10 @@ def test_a_list_that_names_no_node_is_refused(read: Callable[[str], object], tex
 def test_a_port_of_more_digits_than_a_number_may_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="write HOST:PORT"):
         parse_address("localhost:" + "1" * 5000)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b"])
+def test_16_a_name_that_no_host_has_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="name of a host"):
+        parse_address(f"{host}:7411")
+    assert Address("b\u00fccher.example", 1) == parse_address("b\u00fccher.example:1")
