@@ -48,6 +48,7 @@ from chronik_store.topic_deletion import OwnLog, delete_published, is_taken_over
 
 _NUMBER: Final = re.compile(rb"\d+")
 _HEX: Final = re.compile(rb"(?:[0-9a-f]{2})+")
+_ID: Final = re.compile(rb"[0-9a-f]{32}")
 _IDS: Final = re.compile(rb"(?:[0-9a-f]{32}(?:,[0-9a-f]{32})*)?")
 
 NODE_NAME = "NODE"
@@ -153,7 +154,9 @@ def agree_on_bucket(store: LogStore, digest: str, url: str) -> None:
 
 
 def check_bucket(config: LogConfig, digest: str, url: str, *, env: Environment) -> None:
-    """The same, for a node that is to be: nothing is made, and nothing is kept."""
+    """Whether a node that is not made yet would, so configured, reach the bucket of the cluster.
+    Errors as of `agree_on_bucket`; nothing is made, and nothing is kept.
+    """
     store = open_object_store(config.object_store, env=env, s3=config.s3, read_only=True)
     try:
         check_claim(store, digest, url)
@@ -361,16 +364,10 @@ def node_uuid(store: LogStore) -> str:
 
     CorruptionError when the file that holds it is damaged.
     """
-    directory = store._directory
-    path = f"{directory.path}/{NODE_NAME}"
-    data = directory.read(NODE_NAME)
-    if data is None:
-        fresh = store._env.entropy.token_bytes(16).hex().encode()
-        directory.write(NODE_NAME, fresh + b" " + content_hash(fresh).encode() + b"\n")
-        return fresh.decode()
-    found, _, digest = data.rstrip(b"\n").partition(b" ")
-    if len(found) != 32 or content_hash(found).encode() != digest:
-        raise CorruptionError(f"{path} does not hold a node's id", path=path, advice=UNTOLD)
+    found = _kept(store, NODE_NAME, _ID)
+    if found is None:
+        found = store._env.entropy.token_bytes(16).hex().encode()
+        _keep(store, NODE_NAME, found)
     return found.decode()
 
 
