@@ -1,8 +1,9 @@
 """`Consensus` of one node: its own quorum.
 
-Place: beside the engine, for a server without peers. Promise: the same interface and outcomes, with
-raftos not even imported. Invariant: each start is a term of its own, begun by a NOOP; committed =
-durable.
+Place: beside the engine. No server runs on it: one without peers has logs without a Raft side
+(`local_backend`). It shows that the interface needs no engine. Promise: the same interface and
+outcomes, with raftos not even imported. Invariant: each start is a term of its own, begun by a
+NOOP; committed = durable.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ also when another is close behind it; a set that fits and is asked for again and
 the third time on, whatever was before it. Invariant: no more than `_REMEMBERED_MAX` bundles that
 are gone are remembered.
 
-The least recently used of a pass is what it asks for first the next time: to let that go finds
-nothing, ever. Here a bundle must come back to push one out: it takes the place of the least
-recently used of those that are `kept` if it was asked for, in a stay before this one, later than
-that one was the last time. In a pass each has waited as long as each other, and none does; of a set
-that has come into use each does. That is the order of LIRS (Jiang and Zhang, 2002). What is asked
-for during one stay counts once, since two passes, one behind the other, ask for each bundle twice.
+Why not simply the least recently used: a pass over more than fits would lose each bundle shortly
+before it asks for it again, and so would find none, ever. Here a bundle that comes is an arrival
+first. Where there is no room, it takes the place of the least recently used of those that are
+`kept` only if it has come back sooner: if its last use, in a stay before this one, was later than
+the last use of that one. When a pass is repeated no bundle has come back sooner than another, so
+those that are kept stay, and are found. When a set has come into use each of its bundles has, so
+the set moves in. That is the order of LIRS (Jiang and Zhang, 2002). Uses during one stay count
+once, since two passes, one behind the other, use each bundle twice.
 
     arrivals    an eighth of the bounds: the last that came
     kept        the rest: those that found room, or came back sooner than one of them

@@ -3,9 +3,8 @@
 Place: at the bottom of `search`, above `fs`. Promise: `empty_directory` leaves an empty directory,
 `remove_tree` never raises; nobody who asks `Room` first takes what is kept for the log, whose next
 write must not be the one that finds the disk full. Invariant: nothing here is synced or trusted
-after a restart. The paths
-are on the machine's own disk, because Tantivy opens them by itself: under a simulated disk callers
-pass the real file system for them.
+after a restart. The paths are on the machine's own disk, because Tantivy opens them by itself:
+under a simulated disk callers pass the real file system for them.
 """
 
 from __future__ import annotations
