@@ -36,11 +36,6 @@ class Node:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def resident_bytes(self) -> int:
-        """Memory that it holds; Linux."""
-        with open(f"/proc/{self.process.pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
     def kill(self) -> None:
         """SIGKILL: what a crash is."""
         self.process.kill()
