@@ -4,6 +4,7 @@ from one to the other nothing is lost, doubled or out of order.
 
 import asyncio
 import dataclasses
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,9 +16,23 @@ from chronik_store.errors import RecordTooLargeError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
 from tests.server.serving import QUICK, connected, run, serving
 
+IMPATIENT = {"request_seconds": 0.3, "retry_seconds": 10.0}
+"""Of each answer, not of the call."""
+
 
 def batch(number):
     return RecordBatch.build([b"%d" % number])
+
+
+@asynccontextmanager
+async def lane_of(tmp_path, acks="quorum", **options):
+    """A server, its client, and a lane that has found its way: its first batch is stored."""
+    options = dataclasses.replace(QUICK, **options)
+    async with connected(tmp_path, options=options) as (server, client):
+        await client.create_topic("events")
+        lane = OutgoingLane(client.router, ("events", 0), acks)
+        await lane.submit(batch(0))
+        yield server, client, lane
 
 
 async def values(client):
@@ -38,10 +53,7 @@ def test_a_batch_given_in_the_moment_in_which_the_loop_ends_is_sent(tmp_path):
 
 def test_once_the_way_is_known_a_batch_needs_no_task(tmp_path):
     async def main():
-        async with connected(tmp_path) as (_, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path) as (_, _, lane):
             await asyncio.sleep(0)
             before = asyncio.all_tasks()
             sent = [lane.submit(batch(n)) for n in range(1, 4)]
@@ -56,10 +68,7 @@ def test_once_the_way_is_known_a_batch_needs_no_task(tmp_path):
 
 def test_more_than_the_window_keeps_its_order(tmp_path):
     async def main():
-        async with connected(tmp_path) as (_, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path) as (_, client, lane):
             sent = [lane.submit(batch(n)) for n in range(1, 40)]
             return [(await each).base_offset for each in sent], await values(client)
 
@@ -71,10 +80,7 @@ def test_more_than_the_window_keeps_its_order(tmp_path):
 
 def test_what_is_refused_once_is_sent_again_with_all_behind_it(tmp_path):
     async def main():
-        async with connected(tmp_path) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path) as (server, client, lane):
             append, refusals = server.handlers.append, 2
 
             def refusing(*arguments):
@@ -98,10 +104,7 @@ def test_what_is_refused_once_is_sent_again_with_all_behind_it(tmp_path):
 
 def test_what_is_given_while_the_lane_closes_is_waited_for(tmp_path):
     async def main():
-        async with connected(tmp_path) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path) as (server, client, lane):
             produce, delays = server.handlers.by_message[Produce], [0.0, 0.2]
 
             async def delayed(*arguments):
@@ -124,11 +127,7 @@ def test_what_is_given_while_the_lane_closes_is_waited_for(tmp_path):
 
 def test_a_node_that_does_not_answer_is_given_up_and_asked_again(tmp_path):
     async def main():
-        options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=10.0)
-        async with connected(tmp_path, options=options) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path, **IMPATIENT) as (server, client, lane):
             append = server.handlers.append
             server.handlers.append = lambda *_: True  # begun, and never ended
             sent = [lane.submit(batch(n)) for n in (1, 2)]
@@ -145,11 +144,7 @@ def test_a_node_that_does_not_answer_is_given_up_and_asked_again(tmp_path):
 
 def test_who_owes_an_answer_behind_one_that_failed_is_given_up_too(tmp_path):
     async def main():
-        options = dataclasses.replace(QUICK, request_seconds=0.3, retry_seconds=10.0)
-        async with connected(tmp_path, options=options) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path, **IMPATIENT) as (server, client, lane):
             append, heard = server.handlers.append, []
 
             def failing(*arguments):
@@ -172,11 +167,7 @@ def test_who_owes_an_answer_behind_one_that_failed_is_given_up_too(tmp_path):
 
 def test_batches_that_wait_behind_one_that_nobody_takes_do_not_each_begin_anew(tmp_path):
     async def main():
-        options = dataclasses.replace(QUICK, retry_seconds=0.5)
-        async with connected(tmp_path, options=options) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path, retry_seconds=0.5) as (server, _, lane):
             append, loop = server.handlers.append, asyncio.get_running_loop()
 
             def refusing(*_):
@@ -205,11 +196,7 @@ def test_a_batch_that_may_be_stored_is_not_called_lost_by_one_that_is(tmp_path):
     """They are given up for the same reason, and each with an outcome of its own."""
 
     async def main():
-        options = dataclasses.replace(QUICK, retry_seconds=0.3)
-        async with connected(tmp_path, options=options) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path, retry_seconds=0.3) as (server, _, lane):
 
             def failing(*_):
                 raise UnavailableError("a quorum has not answered", durability="unknown")
@@ -224,11 +211,7 @@ def test_a_batch_that_may_be_stored_is_not_called_lost_by_one_that_is(tmp_path):
 
 def test_acks_none_is_not_told_for_ever_to_who_does_not_listen(tmp_path):
     async def main():
-        options = dataclasses.replace(QUICK, request_seconds=0.5)
-        async with connected(tmp_path, options=options) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "none")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path, acks="none", request_seconds=0.5) as (server, _, lane):
             for session in server.sessions:
                 session._transport.pause_reading()
             big = RecordBatch.build([bytes(16 << 20)])
@@ -397,10 +380,7 @@ def test_a_lane_finds_its_way_into_a_topic_that_was_made_anew(tmp_path, durabili
     """It goes on with a sequence that the new log has never heard of, and is turned away first."""
 
     async def main():
-        async with connected(tmp_path) as (server, client):
-            await client.create_topic("events")
-            lane = OutgoingLane(client.router, ("events", 0), "quorum")
-            await lane.submit(batch(0))
+        async with lane_of(tmp_path) as (server, client, lane):
             await client.delete_topic("events")
             await client.create_topic("events")
             produce = server.handlers.by_message[Produce]
