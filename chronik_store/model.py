@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -293,11 +293,8 @@ class PipelineReport:
     elapsed_seconds: float = 0.0
 
     def __add__(self, other: PipelineReport) -> PipelineReport:
-        names = ["sealed", "uploaded", "adopted", "indexed", "published", "pruned_files"]
-        names += ["pruned_bytes", "dropped_segments", "collected_objects", "uploaded_bytes"]
-        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
-        elapsed = self.elapsed_seconds + other.elapsed_seconds
-        return PipelineReport(**sums, errors=self.errors + other.errors, elapsed_seconds=elapsed)
+        names = [field.name for field in fields(self)]
+        return PipelineReport(*(getattr(self, name) + getattr(other, name) for name in names))
 
     @property
     def idle(self) -> bool:
