@@ -11,13 +11,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 from benchmarks.bench_tiering import Peak
 from benchmarks.harness import begin, parse, scratch
+from benchmarks.tiered import fill, ranges_counted
 from benchmarks.workload import ONE_KB, TOPIC, Values, check_log, quiet_config
-from chronik_store import LogStore, PartitionLog
+from chronik_store import LogStore
 from chronik_store.config import LogConfig
 from chronik_store.objectstore.local import LocalObjectStore
 
@@ -28,39 +29,6 @@ READERS = 32
 BESIDE_MB = 40
 """What a scan may hold beside the cache: 8 MiB ahead, as they came and as blocks; 1 MiB in hand, as
 blocks, joined, and as values; the footers; what the allocator has not given back."""
-
-
-@contextmanager
-def ranges_counted(latency_seconds: float = 0.0) -> Iterator[list[int]]:
-    """The length of each range read from the bucket, each of which takes that much longer."""
-    lengths: list[int] = []
-    original = LocalObjectStore.get_range
-
-    def counting(store: LocalObjectStore, key: str, start: int, length: int) -> bytes:
-        lengths.append(length)
-        if latency_seconds:
-            time.sleep(latency_seconds)
-        return original(store, key, start, length)
-
-    LocalObjectStore.get_range = counting  # type: ignore[method-assign]
-    try:
-        yield lengths
-    finally:
-        LocalObjectStore.get_range = original  # type: ignore[method-assign]
-
-
-def fill(path: str, url: str, values: Values, records: int) -> None:
-    """The records as four segments in the bucket, and nothing of them here."""
-    config = quiet_config(indexing_enabled=False)
-    with PartitionLog.open(path, topic=TOPIC, object_store=url, config=config) as log:
-        for quarter in range(4):
-            first = quarter * records // 4
-            for group in values.groups(records // 4 // GROUP, GROUP, first=first):
-                log.append(group)
-            log.seal()
-        report = log.run_pipeline_once()
-        if report.errors or log.watermarks.tiered != records:
-            raise AssertionError(f"not all is in the bucket: {report}")
 
 
 def cache_files_bytes(path: str) -> int:
@@ -100,7 +68,10 @@ def scan_bounds(path: str, config: LogConfig, values: Values, records: int) -> d
 def single_flight(path: str, config: LogConfig, values: Values, records: int) -> float:
     """Range reads of the bucket for each cold block that many threads want at once."""
     places = range(records // 16, records, records // 8)
-    with LogStore.open(path, config=config) as store, ranges_counted(0.02) as lengths:
+    with (
+        LogStore.open(path, config=config) as store,
+        ranges_counted(LocalObjectStore, 0.02) as lengths,
+    ):
         log = store.partition(TOPIC)
         for place in places:
             log.read(place, max_records=1)  # footers
@@ -133,7 +104,10 @@ def remote_scan(
     path: str, config: LogConfig, values: Values, records: int, latency_seconds: float
 ) -> tuple[float, int]:
     """(MB/s, range reads) of a scan from a bucket that far away."""
-    with LogStore.open(path, config=config) as store, ranges_counted(latency_seconds) as lengths:
+    with (
+        LogStore.open(path, config=config) as store,
+        ranges_counted(LocalObjectStore, latency_seconds) as lengths,
+    ):
         started = time.perf_counter()
         check_log(store.partition(TOPIC), values, 0, records)
         return records * ONE_KB / (time.perf_counter() - started) / 1e6, len(lengths)
@@ -147,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = quiet_config(cache_memory_bytes=MEMORY_BYTES, cache_disk_bytes=DISK_BYTES)
     with scratch(options) as directory:
         path = os.path.join(directory, "log")
-        fill(path, f"file://{directory}/bucket", values, records)
+        fill(path, f"file://{directory}/bucket", values, records, segments=4, group=GROUP)
         bounds = scan_bounds(path, config, values, records)
         flights = single_flight(path, config, values, records)
         for latency_ms in (0, 30):

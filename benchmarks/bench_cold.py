@@ -12,12 +12,12 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from benchmarks.bucket import S3Server, add_s3, server_of
 from benchmarks.harness import Report, begin, parse, percentile, scratch
-from benchmarks.workload import ONE_KB, TOPIC, Values, quiet_config
+from benchmarks.tiered import fill, ranges_counted
+from benchmarks.workload import ONE_KB, TOPIC, Values
 from chronik_store import PartitionLog, open_bucket
 from chronik_store.config import LogConfig
 from chronik_store.format.manifest_file import SegmentInfo
@@ -27,24 +27,6 @@ from chronik_store.testing.fault_proxy import FaultProxy
 
 GROUP = 20
 """Records a batch: 20 KiB, so that a block of the segment holds three batches."""
-
-
-def fill(path: str, server: S3Server, values: Values, count: int) -> list[SegmentInfo]:
-    """A log of `count` records as two segments in the bucket."""
-    config = quiet_config(s3=server.options, indexing_enabled=False)
-    url = server.url("cold")
-    with PartitionLog.open(path, topic=TOPIC, object_store=url, config=config) as log:
-        for half in range(2):
-            first = half * count // 2
-            for group in values.groups(count // 2 // GROUP, GROUP, first=first):
-                log.append(group)
-            log.seal()
-        report = log.run_pipeline_once()
-        if report.errors or log.watermarks.tiered != count:
-            raise AssertionError(f"not all is in the bucket: {report}")
-        core = log._core
-        assert core is not None
-        return list(core.manifest.segments)
 
 
 def fetch(log: PartitionLog, values: Values, offset: int, tier: str = "object_store") -> float:
@@ -66,25 +48,8 @@ def cold_offsets(count: int, wanted: int) -> list[int]:
     return places[:wanted]
 
 
-@contextmanager
-def ranges_noted() -> Iterator[list[int]]:
-    """The length of each range that the log asks the bucket for."""
-    lengths: list[int] = []
-    original = S3ObjectStore.get_range
-
-    def noting(store: S3ObjectStore, key: str, start: int, length: int) -> bytes:
-        lengths.append(length)
-        return original(store, key, start, length)
-
-    S3ObjectStore.get_range = noting  # type: ignore[method-assign]
-    try:
-        yield lengths
-    finally:
-        S3ObjectStore.get_range = original  # type: ignore[method-assign]
-
-
 def cold(
-    server: S3Server, values: Values, segments: list[SegmentInfo], count: int, reads: int
+    server: S3Server, values: Values, segments: Sequence[SegmentInfo], count: int, reads: int
 ) -> dict[str, list[float]]:
     """Seconds of each kind of fetch, in turns, each cold one at a place that nobody has read.
 
@@ -94,7 +59,7 @@ def cold(
     config = LogConfig(s3=server.options)
     offsets = cold_offsets(count, 2 * reads)
     with (
-        ranges_noted() as lengths,
+        ranges_counted(S3ObjectStore) as lengths,
         open_bucket(server.url("cold"), topic=TOPIC, config=config) as log,
     ):
         for segment in segments:
@@ -109,7 +74,7 @@ def cold(
     return seconds
 
 
-def bare(server: S3Server, segments: list[SegmentInfo], offset: int, length: int) -> float:
+def bare(server: S3Server, segments: Sequence[SegmentInfo], offset: int, length: int) -> float:
     """Seconds of one GET of `length` bytes around where the record `offset` is."""
     segment = next(each for each in segments if offset < each.end_offset)
     share = (offset - segment.base_offset) / (segment.end_offset - segment.base_offset)
@@ -124,7 +89,7 @@ def bare(server: S3Server, segments: list[SegmentInfo], offset: int, length: int
     return seconds
 
 
-def first(server: S3Server, values: Values, segments: list[SegmentInfo]) -> tuple[float, float]:
+def first(server: S3Server, values: Values, segments: Sequence[SegmentInfo]) -> tuple[float, float]:
     """(seconds to open the bucket, seconds of the first fetch), nothing cached."""
     started = time.perf_counter()
     with open_bucket(server.url("cold"), topic=TOPIC, config=LogConfig(s3=server.options)) as log:
@@ -133,7 +98,7 @@ def first(server: S3Server, values: Values, segments: list[SegmentInfo]) -> tupl
 
 
 def count_requests(
-    server: S3Server, values: Values, segments: list[SegmentInfo], count: int
+    server: S3Server, values: Values, segments: Sequence[SegmentInfo], count: int
 ) -> dict[str, list[str]]:
     """The request lines that each step causes, seen by a proxy in between."""
     host, _, port = (server.options.endpoint or "").removeprefix("http://").rpartition(":")
@@ -182,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     count = options.scaled(300_000, 60_000)
     reads = options.scaled(600, 120)
     with scratch(options) as directory:
-        segments = fill(os.path.join(directory, "log"), server, values, count)
+        path, url = os.path.join(directory, "log"), server.url("cold")
+        segments = fill(path, url, values, count, segments=2, group=GROUP, s3=server.options)
     lines = count_requests(server, values, segments, count)
     fresh = [first(server, values, segments) for _ in range(options.repetitions)]
     seconds = cold(server, values, segments, count, reads)
