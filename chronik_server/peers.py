@@ -58,7 +58,6 @@ class PeerLinks:
     ) -> None:
         self.own = own
         self.raft: RaftNode | None = None
-        self.dropped = 0
         self.known: dict[str, PeerIdentity] = {}
         """Every peer that has greeted or was greeted since the start."""
         self._options = options
@@ -206,11 +205,9 @@ class PeerLinks:
         """See `raft.Transport`."""
         link = self._links.get(peer)
         if link is None:
-            self.dropped += 1
             return
         if link.backlog_bytes > BACKLOG_BYTES_MAX:
             # It takes nothing: whatever it missed is sent again once it is back.
-            self.dropped += 1
             link.abort()
             return
         head, buffers = messages.encode(message)
@@ -227,7 +224,6 @@ class PeerLinks:
         that is the peer's now: consensus has it sent again.
         """
         if self._links.get(sender) is not link:
-            self.dropped += 1
             return
         self._silent_looks[sender] = 0
         if isinstance(message, NodeReport):
@@ -238,7 +234,6 @@ class PeerLinks:
         try:
             found = messages.decode(message.head, payload)
         except ChronikError as error:
-            self.dropped += 1
             logger.warning("dropped a message of node %s: %s", sender, error)
             return
         self.raft.receive(sender, message.group, found)
