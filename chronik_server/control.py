@@ -97,9 +97,9 @@ class Control:
         self._times_moved = 0
         """How often this node's address was recorded, and then another one, in this life."""
         self._known_ended: frozenset[str] = frozenset()
-        self._settled = Turns[Settled]()
-        self._cleared = Turns[str]()
-        self._stopped = Turns[str]()
+        self._settled = Rotation[Settled]()
+        self._cleared = Rotation[str]()
+        self._stopped = Rotation[str]()
 
     @property
     def _state(self) -> Metadata:
@@ -278,22 +278,22 @@ class Control:
             await self._spread.tick(self._state)
 
 
-class Turns(Generic[T]):
+class Rotation(Generic[T]):
     """What is reported again and again, as much as one report takes: what is new first, then what
     was not said for longest. A report may be lost, and the node that takes it may be a new one.
     """
 
     def __init__(self) -> None:
         self._said: dict[T, int] = {}
-        """In which turn; 0: in none yet."""
-        self._turn = 0
+        """In which report; 0: in none yet."""
+        self._reports = 0
 
     def next(self, found: Sequence[T]) -> tuple[T, ...]:
         """What is said now of all that there is to say."""
-        self._turn += 1
+        self._reports += 1
         self._said = {each: self._said.get(each, 0) for each in found}
         chosen = tuple(sorted(self._said, key=self._said.__getitem__)[:REPORTED_MAX])
-        self._said.update(dict.fromkeys(chosen, self._turn))
+        self._said.update(dict.fromkeys(chosen, self._reports))
         return chosen
 
 
