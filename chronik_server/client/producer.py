@@ -92,7 +92,7 @@ class AsyncProducer:
         self._lanes: dict[int, OutgoingLane] = {}
         self._room = asyncio.Event()
         self._gathered_bytes = 0
-        self._turn = 0
+        self._batches = 0
         self._closed = False
 
     async def append(
@@ -168,9 +168,10 @@ class AsyncProducer:
         return self._gathered_bytes + sum(lane.queued_bytes for lane in self._lanes.values())
 
     def _choose(self, record: Record) -> int:
+        """By the key. Those without one gather in one partition until a batch is made."""
         if record.key is not None:
             return partition_of(record.key, self.partitions)
-        return self._turn % self.partitions
+        return self._batches % self.partitions
 
     def _dispatch_all(self) -> None:
         for number in list(self._gathering):
@@ -183,7 +184,7 @@ class AsyncProducer:
             return
         assert gathering.timer is not None
         gathering.timer.cancel()
-        self._turn += 1
+        self._batches += 1
         self._gathered_bytes -= gathering.size_bytes
         records, futures = gathering.records, gathering.futures
         lane = self._lane(number)
