@@ -14,9 +14,11 @@ storage engine, only the values and the batch format that go over the wire.
     async_client, blocking      the two faces        producer, consumer     what keeps state
     outgoing                    batches on their way, none twice
     overlapping                 appends at the same time, in one batch
+    partition_lane, fetching    what a consumer has of one partition; from answers to records
     upkeep                      what an operator asks
     routing                     whom to ask, and when again
     channel                     one connection
+    places, patience            of it: whose turn it is to ask, how long an answer may take
 """
 
 from chronik_server.client.async_client import AsyncClient

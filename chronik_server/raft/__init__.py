@@ -9,6 +9,9 @@ members and leadership are per group.
     consensus           the narrow interface that handlers see; `local` is one node, trivially
     node                all groups of one process  >  raftos_consensus  >  group
     follower, candidate, leader     the roles, over raftos's (`raftos_skeleton` is its one owner)
+    replication, progress           of the leader: what it sends to each peer, and knows of it
+    proposals, read_barriers        of the leader: who waits for a commit, who for a round of beats
+    transfer                        of the leader: how it hands over
     liveness, pacing    who is alive per pair of nodes; how fast elections may start
     messages, transport values on the wire, and who carries them
 
