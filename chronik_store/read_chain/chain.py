@@ -70,7 +70,7 @@ class ReadChain:
         *,
         wal: WalView | None,
         manifest: Callable[[], Manifest],
-        refresh: Callable[[], Manifest] | None = None,
+        refresh: Callable[[], Manifest],
         local: LocalSegments | None,
         objects: ObjectTier,
         footers: FooterCache,

@@ -83,14 +83,14 @@ class Planner:
         *,
         wal: WalView | None,
         manifest: Callable[[], Manifest],
-        refresh: Callable[[], Manifest] | None,
+        refresh: Callable[[], Manifest],
         local: LocalSegments | None,
         objects: ObjectTier,
         footers: FooterCache,
     ) -> None:
         self.wal = wal
         self.manifest = manifest
-        self.refresh = manifest if refresh is None else refresh
+        self.refresh = refresh
         self._local = local
         self._objects = objects
         self._footers = footers

@@ -80,6 +80,7 @@ class Log:
         self.chain = ReadChain(
             wal=self.wal,
             manifest=lambda: self.manifest,
+            refresh=lambda: self.manifest,
             local=self.local,
             objects=CachedObjects(self.cache, self.store),
             footers=FooterCache(self.env.threads),
