@@ -30,6 +30,7 @@ from chronik_store.objectstore.base import (
     PutOutcome,
 )
 from chronik_store.objectstore.layout import check_key, check_prefix
+from chronik_store.objectstore.patience import cut
 from chronik_store.objectstore.ranges import check_range
 from chronik_store.objectstore.s3_body import BodyReader
 from chronik_store.threads import Threads
@@ -175,7 +176,7 @@ class S3ObjectStore:
             if patience_seconds is None and verb == "get"
             else (patience_seconds or self._requests.patience_seconds(0))
         )
-        future = self._schedule(request, limit)
+        future = self._schedule(request, cut(limit, self._clock))
         try:
             return future.result()
         except (AlreadyExistsError, UnavailableError):
@@ -231,5 +232,11 @@ async def _end_the_others() -> None:
 
 
 async def _bounded(request: Coroutine[Any, Any, _Result], limit_seconds: float | None) -> _Result:
-    async with asyncio.timeout(limit_seconds):
-        return await request
+    bound = asyncio.timeout(limit_seconds)
+    try:
+        async with bound:
+            return await request
+    except TimeoutError as error:
+        if bound.expired():
+            error.args = (f"not finished within {limit_seconds:.1f} s",)
+        raise

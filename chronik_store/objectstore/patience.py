@@ -2,8 +2,8 @@
 
 Place: below `retry` and `cache`; entered by whoever has a deadline of its own, such as a search.
 Promise: only the calling thread is meant, and one that it lends its context (`copy_context`), for
-as long as the context lasts; an attempt that is under way is not cut. Invariant: an inner context
-never gives more time than the outer one.
+as long as the context lasts; an attempt that is under way is cut in a `first_contact` only, and
+where the store can. Invariant: an inner context never gives more time than the outer one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from chronik_store.clock import Clock
+
+FIRST_CONTACT_SECONDS = 10.0
+"""Long enough for names, credentials and a connection; a person who starts something waits it."""
+
 _UNTIL: ContextVar[float | None] = ContextVar("patient_until", default=None)
+_GIVEN_UP_AT: ContextVar[float | None] = ContextVar("given_up_at", default=None)
 
 
 @contextmanager
@@ -29,6 +35,32 @@ def patience(until: float | None) -> Iterator[None]:
         _UNTIL.reset(token)
 
 
+@contextmanager
+def first_contact(clock: Clock) -> Iterator[None]:
+    """Within, a request has FIRST_CONTACT_SECONDS from now on, all its attempts together: for what
+    a start would like to know of its bucket, and does without. Elsewhere a request that hangs has
+    its own time-out, which is longer than anybody looks at a start that says nothing.
+    """
+    until = clock.monotonic() + FIRST_CONTACT_SECONDS
+    token = _GIVEN_UP_AT.set(until)
+    try:
+        with patience(until):
+            yield
+    finally:
+        _GIVEN_UP_AT.reset(token)
+
+
 def patient_until() -> float | None:
     """The moment that bounds the calling thread's requests, if one does."""
     return _UNTIL.get()
+
+
+def cut(limit_seconds: float | None, clock: Clock) -> float | None:
+    """How long the calling thread's next attempt may take: its own limit (None: it has none), or
+    what is left of a `first_contact`.
+    """
+    until = _GIVEN_UP_AT.get()
+    if until is None:
+        return limit_seconds
+    left = max(0.0, until - clock.monotonic())
+    return left if limit_seconds is None else min(left, limit_seconds)
