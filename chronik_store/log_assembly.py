@@ -109,12 +109,12 @@ class LogAssembly:
     def create(
         self, entry: TopicEntry, partition: int, paths: LogPaths, *, log_id: str | None = None
     ) -> None:
-        """Make the directories of a new partition and its first WAL file, durably.
+        """Make the first WAL file of a new partition, and its directory, durably. The others are
+        made by whoever puts something there.
 
         log_id: of a log that a cluster owns; None makes one.
         """
-        for path in (paths.wal, paths.segments):
-            self._env.fs.make_directories(path)
+        self._env.fs.make_directories(paths.wal)
         fresh = self._fresh_id() if log_id is None else log_id
         core = self._core(entry, partition, paths, log_id=fresh)
         core.begin()
@@ -135,8 +135,6 @@ class LogAssembly:
         """
         try:
             if not self._read_only:
-                for path in (paths.segments, paths.quarantine):
-                    self._env.fs.make_directories(path)
                 remove_tree(self._env, paths.scratch)
                 self.sweep(entry.name, partition)
             core = self._core(entry, partition, paths, log_id=None)

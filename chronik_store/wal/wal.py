@@ -137,14 +137,18 @@ class Wal(StageableWal):
             entries += self.read(index, table.last_index, _EVERYTHING)
         fs = self._env.fs
         try:
-            fs.make_directories(self.directory)
+            # What nothing was read in proves nothing: its maker has made its name durable, and the
+            # new file is durable in it when that counts.
+            is_new = not self._recovered.files
+            if not (is_new and fs.exists(self.directory)):
+                fs.make_directories(self.directory)
             while self._recovered.temporaries:
                 # One by one, so that a start that failed half-way may be tried again.
                 with suppress(FileNotFoundError):  # it was removed, and then came an interrupt
                     fs.remove(self._recovered.temporaries[-1])
                 self._recovered.temporaries.pop()
-            # Names that were read are not known to be durable either.
-            fs.sync_directory(self.directory)
+            if not is_new:  # Names that were read are not known to be durable either.
+                fs.sync_directory(self.directory)
         except OSError as error:
             raise UnavailableError(f"{self.directory} cannot be prepared: {error}") from error
         try:
