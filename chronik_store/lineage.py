@@ -200,9 +200,11 @@ def _is_end(head: Head, newest: dict[str, Head]) -> bool:
 def _is_tried(head: Head, newest: Mapping[str, Head]) -> bool:
     """It is the first manifest of a log that looks then whether it is alone (`beside`), and takes
     it back if not; who looked and was has published more, or will. Beside a log that has, its owner
-    has not looked yet, and may never. A restore's is named by a claim, a cluster's has members.
+    has not looked yet, and may never. A restore's is named by a claim, or of a log without entries;
+    a cluster's has members.
     """
-    if head.number != FIRST_NUMBER or head.object.members is not None:
+    first = head.number == FIRST_NUMBER and head.object.folded_to > 0
+    if not first or head.object.members is not None:
         return False
     return all(each.object.successor != head.log_id for each in newest.values())
 

@@ -26,7 +26,7 @@ from chronik_store.lineage import (
 )
 from chronik_store.objectstore.base import ObjectNotFoundError
 from chronik_store.objectstore.layout import manifest_key, tombstone_key
-from chronik_store.pipeline.contract import SteppedDownError
+from chronik_store.pipeline.contract import NotNextError, SteppedDownError
 from chronik_store.pipeline.turn import Turn
 
 DELETED: Final = "its topic was deleted in the bucket"
@@ -122,6 +122,10 @@ def check_is_alone(turn: Turn) -> None:
     named when a restore took the bucket over could not be claimed: its owner learns of it here, if
     the new owner has made a topic of that name since. FencedError; FENCED is committed.
 
+    Two that publish first at the same moment see each other. Each takes its own back *before* it
+    looks whether the other is still there: the one that looks first is fenced, the other finds
+    itself alone, or nobody is and both try again (NotNextError). Never are both fenced.
+
     Of a store of its own only: a cluster makes a topic anew while its namesake's objects, and logs
     that look to be in force, still wait to be swept.
     """
@@ -130,10 +134,17 @@ def check_is_alone(turn: Turn) -> None:
     own, others = beside(store, *who)
     if own is not None and own.number > FIRST_NUMBER:
         fence(turn, own.object, own.number, "another writer goes on from this log's first manifest")
+    if not others:
+        return
+    store.delete([manifest_key(*who, FIRST_NUMBER)])
+    others = beside(store, *who)[1]
     if others:
-        store.delete([manifest_key(*who, FIRST_NUMBER)])
         other = others[0]
         fence(turn, other.object, other.number, "this name was taken before anything was published")
+    raise NotNextError(
+        f"another log was about to publish {manifest.topic}/{manifest.partition} first, too, and "
+        "has taken that back, as this one has: the pipeline tries again"
+    )
 
 
 def judge(manifest: Manifest, found: ManifestObject) -> Literal["adopt", "foreign"]:

@@ -3,10 +3,11 @@
 Place: beside `log_store`, above the rooms; the command line's `restore`. Promise: the directory
 that it makes is opened by `LogStore.open` and goes on where the bucket's data ends; whoever owned
 the bucket before can publish nothing more of what was there, hence prunes and deletes nothing more
-(a partition of which nothing was is that of whoever publishes first: `fence`). Invariant: per
-partition the claim comes first, the new log's first manifest second, local files third; the STORE
-file, without which nobody opens the directory, is the last of all. A restore that was cut off
-anywhere is run again with the same arguments and goes on.
+(a partition of which nothing was is begun there, empty; a topic of which nothing was is that of
+whoever publishes first: `fence`). Invariant: per partition the claim comes first, the new log's
+first manifest second, local files third; the STORE file, without which nobody opens the directory,
+is the last of all. A restore that was cut off anywhere is run again with the same arguments and
+goes on.
 
     plan on disk -> claim: old log's next number names the new log -> new log's number 1 -> WAL
                  -> TOPICS, STORE -> plan removed

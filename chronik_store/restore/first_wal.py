@@ -16,7 +16,7 @@ from chronik_store.format.manifest_file import Manifest, ManifestObject
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.lineage import FIRST_NUMBER
 from chronik_store.log_identity import LOCAL_OWNER, LogPaths
-from chronik_store.manifest.state import FoldedState, empty_manifest
+from chronik_store.manifest.state import FoldedState
 from chronik_store.restore.plan import PlannedLog
 from chronik_store.wal.services import WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
@@ -40,11 +40,6 @@ class LogWriter:
         self._log = log
         self._paths = paths
 
-    def write_empty(self) -> None:
-        """A log without records, for a partition that never reached the bucket."""
-        log = self._log
-        self._write(0, empty_manifest(log.topic, log.partition, log.topic_id, log.log_id), ())
-
     def write(self, first: ManifestObject, published_hash: str) -> None:
         """The log that goes on from its first manifest, which is in the bucket."""
         manifest = dataclasses.replace(
@@ -58,8 +53,7 @@ class LogWriter:
 
     def _write(self, term: int, manifest: Manifest, producers: tuple[ProducerEntry, ...]) -> None:
         log, paths = self._log, self._paths
-        for path in (paths.wal, paths.segments, paths.quarantine):
-            self._env.fs.make_directories(path)
+        self._env.fs.make_directories(paths.wal)
         state = FoldedState(
             topic=log.topic,
             partition=log.partition,

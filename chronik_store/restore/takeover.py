@@ -16,8 +16,16 @@ from chronik_store.environment import Environment
 from chronik_store.errors import FencedError, UnavailableError
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import Manifest, ManifestObject, SegmentInfo
-from chronik_store.lineage import FIRST_NUMBER, Head, is_deleted, lineage_of, manifest_numbers
+from chronik_store.lineage import (
+    FIRST_NUMBER,
+    Head,
+    beside,
+    is_deleted,
+    lineage_of,
+    manifest_numbers,
+)
 from chronik_store.log_identity import LogPaths
+from chronik_store.manifest.state import empty_manifest
 from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.objectstore.object_source import ObjectSource
@@ -36,6 +44,8 @@ from chronik_store.segment.sealer import SegmentIdentity
 from chronik_store.wal.services import WalServices
 
 _log = logging.getLogger("chronik_store.restore")
+_Claim = tuple[ManifestObject, str]
+"""The claim that names our log, and the hash of its bytes."""
 ROUNDS = 10
 """How often a claim is tried against an owner that goes on publishing."""
 
@@ -75,11 +85,11 @@ def restore_log(
     deleted since this was planned. Errors: `restore`.
     """
     writer = LogWriter(env, config, services, log, paths)
-    claim = _claim(store, log, deleted)
+    claim, begun = _claim_or_begin(store, log, deleted)
     if claim is None:
-        if is_deleted(store, log.topic, log.partition, log.topic_id):
+        if begun is None:
             return None
-        writer.write_empty()
+        writer.write(begun, content_hash(begun.encode()))
         return RestoredLog(log.topic, log.partition, log.log_id, None, 0, 0, 0)
     old, old_hash = claim
 
@@ -122,9 +132,44 @@ def _report(log: PlannedLog, old: Manifest, kept: Kept) -> RestoredLog:
 # --- the bucket -------------------------------------------------------------------------------
 
 
-def _claim(
+def _claim_or_begin(
     store: ObjectStore, log: PlannedLog, deleted: frozenset[str]
-) -> tuple[ManifestObject, str] | None:
+) -> tuple[_Claim | None, ManifestObject | None]:
+    """The claim; or, where nothing is to be claimed, the first manifest of a log without entries,
+    which keeps the place: an old owner that lives, and publishes there later, finds it taken.
+    Neither: the topic was deleted.
+    """
+    for _ in range(ROUNDS):
+        claim = _claim(store, log, deleted)
+        if claim is not None:
+            return claim, None
+        if is_deleted(store, log.topic, log.partition, log.topic_id):
+            return None, None
+        begun = _begun(log)
+        _publish(store, log, begun)
+        who = (log.topic, log.partition, log.log_id)
+        if not beside(store, *who)[1]:
+            return None, begun
+        # It has published meanwhile: then there is something to claim.
+        store.delete([manifest_key(*who, FIRST_NUMBER)])
+    raise _is_too_fast(store, log)
+
+
+def _begun(log: PlannedLog) -> ManifestObject:
+    """Alike each time: an interrupted restore finds its own."""
+    manifest = empty_manifest(log.topic, log.partition, log.topic_id, log.log_id)
+    return ManifestObject(
+        manifest=manifest,
+        term=1,
+        folded_to=0,
+        predecessor_hash=manifest.published_hash,
+        successor=None,
+        producers=(),
+        members=None,
+    )
+
+
+def _claim(store: ObjectStore, log: PlannedLog, deleted: frozenset[str]) -> _Claim | None:
     """The claim that names our log, put by us now or in an earlier run; None: nothing to claim."""
     for _ in range(ROUNDS):
         head, newest = lineage_of(store, log.topic, log.partition, deleted)
@@ -132,11 +177,15 @@ def _claim(
             return None  # a namesake's, which was made since: the plan has that, too
         if head.log_id == log.log_id:
             claims = [each for each in newest.values() if each.object.successor == log.log_id]
-            return claims[0].object, claims[0].hash
+            return (claims[0].object, claims[0].hash) if claims else None  # begun by us before
         if log.log_id in newest:
             raise _overtaken(store, log, head.log_id)
         _put_claim(store, log, head)
-    raise UnavailableError(
+    raise _is_too_fast(store, log)
+
+
+def _is_too_fast(store: ObjectStore, log: PlannedLog) -> UnavailableError:
+    return UnavailableError(
         f"{store.url}: the log of {log.topic}/{log.partition} publishes faster than it can be "
         "taken over; stop its owner, then run the restore again"
     )

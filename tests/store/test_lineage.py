@@ -42,9 +42,12 @@ def publish(
     number: int,
     successor: str | None = None,
     members: Members | None = None,
+    folded_to: int = 7,
 ) -> None:
     manifest = empty_manifest("t", 0, TOPIC_ID, log_id)
-    body = ManifestObject(manifest, 1, 0, "0" * 16, successor=successor, members=members).encode()
+    body = ManifestObject(
+        manifest, 1, folded_to, "0" * 16, successor=successor, members=members
+    ).encode()
     store.put_if_absent(manifest_key("t", 0, log_id, number), body)
 
 
@@ -127,6 +130,14 @@ def test_a_first_manifest_that_a_claim_names_counts() -> None:
     publish(bucket, OTHERS, 2)
     with pytest.raises(CorruptionError, match="none names another"):
         lineage_of(bucket, "t", 0)
+
+
+def test_a_first_manifest_of_a_log_without_entries_counts() -> None:
+    """A restore's, of a partition that had published nothing: no log publishes that by itself."""
+    bucket = MemoryObjectStore()
+    publish(bucket, OURS, 1, folded_to=0)
+    publish(bucket, OTHERS, 1)
+    assert (OURS, 1) == head_of(lineage_of(bucket, "t", 0).head)
 
 
 @pytest.mark.parametrize("members", [None, Members(("a",), ())])

@@ -1,0 +1,130 @@
+"""Two logs of one name, neither of which the bucket knows: exactly one goes on (protocol 5)."""
+
+from __future__ import annotations
+
+import pytest
+
+from chronik_store import LogStore, open_bucket
+from chronik_store.errors import UnavailableError
+from chronik_store.pipeline import fence, publish
+from chronik_store.restore import restore, takeover
+from chronik_store.testing.simulated_disk import SimulatedDisk
+from tests.store.on_simulated_disk import CONFIG, URL, env_of, open_store
+from tests.store.test_restore_lineage import filled
+
+
+def appended(store: LogStore, topic: str, value: bytes, partition: int = 0):
+    log = store.partition(topic, partition)
+    log.append(value)
+    log.seal()
+    return log
+
+
+def values(log):
+    return [record.value for record in log.scan()]
+
+
+def test_of_two_that_publish_first_at_the_same_moment_one_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has put its first manifest, and sees the other's before that is taken back."""
+    disk = SimulatedDisk()
+    filled(disk)
+    old = open_store(disk)
+    old.create_topic("young")
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    new = open_store(disk, "/new")
+    new.create_topic("young")
+    logs = [appended(store, "young", name) for store, name in ((old, b"old"), (new, b"new"))]
+    look, seen = fence.beside, []
+
+    def both_look(store, topic, partition, log_id):
+        if not seen:  # the old one: its rival puts, and looks
+            seen.append(None)
+            logs[1].run_pipeline_once()
+            return seen[1]
+        if len(seen) == 1:
+            seen.append(look(store, topic, partition, logs[0].status().log_id))
+        return look(store, topic, partition, log_id)
+
+    monkeypatch.setattr(fence, "beside", both_look)
+    logs[0].run_pipeline_once()
+    for _ in range(3):
+        for log in reversed(logs):
+            log.run_pipeline_once()
+    assert sorted(log.status().fenced for log in logs) == [False, True]
+    (winner,) = (log for log in logs if not log.status().fenced)
+    with open_bucket(URL, topic="young", config=CONFIG, env=env_of(disk)) as reader:
+        assert values(reader) == values(winner)
+    for store in (old, new):
+        store.close()
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_a_restore_takes_over_partitions_that_had_published_nothing(first: str) -> None:
+    """Their old owner lives, and has records of them on its disk alone."""
+    disk = SimulatedDisk()
+    old = open_store(disk)
+    old.create_topic("t", partitions=2)
+    appended(old, "t", b"tiered", 1).run_pipeline_once()
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    new = open_store(disk, "/new")
+    stores = {"old": old, "new": new}
+    for who in [first, "new" if first == "old" else "old"]:
+        appended(stores[who], "t", who.encode()).run_pipeline_once()
+    assert old.partition("t").status().fenced
+    assert not new.partition("t").status().fenced
+    assert values(old.partition("t")) == [b"old"]
+    with open_bucket(URL, topic="t", config=CONFIG, env=env_of(disk)) as reader:
+        assert values(reader) == [b"new"]
+    restore(URL, "/third", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/third") as third:
+        assert values(third.partition("t")) == [b"new"]
+    for store in (old, new):
+        store.close()
+
+
+@pytest.mark.parametrize("published", ["before", "after, and looked", "after, and died"])
+def test_an_old_owner_may_publish_first_while_it_is_taken_over(
+    published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right before the restore's own first manifest of the partition, or right behind it."""
+    disk = SimulatedDisk()
+    old = open_store(disk)
+    old.create_topic("t", partitions=2)
+    appended(old, "t", b"tiered", 1).run_pipeline_once()
+    log = appended(old, "t", b"old")
+    put = takeover._publish
+    runs = [published]
+
+    def interrupted(*arguments):
+        run = runs.pop() if runs else ""
+        if run == "before":
+            log.run_pipeline_once()
+        made = put(*arguments)
+        if run.startswith("after"):
+            with monkeypatch.context() as patch:
+                if run.endswith("died"):
+                    patch.setattr(publish, "check_is_alone", dies)
+                log.run_pipeline_once()
+        return made
+
+    monkeypatch.setattr(takeover, "_publish", interrupted)
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert runs == []
+    kept = [] if published == "after, and looked" else [b"old"]
+    new = open_store(disk, "/new")
+    assert values(new.partition("t")) == kept
+    log.append(b"only here")
+    log.seal()
+    log.run_pipeline_once()
+    assert log.status().fenced
+    appended(new, "t", b"new").run_pipeline_once()
+    with open_bucket(URL, topic="t", config=CONFIG, env=env_of(disk)) as reader:
+        assert values(reader) == [*kept, b"new"]
+    for store in (old, new):
+        store.close()
+
+
+def dies(*_arguments):
+    raise UnavailableError("the bucket is away")
