@@ -160,11 +160,9 @@ class DataDirectory:
         """
         directory = cls(env, path, read_only=read_only)
         try:
-            directory._prepare()
-            directory._load(url, owner, store_id)
-        except OSError as error:
-            directory.close()
-            raise disk_error(path, "open", error) from error
+            with disk_errors(path, "open"):
+                directory._prepare()
+                directory._load(url, owner, store_id)
         except BaseException:
             directory.close()
             raise
@@ -265,7 +263,12 @@ class DataDirectory:
             created_us=self.env.clock.time_us(),
             owner=owner,
         )
-        self.write(STORE_NAME, identity.encode())
+        try:
+            self.write(STORE_NAME, identity.encode())
+        except OSError:
+            with suppress(OSError):  # the next open would find it, and believe it durable
+                self.env.fs.remove(f"{self.path}/{STORE_NAME}")
+            raise
         self.is_new = True
         return identity
 
@@ -424,6 +427,9 @@ class DataDirectory:
 
     def close(self) -> None:
         """Release the lock. Idempotent."""
+        if self.in_doubt and self._lock is not None:
+            with suppress(OSError):  # the next open would believe the list that it reads
+                self.write(TOPICS_NAME, self.catalog.encode())
         lock, self._lock = self._lock, None
         if lock is not None:
             with disk_errors(self.path, "release the lock of"):

@@ -231,6 +231,7 @@ class PosixFileSystem:
 
         The deepest one that is there already is synced as well: a process killed between its
         mkdir and the sync has left a name that may not be durable (one at most, by this order).
+        One whose sync fails is taken away: the next caller would find it, and believe it durable.
         """
         path = os.path.abspath(path)
         missing = []
@@ -245,7 +246,12 @@ class PosixFileSystem:
             except FileExistsError:
                 if not os.path.isdir(path):
                     raise
-            self.sync_directory(os.path.dirname(path))
+            try:
+                self.sync_directory(os.path.dirname(path))
+            except OSError:
+                with suppress(OSError):  # somebody else's, with something in it by now
+                    os.rmdir(path)
+                raise
 
     def rename(self, source: str, target: str) -> None:
         """Replace `target` by `source` in one step. Durable after `sync_directory`."""

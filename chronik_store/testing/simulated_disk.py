@@ -23,6 +23,7 @@ import posixpath
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -248,7 +249,12 @@ class SimulatedDisk:
         self.sync_directory(posixpath.dirname(path))
         for path in reversed(missing):
             self._call("make_directory", path, partial(self._tree.make_directory, path))
-            self.sync_directory(posixpath.dirname(path))
+            try:
+                self.sync_directory(posixpath.dirname(path))
+            except OSError:
+                with suppress(OSError):
+                    self.remove_directory(path)
+                raise
 
     def rename(self, source: str, target: str) -> None:
         self._call("rename", source, lambda: self._tree.rename(source, target))

@@ -103,6 +103,24 @@ def test_make_directories_syncs_each_new_name_in_its_parent(
     assert synced == [os.path.dirname(root), root, f"{root}/a"]
 
 
+def test_make_directories_leaves_no_name_whose_sync_has_failed(
+    fs: PosixFileSystem, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever came next would find it, and make nothing."""
+
+    def fails(_self: PosixFileSystem, path: str) -> None:
+        if path == f"{root}/a":
+            raise OSError(errno.EIO, "no", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PosixFileSystem, "sync_directory", fails)
+        with pytest.raises(OSError, match="no"):
+            fs.make_directories(f"{root}/a/b")
+    assert fs.list(f"{root}/a") == []
+    fs.make_directories(f"{root}/a/b")
+    assert fs.list(f"{root}/a") == ["b"]
+
+
 def test_a_second_process_cannot_take_the_lock(fs: PosixFileSystem, root: str) -> None:
     code = (
         "import sys; from chronik_store.fs.posix import PosixFileSystem\n"
