@@ -36,7 +36,7 @@ _JSON_SPACE: Final = b" \t\r\n"
 _NESTED_MAX: Final = 100
 """So many levels are parsed at a time of what is too deep for one: more than any path has."""
 _MARKS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]++|[\]}]++', re.DOTALL)
-_DIGITS_MAX: Final = 20  # of 64 bits; a longer number is indexed as a word
+_DIGITS_MAX: Final = 20  # of 64 bits; a longer integer is indexed as a word
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _DATE_DASHES: Final = 8  # "2024-01-": what a string needs to look like a date
 
@@ -131,9 +131,13 @@ class DocumentMaker:
             return None
         if type(parsed) is not dict:
             return None
+        escapes = "\\" in text  # only one can bring in what paths and UTF-8 must not hold
         leaves: _Leaves = {}
-        # Only an escape can bring in what paths and UTF-8 must not hold.
-        self._walk(parsed, "", JSON_DEPTH_MAX, leaves, "\\" in text)
+        try:
+            self._walk(parsed, "", JSON_DEPTH_MAX, leaves, escapes)
+        except OverflowError:  # too large for a float: as it is written
+            leaves = {}
+            self._walk(_parsed_in_pieces(text), "", JSON_DEPTH_MAX, leaves, escapes)
         self.paths.add_json(leaves)
         return leaves
 
@@ -167,7 +171,7 @@ class DocumentMaker:
 
 def _parsed(text: str) -> Any:
     """The value of a JSON text; ValueError if it is none. What lies deeper than any path may be
-    None instead, and integers may be their digits.
+    None instead, and numbers that 64 bits do not hold may be as they are written.
     """
     try:
         return json.loads(text)
@@ -180,7 +184,7 @@ def _parsed(text: str) -> Any:
 
 
 def _parsed_in_pieces(text: str) -> Any:
-    decoder = json.JSONDecoder(parse_int=_integer)
+    decoder = json.JSONDecoder(parse_int=_integer, parse_float=_real, parse_constant=str)
     parsed: Any = None
     for piece in _pieces(text):
         parsed = decoder.decode(piece)
@@ -219,14 +223,19 @@ def _integer(digits: str) -> int | str:
     return digits if len(digits) > _DIGITS_MAX else int(digits)
 
 
+def _real(digits: str) -> float | str:
+    return number if math.isfinite(number := float(digits)) else digits
+
+
 def _not_a_date(text: str) -> str:
     # Tantivy files "2024-01-31T..." as a date, which no word finds; a leading space stops it.
     return f" {text}" if text[4:5] == "-" and len(text) > _DATE_DASHES else text
 
 
 def _number(number: float) -> bool | int | float | str:
+    """OverflowError: a float that says nothing about how it was written."""
     if type(number) is int and not -(2**63) <= number < 2**64:
         return str(number)
     if type(number) is float and not math.isfinite(number):
-        return str(number)
+        raise OverflowError(number)
     return number

@@ -7,6 +7,7 @@ of its own. `Clause` values write themselves as query text and judge records; hy
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,10 +63,18 @@ def integer(digits: str) -> int | str:
     return digits if len(digits) > 20 else int(digits)
 
 
+def real(digits: str) -> float | str:
+    """The same of one with a point or an exponent."""
+    return digits if math.isinf(float(digits)) else float(digits)
+
+
 def leaves_of(record: StoredRecord) -> dict[str, list[Any]]:
     """What a value that is a JSON object holds, by path."""
     try:
-        parsed = json.loads(record.value.decode("utf-8", "replace"), parse_int=integer)
+        parsed = json.loads(
+            record.value.decode("utf-8", "replace"),
+            parse_int=integer, parse_float=real, parse_constant=str,
+        )  # fmt: skip
     except ValueError:
         return {}
     out: dict[str, list[Any]] = {}
@@ -315,7 +324,9 @@ objects = st.fixed_dictionaries(
         "": st.fixed_dictionaries({}, optional={"level": scalars, "": scalars}),
     },
 )
-long_numbers = st.sampled_from([b"7" * 400, b"-" + b"7" * 5000, b"[42, %s]" % (b"7" * 5000)])
+long_numbers = st.sampled_from(
+    [b"7" * 400, b"-" + b"7" * 5000, b"[42, %s]" % (b"7" * 5000), b"[5, -1e400]", b"NaN"]
+)
 values = st.one_of(
     texts.map(str.encode),
     objects.map(lambda item: json.dumps(item).encode()),

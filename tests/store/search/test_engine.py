@@ -231,6 +231,22 @@ def test_a_number_of_any_length_is_found_by_its_digits(digits: int) -> None:
     assert [1] == offsets(search, "json.n:1.5")
 
 
+@pytest.mark.parametrize(
+    "written", ["1e400", "1E400", "1e+400", "-1.5e400", "9" * 400 + ".5", "NaN", "Infinity"]
+)
+def test_a_number_that_64_bits_do_not_hold_is_found_as_it_is_written(written: str) -> None:
+    search = index([
+        Record(b'{"n": %s}' % written.encode()),
+        Record(b'{"n": ["inf", 1e300, 1.5]}'),
+        Record(b'{"n": [%s, 1.5], "d": %s}' % (written.encode(), b"[" * 3000 + b"]" * 3000)),
+    ])  # fmt: skip
+
+    assert [0, 2] == offsets(search, f"json.n:{written}")
+    assert [1] == offsets(search, "json.n:inf")
+    assert [1] == offsets(search, "json.n:1e300")
+    assert [1, 2] == offsets(search, "json.n:1.5")
+
+
 @pytest.mark.parametrize("ends", [b"]" * 2999, b"]" * 3001, b"}" * 3000, b',"' + b"]" * 3000])
 def test_what_is_deeper_than_a_parser_follows_must_be_json_too(ends: bytes) -> None:
     search = index([Record(b'{"a": %s1%s, "x": "hit"}' % (b"[" * 3000, ends))])
