@@ -120,3 +120,9 @@ def as_json(error: ChronikError) -> dict[str, Any]:
         "retriable": error.retriable,
         "durability": error.durability,
     }
+
+
+def usage_as_json(message: str) -> str:
+    """A command line that is wrong, as errors are told with --json."""
+    told = {"error": "UsageError", "message": message, "retriable": False, "durability": None}
+    return json.dumps(told, ensure_ascii=False)

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from types import FrameType
 from typing import Any
 
@@ -222,7 +223,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return exits.INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        if _names_json(sys.argv[1:] if arguments is None else arguments):
+            say(exits.usage_as_json(error.format_message()))
+        else:
+            error.show()
         return exits.USAGE
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
@@ -231,6 +235,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         say(f"chronik: error: the output cannot be written: {error.strerror}")
         return exits.UNAVAILABLE
     return code if isinstance(code, int) else exits.DONE
+
+
+def _names_json(arguments: Sequence[str]) -> bool:
+    """Of a command line that is wrong: how far click got with its options is not known."""
+    return "--json" in takewhile(lambda word: word != "--", arguments)
 
 
 def _fill_closed_streams() -> None:

@@ -1,5 +1,6 @@
 """Errors as one line and one code."""
 
+import json
 import re
 from pathlib import Path
 
@@ -114,6 +115,34 @@ def test_json_of_an_error_says_whether_to_retry():
         "retriable": True,
         "durability": "not_durable",
     } == as_json(errors.BackpressureError("full"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--json", "consume"),
+        ("consume", "t", "--json", "--no-such"),
+        ("consume", "t", "--no-such", "--json"),
+        ("consume", "t", "-n", "many", "--json"),
+        ("--json", "--no-such", "consume", "t"),
+        ("--json", "no-such-verb"),
+        ("--json", "produce", "t", "no-such-file"),
+        ("--json", "topic", "no-such-verb"),
+    ],
+)
+def test_in_json_a_wrong_command_line_is_told_as_any_error_is(chronik, arguments):
+    ran = chronik(*arguments)
+
+    assert (ran.code, ran.out) == (USAGE, "")
+    [line] = ran.err.splitlines()
+    told = json.loads(line)
+    assert ["error", "message", "retriable", "durability"] == list(told)
+    assert ("UsageError", False, None) == (told["error"], told["retriable"], told["durability"])
+    assert told["message"] in chronik(*(each for each in arguments if each != "--json")).err
+
+
+def test_json_that_is_no_option_changes_nothing_about_a_wrong_command_line(chronik):
+    assert chronik("produce", "--no-such", "t", "--", "--json").err.startswith("Usage: ")
 
 
 def test_an_option_that_is_empty_means_nothing(chronik):
