@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from chronik_store.cli.rendering import record_of, time_us_of
+from chronik_store.cli.rendering import record_of, time_us_of, utf8_of
 from chronik_store.errors import ConfigError
 from chronik_store.model import Record
 
@@ -43,7 +43,7 @@ def parser_of(
 ) -> Parser:
     """The function that the options of `produce` ask for."""
     if records:
-        return _located(lambda line: record_of(json.loads(line.data)))
+        return _located(lambda line: record_of(_json(line.data, "")))
     if jsonl:
         return _located(lambda line: _json_record(line.data, key_field, time_field))
     if key_separator:
@@ -56,11 +56,24 @@ def _located(parse: Parser) -> Parser:
     def located(line: Line) -> Record | bytes:
         try:
             return parse(line)
-        except (ValueError, RecursionError) as error:  # ConfigError and JSONDecodeError are both
-            told = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else error
-            raise ConfigError(f"{line.file}:{line.number}: {told}") from None
+        except (ValueError, RecursionError) as error:  # a ConfigError is one
+            raise ConfigError(f"{line.file}:{line.number}: {error}") from None
 
     return located
+
+
+def _json(data: bytes, advice: str) -> Any:
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"not JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        encoding = error.encoding.upper()
+        raise ConfigError(f"not JSON: byte {error.start + 1} is not {encoding}") from None
+    except (ValueError, RecursionError):  # bounds of Python's, not of JSON
+        raise ConfigError(
+            f"JSON with a number of too many digits, or too deep, to be read here{advice}"
+        ) from None
 
 
 def _keyed(data: bytes, separator: bytes) -> Record | bytes:
@@ -69,18 +82,23 @@ def _keyed(data: bytes, separator: bytes) -> Record | bytes:
 
 
 def _json_record(data: bytes, key_field: str | None, time_field: str | None) -> Record | bytes:
-    value = json.loads(data)
+    value = _json(data, "; without --jsonl the line is stored as it is")
     if not isinstance(value, dict):
         raise ConfigError("not a JSON object")
     key = None if key_field is None else value.get(key_field)
     time = None if time_field is None else value.get(time_field)
-    return Record(data, _key_bytes(key), None if time is None else _time_us(time))
+    return Record(data, _key_bytes(key, key_field), None if time is None else _time_us(time))
 
 
-def _key_bytes(key: Any) -> bytes | None:
+def _key_bytes(key: Any, field: str | None) -> bytes | None:
     if key is None:
         return None
-    return key.encode() if isinstance(key, str) else json.dumps(key).encode()
+    if not isinstance(key, str):
+        return json.dumps(key).encode()
+    try:
+        return utf8_of(key, f"the field {field}")
+    except ConfigError as error:
+        raise ConfigError(f"{error}; without --key-field the line is stored as it is") from None
 
 
 def _time_us(time: Any) -> int:

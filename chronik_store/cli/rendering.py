@@ -94,7 +94,8 @@ def json_of(record: StoredRecord, topic: str, partition: int) -> dict[str, Any]:
     return result
 
 
-def _utf8(text: str, what: str) -> bytes:
+def utf8_of(text: str, what: str) -> bytes:
+    """The bytes of a text that JSON brought. ConfigError: it is none, with what it is called."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -111,7 +112,7 @@ def _take_bytes(source: Mapping[str, Any], name: str) -> bytes | None:
     if text is not None and packed is not None:
         raise ConfigError(f"{name} and {packed_name} exclude each other")
     if packed is None:
-        return None if text is None else _utf8(text, name)
+        return None if text is None else utf8_of(text, name)
     try:
         return base64.b64decode(packed, validate=True)
     except ValueError:  # binascii.Error, and letters beyond ASCII
@@ -141,7 +142,7 @@ def _take_headers(source: Mapping[str, Any]) -> list[tuple[str, bytes]]:
         content = _take_bytes(header, "value") if isinstance(header, dict) else None
         if not isinstance(name, str) or content is None:
             raise ConfigError('a header is {"name": ..., "value": ...}')
-        _utf8(name, "the name of a header")
+        utf8_of(name, "the name of a header")
         headers.append((name, content))
     return headers
 

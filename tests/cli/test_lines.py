@@ -53,6 +53,33 @@ def test_a_key_that_is_no_text_is_its_json():
 
 
 @pytest.mark.parametrize(
+    ("data", "options", "told"),
+    [
+        (
+            b'{"k": "\\ud800"}', {"jsonl": True, "key_field": "k"},
+            "the field k has half of a surrogate pair, which is no text; without --key-field the "
+            "line is stored as it is",
+        ),
+        (b'{"k": "\xff"}', {"jsonl": True}, "not JSON: byte 8 is not UTF-8"),
+        (
+            b'{"k": %s}' % (b"7" * 5000), {"jsonl": True},
+            "JSON with a number of too many digits, or too deep, to be read here; without --jsonl "
+            "the line is stored as it is",
+        ),
+        (
+            b'{"value": "x", "k": %s}' % (b"[" * 100_000), {"records": True},
+            "JSON with a number of too many digits, or too deep, to be read here",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_told_of_a_line_is_not_pythons_own_text(data, options, told):
+    with pytest.raises(ConfigError) as caught:
+        parse(data, **options)
+
+    assert f"events.txt:17: {told}" == str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("data", "options"),
     [
         (b"[1]", {"jsonl": True}),
