@@ -30,11 +30,13 @@ def main() -> None:
         )
         raise SystemExit(2)
     from chronik_store.cli import main as embedded
+    from chronik_store.cli import options
 
-    if not missing_for_server():
+    if missing_for_server():
+        embedded.absent_verbs.update(VERBS)
+    else:
         embedded.VERBS.update(VERBS)
-        embedded.LOCAL_VERBS.update({"serve", "cluster"})
-        embedded.remote_session = _remote_session
+        options.remote_session = _remote_session
     embedded.more_worlds.update(WORLDS)
     code = embedded.run()
     _end_by_ctrl_c()  # all is settled; what is left is the interpreter's own end
@@ -64,7 +66,7 @@ def missing_for_server() -> list[str]:
     return [name for name in ("prometheus_client",) if not importlib.util.find_spec(name)]
 
 
-def _remote_session(server: str, as_json: bool) -> Session:
+def _remote_session(server: str) -> Session:
     from chronik_server.cli_remote import session
     from chronik_server.errors import (
         CertificateError,
@@ -86,7 +88,7 @@ def _remote_session(server: str, as_json: bool) -> Session:
         (CertificateError, "`openssl s_client -connect HOST:PORT -showcerts` shows it"),
         (UnauthenticatedError, "set CHRONIK_AUTH_TOKEN, or CHRONIK_TLS_CERT and CHRONIK_TLS_KEY"),
     ]
-    return session(server, as_json)
+    return session(server)
 
 
 def _cluster_worlds() -> Repertoire:

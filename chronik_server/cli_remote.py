@@ -364,8 +364,8 @@ def remote_client(session: Session, *others: str) -> Iterator[Client]:
         yield client
 
 
-def session(server: str, as_json: bool) -> Session:
-    """What `-s` means; `main.remote_session`."""
+def session(server: str) -> Session:
+    """What `-s` means; `options.remote_session`."""
     if not server:
         raise ConfigError("-s: name a server, HOST:PORT")
-    return RemoteSession(as_json=as_json, server=server)
+    return RemoteSession(server=server)

@@ -22,7 +22,13 @@ import click
 
 import chronik_store
 from chronik_store.cli import exits
-from chronik_store.cli.options import BOTH_NAMED
+from chronik_store.cli.options import (
+    BOTH_NAMED,
+    LOCAL_VERBS,
+    SERVER_EXTRA,
+    is_typed,
+    session_at,
+)
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import abandon_stdout, say
 from chronik_store.errors import ChronikError
@@ -49,16 +55,11 @@ VERBS: dict[str, str] = {
 The server adds its own verbs here, and `remote_session`, before it calls `run`.
 """
 
-LOCAL_VERBS = {
-    "verify", "repair", "restore", "inspect", "doctor", "demo", "bench", "simulate",
-}  # fmt: skip
-"""Verbs about files of this machine, which a server has no part in; more may be added, too."""
-
-remote_session: Callable[[str, bool], Session] | None = None
-"""What -s means: (HOST:PORT, as_json) -> a session whose stores are at that server."""
+absent_verbs: set[str] = set()
+"""Verbs of the server, when its extra is not there."""
 
 more_worlds: dict[str, Callable[[], Any]] = {}
-"""What `simulate --NAME` plays, by name: the server's `Repertoire`s; set as `remote_session` is."""
+"""What `simulate --NAME` plays, by name: the server's `Repertoire`s; set by its command line."""
 
 EPILOG = """\b
 Exit codes: 0 done, 1 nothing matched or findings, 2 usage, 3 unavailable, 4 corruption,
@@ -75,6 +76,8 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in absent_verbs:
+            raise click.UsageError(f"{cmd_name} needs {SERVER_EXTRA}")
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(VERBS[cmd_name], __package__)
@@ -88,7 +91,7 @@ class Verbs(click.Group):
         except ChronikError as error:
             with suppress(ChronikError, BrokenPipeError):  # then there is no one to show it to
                 _flush(ctx)
-            return _failed(error, as_json=isinstance(ctx.obj, Session) and ctx.obj.as_json)
+            return _failed(error, as_json=_wants_json(ctx))
         except (exits.Interrupted, KeyboardInterrupt) as interrupted:
             say(f"chronik: {interrupted}" if str(interrupted) else "chronik: interrupted")
             return exits.INTERRUPTED
@@ -102,6 +105,11 @@ def _flush(ctx: click.Context) -> None:
     """What the verb has said so far."""
     if isinstance(ctx.obj, Session) and "output" in vars(ctx.obj):  # made at first use
         ctx.obj.output.flush()
+
+
+def _wants_json(ctx: click.Context) -> bool:
+    """Before the verb, or behind it; also when no session came of it."""
+    return ctx.params["as_json"] or (isinstance(ctx.obj, Session) and ctx.obj.as_json)
 
 
 def _failed(error: ChronikError, *, as_json: bool) -> int:
@@ -188,24 +196,14 @@ def _session(
     """A server's session if one is named; a directory named on the command line, or a verb about
     files of this machine, beats a server that only the environment names.
     """
-    said = {
-        name
-        for name in ("data_dir", "server")
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    }
-    if said == {"data_dir", "server"}:
+    verb, is_typed_server = ctx.invoked_subcommand, is_typed(ctx, "server")
+    if is_typed_server and is_typed(ctx, "data_dir"):
         raise click.UsageError(BOTH_NAMED)
-    is_local = ctx.invoked_subcommand in LOCAL_VERBS
-    if is_local and "server" in said:
-        raise click.UsageError(
-            f"{ctx.invoked_subcommand} works on files of this machine, not through a server: run "
-            "it on the node, with -d DIR"
-        )
-    if server is None or is_local or "data_dir" in said:
+    is_local = verb in LOCAL_VERBS and not is_typed_server
+    if server is None or is_local or is_typed(ctx, "data_dir"):
         return Session(directory=data_dir, object_store=object_store, as_json=as_json)
-    if remote_session is None:
-        raise click.UsageError('-s needs the extra `server`: pip install "chronik[server]"')
-    session = remote_session(server, as_json)
+    session = session_at(server, verb)
+    session.as_json = as_json
     session.object_store = object_store  # refused by the verb, unless a -d behind it is meant
     return session
 

@@ -43,15 +43,58 @@ def _set_directory(ctx: click.Context, _: click.Parameter, value: str | None) ->
     if not session.is_remote:
         session.directory = value
         return
-    if ctx.find_root().get_parameter_source("server") is click.core.ParameterSource.COMMANDLINE:
+    if is_typed(ctx, "server"):
         raise click.UsageError(BOTH_NAMED)
-    local = Session(directory=value, object_store=session.object_store, as_json=session.as_json)
+    _replace(ctx, Session(directory=value), session)
+
+
+def _set_server(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    session = ctx.obj
+    if value is None or not isinstance(session, Session):
+        return
+    if is_typed(ctx, "data_dir"):
+        raise click.UsageError(BOTH_NAMED)
+    _replace(ctx, session_at(value, ctx.find_root().invoked_subcommand), session)
+
+
+def _replace(ctx: click.Context, session: Session, before: Session) -> None:
+    session.object_store, session.as_json = before.object_store, before.as_json
     each: click.Context | None = ctx
     while each is not None:
-        each.obj, each = local, each.parent
+        each.obj, each = session, each.parent
+
+
+def is_typed(ctx: click.Context, name: str) -> bool:
+    """The option stands on the command line, before the verb or behind it."""
+    return any(
+        each.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        for each in (ctx, ctx.find_root())
+    )
+
+
+def session_at(server: str, verb: str | None) -> Session:
+    """What -s means. UsageError where it means nothing."""
+    if verb in LOCAL_VERBS:
+        raise click.UsageError(
+            f"{verb} works on files of this machine, not through a server: run it on the node, "
+            "with -d DIR"
+        )
+    if remote_session is None:
+        raise click.UsageError(f"-s needs {SERVER_EXTRA}")
+    return remote_session(server)
 
 
 BOTH_NAMED = "-d and -s exclude each other"
+SERVER_EXTRA = 'the extra `server`: pip install "chronik[server]"'
+LOCAL_VERBS = {
+    "verify", "repair", "restore", "inspect", "doctor", "demo", "bench", "simulate", "serve",
+    "cluster",
+}  # fmt: skip
+"""Verbs about files of this machine, which a server has no part in."""
+
+remote_session: Callable[[str], Session] | None = None
+"""HOST:PORT -> a session whose stores are at that server. Set by the server's command line."""
+
 BUCKET_VERBS = {
     "consume", "search", "status", "export", "verify", "doctor", "topic list", "topic describe",
     "cursor list",
@@ -65,6 +108,10 @@ def _common(verb: str) -> list[click.Parameter]:
         click.Option(
             ["-d", "--data-dir"], metavar="DIR", expose_value=False, callback=_set_directory,
             help=f"The data directory{bucket}.",
+        ),
+        click.Option(
+            ["-s", "--server"], metavar="HOST:PORT", expose_value=False, callback=_set_server,
+            help="A server instead.", hidden=verb.partition(" ")[0] in LOCAL_VERBS,
         ),
         click.Option(
             ["--object-store"], metavar="URL", expose_value=False, callback=_set("object_store"),

@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _served(monkeypatch):
-    monkeypatch.setattr(main, "LOCAL_VERBS", {*main.LOCAL_VERBS, "serve", "cluster"})
     for verb, module in SERVER_VERBS.items():
         monkeypatch.setitem(main.VERBS, verb, module)
 

@@ -18,7 +18,7 @@ from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import RemoteLog, session
 from chronik_server.errors import CertificateError
 from chronik_server.protocol.cluster import ClusterDescription, NodeInfo, StatusFound
-from chronik_store.cli import main
+from chronik_store.cli import main, options
 from chronik_store.errors import UnavailableError
 from chronik_store.log_store import LogStore
 from chronik_store.model import FetchResult, StoredRecord, TopicInfo, Watermarks
@@ -93,7 +93,7 @@ def served(path: Path) -> Iterator[str]:
 def _whole_command_line(monkeypatch):
     """As `chronik_server.cli.main` puts it together."""
     monkeypatch.setattr(main, "VERBS", {**main.VERBS, **SERVER_VERBS})
-    monkeypatch.setattr(main, "remote_session", session)
+    monkeypatch.setattr(options, "remote_session", session)
 
 
 @pytest.fixture

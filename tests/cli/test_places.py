@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import chronik_store
+from chronik_server import cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import session as remote
-from chronik_store.cli import main, session
+from chronik_store.cli import main, options, session
 from chronik_store.environment import Environment
 from chronik_store.log_store import LogStore
 
@@ -22,8 +23,8 @@ NOWHERE = "127.0.0.1:1"
 @pytest.fixture
 def served(monkeypatch):
     """The command line with the server's verbs and -s; nobody listens at NOWHERE."""
-    monkeypatch.setattr(main, "remote_session", remote)
-    monkeypatch.setattr(main, "LOCAL_VERBS", {*main.LOCAL_VERBS, "serve", "cluster"})
+    monkeypatch.setattr(cli_remote, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(options, "remote_session", remote)
     for verb, module in SERVER_VERBS.items():
         monkeypatch.setitem(main.VERBS, verb, module)
 
@@ -65,6 +66,11 @@ def test_a_directory_that_is_named_beats_a_server_of_the_environment(
     [
         ("-s", NOWHERE, "-d", "data", "consume", "b"),
         ("-s", NOWHERE, "consume", "b", "-d", "data"),
+        ("-d", "data", "consume", "b", "-s", NOWHERE),
+        ("consume", "b", "-d", "data", "-s", NOWHERE),
+        ("consume", "b", "-s", NOWHERE, "-d", "data"),
+        ("consume", "b", "-s", NOWHERE, "--object-store", "file:///x"),
+        ("--object-store", "file:///x", "consume", "b", "-s", NOWHERE),
         ("-s", NOWHERE, "--object-store", "file:///x", "consume", "b"),
         ("-s", NOWHERE, "consume", "b", "--object-store", "file:///x"),
     ],
@@ -73,6 +79,46 @@ def test_what_a_server_excludes_is_refused_wherever_it_stands(chronik, served, b
     ran = chronik(*words)
     assert (ran.code, "Traceback" in ran.err) == (2, False), ran.err
     assert "exclude each other" in ran.err or "belongs to a data directory" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("consume", "b", "-s", NOWHERE, "--json"),
+        ("consume", "b", "--json", "-s", NOWHERE),
+        ("--json", "topic", "list", "--server", NOWHERE),
+        ("-s", "127.0.0.1:2", "status", "--json", "-s", NOWHERE),
+    ],
+)
+def test_a_server_may_stand_behind_the_verb_too(chronik, served, bucket, words):
+    ran = chronik(*words)
+
+    told = json.loads(ran.err.splitlines()[-1])
+    assert (ran.code, told["error"], NOWHERE in told["message"]) == (
+        3, "ConnectionLostError", True,
+    ), ran.err  # fmt: skip
+
+
+def test_a_server_without_a_name_is_told_as_json(chronik, served):
+    for words in (("--json", "-s", "", "status"), ("status", "--json", "-s", "")):
+        ran = chronik(*words)
+        assert (ran.code, json.loads(ran.err)["error"]) == (2, "ConfigError"), ran.err
+
+
+@pytest.mark.parametrize("verb", ["verify", "doctor", "serve", "cluster"])
+def test_what_works_on_files_takes_no_server_wherever_it_stands(chronik, served, verb):
+    for words in (("-s", NOWHERE, verb), (verb, "-s", NOWHERE)):
+        ran = chronik(*words)
+        assert (ran.code, f"{verb} works on files of this machine" in ran.err) == (2, True), ran.err
+    assert "--server" not in chronik(verb, "--help").out
+
+
+def test_without_its_extra_the_server_names_it(chronik, monkeypatch):
+    monkeypatch.setattr(main, "absent_verbs", set(SERVER_VERBS))
+
+    for words in (("serve",), ("cluster", "--nodes", "3"), ("status", "-s", NOWHERE), ("leader",)):
+        ran = chronik(*words)
+        assert (ran.code, 'pip install "chronik[server]"' in ran.err) == (2, True), ran.err
 
 
 # --- names that are mistyped ----------------------------------------------------------------------
