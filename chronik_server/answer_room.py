@@ -1,10 +1,10 @@
 """How much of answers a server holds: those being read, and those that nobody has taken yet.
 
 Place: between `session` and `partition_reads`. Promise: no connection, and not all of them
-together, makes the server hold more records than its limits say, however many small requests it
-sends and however slowly it takes the answers; of a search it is known afterwards only, so some of
-those may be more; a fetch that waits for records holds nothing, or what
-nobody else waits for; nobody of a connection is overtaken by what it asks later.
+together, makes the server hold more records, status and lists than its limits say, however many
+small requests it sends and however slowly it takes the answers; of what is no fetch it is known
+afterwards only how much it is, so some of those may be more; a fetch that waits for records holds
+nothing, or what nobody else waits for; nobody of a connection is overtaken by what it asks later.
 Invariant: whoever holds nothing may always read once, so nobody waits for itself.
 """
 

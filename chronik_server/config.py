@@ -54,10 +54,11 @@ class ServerConfig:
     in_flight_requests_max: int = 4096
     in_flight_bytes_max: int = 64 * MIB
     """Of requests not yet answered on one connection; above it nothing more is read from it. Of
-    records read for it and not yet taken, likewise: above it the next fetch waits.
+    answers read for it and not yet taken, likewise: above it the next fetch, search, status or
+    list of topics waits.
     """
     answers_bytes_max: int = 1024 * MIB
-    """Of records read for all connections together and not yet taken."""
+    """The same of all connections together."""
     connections_max: int = 10_000
     node_connections_max: int = 64
     """Beyond `connections_max`, in a cluster: clients that fill that keep no node from the others.

@@ -26,11 +26,11 @@ Answer = tuple[Any, Buffer | list[Buffer]]
 _Reading = data.Fetch | data.Offsets | data.GetCursor | data.CommitCursor
 """What a reader says who means one topic, and none that is made under its name later."""
 Handler = Callable[[Any, Any], Awaitable[Answer]]
-"""Of a message and its payload; of what is COUNTED, which has none, and where its records are."""
-COUNTED = frozenset((data.Fetch, data.Search))
-"""What is answered with records."""
-SEARCH_BYTES = 1 << 20
-"""What an answer to a search is taken for until it is there."""
+"""Of a message and its payload; of what is COUNTED, which has none, and the room for its answer."""
+COUNTED = frozenset((data.Fetch, data.Search, topics.ListTopics, cluster.Status))
+"""What is answered with records, or with as much as there are topics and partitions."""
+ANSWER_BYTES = 1 << 20
+"""What an answer is taken for until it is there, when nothing says before how long it will be."""
 _NOTHING = b""
 SEARCH_SECONDS_MAX = 3e8
 """Ten years: a setting without a limit, as a number that fits into a message."""
@@ -168,7 +168,7 @@ class Handlers:
         """Hits with their records; `room` counts them."""
         if request.deadline_ms is None:  # said in the welcome; the other nodes keep it, too
             request = dataclasses.replace(request, deadline_ms=self.search_ms)
-        await room.take(SEARCH_BYTES, more=False)
+        await room.take(ANSWER_BYTES, more=False)
         found, payload = _searched(await self._backend.search(request))
         room.keep(len(payload))
         return found, payload
@@ -182,7 +182,8 @@ class Handlers:
         await self._backend.delete_topic(request.topic)
         return topics.Done(), _NOTHING
 
-    async def _list_topics(self, _: topics.ListTopics, __: Buffer) -> Answer:
+    async def _list_topics(self, _: topics.ListTopics, room: Share) -> Answer:
+        await room.take(ANSWER_BYTES, more=False)
         return topics.Topics(await self._backend.topics()), _NOTHING
 
     async def _describe_topic(self, request: topics.DescribeTopic, _: Buffer) -> Answer:
@@ -193,7 +194,8 @@ class Handlers:
     async def _ping(self, _: greeting.Ping, __: Buffer) -> Answer:
         return greeting.Pong(self._clock.time_us()), _NOTHING
 
-    async def _status(self, request: cluster.Status, _: Buffer) -> Answer:
+    async def _status(self, request: cluster.Status, room: Share) -> Answer:
+        await room.take(ANSWER_BYTES, more=False)
         return await self._backend.status(request.topic), _NOTHING
 
     async def _seal(self, request: cluster.Seal, _: Buffer) -> Answer:

@@ -3,7 +3,7 @@
 Place: between a socket (asyncio) and `handlers`; the bytes are `protocol.connection`'s. Promise:
 every request gets exactly one answer, in any order, unless the connection ends first; no peer
 makes this side hold more than its limits say: a frame's size, bytes in flight (then nothing more
-is read), records read and not taken (then what asks for more of them waits), time to greet, to
+is read), what was read for answers and not taken (then what asks for more waits), time to greet, to
 finish a frame, to take an answer. Invariant: an untyped error is logged with its traceback and
 answered as InternalError, never as success.
 """
