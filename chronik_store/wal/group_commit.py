@@ -7,8 +7,8 @@ are woken by the group that carried their frames. Invariant: one leader, so one 
 the lead never gets lost: who gives it up while frames are pending hands it to a waiter or tells
 the committer. A failed write or sync poisons the WAL for good: it is never tried again, since the
 kernel has marked the pages clean and a second sync would prove nothing. So does an exception that
-leaves staging half done. Whoever waits stays known to `poison` until its event is set, so that an
-interrupted leader takes nobody's wake-up with it.
+leaves staging half done. Whoever waits looks again by itself, so that an interrupted leader takes
+nobody's wake-up with it, and whoever is called back holds no lead, so that it may append.
 """
 
 from __future__ import annotations
@@ -96,7 +96,6 @@ class GroupCommit:
         self._owner = owner
         self._leading = False
         self._waiters: list[_Waiter] = []
-        self._woken: list[_Waiter] = []
         self._delivering = False
         self._deliver_again = False
 
@@ -104,45 +103,57 @@ class GroupCommit:
 
     def lead(self, seq: int) -> None:
         """Block until everything up to `seq` is on disk. LogPoisonedError if it cannot be known."""
+        if seq > self.staging.last_seq:
+            raise ValueError(f"nothing with seq {seq} is staged yet")
         waiter = None
-        leads = False
+        more = False
         try:
-            with self._lock:
-                if self.synced_seq >= seq:
-                    return
-                if self.poisoned is not None:
-                    raise self.poisoned_error()
-                if seq > self.staging.last_seq:
-                    raise ValueError(f"nothing with seq {seq} is staged yet")
-                if self._leading:
-                    waiter = _Waiter(seq, self._threads.event())
-                    self._waiters.append(waiter)
-                else:
-                    leads = self._leading = True
-            if waiter is not None:
-                leads = self._follow(waiter)
-            if leads:
-                while self.synced_seq < seq:
-                    self._run_or_poison(seq)
+            while self.synced_seq < seq:
+                with self._lock:
+                    if self.synced_seq >= seq:
+                        break
+                    if self.poisoned is not None:
+                        raise self.poisoned_error()
+                    if self._leading:
+                        waiter = _Waiter(seq, self._threads.event())
+                        self._waiters.append(waiter)
+                    else:
+                        self._leading = True
+                if waiter is None or self._follow(waiter):
+                    waiter = None
+                    more = self._run_or_poison()
+            if more:
+                self._services.committer.notify(self)
         except LogPoisonedError:
             raise
         except BaseException as error:
-            if leads:  # Ctrl-C between two groups: whoever waits must not wait for this thread.
+            if waiter is None:  # It has the lead, or had it: whoever waits must not wait for it.
+                self.poisoned = self.poisoned or error  # one step, which no interrupt parts
                 self.poison(error)
-            elif waiter is not None:
+                raise
+            try:
                 self._leave(waiter)
+            except BaseException:
+                self.poisoned = self.poisoned or error  # the lead may be lost with it
+                raise
             raise
 
     def commit_group(self) -> bool:
         """One group, for the committer. False: nothing to do, or another thread leads."""
-        with self._lock:
-            if self._leading or self.poisoned is not None or not self.staging.pending:
-                return False
-            self._leading = True
+        leads = False
         try:
-            return self._run_or_poison(0)
+            with self._lock:
+                if self._leading or self.poisoned is not None or not self.staging.pending:
+                    return False
+                leads = self._leading = True
+            return self._run_or_poison()
         except LogPoisonedError:
             return False  # Whoever waits has been told, and so has the owner.
+        except BaseException as error:
+            if leads:
+                self.poisoned = self.poisoned or error  # as in `lead`
+                self.poison(error)
+            raise
 
     def _follow(self, waiter: _Waiter) -> bool:
         """Wait for the group in flight. True: the lead has come to this thread."""
@@ -160,22 +171,20 @@ class GroupCommit:
                 self._waiters.remove(waiter)
             if not waiter.leads:
                 return
-            heir = self._pass_lead_locked(0)
+            waiter.leads = False
+            heir = self._pass_lead_locked()
             orphaned = heir is None and self.staging.pending and self.poisoned is None
         if heir is not None:
             heir.event.set()
         elif orphaned:
             self._services.committer.notify(self)
 
-    def _pass_lead_locked(self, kept_for_seq: int) -> _Waiter | None:
+    def _pass_lead_locked(self) -> _Waiter | None:
         """Give the lead to the first waiter whose frames are still pending, or to nobody.
 
-        Kept by the caller as long as its own `kept_for_seq` is pending. Nobody takes the lead of a
-        poisoned WAL. The heir stays among the waiters until its frames are synced. The lock must
-        be held.
+        Nobody takes the lead of a poisoned WAL. The heir stays among the waiters until its frames
+        are synced. The lock must be held.
         """
-        if self.synced_seq < kept_for_seq:
-            return None
         if self.staging.pending and self.poisoned is None:
             for waiter in self._waiters:
                 if waiter.seq > self.synced_seq and not waiter.leads:
@@ -186,12 +195,12 @@ class GroupCommit:
 
     # --- a group ---------------------------------------------------------------------------------
 
-    def _run_or_poison(self, own_seq: int) -> bool:
+    def _run_or_poison(self) -> bool:
         """`_run_group`; whatever interrupts it (an OSError, Ctrl-C) leaves the outcome of a write
         unknown, and so ends the WAL.
         """
         try:
-            return self._run_group(own_seq)
+            return self._run_group()
         except OSError as error:
             self.poison(error)
             raise self.poisoned_error() from error
@@ -199,10 +208,9 @@ class GroupCommit:
             self.poison(error)
             raise
 
-    def _run_group(self, own_seq: int) -> bool:
-        """Write and sync the next group; this thread has the lead, and keeps it until `own_seq` is
-        synced. True: frames are pending, nobody leads, and the caller must see to them (only with
-        `own_seq` 0, else the committer is told).
+    def _run_group(self) -> bool:
+        """Write and sync the next group; this thread has the lead, and gives it up. True: frames
+        are pending, nobody leads, and the caller must see to them.
         """
         hands, token = self._hands, object()
         try:  # as `hands.work` has it, which takes 5 us more of each append
@@ -212,7 +220,7 @@ class GroupCommit:
                 hands.at_work.discard(token)
         finally:
             hands.left(token)
-        return self._settle(group, marks, end, own_seq)
+        return self._settle(group, marks, end)
 
     def _write_group(self, token: object) -> tuple[Group, Marks, int]:
         """Take what is pending and bring it to the disk; where its frames end, in a new file."""
@@ -241,8 +249,10 @@ class GroupCommit:
             end = active.create(group, checkpoint, marks)
         return group, marks, end
 
-    def _settle(self, group: Group, marks: Marks, end: int, own_seq: int) -> bool:
-        """The group is on disk: move the limits, pass the lead on, tell everybody."""
+    def _settle(self, group: Group, marks: Marks, end: int) -> bool:
+        """The group is on disk: move the limits, pass the lead on, tell everybody. The lead is
+        passed on first: what is told may append in this thread, and then wait for whoever leads.
+        """
         active = self._active
         heir: _Waiter | None = None
         woken: list[_Waiter] | tuple[()] = ()
@@ -262,17 +272,16 @@ class GroupCommit:
                 if self.durable.synced(seq):
                     self._owner.on_durable()
                 self.synced_seq = seq  # last: whoever sees it takes its append for committed
-                heir = self._pass_lead_locked(own_seq)
+                heir = self._pass_lead_locked()
                 # One thread at a time delivers; who comes meanwhile leaves it to that one.
                 deliver = not self._delivering
                 if deliver:
                     self._delivering = True
                 else:
                     self._deliver_again = True
-                more = heir is None and not self._leading and self.staging.pending
+                more = heir is None and self.staging.pending
                 if self._waiters:
-                    # Kept, too: an interrupt may come in front of the first step of any `set`.
-                    self._woken = woken = [each for each in self._waiters if each.seq <= seq]
+                    woken = [waiter for waiter in self._waiters if waiter.seq <= seq]
                     self._waiters = [waiter for waiter in self._waiters if waiter.seq > seq]
             if heir is not None:
                 heir.event.set()
@@ -284,8 +293,6 @@ class GroupCommit:
             for waiter in woken:
                 waiter.event.set()
         self._owner.after_group()
-        if more and own_seq:
-            self._services.committer.notify(self)
         return more
 
     def _ask_for_zeros(self) -> None:
@@ -306,10 +313,6 @@ class GroupCommit:
             except Exception:
                 # The group is durable whatever the owner makes of it; the others must go on.
                 logger.exception("the owner of %s failed in on_synced", self._directory)
-            except BaseException:
-                with self._lock:
-                    self._delivering = False
-                raise
             with self._lock:
                 again, self._deliver_again = self._deliver_again, False
                 self._delivering = again
@@ -352,26 +355,31 @@ class GroupCommit:
             self.poisoned = cause
 
     def poison(self, cause: BaseException) -> None:
-        """End this WAL: nothing more is written, whoever waits learns it. The first cause stays."""
-        with self._lock:
-            self._leading = False
-            if self.poisoned is None:
-                self.poisoned = cause
-            cause = self.poisoned
-            if self._told:
-                return
-            self._told = True
+        """End this WAL: nothing more is written, whoever waits learns it. The first cause stays.
+
+        Once; but whoever is interrupted meanwhile leaves it to the next who comes here.
+        """
+        mine = False
         try:
+            with self._lock:
+                self._leading = False
+                if self.poisoned is None:
+                    self.poisoned = cause
+                cause = self.poisoned
+                if self._told:
+                    return
+                mine = self._told = True
             self._tell(cause)
         except BaseException:
-            self._told = False  # Ctrl-C: whoever is interrupted by it comes here again
+            if mine:
+                self._told = False
             raise
 
     def _tell(self, cause: BaseException) -> None:
         """Wake whoever waits, and tell the owner."""
         try:
             # A copy: one that is interrupted leaves meanwhile.
-            for waiter in (*self._woken, *self._waiters):
+            for waiter in tuple(self._waiters):
                 waiter.event.set()
             what = "a write or sync failed" if isinstance(cause, OSError) else "interrupted"
             logger.error("WAL %s: %s: %r", self._directory, what, cause)

@@ -63,17 +63,22 @@ class Interrupted:
 
 class CtrlC:
     """Within this, Ctrl-C comes at the `step`-th place of a module at which the interpreter looks
-    for signals: as a function begins that is of it, or called by it, or a built-in returns.
+    for signals: as a function begins that is of it, or called by it, or a built-in returns. It
+    comes once more at the `again`-th place behind that one, if there are so many.
     """
 
-    def __init__(self, module, step, but_for):
-        self.file, self.left, self.but_for, self.came = module.__file__, step, but_for, False
+    def __init__(self, module, step, but_for, again=0):
+        self.file, self.but_for = module.__file__, but_for
+        self.left, self.again, self.came = step, again, 0
 
     def __enter__(self):
+        if self.again:
+            sys.settrace(self._look_again)
         sys.setprofile(self._look)
 
     def __exit__(self, kind, *_):
         sys.setprofile(None)
+        sys.settrace(None)
         return kind is KeyboardInterrupt
 
     def _look(self, frame, event, _argument):
@@ -86,8 +91,15 @@ class CtrlC:
             return
         self.left -= 1
         if self.left == 0:
-            self.came = True
-            raise KeyboardInterrupt
+            self.came += 1
+            raise KeyboardInterrupt  # with which the interpreter takes this function away
+
+    def _look_again(self, frame, event, _argument):
+        frame.f_trace_lines = False
+        if event == "exception" and self.came == 1 and self.left == 0:
+            self.left = self.again
+            sys.setprofile(self._look)
+        return self._look_again
 
 
 def at_each_step(module, but_for=()):
@@ -96,6 +108,18 @@ def at_each_step(module, but_for=()):
     """
     for step in count(1):
         yield (ctrl_c := CtrlC(module, step, but_for))
+        if not ctrl_c.came:
+            assert step > 1
+            return
+
+
+def at_each_two_steps(module, but_for=()):
+    """The same for each step and each one behind it: Ctrl-C comes twice."""
+    for step in count(1):
+        for again in count(1):
+            yield (ctrl_c := CtrlC(module, step, but_for, again))
+            if ctrl_c.came < 2:
+                break
         if not ctrl_c.came:
             assert step > 1
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,13 +16,13 @@ from chronik_store.errors import LogPoisonedError
 from chronik_store.format.control import Seal
 from chronik_store.manifest.state import FoldedState
 from chronik_store.testing.simulated_disk import SimulatedDisk
-from chronik_store.wal import entry_table
+from chronik_store.wal import entry_table, group_commit
 from chronik_store.wal.durable import DurableLimit
 from chronik_store.wal.entry_table import EntryTable
 from chronik_store.wal.stageable import StageableWal
 from chronik_store.wal.staging import Staging
 from chronik_store.wal.tail import MemoryTail
-from tests.store.tasks import Task, at_each_step
+from tests.store.tasks import Task, at_each_step, at_each_two_steps
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 OutOfMemory = Callable[..., Any]
@@ -237,3 +238,26 @@ def test_a_log_that_ctrl_c_ended_at_any_step_of_its_table_can_be_looked_at() -> 
             assert not [each for each in log.verify().findings if each.severity == "corruption"]
             assert log.status().watermarks.end in {1, 2}
             assert b"1" == values(log)[0]
+
+
+def test_ctrl_c_twice_leaves_no_future_open_and_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second one met who was about to tell: nobody was told any more, also by `close`, or the
+    lead was lost, for which appends waited, and `close`.
+    """
+    for ctrl_c in at_each_two_steps(group_commit):
+        env = Environment(fs=SimulatedDisk(seed=1))
+        store = chronik.LogStore.open("/d", config=CONFIG, env=env)
+        store.create_topic("t")
+        log = store.partition("t")
+        log.append(b"0")
+        with monkeypatch.context() as patch:
+            patch.setattr(Committer, "notify", lambda *_: None)
+            in_flight = log.append_nowait(b"1")
+        with ctrl_c:
+            log.append(b"2")
+        with suppress(LogPoisonedError):
+            Task(lambda log=log: log.append(b"3")).outcome()
+        assert in_flight.done()
+        Task(store.close).outcome()

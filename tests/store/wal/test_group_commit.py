@@ -302,16 +302,12 @@ class TestInterrupted:
 def test_an_interrupted_leader_takes_nobodys_wake_up_with_it(
     disk: SimulatedDisk, open_wal: Opens
 ) -> None:
-    owner = open_wal(disk, settings={"group_bytes": 3000})
+    owner = open_wal(disk)
     wal, gate, interrupted = owner.wal, Gate("sync_data"), []
 
     def lead() -> None:
-        """Two groups: the first frame alone, then the second one and the follower's."""
-        with wal.lock:
-            owner.stage_locked(b"a" * 2000)
-            seq = owner.stage_locked(b"b" * 2000)
         try:
-            wal.lead(seq)
+            owner.append(b"leader")
         except KeyboardInterrupt:
             interrupted.append(wal.durable.index)
 
@@ -320,17 +316,36 @@ def test_an_interrupted_leader_takes_nobodys_wake_up_with_it(
             raise KeyboardInterrupt
 
     disk.hook = gate
-    leader = start(lead)
+    threads = start(lambda: owner.append(b"first"))
     assert gate.arrived.wait(5)
     wal.on_synced = on_synced
-    follower = start(lambda: owner.append(b"follower"))
-    while not wal._commit._waiters:
-        pass
+    for number, call in enumerate((lead, lambda: owner.append(b"follower")), 1):
+        threads += start(call)
+        while len(wal._commit._waiters) < number:
+            pass
     gate.open()
-    join(leader + follower)
+    join(threads)
 
     assert interrupted == [4]
     assert isinstance(wal.poisoned, KeyboardInterrupt)
+
+
+def test_who_is_called_back_amid_the_groups_of_one_append_may_append(
+    disk: SimulatedDisk, open_wal: Opens
+) -> None:
+    """It waited for the thread that it ran in, which kept the lead for its second group."""
+    owner = open_wal(disk, settings={"group_bytes": 3000})
+    more = [b"from the callback"]
+
+    def on_synced() -> None:
+        while more:
+            owner.append(more.pop())
+
+    owner.wal.on_synced = on_synced
+    owner.stage(b"a" * 2000)
+    Task(lambda: owner.append(b"b" * 2000)).outcome()
+
+    assert owner.wal.durable.index == 4
 
 
 def test_ctrl_c_at_any_step_of_a_leader_leaves_nobody_waiting(open_wal: Opens) -> None:
