@@ -106,32 +106,51 @@ class ClusterTopics:
                 f"topic {request.topic!r} exists with {_partitions(known.partitions)}",
                 topic=request.topic,
             )
-        if known.partitions < request.partitions:
-            raise TopicExistsError(
-                f"topic {request.topic!r} exists with {_partitions(known.partitions)}, not "
-                f"{request.partitions}: in a cluster a topic keeps the number that it was created "
-                "with",
-                topic=request.topic,
+        return self.described(await self._grown(known, request.partitions))
+
+    async def _grown(self, topic: Topic, partitions: int) -> Topic:
+        """With so many at least. Who adds some at once comes before or behind: then it is looked
+        how many are missing.
+        """
+        while topic.partitions < partitions:
+            added = partitions - topic.partitions
+            await self._group.command(
+                commands.GrowTopic(
+                    topic.topic_id,
+                    topic.partitions,
+                    self._new_ids(added),
+                    self._placement(added, topic.copies),
+                )
             )
-        return self.described(known)
+            found = self._group.state.topic_of(topic.topic_id)
+            if found is None:
+                raise UnavailableError(f"topic {topic.name!r} was deleted at once; ask again")
+            topic = found
+        return topic
 
     def _command(self, request: CreateTopic) -> commands.MakeTopic:
-        state = self._group.state
-        nodes = state.nodes_in("member")
-        if request.replicas is not None and request.replicas > len(nodes):
-            raise ConfigError(
-                f"replicas is {request.replicas}; this cluster has {len(nodes)} node(s)"
-            )
+        count = len(self._group.state.nodes_in("member"))
+        if request.replicas is not None and request.replicas > count:
+            raise ConfigError(f"replicas is {request.replicas}; this cluster has {count} node(s)")
         copies = request.replicas or COPIES_DEFAULT
-        away = {n for n in nodes if n != self._raft.node_id and not self._is_connected(n)}
-        fresh = self._env.entropy.token_bytes
+        (topic_id,) = self._new_ids(1)
         return commands.MakeTopic(
             request.topic,
-            fresh(16).hex(),
-            tuple(fresh(16).hex() for _ in range(request.partitions)),
+            topic_id,
+            self._new_ids(request.partitions),
             copies,
-            place_topic(request.partitions, copies, nodes, state.load, away),
+            self._placement(request.partitions, copies),
         )
+
+    def _new_ids(self, count: int) -> tuple[str, ...]:
+        return tuple(self._env.entropy.token_bytes(16).hex() for _ in range(count))
+
+    def _placement(self, partitions: int, copies: int) -> tuple[tuple[str, ...], ...]:
+        """Of new partitions, on the nodes that have least."""
+        state = self._group.state
+        nodes = state.nodes_in("member")
+        away = {n for n in nodes if n != self._raft.node_id and not self._is_connected(n)}
+        return place_topic(partitions, copies, nodes, state.load, away)
 
     async def delete(self, topic: str) -> None:
         """See `Backend`."""

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.deletions import Deletions
-from chronik_server.metadata import METADATA_TOPIC, Metadata, Topic, group_of
+from chronik_server.metadata import METADATA_TOPIC, Made, Metadata, Topic, group_of
 from chronik_server.opening import OpenedAhead
 from chronik_server.raft.node import RaftNode
 from chronik_server.raft_partition import RaftPartition
@@ -44,7 +44,7 @@ FOLDED_NAME = "FOLDED"
 ANEW_NAME = "ANEW"
 """File of a data directory: 1 while lost logs are made anew in it, and may not be suspect yet."""
 UNMADE_NAME = "UNMADE"
-"""File of a data directory: topics whose logs could not be made yet, though FOLDED is past them."""
+"""File of a data directory: ids (`Made`) of logs still to be made, though FOLDED is past that."""
 TOLD_NAME = "TOLD"
 """File of a data directory: the metadata record up to which it told others what has ended here."""
 NEVER_SECONDS = 1e9
@@ -79,7 +79,7 @@ class Hosting:
         self._anew = 0  # the same
         self._unmade: frozenset[str] = frozenset()  # the same
         self._owed: set[str] = set()
-        """Topics that belong there as soon as the fold that is noted is past them."""
+        """What belongs there as soon as the fold that is noted is past it."""
         self._ended: frozenset[str] = frozenset()
         """Deleted topics of which the file says that their end was seen."""
         self._begun: set[Lane] = set()
@@ -166,7 +166,7 @@ class Hosting:
         if not self._said:
             self._seen = offset
         if offset >= self._folded:
-            await self._note_unmade(self._unmade & {t.topic_id for t in state.topics.values()})
+            await self._note_unmade(self._unmade & {place.made.id for place in state.places()})
             if all(self._is_only_copy(state, lane) for lane in self.unopened):
                 await self._note_anew(0)  # each of them is suspect now, or has been used
 
@@ -231,14 +231,14 @@ class Hosting:
 
     async def _leave(self, state: Metadata, found: replicated.LocalPartition) -> None:
         """Remove a copy that nobody counts on any more."""
-        topic = state.topic_of(found.topic_id)
-        lane = (found.topic, found.partition)
+        topic, lane = state.topic_of(found.topic_id), (found.topic, found.partition)
+        place = state.place_of(found.topic_id, found.partition)
         is_deleted = found.topic_id in state.deleting
         if topic is None and found.topic != METADATA_TOPIC and not is_deleted:
             self._note_unnamed(found)
-        if topic is None or found.topic == METADATA_TOPIC:
-            return  # nothing that metadata does not name is ever removed
-        if lane in self.partitions or self._raft.node_id in topic.places[found.partition].holders:
+        if place is None or found.topic == METADATA_TOPIC:
+            return  # nothing that metadata does not name (yet) is ever removed
+        if lane in self.partitions or self._raft.node_id in place.holders:
             return
         self._owed |= self._to_make(state)
         await self._note(state.offset)
@@ -246,9 +246,9 @@ class Hosting:
         logger.info("%s/%d has moved away from this node", *lane)
 
     def _to_make(self, state: Metadata) -> set[str]:
-        """New topics whose logs are still to be made here, on a fold that is not noted yet."""
-        new = (topic for topic in state.topics.values() if topic.made_at >= self._folded)
-        return {topic.topic_id for topic in new if topic.begins_on(self._raft.node_id)}
+        """What is new, and its logs still to be made here, on a fold that is not noted yet."""
+        new = (place for place in state.places() if place.made.at >= self._folded)
+        return {place.made.id for place in new if place.begins_on(self._raft.node_id)}
 
     def _note_unnamed(self, found: replicated.LocalPartition) -> None:
         """A copy that the metadata has forgotten, or, before it has named anything, is to name."""
@@ -280,13 +280,13 @@ class Hosting:
         if since >= until:
             return
         lane = (name, partition)
-        is_unmade = topic.topic_id in self._unmade
+        is_unmade = place.made.id in self._unmade
         if is_unmade and offset < self._folded:
             return  # as below
         if since >= before or is_unmade:
             self._begun.add(lane)
         if since >= self._folded or is_unmade:
-            await self._begin(topic, since)
+            await self._begin(topic, place.made, since)
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
@@ -305,7 +305,7 @@ class Hosting:
                 await self._note_lost(*lane)
             if not (here and replicated.is_listed(self._store, topic.topic_id)):
                 await self._install(topic, partition)  # a process may have ended in between
-            late = since != topic.made_at
+            late = since != place.made.at
             # Also when it is here and empty, and a process ended before it had written that down.
             # Not so where this is the only copy, which is never made anew.
             was_lost = self._anew and lane not in self._begun
@@ -319,28 +319,28 @@ class Hosting:
         finally:
             self._making = ""
 
-    async def _begin(self, topic: Topic, since: int) -> None:
+    async def _begin(self, topic: Topic, made: Made, since: int) -> None:
         """Note that this node holds it, before anything is said in it."""
-        is_new = since == topic.made_at
-        if is_new:
-            await self._make(topic)
+        if since == made.at:
+            await self._make(topic, made)
         await self._note(since + 1)
-        if is_new:
-            await self._note_unmade(self._unmade - {topic.topic_id})
+        if since == made.at:
+            await self._note_unmade(self._unmade - {made.id})
 
-    async def _make(self, topic: Topic) -> None:
-        """The logs of a new topic, all that this node holds: before the fold is noted on which
-        those that are not here are lost, and before anything is said in one of them. If that
+    async def _make(self, topic: Topic, made: Made) -> None:
+        """The logs that were made together, all that this node holds: before the fold is noted on
+        which those that are not here are lost, and before anything is said in one of them. If that
         fails that is noted with the next fold that is.
         """
         self._making = topic.topic_id
         try:
             for partition, place in enumerate(topic.places):
-                if place.since.get(self._raft.node_id) == topic.made_at:
+                if place.made == made and place.begins_on(self._raft.node_id):
                     await self._install(topic, partition)
-            self._owed.discard(topic.topic_id)
+                    self._begun.add((topic.name, partition))
+            self._owed.discard(made.id)
         except ChronikError:
-            self._owed.add(topic.topic_id)
+            self._owed.add(made.id)
             raise
         finally:
             self._making = ""

@@ -3,13 +3,14 @@
 Place: under `raft_backend`; the values of one Raft group whose log is a partition like any other.
 Promise: a fold over its committed records alone, the same on every node; a command whose
 precondition fails changes nothing. Invariant: a topic's id and its logs' ids are chosen once, in
-the command that creates it, so all replicas derive the same keys (protocol 6, 12); a node's id
-belongs to one directory for life, and one that was removed never comes back.
+the command that makes them, so all replicas derive the same keys (protocol 6, 12); a topic never
+has fewer partitions than before; a node's id belongs to one directory for life, and one that was
+removed never comes back.
 
 Metadata holds the wish. Who is a member of a group, that group's own log says (protocol 12).
 
     node       joining > member (its directory is known) > leaving > removed
-    topic      live > deleting > forgotten
+    topic      live (it may get more partitions) > deleting > forgotten
     partition  `replicas` is the wish; `holders` may have data: they keep it until the group's
                leader was seen with exactly the wished members
 """
@@ -17,9 +18,9 @@ Metadata holds the wish. Who is a member of a group, that group's own log says (
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from chronik_server.metadata_commands import (
     AdmitNode,
@@ -28,6 +29,7 @@ from chronik_server.metadata_commands import (
     Command,
     DropTopic,
     ForgetTopic,
+    GrowTopic,
     MakeTopic,
     MoveNode,
     PlacePartition,
@@ -51,6 +53,15 @@ class NodeEntry:
     state: NodeState
 
 
+class Made(NamedTuple):
+    """The command that made partitions, together: its offset, and an id that no other one has: the
+    topic's, or of those that were added later that of their first log.
+    """
+
+    at: int
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Who should have a partition, and who may. version: the offset of the wish. since: that of the
@@ -61,16 +72,21 @@ class Place:
     holders: frozenset[str]
     version: int
     since: Mapping[str, int] = field(hash=False)
+    made: Made
 
     @property
     def is_settled(self) -> bool:
         """Nobody but the wished nodes may have data of it."""
         return self.holders == set(self.replicas)
 
+    def begins_on(self, node_id: str) -> bool:
+        """A node is to have its log from the first, so that none of its votes can be lost."""
+        return self.since.get(node_id) == self.made.at
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic. first: the members of each group while its log names none. made_at: its offset."""
+    """A topic. first: the members of each group while its log names none."""
 
     name: str
     topic_id: str
@@ -78,7 +94,6 @@ class Topic:
     copies: int
     first: tuple[tuple[str, ...], ...]
     places: tuple[Place, ...]
-    made_at: int
 
     @property
     def partitions(self) -> int:
@@ -90,10 +105,6 @@ class Topic:
         """Every node that may have something of it."""
         return frozenset().union(*(place.holders for place in self.places))
 
-    def begins_on(self, node_id: str) -> bool:
-        """A node is to have logs of it from the first, so that none of its votes can be lost."""
-        return any(place.since.get(node_id) == self.made_at for place in self.places)
-
 
 def group_of(topic_id: str, partition: int) -> str:
     """The id of a partition's group."""
@@ -102,14 +113,22 @@ def group_of(topic_id: str, partition: int) -> str:
 
 def metadata_topic(cluster_id: str, first: tuple[str, ...]) -> Topic:
     """The same on every node of a cluster, but for who its log's first members are."""
+    topic_id = content_hash(f"{cluster_id} topic".encode()) * 2
     return Topic(
         name=METADATA_TOPIC,
-        topic_id=content_hash(f"{cluster_id} topic".encode()) * 2,
+        topic_id=topic_id,
         log_ids=(content_hash(f"{cluster_id} log".encode()) * 2,),
         copies=1,
         first=(first,),
-        places=(Place(first, frozenset(first), 0, dict.fromkeys(first, 0)),),
-        made_at=0,
+        places=_places((first,), Made(0, topic_id)),
+    )
+
+
+def _places(placement: Sequence[tuple[str, ...]], made: Made) -> tuple[Place, ...]:
+    """Of partitions that are made now."""
+    return tuple(
+        Place(replicas, frozenset(replicas), made.at, dict.fromkeys(replicas, made.at), made)
+        for replicas in placement
     )
 
 
@@ -137,6 +156,7 @@ class Metadata:
             RetireNode: self._retire,
             RemoveNode: self._remove,
             MakeTopic: self._make,
+            GrowTopic: self._grow,
             DropTopic: self._drop,
             ForgetTopic: self._forget,
             PlacePartition: self._place,
@@ -157,6 +177,17 @@ class Metadata:
         name = self._names.get(topic_id)
         return None if name is None else self.topics[name]
 
+    def places(self) -> Iterator[Place]:
+        """Of every partition of a live topic."""
+        return (place for topic in self.topics.values() for place in topic.places)
+
+    def place_of(self, topic_id: str, partition: int) -> Place | None:
+        """Of a partition of a live topic; None, if it has none such."""
+        topic = self.topic_of(topic_id)
+        if topic is None or partition >= topic.partitions:
+            return None
+        return topic.places[partition]
+
     def holders_of(self, name: str, partition: int) -> frozenset[str]:
         """Nodes that may have something of a partition of a live topic; none, if it has none."""
         topic = self.topics.get(name)
@@ -175,9 +206,7 @@ class Metadata:
 
     def has_data(self, node_id: str) -> bool:
         """Whether a node may hold a partition of a live topic."""
-        return any(
-            node_id in place.holders for topic in self.topics.values() for place in topic.places
-        )
+        return any(node_id in place.holders for place in self.places())
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -218,10 +247,7 @@ class Metadata:
     def _make(self, command: MakeTopic, offset: int) -> None:
         if command.name in self.topics or len(command.log_ids) != len(command.placement):
             return
-        places = tuple(
-            Place(replicas, frozenset(replicas), offset, dict.fromkeys(replicas, offset))
-            for replicas in command.placement
-        )
+        places = _places(command.placement, Made(offset, command.topic_id))
         self.topics[command.name] = Topic(
             command.name,
             command.topic_id,
@@ -229,9 +255,24 @@ class Metadata:
             command.copies,
             command.placement,
             places,
-            offset,
         )
         self._names[command.topic_id] = command.name
+        for place in places:
+            self.load.update(place.replicas)
+
+    def _grow(self, command: GrowTopic, offset: int) -> None:
+        topic = self.topic_of(command.topic_id)
+        if topic is None or topic.partitions != command.present or not command.log_ids:
+            return
+        if len(command.log_ids) != len(command.placement):
+            return
+        places = _places(command.placement, Made(offset, command.log_ids[0]))
+        self.topics[topic.name] = replace(
+            topic,
+            log_ids=(*topic.log_ids, *command.log_ids),
+            first=(*topic.first, *command.placement),
+            places=(*topic.places, *places),
+        )
         for place in places:
             self.load.update(place.replicas)
 
@@ -247,25 +288,19 @@ class Metadata:
         self.deleting.pop(command.topic_id, None)
 
     def _place(self, command: PlacePartition, offset: int) -> None:
-        found = self._place_of(command.topic_id, command.partition)
+        found = self.place_of(command.topic_id, command.partition)
         if found is not None and command.replicas and set(found.replicas) != set(command.replicas):
             holders = found.holders | set(command.replicas)
             since = {node: found.since.get(node, offset) for node in holders}
-            place = Place(command.replicas, holders, offset, since)
+            place = Place(command.replicas, holders, offset, since, found.made)
             self._put_place(command.topic_id, command.partition, place)
 
     def _settle(self, command: SettlePartition, _offset: int) -> None:
-        found = self._place_of(command.topic_id, command.partition)
+        found = self.place_of(command.topic_id, command.partition)
         if found is not None and found.version == command.version:
             since = {node: found.since[node] for node in found.replicas}
             place = replace(found, holders=frozenset(since), since=since)
             self._put_place(command.topic_id, command.partition, place)
-
-    def _place_of(self, topic_id: str, partition: int) -> Place | None:
-        topic = self.topic_of(topic_id)
-        if topic is None or partition >= topic.partitions:
-            return None
-        return topic.places[partition]
 
     def _put_place(self, topic_id: str, partition: int, place: Place) -> None:
         self.endings += 1

@@ -87,6 +87,18 @@ class MakeTopic:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowTopic:
+    """More partitions for a topic, behind those that it has. Refused: it has not `present` any
+    more, since another one came first; or it goes.
+    """
+
+    topic_id: str
+    present: int
+    log_ids: tuple[str, ...]
+    placement: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DropTopic:
     """A topic goes. Refused: there is none of this id."""
 
@@ -136,6 +148,7 @@ Command = (
     | RetireNode
     | RemoveNode
     | MakeTopic
+    | GrowTopic
     | DropTopic
     | ForgetTopic
     | PlacePartition
@@ -161,6 +174,15 @@ _SHAPES: Mapping[str, Optioned[Any]] = {
             "topic_id": ID,
             "log_ids": TupleOf(ID, PARTITIONS_MAX),
             "copies": Integer(1, NODES_MAX),
+            "placement": TupleOf(_NODES, PARTITIONS_MAX),
+        },
+    ),
+    "grow_topic": Optioned(
+        GrowTopic,
+        {
+            "topic_id": ID,
+            "present": Integer(1, PARTITIONS_MAX),
+            "log_ids": TupleOf(ID, PARTITIONS_MAX),
             "placement": TupleOf(_NODES, PARTITIONS_MAX),
         },
     ),

@@ -139,7 +139,7 @@ class Steward:
             for place in topic.places:
                 running = set(place.holders) - stopped
                 # Who votes now is known only of a group that nobody ever wished to change.
-                known = place.version == topic.made_at
+                known = place.version == place.made.at
                 if running and not (known and 2 * len(running) <= len(place.replicas)):
                     return running
         return set()
@@ -218,8 +218,7 @@ class Steward:
         settled, self._settled = self._settled, {}
         found = []
         for (topic_id, partition), version in settled.items():
-            topic = self._state.topic_of(topic_id)
-            place = None if topic is None else topic.places[partition]
+            place = self._state.place_of(topic_id, partition)
             if place is not None and place.version == version and not place.is_settled:
                 found.append(commands.SettlePartition(topic_id, partition, version))
         if found:

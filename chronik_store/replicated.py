@@ -206,11 +206,15 @@ def install_partition(
     UnavailableError while a deleted namesake still has its directories.
     """
     directory, assembly = store._directory, store._assembly
-    entry = TopicEntry(name, topic_id, len(log_ids), "live")
 
     def install() -> None:
         if any(each.topic_id != topic_id for each in directory.namesakes(name)):
             raise UnavailableError(f"an older topic {name!r} has not left this node yet")
+        known = directory.topic(name)
+        count = len(log_ids) if known is None else max(len(log_ids), known.partitions)
+        entry = TopicEntry(name, topic_id, count, "live")
+        if known is not None and known != entry:
+            directory.put_topic(entry)  # it has grown: no deletion finds a log that is not listed
         paths = directory.paths(name, partition)
         log_id = log_ids[partition]
         try:

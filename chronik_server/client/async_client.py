@@ -86,11 +86,10 @@ class AsyncClient(Upkeep):
     ) -> TopicDescription:
         """Create a topic; committed by a quorum when it returns. TopicExistsError if it is there.
 
-        exist_ok: accept that; partitions that are asked for and missing are added by a server of
-        its own, and TopicExistsError in a cluster. Without it nothing is asked again that may have
-        been done: ConnectionLostError or UnavailableError then. replicas: how many nodes keep each
-        partition. ConfigError for a name that cannot stand in a path, or numbers that the cluster
-        cannot keep.
+        exist_ok: accept that, and add partitions if it has fewer than asked for. Without it nothing
+        is asked again that may have been done: ConnectionLostError or UnavailableError then.
+        replicas: how many nodes keep each partition; of a topic that is there, as many as before.
+        ConfigError for a name that cannot stand in a path, or numbers that the cluster cannot keep.
         """
         message = CreateTopic(name, partitions, exist_ok, replicas)
         answer = await self.router.ask_any(message, repeatable=exist_ok)

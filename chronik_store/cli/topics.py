@@ -55,7 +55,7 @@ def list_(session: Session) -> int:
     default=1,
     show_default=True,
     metavar="N",
-    help="How many; --exist-ok adds to them later, except in a cluster.",
+    help="How many; --exist-ok adds to them later.",
 )
 @click.option(
     "--replicas",
@@ -66,7 +66,7 @@ def list_(session: Session) -> int:
 @click.option(
     "--exist-ok",
     is_flag=True,
-    help="No error if it is there; partitions that it lacks are added (a cluster refuses that).",
+    help="No error if it is there; partitions that it lacks are added.",
 )
 @pass_session
 def create(
@@ -80,8 +80,6 @@ def create(
         try:
             info = store.create_topic(topic, partitions=partitions, exist_ok=exist_ok, **copies)
         except TopicExistsError as error:
-            if exist_ok:  # it is there, with another number of partitions
-                raise
             raise TopicExistsError(
                 f"topic {topic!r} exists; --exist-ok accepts that", topic=topic
             ) from error

@@ -112,10 +112,10 @@ def test_a_topic_that_has_enough_partitions_is_accepted(partitions: int) -> None
     assert len(asyncio.run(topics(liveness).create(request)).partitions) == 2
 
 
-@pytest.mark.parametrize(("partitions", "exist_ok"), [(3, True), (2, False)])
-def test_one_with_fewer_is_refused_by_name(partitions: int, exist_ok: bool) -> None:
+@pytest.mark.parametrize("partitions", [1, 2, 3])
+def test_a_topic_that_is_not_to_exist_is_refused_by_name(partitions: int) -> None:
     with pytest.raises(TopicExistsError, match="exists with 2 partitions"):
-        asyncio.run(topics().create(CreateTopic("events", partitions, exist_ok=exist_ok)))
+        asyncio.run(topics().create(CreateTopic("events", partitions)))
 
 
 def test_a_topic_that_is_made_is_said_to_be_when_its_name_is_still_free() -> None:

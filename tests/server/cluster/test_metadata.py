@@ -16,6 +16,7 @@ from chronik_server.metadata_commands import (
     Command,
     DropTopic,
     ForgetTopic,
+    GrowTopic,
     MakeTopic,
     MoveNode,
     PlacePartition,
@@ -35,6 +36,7 @@ ALL: tuple[Command, ...] = (
     RetireNode("1"),
     RemoveNode("1"),
     TOPIC,
+    GrowTopic(A, 2, (LOG, B), (("1", "2"), ("2", "3"))),
     DropTopic(A),
     ForgetTopic(A),
     PlacePartition(A, 1, ("1", "2")),
@@ -75,11 +77,14 @@ def test_the_load_of_each_node_is_what_counting_it_would_give() -> None:
     chance, state, ids = random.Random(7), fold(*members("1", "2", "3", "4")), list[str]()
     for number in range(300):
         names = tuple(sorted(chance.sample(["1", "2", "3", "4"], 2)))
-        kind = chance.choice(["make", "make", "drop", "place", "settle"])
+        kind = chance.choice(["make", "make", "grow", "drop", "place", "settle"])
         if kind == "make" or not ids:
             ids.append(f"{number:032x}")
             name = f"t{chance.randrange(60)}"  # some are there already, and change nothing
             command: Command = MakeTopic(name, ids[-1], (LOG,) * 2, 2, (names, names))
+        elif kind == "grow":
+            present = chance.choice((2, 2, 3))  # of those that have grown nobody knows
+            command = GrowTopic(chance.choice(ids), present, (LOG,), (names,))
         elif kind == "drop":
             command = DropTopic(ids.pop(chance.randrange(len(ids))))
         elif kind == "place":
@@ -95,6 +100,7 @@ def test_the_load_of_each_node_is_what_counting_it_would_give() -> None:
         )
         assert counted == state.load, command
     assert len(state.topics) > 5
+    assert {2, 3} <= {topic.partitions for topic in state.topics.values()}
 
 
 # --- nodes ----------------------------------------------------------------------------------------
@@ -195,8 +201,9 @@ def test_since_when_a_node_holds_a_partition_is_known_whatever_is_wished_for_oth
     assert {"1": 0, "2": 0, "3": 1} == then(PlacePartition(A, 0, ("2", "3")))
     assert {"2": 0, "3": 1} == then(SettlePartition(A, 0, 1))
     assert {"1": 3, "2": 0, "3": 1} == then(PlacePartition(A, 0, ("1", "2")))
-    assert state.topics["events"].begins_on("2")
-    assert not state.topics["events"].begins_on("1")
+    place = state.topics["events"].places[0]
+    assert place.begins_on("2")
+    assert not place.begins_on("1")
 
 
 def test_the_same_wish_is_no_change() -> None:
