@@ -308,6 +308,28 @@ def test_what_was_made_when_its_process_ended_goes_with_its_topic(
     on_node(tmp_path, first, second)
 
 
+def test_an_old_fold_does_not_shorten_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ended before it had noted any fold: it begins with one that has fewer."""
+
+    async def first(here: Here) -> None:
+        with monkeypatch.context() as patch:
+            ends_in(patch, type(here.store._directory), "write")
+            with pytest.raises(EndedError):
+                await here.hosting.reconcile(fold(EVENTS, MORE))
+        assert [("events", 4)] == listed(here)
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS))
+        assert [("events", 4)] == listed(here)
+        assert [0] == [partition for _, partition in here.hosting.partitions]
+        await here.hosting.reconcile(fold(EVENTS, MORE, DropTopic(A)))
+        assert not any(here.holds("events", partition) for partition in range(4))
+
+    on_node(tmp_path, first, first, second)
+
+
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str, partition: int) -> None:
     """To make this log: the disk is full."""
     plain = replicated.install_partition

@@ -19,6 +19,7 @@ from chronik_server.metadata_commands import (
     Command,
     DropTopic,
     ForgetTopic,
+    GrowTopic,
     MakeTopic,
     PlacePartition,
 )
@@ -165,6 +166,15 @@ def test_a_quorum_of_any_size(copies: int, enough: int) -> None:
     for count, node in enumerate(nodes, start=1):
         assert bool(leader.running) == (count <= enough)
         leader.stopped(node)
+
+
+def test_of_partitions_that_were_added_a_quorum_is_enough_as_well() -> None:
+    more = GrowTopic(OLD, 1, ("22" * 16,), (("3", "4", "5"),))
+    leader = Leader(made("1", "2", "3"), more, DropTopic(OLD))
+    leader.stopped("1", "2")
+    assert {"3", "4", "5"} == leader.running
+    leader.stopped("5", "3")
+    assert set() == leader.running
 
 
 def test_of_a_partition_that_moved_every_node_that_may_have_it_is_heard_or_removed() -> None:
