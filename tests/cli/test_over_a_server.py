@@ -16,10 +16,11 @@ import pytest
 from chronik_server import cli_node, cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
 from chronik_server.cli_remote import RemoteLog, session
+from chronik_server.client import Client
 from chronik_server.errors import CertificateError
 from chronik_server.protocol.cluster import ClusterDescription, NodeInfo, StatusFound
 from chronik_store.cli import main, options
-from chronik_store.errors import UnavailableError
+from chronik_store.errors import TopicExistsError, UnavailableError
 from chronik_store.log_store import LogStore
 from chronik_store.model import FetchResult, StoredRecord, TopicInfo, Watermarks
 from chronik_store.partition_log import PartitionLog
@@ -214,6 +215,19 @@ def test_what_happened_to_a_topic_is_seen_on_both_sides(chronik, tmp_path):
         gone = chronik("-s", address, "topic", "describe", "t")
         assert 2 == gone.code
         assert "no topic 't'" in gone.err
+
+
+def test_partitions_are_added_and_one_that_adds_none_is_quoted(chronik, tmp_path, monkeypatch):
+    def refuses(*_, **__):
+        raise TopicExistsError("it exists with 2 partitions, and that is that", topic="t")
+
+    with served(tmp_path / "there") as address:
+        create = ("-s", address, "topic", "create", "t", "--exist-ok", "--partitions")
+        assert "topic t, 2 partitions" in chronik(*create, "2").err
+        assert "topic t, 4 partitions" in chronik(*create, "4").err
+        assert "topic t, 4 partitions" in chronik(*create, "1").err
+        monkeypatch.setattr(Client, "create_topic", refuses)
+        assert "that is that" in chronik(*create, "5").err
 
 
 @pytest.mark.parametrize("verb", LOCAL)
