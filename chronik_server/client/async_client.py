@@ -187,7 +187,8 @@ class AsyncClient(Upkeep):
         """A producer for all partitions of a topic: batches, lingers, partitions by key.
 
         linger_seconds: how long a record waits for company; batch_bytes: a batch that big goes at
-        once; buffer_bytes: what may wait unacknowledged. TopicNotFoundError.
+        once; buffer_bytes: what may wait unacknowledged. Partitions that the topic gets later are
+        used after half a minute at most, and at once when they are named. TopicNotFoundError.
         """
         described = await self.describe_topic(topic)
         producer = AsyncProducer(
@@ -255,12 +256,14 @@ class AsyncClient(Upkeep):
         fetch_bytes: int = 1 << 20,
         wait_seconds: float = 5.0,
     ) -> AsyncConsumer:
-        """A consumer of some or all partitions of a topic: reads ahead, follows, has a cursor.
+        """A consumer of some or all partitions of a topic: reads ahead, follows, has a cursor. Who
+        follows all of them reads those that come later as well, from their start.
 
         start: "earliest", "latest", an offset or one for each partition; since: aware datetime or
         microseconds since 1970 UTC instead; cursor: a durable position's name instead.
         TopicNotFoundError, ConfigError.
         """
+        is_whole = partitions is None
         if partitions is None:
             partitions = range(len((await self.describe_topic(topic)).partitions))
         return AsyncConsumer(
@@ -273,6 +276,7 @@ class AsyncClient(Upkeep):
             follow=follow,
             fetch_bytes=fetch_bytes,
             wait_seconds=wait_seconds,
+            is_whole=is_whole,
         )
 
     async def watermarks(self, topic: str, *, partition: int = 0) -> Watermarks:

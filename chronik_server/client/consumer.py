@@ -1,7 +1,8 @@
 """The consumer: records of a topic as they come, read ahead, with durable cursors.
 
 Place: a face of the client, over `routing`. Promise: each partition's records come in offset
-order, none left out, and of one topic, though another be made under its name; with a cursor,
+order, none left out, and of one topic, though another be made under its name; who follows all of a
+topic reads the partitions that it gets later, too, from their start; with a cursor,
 `commit` remembers durably what was handed out, so a crash repeats records and loses none.
 Invariant: at most two answers of each partition wait here, as they came: they are taken apart when
 they are handed out, while the next one is on its way. The next one is asked for before what came
@@ -13,10 +14,11 @@ A consumer is one reader: partitions are not shared out among several. Give each
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from chronik_server.client.partition_lane import Answer, Consumed, PartitionLane, Run, Taken
 from chronik_server.client.patience import milliseconds
@@ -29,6 +31,7 @@ from chronik_server.protocol.data import (
     Offsets,
     OffsetsFound,
 )
+from chronik_server.protocol.topics import DescribeTopic, TopicDescription
 from chronik_store.arguments import check_offset
 from chronik_store.errors import (
     ChronikError,
@@ -38,7 +41,12 @@ from chronik_store.errors import (
     UnavailableError,
 )
 
+logger = logging.getLogger("chronik_server.client")
+
 ANSWERS_AHEAD = 2
+LOOK_SECONDS: Final = 30.0
+"""Between looks whether the topic has more partitions by now, while somebody follows all of them.
+"""
 IDLE_SECONDS = 30.0
 """So long after somebody has asked for records more of them are waited for at the end of a topic: a
 consumer that was abandoned does not poll for ever, and one that is asked again goes on at once.
@@ -61,6 +69,7 @@ class AsyncConsumer:
 
     start: "earliest", "latest", an offset of every partition, or {partition: offset}; since_us: a
     time instead; cursor: the name of a durable position instead. follow: wait for more at the end.
+    is_whole: these are all partitions of the topic, and who follows reads those that come later.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class AsyncConsumer:
         follow: bool = False,
         fetch_bytes: int = 1 << 20,
         wait_seconds: float = 5.0,
+        is_whole: bool = False,
     ) -> None:
         _check_start(start, since_us, cursor)
         self.topic = topic
@@ -86,6 +96,9 @@ class AsyncConsumer:
         self._since_us = since_us
         self._cursor = cursor
         self._follow = follow
+        self._grows = follow and is_whole
+        self._look_at = asyncio.get_running_loop().time() + LOOK_SECONDS
+        self._looking: asyncio.Task[None] | None = None
         self._fetch_bytes = fetch_bytes
         self._wait_ms = milliseconds(wait_seconds, "wait_seconds")
         self._lanes: dict[int, PartitionLane] = {}
@@ -122,8 +135,10 @@ class AsyncConsumer:
             lanes[number] = PartitionLane(number, offset, None if self._follow else end)
         return lanes
 
-    async def _place(self, number: int) -> tuple[int, int]:
-        """Where to begin in a partition, and where it ends now."""
+    async def _place(self, number: int, *, is_new: bool = False) -> tuple[int, int]:
+        """Where to begin in a partition, and where it ends now. is_new: the topic had it not yet
+        when the others were begun.
+        """
         lane = (self.topic, number)
         question = Offsets(self.topic, number, self._since_us, self.topic_id)
         found: OffsetsFound = (await self._router.ask_leader(lane, question)).message
@@ -139,6 +154,8 @@ class AsyncConsumer:
         start = self._start
         if isinstance(start, Mapping):
             return start.get(number, line.start), line.committed
+        if is_new:
+            return line.start, line.committed
         if isinstance(start, int):
             return start, line.committed
         return (line.start if start == "earliest" else line.committed), line.committed
@@ -163,7 +180,9 @@ class AsyncConsumer:
         old.leave()
         lane = self._lanes[partition] = PartitionLane(partition, offset, old.stop)
         self._begin(lane)
-        await _cancel(old)  # last: given up here, the seek is done all the same, not half of it
+        await _cancel(
+            old.task
+        )  # last: given up here, the seek is done all the same, not half of it
 
     def _begin(self, lane: PartitionLane) -> None:
         """Fetch, unless that is being done, or there is nothing to fetch or no room."""
@@ -180,6 +199,7 @@ class AsyncConsumer:
         """
         try:
             while not (lane.at_end or len(lane.ready) >= ANSWERS_AHEAD or self._is_idle()):
+                self._look_now_and_then()
                 await self._fetch(lane)
         except ChronikError as error:
             lane.failed = error
@@ -227,6 +247,30 @@ class AsyncConsumer:
                 "nodes are up to know the rest"
             )
         await asyncio.sleep(options.backoff_seconds_max)
+
+    # --- partitions that come later --------------------------------------------------------------
+
+    def _look_now_and_then(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._grows and loop.time() >= self._look_at:
+            self._look_at = loop.time() + LOOK_SECONDS
+            if self._looking is None or self._looking.done():
+                self._looking = loop.create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            answer = await self._router.ask_any(DescribeTopic(self.topic))
+            found: TopicDescription = answer.message
+            if self.topic_id not in {None, found.topic_id}:
+                return  # whoever fetches is told so
+            for number in range(len(self._partitions), len(found.partitions)):
+                offset, _ = await self._place(number, is_new=True)
+                self._check_open()
+                self._partitions = (*self._partitions, number)
+                lane = self._lanes[number] = PartitionLane(number, offset, None)
+                self._begin(lane)
+        except ChronikError as error:
+            logger.debug("how many partitions %s has is asked again: %s", self.topic, error)
 
     # --- handing out -----------------------------------------------------------------------------
 
@@ -311,8 +355,9 @@ class AsyncConsumer:
         """
         self._closed = True
         self._arrived.set()
+        await _cancel(self._looking)
         for lane in self._lanes.values():
-            await _cancel(lane)
+            await _cancel(lane.task)
 
     async def __aenter__(self) -> Self:
         return self
@@ -345,7 +390,7 @@ def _is_number(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-async def _cancel(lane: PartitionLane) -> None:
-    if lane.task is not None:
-        lane.task.cancel()
-        await asyncio.gather(lane.task, return_exceptions=True)
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

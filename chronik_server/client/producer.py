@@ -2,24 +2,28 @@
 
 Place: a face of the client, over `outgoing`. Promise: a record's future gets its place when a
 quorum has it on disk (or what `acks` says); failed attempts are repeated without storing anything
-twice; what is wrong with one record is not the others' error. Invariant: not more than
+twice; what is wrong with one record is not the others' error; partitions that the topic gets later
+are used after a while, and at once where one is named. Invariant: not more than
 `buffer_bytes` wait here; records of one partition keep the order in which they were given.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Literal, NamedTuple, Self, get_args
+from typing import Final, Literal, NamedTuple, Self, get_args
 
 from chronik_server.client.outgoing import OutgoingLane, Sent, outcome
 from chronik_server.client.partitioning import partition_of
 from chronik_server.client.routing import Router
-from chronik_server.protocol.data import Acks
+from chronik_server.protocol.data import Acks, Offsets
+from chronik_server.protocol.topics import DescribeTopic, TopicDescription
 from chronik_store.arguments import check_count, check_seconds
 from chronik_store.errors import (
     BackpressureError,
+    ChronikError,
     ConfigError,
     LogClosedError,
     TopicNotFoundError,
@@ -27,8 +31,12 @@ from chronik_store.errors import (
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, Record
 
+logger = logging.getLogger("chronik_server.client")
+
 RECORD_COST_BYTES = 64
 """What a waiting record weighs beside its bytes."""
+LOOK_SECONDS: Final = 30.0
+"""Between looks how many partitions the topic has by now, while records are given."""
 
 
 class Placed(NamedTuple):
@@ -93,6 +101,8 @@ class AsyncProducer:
         self._room = asyncio.Event()
         self._gathered_bytes = 0
         self._batches = 0
+        self._look_at = self._loop.time() + LOOK_SECONDS
+        self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
     async def append(
@@ -112,9 +122,13 @@ class AsyncProducer:
         *,
         partition: int | None = None,
     ) -> asyncio.Future[Placed]:
-        """As `append`, but returns once the record has its place in the queue."""
+        """As `append`, but returns once the record has its place in the queue. TopicNotFoundError
+        for a partition that the topic has not (yet).
+        """
         while True:
             try:
+                if partition is not None and partition >= self.partitions:
+                    await self._find(partition)
                 return self.append_nowait(value, key, partition=partition)
             except BackpressureError:
                 self._room.clear()
@@ -130,7 +144,8 @@ class AsyncProducer:
     ) -> asyncio.Future[Placed]:
         """Queue one record; the future gets its place. BackpressureError when the buffer is full.
 
-        partition None: by the key (see `partitioning`), or any if it has none.
+        partition None: by the key (see `partitioning`), or any if it has none. TopicNotFoundError
+        for a partition that this producer does not know of.
         """
         if self._closed:
             raise LogClosedError("this producer is closed", durability="not_durable")
@@ -173,6 +188,35 @@ class AsyncProducer:
             return partition_of(record.key, self.partitions)
         return self._batches % self.partitions
 
+    # --- how many partitions there are ------------------------------------------------------------
+
+    async def _find(self, partition: int) -> None:
+        """Get to know of a partition. TopicNotFoundError, from who knows, if there is none such."""
+        await self._router.ask_leader((self.topic, partition), Offsets(self.topic, partition))
+        self._take_notice(await self._describe(), partition + 1)
+
+    async def _describe(self) -> TopicDescription:
+        found: TopicDescription = (await self._router.ask_any(DescribeTopic(self.topic))).message
+        return found
+
+    def _take_notice(self, found: TopicDescription, known: int = 0) -> None:
+        self.partitions = max(self.partitions, known, len(found.partitions))
+
+    def _look_now_and_then(self) -> None:
+        now = self._loop.time()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if self._looking is None or self._looking.done():
+                self._looking = self._loop.create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            self._take_notice(await self._describe())
+        except ChronikError as error:
+            logger.debug("how many partitions %s has is asked again: %s", self.topic, error)
+
+    # --- on their way -----------------------------------------------------------------------------
+
     def _dispatch_all(self) -> None:
         for number in list(self._gathering):
             self._dispatch(number)
@@ -185,6 +229,7 @@ class AsyncProducer:
         assert gathering.timer is not None
         gathering.timer.cancel()
         self._batches += 1
+        self._look_now_and_then()
         self._gathered_bytes -= gathering.size_bytes
         records, futures = gathering.records, gathering.futures
         lane = self._lane(number)
@@ -257,6 +302,8 @@ class AsyncProducer:
         await self.flush()
         self._closed = True
         await self.flush()  # what was given meanwhile
+        if self._looking is not None:
+            self._looking.cancel()
         for lane in self._lanes.values():
             await lane.close()
 
