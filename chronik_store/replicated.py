@@ -46,6 +46,7 @@ from chronik_store.replica_values import Snapshot
 from chronik_store.segment.reader import load_footer
 from chronik_store.store_bucket import check_claim
 from chronik_store.topic_deletion import OwnLog, delete_published, is_taken_over
+from chronik_store.wal.chain import log_id_in
 
 _NUMBER: Final = re.compile(rb"\d+")
 _HEX: Final = re.compile(rb"(?:[0-9a-f]{2})+")
@@ -218,6 +219,9 @@ def install_partition(
         paths = directory.paths(name, partition)
         log_id = log_ids[partition]
         try:
+            if known is None and log_id_in(store._env.fs, paths.wal) not in {None, log_id}:
+                # Made for a topic that was deleted while this node was down, before it was listed.
+                store._topics.set_aside(paths.wal, f"{paths.quarantine}/unlisted-{topic_id}")
             if not assembly.has_wal(paths):
                 store._logs.while_closed(  # it is seen before it is whole
                     [(name, partition)],

@@ -171,10 +171,11 @@ class TopicChanges(_Turn):
                 paths = self._directory.paths(entry.name, partition)
                 if self._assembly.has_wal(paths):
                     # Of a creation that a crash cut short, or of a list that was lost: keep it.
-                    self._set_aside(paths.wal, f"{paths.quarantine}/unlisted-{entry.topic_id}")
+                    self.set_aside(paths.wal, f"{paths.quarantine}/unlisted-{entry.topic_id}")
                 self._assembly.create(entry, partition, paths)
 
-    def _set_aside(self, source: str, target: str) -> None:
+    def set_aside(self, source: str, target: str) -> None:
+        """Keep the files of a log that no list names out of the way. Within a turn of ours."""
         fs = self._env.fs
         fs.make_directories(target)
         for name in fs.list(source):

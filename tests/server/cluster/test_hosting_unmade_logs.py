@@ -185,6 +185,34 @@ def test_one_that_was_made_and_not_listed_yet_when_its_process_ended_is_listed(
     on_node(tmp_path, first, second)
 
 
+def test_one_that_was_made_and_not_listed_before_its_topic_was_deleted_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node was down when it was. A topic of that name could never be opened there."""
+    namesake = MakeTopic("events", B, ("33" * 16,), 1, (("1",),))
+
+    async def first(here: Here) -> None:
+        def ends(*_: object) -> None:
+            raise EndedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(here.store._directory), "put_topic", ends)
+            with pytest.raises(EndedError):
+                await here.hosting.reconcile(fold(EVENTS))
+        assert here.holds("events", 0)
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS, DropTopic(A), namesake))
+        assert {} == here.hosting.unopened
+        assert here.runs(B, 0)
+        assert not suspect(here, "events")
+        assert here.hosting.partitions["events", 0].core.identity.log_id == "33" * 16
+
+    on_node(tmp_path, first, second)
+    kept = list((tmp_path / "1/quarantine/events/0").rglob("*.log"))
+    assert 1 == len(kept), "what no list names is never deleted"
+
+
 @pytest.mark.parametrize("first_fold", [None, (), (ELSEWHERE,)])
 def test_26_an_old_fold_does_not_end_the_doubt_about_lost_logs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_fold: tuple[Command, ...] | None
