@@ -230,11 +230,8 @@ class RemoteStore:
         """As `LogStore.partition`."""
         described = self._client.describe_topic(topic)
         if partition >= len(described.partitions):
-            raise TopicNotFoundError(
-                f"topic {topic!r} has partitions 0 to {len(described.partitions) - 1}, not "
-                f"{partition}",
-                topic=topic,
-            )
+            # By a node that may not have heard of it yet: who knows says whether it is there.
+            self._client.watermarks(topic, partition=partition)
         return RemoteLog(self._client, topic, partition, self._consistency)
 
     def status(self) -> StoreStatus:

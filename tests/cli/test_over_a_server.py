@@ -15,12 +15,13 @@ import pytest
 
 from chronik_server import cli_node, cli_remote
 from chronik_server.cli import VERBS as SERVER_VERBS
-from chronik_server.cli_remote import RemoteLog, session
+from chronik_server.cli_remote import RemoteLog, RemoteStore, session
 from chronik_server.client import Client
 from chronik_server.errors import CertificateError
 from chronik_server.protocol.cluster import ClusterDescription, NodeInfo, StatusFound
+from chronik_server.protocol.topics import PartitionPlace, TopicDescription
 from chronik_store.cli import main, options
-from chronik_store.errors import TopicExistsError, UnavailableError
+from chronik_store.errors import TopicExistsError, TopicNotFoundError, UnavailableError
 from chronik_store.log_store import LogStore
 from chronik_store.model import FetchResult, StoredRecord, TopicInfo, Watermarks
 from chronik_store.partition_log import PartitionLog
@@ -228,6 +229,29 @@ def test_partitions_are_added_and_one_that_adds_none_is_quoted(chronik, tmp_path
         assert "topic t, 4 partitions" in chronik(*create, "1").err
         monkeypatch.setattr(Client, "create_topic", refuses)
         assert "that is that" in chronik(*create, "5").err
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_partition_that_one_node_has_not_heard_of_is_asked_of_who_knows(is_there):
+    """It was added a moment ago, and a node that had just started was asked."""
+    there = TopicNotFoundError("topic 't' has partitions 0 to 1, not 2", topic="t")
+
+    class Stale:
+        def describe_topic(self, _):
+            return TopicDescription("t", "aa" * 16, (PartitionPlace(0), PartitionPlace(1)))
+
+        def watermarks(self, _, *, partition):
+            if not is_there:
+                raise there
+            return Watermarks(0, 0, 0, 0, 0, 0, 0)
+
+    store = RemoteStore(Stale())  # type: ignore[arg-type]
+    if is_there:
+        assert 2 == store.partition("t", 2).partition
+    else:
+        with pytest.raises(TopicNotFoundError) as caught:
+            store.partition("t", 2)
+        assert there is caught.value
 
 
 @pytest.mark.parametrize("verb", LOCAL)

@@ -48,12 +48,13 @@ def test_a_client_that_knew_the_topic_appends_reads_and_searches_what_is_new(
             for number in range(4):
                 await old.append("events", b"found behind", partition=number)
             assert b"found behind" == (await old.read("events", 0, partition=3)).records[0].value
+            for node in nodes:
+                for number, end in enumerate((2, 2, 1, 1)):
+                    await until_it_has(node, "events", number, end)
             found = await old.search("events", "found", require_complete=True)
             assert (6, {0, 1, 2, 3}) == (found.total, {hit.partition for hit in found.hits})
             assert [4] == [info.partitions for info in await old.topics()]
             for node in nodes:
-                for number in range(4):
-                    await until_it_has(node, "events", number, 1)
                 async with AsyncClient(node.address, options=QUICK) as client:
                     status = await client.status("events")
                 assert [0, 1, 2, 3] == [part.partition for part in status.store.partitions]
@@ -181,8 +182,6 @@ def test_nodes_that_all_restart_have_them_and_what_was_said_in_them(tmp_path: Pa
                 await node.server.stop()
             nodes[:] = [await start(tmp_path, node_id, peers) for node_id, _ in peers]
             async with AsyncClient(servers(nodes), options=QUICK) as client:
-                found = await client.describe_topic("events")
-                assert (made.topic_id, 3) == (found.topic_id, len(found.partitions))
                 for number in range(3):
                     assert b"kept" == (
                         await client.read("events", 0, partition=number)
@@ -191,6 +190,8 @@ def test_nodes_that_all_restart_have_them_and_what_was_said_in_them(tmp_path: Pa
                 for node in nodes:
                     for number in range(3):
                         await until_it_has(node, "events", number, 2)
+                found = await client.describe_topic("events")
+                assert (made.topic_id, 3) == (found.topic_id, len(found.partitions))
 
     run(main())
 
