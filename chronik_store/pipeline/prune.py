@@ -100,6 +100,8 @@ def _prune_wal(turn: Turn, manifest: Manifest, heads: set[str]) -> None:
     now = turn.manifest
     if now.start_offset != manifest.start_offset:
         return  # dropped meanwhile: what covered these files is not listed any more; plan again
+    if not covered.segments and now.generation != manifest.generation:
+        return  # all was dropped, and is no longer all that there is to publish; plan again
     _assert_covered(going, coverage(now))
     count, size_bytes = wal.remove_files(going[-1].seq)
     turn.done["pruned_files"] += count

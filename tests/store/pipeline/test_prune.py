@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chronik_store.format.control import DropPrefix
+from chronik_store.format.control import DropPrefix, Intent
 from chronik_store.format.manifest_file import LogBase, SegmentInfo
 from chronik_store.manifest.state import empty_manifest
 from chronik_store.pipeline.prune import coverage
@@ -252,6 +252,41 @@ def test_a_drop_while_the_bucket_is_asked_is_no_defect(kit: Any) -> None:
         assert process.run().errors == ()
     assert process.manifest.start_offset == 5
     process.drain()
+    assert world.wal_offsets() == set()
+
+
+def test_what_is_announced_while_the_bucket_is_asked_is_no_defect_where_all_was_dropped(
+    kit: Any,
+) -> None:
+    """Nothing was listed any more, and the drop was published: that covered the files. The intent
+    is of the next segment, and comes from the leader of this follower.
+    """
+    world = kit.World()
+    leader = world.open()
+    object.__setattr__(leader.tiering, "kept", {leader.identity.topic})
+    leader.append(5)
+    leader.wal.rotate()
+    leader.drain()
+    leader.propose(DropPrefix(offset=5, reason="test", clock_us=0), term=world.term)
+    leader.drain()
+    assert world.wal_offsets() == set(range(5))
+    follower = world.open()
+    assert follower.manifest.segments == ()
+    assert follower.manifest.generation <= follower.manifest.published_folded_to
+    follower.leads = None
+
+    def goes_on(_key: str) -> None:
+        if not follower.manifest.intents:
+            follower.leads = world.term
+            intent = Intent(keys=("segments/next",), clock_us=0, first_index=0)
+            follower.propose(intent, term=world.term)
+            follower.leads = None
+
+    follower.bucket.fail["head"] = goes_on
+    assert follower.run().errors == ()
+    assert follower.manifest.intents
+    follower.leads = world.term
+    follower.drain()
     assert world.wal_offsets() == set()
 
 
