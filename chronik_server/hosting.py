@@ -74,9 +74,9 @@ class Hosting:
         self._address_of = address_of
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
-        self._folded = -1  # read before anything runs
-        self._told = 0  # the same
-        self._anew = 0  # the same
+        self._folded, self._told = -1, 0  # read before anything runs
+        self._lost: set[Lane] | None = set()  # the same
+        """Logs that are made anew; None: an earlier process did that, and who knows with which."""
         self._unmade: frozenset[str] = frozenset()  # the same
         self._owed: set[str] = set()
         """What belongs there as soon as the fold that is noted is past it."""
@@ -123,13 +123,15 @@ class Hosting:
         if not here and replicated.is_listed(self._store, topic.topic_id):
             await self._note_lost(METADATA_TOPIC, 0)
         await self._install(topic, 0)
-        self._metadata = await self._open(topic, 0, make_suspect=max(self._folded, self._anew) > 0)
+        is_older = self._folded > 0 or self._lost != set()
+        self._metadata = await self._open(topic, 0, make_suspect=is_older)
         return self._metadata
 
     async def _read_notes(self) -> None:
         """What earlier lives have promised. CorruptionError: this node cannot go on."""
         if self._folded < 0:
-            self._anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
+            was_anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
+            self._lost = None if was_anew else set()
             self._unmade = await self._run(replicated.remembered_ids, self._store, UNMADE_NAME)
             self._told = await self._run(replicated.remembered, self._store, TOLD_NAME)
             self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
@@ -167,8 +169,10 @@ class Hosting:
             self._seen = offset
         if offset >= self._folded:
             await self._note_unmade(self._unmade & {place.made.id for place in state.places()})
-            if all(self._is_only_copy(state, lane) for lane in self.unopened):
-                await self._note_anew(0)  # each of them is suspect now, or has been used
+            is_done = all(self._is_only_copy(state, lane) for lane in self.unopened)
+            if is_done and self._lost != set():  # each is suspect now, or has been used
+                await self._run(replicated.remember, self._store, ANEW_NAME, 0)
+                self._lost = set()
 
     async def _fault(self, step: Callable[..., Any], *arguments: Any) -> ChronikError | None:
         """What is in the way of a step; None when it was done."""
@@ -308,7 +312,7 @@ class Hosting:
             late = since != place.made.at
             # Also when it is here and empty, and a process ended before it had written that down.
             # Not so where this is the only copy, which is never made anew.
-            was_lost = self._anew and lane not in self._begun
+            was_lost = (self._lost is None or lane in self._lost) and lane not in self._begun
             suspect = late or (was_lost and not self._is_only_copy(state, lane))
             part = await self._open(topic, partition, make_suspect=bool(suspect))
             self._begun.discard(lane)
@@ -353,13 +357,10 @@ class Hosting:
 
     async def _note_lost(self, name: str, partition: int) -> None:
         logger.error("%s/%d is gone from this node's disk; it is copied anew", name, partition)
-        await self._note_anew(1)
-
-    async def _note_anew(self, number: int) -> None:
-        """Before the first log that is lost is made anew, and when all of them have been."""
-        if number != self._anew:
-            await self._run(replicated.remember, self._store, ANEW_NAME, number)
-            self._anew = number
+        if self._lost is not None:
+            if not self._lost:
+                await self._run(replicated.remember, self._store, ANEW_NAME, 1)
+            self._lost.add((name, partition))
 
     async def _note_unmade(self, topic_ids: frozenset[str]) -> None:
         if topic_ids != self._unmade:

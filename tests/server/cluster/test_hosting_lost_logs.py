@@ -123,6 +123,26 @@ def test_when_lost_logs_are_made_anew_others_that_are_empty_are_not_taken_for_su
     on_node(tmp_path, second, third)
 
 
+def test_those_that_were_here_and_empty_when_the_first_lost_one_was_found_are_not_lost(
+    tmp_path: Path,
+) -> None:
+    """In a new topic of two copies, in which nobody was elected yet, nobody ever was."""
+    new = MakeTopic("new", B, ("99" * 16,), 2, (("1", "2"),))
+
+    async def first(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS, new))
+
+    async def second(here: Here) -> None:
+        await here.hosting.reconcile(fold(EVENTS, new))
+        parts = here.hosting.partitions
+        assert parts["events", 0].core.replica.suspect  # type: ignore[union-attr]
+        assert not parts["new", 0].core.replica.suspect  # type: ignore[union-attr]
+
+    on_node(tmp_path, first)
+    shutil.rmtree(tmp_path / "1/wal/events/0")
+    on_node(tmp_path, second)
+
+
 def test_the_only_copy_is_never_made_anew(tmp_path: Path) -> None:
     """Its offsets would begin at 0 again, as if nothing had ever been there."""
     alone = MakeTopic("events", A, (LOG,), 1, (("1",),))
