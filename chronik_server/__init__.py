@@ -1,4 +1,4 @@
-"""Chronik's server side: the command line today, the replicated server over `chronik_store` later.
+"""Chronik's server side: the whole command line, servers alone and in Raft clusters, their client.
 
 Place: above `chronik_store`, which never imports it. Promise: importing this package loads
 nothing; each module is loaded by the verb that needs it.

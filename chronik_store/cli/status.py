@@ -15,7 +15,7 @@ import click
 from chronik_store.cli import exits
 from chronik_store.cli.options import FiniteRange, pass_session, verb
 from chronik_store.cli.overview import overview, tell
-from chronik_store.cli.plot import PARTS, bar_of
+from chronik_store.cli.plot import bar_of
 from chronik_store.cli.rendering import count_text, size_text
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import Output, say
@@ -147,7 +147,3 @@ def _json_of(part: LogStatus) -> dict[str, Any]:
     value["watermarks"] = dataclasses.asdict(part.watermarks)
     value["cursors"] = dict(part.cursors)
     return value
-
-
-LEGEND = "  ".join(f"{cell} {meaning}" for _, meaning, cell, _ in PARTS)
-"""What the cells of the bar mean, oldest first."""

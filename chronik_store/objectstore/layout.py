@@ -181,11 +181,6 @@ def tombstone_key(topic: str, topic_id: str) -> str:
     )
 
 
-def topic_prefix(topic: str) -> str:
-    """Where the manifests of all partitions, and the tombstones, of a topic are."""
-    return f"{MANIFESTS_PREFIX}{check_topic_name(topic)}/"
-
-
 def parse_tombstone_key(key: str) -> TombstoneKey | None:
     """The parts of a tombstone's key, or None if it is not one."""
     match = _TOMBSTONE.fullmatch(key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chronik_store.testing.planted import planted
@@ -79,12 +79,6 @@ def play(seed: int, *, bug: str | None = None) -> Played:
         violation=violation,
         details=details,
     )
-
-
-def play_each(seeds: Iterable[int], *, bug: str | None = None) -> Iterator[Played]:
-    """Play the worlds of these seeds, in order."""
-    for seed in seeds:
-        yield play(seed, bug=bug)
 
 
 def total_of(played: Iterable[Played]) -> Played:

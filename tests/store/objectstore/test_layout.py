@@ -50,7 +50,6 @@ def test_manifests_and_tombstones_are_parsed_as_they_were_built(topic, partition
     assert layout.parse_manifest_key(manifest) == (topic, partition, log_id, number)
     assert manifest.startswith(layout.manifest_prefix(topic, partition, log_id))
     assert manifest.startswith(layout.manifest_prefix(topic, partition))
-    assert manifest.startswith(layout.topic_prefix(topic))
     tombstone = layout.tombstone_key(topic, log_id)
     assert layout.parse_tombstone_key(tombstone) == (topic, log_id)
     assert layout.parse_manifest_key(tombstone) is None
