@@ -21,7 +21,7 @@ from chronik_server.client.outgoing import OutgoingLane
 from chronik_server.client.overlapping import Overlapping
 from chronik_server.client.patience import milliseconds
 from chronik_server.client.producer import AsyncProducer
-from chronik_server.client.routing import ANY, Lane, Router, may_have_happened
+from chronik_server.client.routing import ANY, Backoff, Lane, Router, may_have_happened
 from chronik_server.client.upkeep import Upkeep
 from chronik_server.errors import UnknownOutcomeError
 from chronik_server.protocol import data
@@ -37,7 +37,7 @@ from chronik_store.arguments import check_count, check_offset
 from chronik_store.batching import Appendable, Batching
 from chronik_store.clock import Clock, Entropy, SystemClock, SystemEntropy
 from chronik_store.config import LogConfig
-from chronik_store.errors import ChronikError, ConfigError
+from chronik_store.errors import ChronikError, ConfigError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import (
     AppendResult,
@@ -50,6 +50,7 @@ from chronik_store.model import (
 
 LANES_KEPT = 1024
 """Partitions of which it is remembered how to append, though nothing is on its way there."""
+_NO_TOPIC = TopicDescription("", "", ())
 
 
 class AsyncClient(Upkeep):
@@ -77,6 +78,8 @@ class AsyncClient(Upkeep):
         self.router = Router(addresses, options, clock or SystemClock(), entropy or SystemEntropy())
         self.batching = Batching(LogConfig(), self.router.clock)
         self._appends: dict[tuple[Lane, data.Acks], Overlapping] = {}
+        self._made: dict[str, TopicDescription] = {}
+        """Topics as they were when this client made them, or had partitions added."""
         self._writers: weakref.WeakSet[AsyncProducer | OutgoingLane] = weakref.WeakSet()
 
     # --- topics ----------------------------------------------------------------------------------
@@ -94,7 +97,8 @@ class AsyncClient(Upkeep):
         message = CreateTopic(name, partitions, exist_ok, replicas)
         answer = await self.router.ask_any(message, repeatable=exist_ok)
         self.router.forget(name)
-        return cast("TopicDescription", answer.message)
+        made = self._made[name] = cast("TopicDescription", answer.message)
+        return made
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic with all its records, on every node and in the bucket.
@@ -103,17 +107,31 @@ class AsyncClient(Upkeep):
         """
         await self.router.ask_any(DeleteTopic(name), repeatable=False)
         self.router.forget(name)
+        self._made.pop(name, None)
 
     async def topics(self) -> tuple[TopicInfo, ...]:
         """The topics, by name, as far as the answering node knows."""
         return cast("Topics", (await self.router.ask_any(ListTopics())).message).topics
 
     async def describe_topic(self, name: str) -> TopicDescription:
-        """A topic's partitions and who leads them, as far as the answering node knows.
+        """A topic's partitions and who leads them, as far as the answering node knows; never fewer
+        than this client has asked for: it is waited until the node has heard of that.
 
         TopicNotFoundError.
         """
-        return cast("TopicDescription", (await self.router.ask_any(DescribeTopic(name))).message)
+        backoff = Backoff(self.router.options, self.router.entropy)
+        while True:
+            answer = await self.router.ask_any(DescribeTopic(name))
+            found, made = cast("TopicDescription", answer.message), self._made.get(name, _NO_TOPIC)
+            count, least = len(found.partitions), len(made.partitions)
+            if count >= least or found.topic_id != made.topic_id:
+                return found
+            await backoff.pause(
+                UnavailableError(
+                    f"the node that answers knows of {count} partitions of {name!r}, and there are "
+                    f"{least}: it has not heard of the others yet"
+                )
+            )
 
     # --- writing ---------------------------------------------------------------------------------
 

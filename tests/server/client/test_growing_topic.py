@@ -12,10 +12,11 @@ from chronik_server.client import AsyncClient, consumer, producer
 from chronik_server.client.partitioning import partition_of
 from chronik_server.client.routing import Router
 from chronik_server.errors import ConnectionLostError
+from chronik_server.protocol.events import Response
 from chronik_server.protocol.topics import DescribeTopic
-from chronik_store.errors import TopicNotFoundError
+from chronik_store.errors import TopicNotFoundError, UnavailableError
 from tests.server.client.test_one_topic import Connected, both, values
-from tests.server.serving import connected, run
+from tests.server.serving import ONCE, QUICK, connected, run, serving
 
 KEY = b"a"
 assert partition_of(KEY, 2) != partition_of(KEY, 4) >= 2
@@ -50,6 +51,50 @@ def test_a_producer_appends_where_it_is_told_to(to: Connected, tmp_path: Path) -
                 assert partition_of(KEY, 4) == (await one.append(b"c", KEY)).partition
                 with pytest.raises(TopicNotFoundError, match="0 to 3, not 4"):
                     await one.append(b"early", partition=4)
+
+    run(main())
+
+
+def test_who_has_added_partitions_is_not_told_of_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a node that has not heard of it yet: what reads all of the topic would leave some out."""
+    plain, stale = Router.ask_any, list[Response]()
+
+    async def ask_any(self: Router, message: Any, **options: Any) -> Response:
+        if isinstance(message, DescribeTopic) and stale:
+            return stale.pop()
+        return await plain(self, message, **options)
+
+    monkeypatch.setattr(Router, "ask_any", ask_any)
+
+    async def main() -> None:
+        async with (
+            serving(tmp_path) as (_, address),
+            AsyncClient(address, options=QUICK) as client,
+        ):
+            await client.create_topic("x", partitions=2)
+            before = await client.router.ask_any(DescribeTopic("x"))
+            await grow(client, 4)
+            await client.append("x", [b"new"], partition=3)
+            stale.extend([before] * 2)
+            assert 4 == len((await client.describe_topic("x")).partitions)
+            stale.append(before)
+            async with await client.consumer("x") as consumer:
+                assert [b"new"] == await values(consumer, 1)
+            stale.append(before)
+            async with await client.producer("x") as producer:
+                assert 4 == producer.partitions
+            assert [] == stale
+
+            async with AsyncClient(address, options=ONCE) as impatient:
+                await grow(impatient, 4)
+                stale.append(before)
+                with pytest.raises(UnavailableError, match="2 partitions of 'x', and there are 4"):
+                    await impatient.describe_topic("x")
+            await client.delete_topic("x")
+            await client.create_topic("x")
+            assert 1 == len((await client.describe_topic("x")).partitions)
 
     run(main())
 
