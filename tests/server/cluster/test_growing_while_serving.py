@@ -205,13 +205,14 @@ def test_nodes_that_all_restart_have_them_and_what_was_said_in_them(tmp_path: Pa
     run(main())
 
 
-def test_what_was_added_is_deleted_with_its_topic(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replicas", [1, None], ids=["one copy", "all"])
+def test_what_was_added_is_deleted_with_its_topic(tmp_path: Path, replicas: int | None) -> None:
     async def main() -> None:
         async with (
             clustered(tmp_path, 2) as nodes,
             AsyncClient(servers(nodes), options=QUICK) as client,
         ):
-            await client.create_topic("events")
+            await client.create_topic("events", replicas=replicas)
             await client.create_topic("events", partitions=3, exist_ok=True)
             for number in range(3):
                 await client.append("events", b"x" * 100, partition=number)
