@@ -104,6 +104,13 @@ class LogConfig:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; use one of {choices}")
 
+    def __repr__(self) -> str:
+        """What is not the default: it stands in the signatures of all that opens a log."""
+        default = type(self)()
+        names = [each.name for each in dataclasses.fields(self)]
+        changed = [name for name in names if getattr(self, name) != getattr(default, name)]
+        return f"LogConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
+
     def replace(self, **changes: Any) -> LogConfig:
         """A copy with some settings changed, checked again."""
         return dataclasses.replace(self, **changes)

@@ -186,3 +186,14 @@ def test_what_excludes_each_other_is_refused():
         CONFIG.replace(no_such_setting=1)
     with pytest.raises(TypeError):
         chronik.LogConfig.from_env({}, no_such_setting=1)
+
+
+def test_settings_show_what_is_not_the_default():
+    """Or the signature of `PartitionLog.open` has more than a thousand characters of defaults."""
+    assert "LogConfig()" == repr(chronik.LogConfig())
+    config = chronik.LogConfig(
+        segment_bytes=1 << 20, s3=chronik.S3Options(secret_key="hunter2", endpoint="http://x")
+    )
+    assert repr(config).startswith("LogConfig(segment_bytes=1048576, s3=S3Options(region=None, ")
+    assert "hunter2" not in repr(config)
+    assert "LogConfig(indexing_enabled=False)" == repr(chronik.LogConfig(indexing_enabled=False))
