@@ -106,6 +106,7 @@ def _offset_of(place: str, start: int, end: int) -> int:
         number = int(place)
     except ValueError:
         raise ConfigError(
-            f"--from {place!r}: write earliest, latest, an offset, or -10 for the last 10 records"
+            f"{place!r} is no place in a log: write earliest, latest, an offset, or -10 for the "
+            "last 10 records"
         ) from None
     return max(start, end + number) if place.startswith("-") else number
