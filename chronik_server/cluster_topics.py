@@ -79,6 +79,12 @@ class ClusterTopics:
         meta = self._group.part
         if not meta.consensus.is_ready:
             raise meta.not_leader()
+        self._must_have_read()
+
+    def _must_have_read(self) -> None:
+        """What this node knows to be committed of the metadata, and that is something: the first
+        record there is a node.
+        """
         if not self._group.is_current or not self._group.state.nodes:
             raise UnavailableError(
                 "the cluster's topics are not known here yet; ask again", durability="not_durable"
@@ -189,13 +195,11 @@ class ClusterTopics:
             await meta.consensus.read_barrier()
         except UnavailableError as error:
             raise meta.not_leader() from error
-        if not self._group.is_current:
-            raise UnavailableError(
-                "this node is still reading the cluster's topics", durability="not_durable"
-            )
+        self._must_have_read()
 
     def list_all(self) -> tuple[TopicInfo, ...]:
-        """By name."""
+        """By name. UnavailableError: not known yet."""
+        self._must_have_read()
         return tuple(
             TopicInfo(topic.name, topic.topic_id, topic.partitions)
             for _, topic in sorted(self._group.state.topics.items())

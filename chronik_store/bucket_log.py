@@ -131,7 +131,8 @@ class BucketView:
         if head is None:
             raise TopicNotFoundError(
                 f"{self._store.url} holds no manifest of {self._topic}/{self._partition}: check "
-                "topic and prefix; a log appears here once its first segment is published",
+                "topic and prefix; a log appears here once its first segment is sealed (by its "
+                "size, its age, or seal()) and published",
                 topic=self._topic,
             )
         return head.number, head.object

@@ -177,6 +177,23 @@ def test_what_is_not_there_is_said_when_a_quorum_has_confirmed_the_leader(ask: A
     assert 1 == meta.barriers
 
 
+@pytest.mark.parametrize("what", ["nothing is read", "a part is read"])
+def test_a_node_that_reads_the_metadata_does_not_say_what_there_is_not(what: str) -> None:
+    """Of a directory that was converted the topics were "none" for more than a second."""
+    known = topics(meta=Meta())
+    assert ["events"] == [info.name for info in known.list_all()]
+    group: Any = known._group
+    if what == "nothing is read":
+        group.state = Metadata()
+    else:
+        group.is_current = False
+
+    with pytest.raises(UnavailableError, match="not known here yet"):
+        known.list_all()
+    with pytest.raises(UnavailableError, match="not known here yet"):
+        asyncio.run(known.topic("nobody"))
+
+
 def test_what_is_created_while_the_leader_is_confirmed_is_there() -> None:
     part, meta = object(), Meta()
     found = topics(meta=meta)
