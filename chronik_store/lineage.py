@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -118,6 +119,27 @@ def beside(
         if not others:
             break
     return every.get(log_id), others
+
+
+def namesake(store: ObjectStore, topic: str, partition: int, topic_id: str) -> Head | None:
+    """A log that is in force of *another* topic of this name, in any other partition; None: none.
+
+    One that is found decides for all, since whoever publishes looks here first. A partition whose
+    manifests are damaged names nobody.
+    """
+    prefix, after = f"{MANIFESTS_PREFIX}{check_topic_name(topic)}/", ""
+    while page := store.list(prefix, start_after=after, limit=1):
+        found, after = parse_manifest_key(page[0].key), page[0].key
+        if found is None:  # a tombstone
+            continue
+        after = f"{manifest_prefix(topic, found.partition)}~"  # behind all of this partition
+        if found.partition == partition:
+            continue
+        with suppress(CorruptionError):
+            head = live_lineage_of(store, topic, found.partition).head
+            if head is not None:
+                return head if head.object.manifest.topic_id != topic_id else None
+    return None
 
 
 def _deleted(store: ObjectStore, topic: str, every: Mapping[str, Head]) -> set[str]:

@@ -19,9 +19,11 @@ from chronik_store.format.control import Fenced
 from chronik_store.format.manifest_file import Manifest, ManifestObject
 from chronik_store.lineage import (
     FIRST_NUMBER,
+    Head,
     beside,
     is_farewell,
     manifest_numbers,
+    namesake,
     read_manifest,
 )
 from chronik_store.objectstore.base import ObjectNotFoundError
@@ -122,6 +124,9 @@ def check_is_alone(turn: Turn) -> None:
     named when a restore took the bucket over could not be claimed: its owner learns of it here, if
     the new owner has made a topic of that name since. FencedError; FENCED is committed.
 
+    One of another partition counts too, if it is of another topic: with a partition each, the two
+    would tear the name, and nobody could restore it.
+
     Two that publish first at the same moment see each other. Each takes its own back *before* it
     looks whether the other is still there: the one that looks first is fenced, the other finds
     itself alone, or nobody is and both try again (NotNextError). Never are both fenced.
@@ -131,13 +136,13 @@ def check_is_alone(turn: Turn) -> None:
     """
     manifest, store = turn.manifest, turn.tiering.store
     who = (manifest.topic, manifest.partition, manifest.log_id)
-    own, others = beside(store, *who)
+    own, others = _beside(turn)
     if own is not None and own.number > FIRST_NUMBER:
         fence(turn, own.object, own.number, "another writer goes on from this log's first manifest")
     if not others:
         return
     store.delete([manifest_key(*who, FIRST_NUMBER)])
-    others = beside(store, *who)[1]
+    others = _beside(turn)[1]
     if others:
         other = others[0]
         fence(turn, other.object, other.number, "this name was taken before anything was published")
@@ -145,6 +150,15 @@ def check_is_alone(turn: Turn) -> None:
         f"another log was about to publish {manifest.topic}/{manifest.partition} first, too, and "
         "has taken that back, as this one has: the pipeline tries again"
     )
+
+
+def _beside(turn: Turn) -> tuple[Head | None, list[Head]]:
+    """This log's own newest manifest, and who else has its name."""
+    manifest, store = turn.manifest, turn.tiering.store
+    place = (manifest.topic, manifest.partition)
+    own, others = beside(store, *place, manifest.log_id)
+    other = None if others else namesake(store, *place, manifest.topic_id)
+    return own, others if other is None else [other]
 
 
 def judge(manifest: Manifest, found: ManifestObject) -> Literal["adopt", "foreign"]:

@@ -128,3 +128,47 @@ def test_an_old_owner_may_publish_first_while_it_is_taken_over(
 
 def dies(*_arguments):
     raise UnavailableError("the bucket is away")
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_partitions_of_one_name_are_of_one_topic(first: str) -> None:
+    """Each owner made the topic, and publishes another partition first: the name would be torn, and
+    the bucket could not be restored.
+    """
+    disk = SimulatedDisk()
+    filled(disk)
+    old = open_store(disk)
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    new = open_store(disk, "/new")
+    owners = [old, new] if first == "old" else [new, old]
+    for store in owners:
+        store.create_topic("young", partitions=11)
+    appended(owners[0], "young", b"10", 10).run_pipeline_once()
+    late = appended(owners[1], "young", b"0", 0)
+    assert "this name was taken" in str(late.run_pipeline_once().errors)
+    assert late.status().fenced
+    appended(owners[0], "young", b"0", 0).run_pipeline_once()
+    restore(URL, "/third", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/third") as third:
+        assert values(third.partition("young", 10)) == [b"10"]
+        assert values(third.partition("young", 0)) == [b"0"]
+    for store in (old, new):
+        store.close()
+
+
+def test_what_is_left_of_a_deleted_namesake_takes_no_name() -> None:
+    """Its manifests are still there, behind its tombstone: the deletion was cut short."""
+    disk = SimulatedDisk()
+    with open_store(disk) as store:
+        store.create_topic("t", partitions=2)
+        appended(store, "t", b"gone", 1).run_pipeline_once()
+        left = {path: disk.peek(path) for path in disk.paths("/bucket/manifests")}
+        store.delete_topic("t")
+        for path, data in left.items():
+            file = disk.create(path)
+            file.write_at(0, [data])
+            file.close()
+        store.create_topic("t", partitions=2)
+        report = appended(store, "t", b"new", 0).run_pipeline_once()
+        assert report.errors == ()
+        assert not store.partition("t").status().fenced

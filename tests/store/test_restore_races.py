@@ -14,7 +14,7 @@ from chronik_store.environment import Environment
 from chronik_store.errors import TopicNotFoundError, UnavailableError
 from chronik_store.objectstore.layout import parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
-from chronik_store.pipeline import publish
+from chronik_store.pipeline import fence, publish
 from chronik_store.restore import restore
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
@@ -283,9 +283,13 @@ def test_what_is_published_behind_the_plan_is_restored_too(
 
 
 def test_what_came_and_is_nobodys_for_certain_does_not_stop_a_restore(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind the first claim: whoever is fenced by then has no bucket, and the new one none yet."""
+    """Behind the first claim: whoever is fenced by then has no bucket, and the new one none yet.
+
+    A name is torn so by stores of a version that looked at its own partition alone.
+    """
+    monkeypatch.setattr(fence, "namesake", lambda *_place: None)
     disk = SimulatedDisk()
     with open_store(disk) as old:
         old.create_topic("t")
