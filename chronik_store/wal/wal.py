@@ -191,6 +191,8 @@ class Wal(StageableWal):
         again and again do not pile files up.
         """
         with self.lock:
+            if file.removed:  # the pipeline saw the new one as soon as it was there, and was first
+                return
             self._table.files.remove(file)
             self._pruner.doom_locked([file])
         try:

@@ -12,6 +12,8 @@ import pytest
 from chronik_store.errors import UnavailableError
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal.entry_table import LogFile
+from chronik_store.wal.wal import Wal
 
 Opens = Callable[..., Any]
 
@@ -88,6 +90,27 @@ def test_a_truncation_that_is_not_on_disk_yet_takes_no_file(
     assert count == 5
     again = open_wal(disk.crash("lost"), read_only=True, start=False)
     assert (5, {6, 7, 8}) == (again.wal.base.index, set(again.copy.entries))
+
+
+def test_a_file_that_a_start_lets_go_may_have_been_pruned_before(
+    disk: SimulatedDisk, open_wal: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline sees the new file as soon as it is there."""
+    open_wal(disk).append(b"first")
+    disk = disk.kill()
+    open_wal(disk)  # no frame swears to its file: the next open takes its place
+    let_go = Wal._drop
+
+    def pruned_first(wal: Wal, file: LogFile) -> None:
+        wal.commit_mark = wal.last_index
+        assert wal.remove_files(file.seq)[0] == 2
+        let_go(wal, file)
+
+    monkeypatch.setattr(Wal, "_drop", pruned_first)
+    again = open_wal(disk.kill())
+    assert again.wal.poisoned is None
+    assert len(again.wal.files()) == 1
+    again.append(b"goes on")
 
 
 def test_a_pinned_file_goes_when_the_pin_does(owner: Any, disk: SimulatedDisk) -> None:
