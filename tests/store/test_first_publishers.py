@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import pytest
 
 from chronik_store import LogStore, open_bucket
-from chronik_store.errors import UnavailableError
+from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.pipeline import fence, publish
 from chronik_store.restore import restore, takeover
+from chronik_store.testing.crash import CrashError
+from chronik_store.testing.disk_faults import crash_at
 from chronik_store.testing.simulated_disk import SimulatedDisk
 from tests.store.on_simulated_disk import CONFIG, URL, env_of, open_store
 from tests.store.test_restore_lineage import filled
@@ -124,6 +129,43 @@ def test_an_old_owner_may_publish_first_while_it_is_taken_over(
         assert values(reader) == [*kept, b"new"]
     for store in (old, new):
         store.close()
+
+
+def test_a_crash_at_any_call_of_a_restore_keeps_the_place_for_it() -> None:
+    """The old owner publishes right after the crash, or right after the next run."""
+    calls = 0
+    for at in itertools.count(1, 3):
+        disk = SimulatedDisk(seed=at)
+        old = open_store(disk)
+        old.create_topic("t", partitions=2)
+        appended(old, "t", b"tiered", 1).run_pipeline_once()
+        log = appended(old, "t", b"old")
+        process = disk.another_process()
+        process.hook = crash_at(at)
+        with contextlib.suppress(CrashError, ChronikError):
+            restore(URL, "/new", config=CONFIG, env=env_of(process))
+            calls = at
+        disk_of_new = process.kill()
+        early = at % 2 == 0
+        if early:
+            log.run_pipeline_once()
+        if disk_of_new.exists("/new/RESTORE") or not disk_of_new.exists("/new/STORE"):
+            restore(URL, "/new", config=CONFIG, env=env_of(disk_of_new))
+        log.append(b"late")
+        log.seal()
+        log.run_pipeline_once()
+        assert log.status().fenced, at
+        with open_store(disk_of_new, "/new") as new:
+            log = new.partition("t")
+            assert values(log) in ([b"old"], []), at
+            kept = values(log)
+            assert appended(new, "t", b"new").run_pipeline_once().errors == (), at
+        with open_bucket(URL, topic="t", config=CONFIG, env=env_of(disk)) as reader:
+            assert values(reader) == [*kept, b"new"], at
+        old.close()
+        if calls:
+            break
+    assert calls > 100
 
 
 def dies(*_arguments):
