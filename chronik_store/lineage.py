@@ -124,10 +124,12 @@ def beside(
 def namesake(store: ObjectStore, topic: str, partition: int, topic_id: str) -> Head | None:
     """A log that is in force of *another* topic of this name, in any other partition; None: none.
 
-    One that is found decides for all, since whoever publishes looks here first. A partition whose
-    manifests are damaged names nobody.
+    The first one that has more than a first manifest decides, whichever topic it is of. Where none
+    has, every other topic's counts, and our own vouch for nothing: they may not have looked yet.
+    A partition whose manifests are damaged names nobody.
     """
     prefix, after = f"{MANIFESTS_PREFIX}{check_topic_name(topic)}/", ""
+    tried: Head | None = None
     while page := store.list(prefix, start_after=after, limit=1):
         found, after = parse_manifest_key(page[0].key), page[0].key
         if found is None:  # a tombstone
@@ -136,10 +138,13 @@ def namesake(store: ObjectStore, topic: str, partition: int, topic_id: str) -> H
         if found.partition == partition:
             continue
         with suppress(CorruptionError):
-            head = live_lineage_of(store, topic, found.partition).head
+            head, newest = live_lineage_of(store, topic, found.partition)
             if head is not None:
-                return head if head.object.manifest.topic_id != topic_id else None
-    return None
+                other = head if head.object.manifest.topic_id != topic_id else None
+                if not is_tried(head, newest):
+                    return other
+                tried = tried or other
+    return tried
 
 
 def _deleted(store: ObjectStore, topic: str, every: Mapping[str, Head]) -> set[str]:
@@ -202,7 +207,7 @@ def _lineage(
         if len(ends) <= 1:
             return Lineage(ends[0] if ends else None, newest)
         # Pages of a listing are not of one moment: a log may be on one, its claim behind another.
-    settled = [each for each in ends if not _is_tried(each, newest)]
+    settled = [each for each in ends if not is_tried(each, newest)]
     if len(settled) == 1:
         return Lineage(settled[0], newest)
     raise CorruptionError(
@@ -219,7 +224,7 @@ def _is_end(head: Head, newest: dict[str, Head]) -> bool:
     return successor is None or successor not in newest
 
 
-def _is_tried(head: Head, newest: Mapping[str, Head]) -> bool:
+def is_tried(head: Head, newest: Mapping[str, Head]) -> bool:
     """It is the first manifest of a log that looks then whether it is alone (`beside`), and takes
     it back if not; who looked and was has published more, or will. Beside a log that has, its owner
     has not looked yet, and may never. A restore's is named by a claim, or of a log without entries;

@@ -9,7 +9,7 @@ acts for one (leader, term): `Turn.check` before each put and each proposal.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from chronik_store.config import LogConfig
@@ -152,6 +152,7 @@ class Tiering:
     own. The engine opens files itself, so this is a real disk even where `env.fs` is not; by
     default the partition's own scratch directory.
     kept: topics of which nothing is ever dropped, nor pruned from the WAL.
+    named: ids of topics that were found to have their name to themselves; they keep it.
     """
 
     env: Environment
@@ -164,6 +165,7 @@ class Tiering:
     index_fs: FileSystem | None = None
     index_directory: Callable[[], str] | None = None
     kept: Collection[str] = ()
+    named: set[str] = field(default_factory=set)
 
 
 class SteppedDownError(UnavailableError):

@@ -140,6 +140,7 @@ def check_is_alone(turn: Turn) -> None:
     if own is not None and own.number > FIRST_NUMBER:
         fence(turn, own.object, own.number, "another writer goes on from this log's first manifest")
     if not others:
+        turn.tiering.named.add(manifest.topic_id)
         return
     store.delete([manifest_key(*who, FIRST_NUMBER)])
     others = _beside(turn)[1]
@@ -157,8 +158,10 @@ def _beside(turn: Turn) -> tuple[Head | None, list[Head]]:
     manifest, store = turn.manifest, turn.tiering.store
     place = (manifest.topic, manifest.partition)
     own, others = beside(store, *place, manifest.log_id)
-    other = None if others else namesake(store, *place, manifest.topic_id)
-    return own, others if other is None else [other]
+    if others or manifest.topic_id in turn.tiering.named:
+        return own, others
+    other = namesake(store, *place, manifest.topic_id)
+    return own, [] if other is None else [other]
 
 
 def judge(manifest: Manifest, found: ManifestObject) -> Literal["adopt", "foreign"]:

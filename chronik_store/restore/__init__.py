@@ -43,7 +43,7 @@ from chronik_store.format.store_file import (
     decode_store_identity,
     decode_topic_catalog,
 )
-from chronik_store.lineage import Survey, lineage_of, survey
+from chronik_store.lineage import Survey, is_tried, lineage_of, survey
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
 from chronik_store.objectstore.layout import STORE_KEY
@@ -315,11 +315,19 @@ class _Job:
     ) -> list[PlannedLog]:
         """Every partition up to the greatest that has a manifest; the gaps become empty logs."""
         partitions: dict[int, str] = {}
+        tried: set[int] = set()
         for partition in published:
-            head = lineage_of(self._store, topic, partition, found.deleted).head
+            head, newest = lineage_of(self._store, topic, partition, found.deleted)
             if head is not None:
                 partitions[partition] = head.object.manifest.topic_id
+                if is_tried(head, newest):
+                    tried.add(partition)
         ids = sorted(set(partitions.values()))
+        settled = {topic_id for each, topic_id in partitions.items() if each not in tried}
+        if len(ids) > 1 and len(settled) == 1:
+            # Who has published once, and not looked yet whether the name is its own, has nothing.
+            ids = [*settled]
+            partitions = {each: ids[0] for each in partitions if partitions[each] == ids[0]}
         if len(ids) > 1:
             raise ConfigError(
                 f"partitions of {topic} belong to topics of different ids ({ids}): a deletion is "

@@ -148,7 +148,8 @@ def _claim_or_begin(
         begun = _begun(log)
         _publish(store, log, begun)
         who = (log.topic, log.partition, log.log_id)
-        if not beside(store, *who)[1]:
+        others = [each.object.manifest.topic_id for each in beside(store, *who)[1]]
+        if log.topic_id not in others:  # a namesake's owner learns of ours, as of any other
             return None, begun
         # It has published meanwhile: then there is something to claim.
         store.delete([manifest_key(*who, FIRST_NUMBER)])

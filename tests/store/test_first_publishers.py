@@ -198,6 +198,72 @@ def test_partitions_of_one_name_are_of_one_topic(first: str) -> None:
         store.close()
 
 
+def two_owners(disk: SimulatedDisk) -> tuple[LogStore, LogStore]:
+    """An old owner and a new one, which have both made a topic that the bucket knows nothing of."""
+    filled(disk)
+    old = open_store(disk)
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    new = open_store(disk, "/new")
+    for store in (old, new):
+        store.create_topic("young", partitions=4)
+    return old, new
+
+
+def died_before_it_looked(store: LogStore, value: bytes, partition: int):
+    log = appended(store, "young", value, partition)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "check_is_alone", dies)
+        log.run_pipeline_once()
+    return log
+
+
+def test_who_published_once_and_died_takes_no_name_from_one_that_has_it() -> None:
+    disk = SimulatedDisk()
+    old, new = two_owners(disk)
+    for value in (b"0", b"1"):
+        appended(new, "young", value, 1).run_pipeline_once()
+    new.close()
+    died_before_it_looked(old, b"late", 0)
+    with open_store(disk, "/new") as new:
+        assert appended(new, "young", b"2", 2).run_pipeline_once().errors == ()
+        assert appended(new, "young", b"3", 3).run_pipeline_once().errors == ()
+    old.close()
+
+
+def test_a_partition_that_has_not_looked_does_not_vouch_for_another() -> None:
+    """The first one's look failed; the name was somebody else's by then."""
+    disk = SimulatedDisk()
+    old, new = two_owners(disk)
+    appended(old, "young", b"old", 3).run_pipeline_once()
+    unseen = died_before_it_looked(new, b"1", 1)
+    log = appended(new, "young", b"2", 2)
+    assert "this name was taken" in str(log.run_pipeline_once().errors)
+    assert "this name was taken" in str(unseen.run_pipeline_once().errors)
+    for store in (old, new):
+        store.close()
+
+
+def test_a_restore_passes_over_who_published_once_and_died_before_it_looked() -> None:
+    """In another partition than the topic that is in force: the name is not torn by that."""
+    disk = SimulatedDisk()
+    old, new = two_owners(disk)
+    for value in (b"0", b"1"):
+        appended(new, "young", value, 0).run_pipeline_once()
+    late = died_before_it_looked(old, b"late", 1)
+    appended(new, "young", b"2", 2).run_pipeline_once()
+    restore(URL, "/third", config=CONFIG, env=env_of(disk))
+    late.run_pipeline_once()
+    assert late.status().fenced
+    with open_store(disk, "/third") as third:
+        assert values(third.partition("young", 0)) == [b"0", b"1"]
+        assert values(third.partition("young", 1)) == []
+        assert appended(third, "young", b"new", 1).run_pipeline_once().errors == ()
+    with open_bucket(URL, topic="young", partition=1, config=CONFIG, env=env_of(disk)) as reader:
+        assert values(reader) == [b"new"]
+    for store in (old, new):
+        store.close()
+
+
 def test_what_is_left_of_a_deleted_namesake_takes_no_name() -> None:
     """Its manifests are still there, behind its tombstone: the deletion was cut short."""
     disk = SimulatedDisk()
