@@ -30,7 +30,7 @@ class LogFile:
     """
 
     __slots__ = ("base_index", "base_offsets", "damaged", "file_id", "first_index", "folded_to",
-                 "header_bytes", "origin", "path", "positions", "readers", "seq", "size",
+                 "header_bytes", "origin", "path", "positions", "readers", "removed", "seq", "size",
                  "sizes", "timestamps")  # fmt: skip
 
     def __init__(self, seq: int, path: str, base_index: int) -> None:
@@ -44,6 +44,7 @@ class LogFile:
         self.size = 0
         self.folded_to = 0
         self.damaged = False
+        self.removed = False
         self.readers = 0
         self.base_offsets = array("Q")
         self.positions = array("Q")

@@ -50,6 +50,8 @@ class Pruner:
 
     def doom_locked(self, files: list[LogFile]) -> None:
         """These go, after those doomed before. The lock must be held."""
+        for file in files:
+            file.removed = True
         self._doomed.extend(files)
 
     def work(self) -> None:
