@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from chronik_server.hosting import Lane
+from chronik_server.hosting_notes import Lane
 from chronik_server.metadata import Metadata
 from chronik_server.placement import is_reached, next_members
 from chronik_server.protocol.cluster import Settled

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.deletions import Deletions
+from chronik_server.hosting_notes import HostingNotes, Lane
 from chronik_server.metadata import METADATA_TOPIC, Made, Metadata, Topic, group_of
 from chronik_server.opening import OpenedAhead
 from chronik_server.raft.node import RaftNode
@@ -35,18 +36,8 @@ from chronik_store.log_store import LogStore
 from chronik_store.replica import Replica
 
 T = TypeVar("T")
-Lane = tuple[str, int]
-"""(topic, partition)"""
 logger = logging.getLogger("chronik_server.cluster")
 
-FOLDED_NAME = "FOLDED"
-"""File of a data directory: up to which metadata record logs were made and removed."""
-ANEW_NAME = "ANEW"
-"""File of a data directory: 1 while lost logs are made anew in it, and may not be suspect yet."""
-UNMADE_NAME = "UNMADE"
-"""File of a data directory: ids (`Made`) of logs still to be made, though FOLDED is past that."""
-TOLD_NAME = "TOLD"
-"""File of a data directory: the metadata record up to which it told others what has ended here."""
 NEVER_SECONDS = 1e9
 SETTLE_SECONDS = 5.0
 
@@ -74,12 +65,7 @@ class Hosting:
         self._address_of = address_of
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
-        self._folded, self._told = -1, 0  # read before anything runs
-        self._lost: set[Lane] | None = set()  # the same
-        """Logs that are made anew; None: an earlier process did that, and who knows with which."""
-        self._unmade: frozenset[str] = frozenset()  # the same
-        self._owed: set[str] = set()
-        """What belongs there as soon as the fold that is noted is past it."""
+        self._notes = HostingNotes(store, self._run)
         self._ended: frozenset[str] = frozenset()
         """Deleted topics of which the file says that their end was seen."""
         self._begun: set[Lane] = set()
@@ -117,24 +103,14 @@ class Hosting:
     async def open_metadata(self, topic: Topic) -> RaftPartition:
         """The group that everything else follows from; it is not in `partitions`."""
         replicated.keep_forever(self._store, METADATA_TOPIC)
-        await self._read_notes()
+        await self._notes.read()
         await self._run(self.rolls.load)
         here = await self._run(replicated.has_partition, self._store, METADATA_TOPIC, 0)
         if not here and replicated.is_listed(self._store, topic.topic_id):
             await self._note_lost(METADATA_TOPIC, 0)
         await self._install(topic, 0)
-        is_older = self._folded > 0 or self._lost != set()
-        self._metadata = await self._open(topic, 0, make_suspect=is_older)
+        self._metadata = await self._open(topic, 0, make_suspect=self._notes.may_be_older)
         return self._metadata
-
-    async def _read_notes(self) -> None:
-        """What earlier lives have promised. CorruptionError: this node cannot go on."""
-        if self._folded < 0:
-            was_anew = await self._run(replicated.remembered, self._store, ANEW_NAME)
-            self._lost = None if was_anew else set()
-            self._unmade = await self._run(replicated.remembered_ids, self._store, UNMADE_NAME)
-            self._told = await self._run(replicated.remembered, self._store, TOLD_NAME)
-            self._folded = await self._run(replicated.remembered, self._store, FOLDED_NAME)
 
     # --- reconciliation --------------------------------------------------------------------------
 
@@ -143,14 +119,14 @@ class Hosting:
         at the next call.
         """
         self.rolls.state = state
-        await self._read_notes()
-        if state.offset == self._seen or state.offset < self._told:
+        await self._notes.read()
+        if state.offset == self._seen or state.offset < self._notes.told:
             return
         # The fold goes on meanwhile: each step decides on what it is then, and notes that.
-        offset, faults, before = state.offset, set[ChronikError | None](), self._folded
+        offset, faults, before = state.offset, set[ChronikError | None](), self._notes.folded
         self.close_stale(state)
         faults.add(await self._fault(self._deletions.carry_out, tuple(state.deleting)))
-        if state.offset >= self._folded:
+        if state.offset >= self._notes.folded:
             for found in await self._run(replicated.local_partitions, self._store):
                 faults.add(await self._fault(self._leave, state, found))
         until, unopened = state.offset, {}
@@ -167,12 +143,11 @@ class Hosting:
         self._said = {str(each) for each in {*faults, *unopened.values()} - {None}}
         if not self._said:
             self._seen = offset
-        if offset >= self._folded:
-            await self._note_unmade(self._unmade & {place.made.id for place in state.places()})
-            is_done = all(self._is_only_copy(state, lane) for lane in self.unopened)
-            if is_done and self._lost != set():  # each is suspect now, or has been used
-                await self._run(replicated.remember, self._store, ANEW_NAME, 0)
-                self._lost = set()
+        if offset >= self._notes.folded:
+            made = {place.made.id for place in state.places()}
+            await self._notes.keep_unmade(self._notes.unmade & made)
+            if all(self._is_only_copy(state, lane) for lane in self.unopened):
+                await self._notes.all_suspect()
 
     async def _fault(self, step: Callable[..., Any], *arguments: Any) -> ChronikError | None:
         """What is in the way of a step; None when it was done."""
@@ -213,16 +188,14 @@ class Hosting:
             and topic.topic_id not in self._topic_ids.values()
         )
         if found and any(topic_id not in self._ended for topic_id in found):
-            if offset > self._told:
-                await self._run(replicated.remember, self._store, TOLD_NAME, offset)
-                self._told = offset
+            await self._notes.tell(offset)
             self._ended = frozenset(found)
         return found
 
     @property
     def acted_on(self) -> int:
         """The newest fold by which anything was made, removed or ended here."""
-        return max(self._folded, self._told)
+        return self._notes.acted_on
 
     def _may_go_on(self, state: Metadata, lane: Lane) -> bool:
         """Whether a group that runs here still may."""
@@ -244,19 +217,19 @@ class Hosting:
             return  # nothing that metadata does not name (yet) is ever removed
         if lane in self.partitions or self._raft.node_id in place.holders:
             return
-        self._owed |= self._to_make(state)
-        await self._note(state.offset)
+        self._notes.owed |= self._to_make(state)
+        await self._notes.fold(state.offset)
         await self._run(replicated.remove_partition, self._store, *lane)
         logger.info("%s/%d has moved away from this node", *lane)
 
     def _to_make(self, state: Metadata) -> set[str]:
         """What is new, and its logs still to be made here, on a fold that is not noted yet."""
-        new = (place for place in state.places() if place.made.at >= self._folded)
+        new = (place for place in state.places() if place.made.at >= self._notes.folded)
         return {place.made.id for place in new if place.begins_on(self._raft.node_id)}
 
     def _note_unnamed(self, found: replicated.LocalPartition) -> None:
         """A copy that the metadata has forgotten, or, before it has named anything, is to name."""
-        if not self._folded or found in self._unnamed:
+        if not self._notes.folded or found in self._unnamed:
             return
         self._unnamed.add(found)
         logger.error(
@@ -284,17 +257,17 @@ class Hosting:
         if since >= until:
             return
         lane = (name, partition)
-        is_unmade = place.made.id in self._unmade
-        if is_unmade and offset < self._folded:
+        is_unmade = place.made.id in self._notes.unmade
+        if is_unmade and offset < self._notes.folded:
             return  # as below
         if since >= before or is_unmade:
             self._begun.add(lane)
-        if since >= self._folded or is_unmade:
+        if since >= self._notes.folded or is_unmade:
             await self._begin(topic, place.made, since)
         if lane in self.partitions:
             return
         here = await self._run(replicated.has_partition, self._store, *lane)
-        if not here and offset < self._folded:
+        if not here and offset < self._notes.folded:
             return  # an old fold: what it says of this node may have passed
         is_lost = not here and lane not in self._begun
         if is_lost and self._is_only_copy(state, lane):
@@ -312,7 +285,7 @@ class Hosting:
             late = since != place.made.at
             # Also when it is here and empty, and a process ended before it had written that down.
             # Not so where this is the only copy, which is never made anew.
-            was_lost = (self._lost is None or lane in self._lost) and lane not in self._begun
+            was_lost = self._notes.may_be_lost(lane) and lane not in self._begun
             suspect = late or (was_lost and not self._is_only_copy(state, lane))
             part = await self._open(topic, partition, make_suspect=bool(suspect))
             self._begun.discard(lane)
@@ -327,9 +300,9 @@ class Hosting:
         """Note that this node holds it, before anything is said in it."""
         if since == made.at:
             await self._make(topic, made)
-        await self._note(since + 1)
+        await self._notes.fold(since + 1)
         if since == made.at:
-            await self._note_unmade(self._unmade - {made.id})
+            await self._notes.keep_unmade(self._notes.unmade - {made.id})
 
     async def _make(self, topic: Topic, made: Made) -> None:
         """The logs that were made together, all that this node holds: before the fold is noted on
@@ -342,30 +315,16 @@ class Hosting:
                 if place.made == made and place.begins_on(self._raft.node_id):
                     await self._install(topic, partition)
                     self._begun.add((topic.name, partition))
-            self._owed.discard(made.id)
+            self._notes.owed.discard(made.id)
         except ChronikError:
-            self._owed.add(made.id)
+            self._notes.owed.add(made.id)
             raise
         finally:
             self._making = ""
 
-    async def _note(self, offset: int) -> None:
-        if offset > self._folded:
-            await self._note_unmade(self._unmade | self._owed)
-            await self._run(replicated.remember, self._store, FOLDED_NAME, offset)
-            self._folded = offset
-
     async def _note_lost(self, name: str, partition: int) -> None:
         logger.error("%s/%d is gone from this node's disk; it is copied anew", name, partition)
-        if self._lost is not None:
-            if not self._lost:
-                await self._run(replicated.remember, self._store, ANEW_NAME, 1)
-            self._lost.add((name, partition))
-
-    async def _note_unmade(self, topic_ids: frozenset[str]) -> None:
-        if topic_ids != self._unmade:
-            await self._run(replicated.remember_ids, self._store, UNMADE_NAME, topic_ids)
-            self._unmade = topic_ids
+        await self._notes.lose((name, partition))
 
     # --- one group -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from chronik_server import errors, hosting, session, steward
+from chronik_server import errors, hosting_notes, session, steward
 from chronik_server.client import outgoing
 from chronik_server.cluster_topics import ClusterTopics
 from chronik_server.handlers import Handlers
@@ -60,7 +60,7 @@ def take_new_logs_for_lost(put: _Put) -> None:
 
 
 def _remembered_anew(good: Any) -> Any:
-    return lambda store, name: 1 if name == hosting.ANEW_NAME else good(store, name)
+    return lambda store, name: 1 if name == hosting_notes.ANEW_NAME else good(store, name)
 
 
 def note_before_all_are_made(put: _Put) -> None:

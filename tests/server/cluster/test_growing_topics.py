@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chronik_server.cluster_topics import ClusterTopics
-from chronik_server.hosting import UNMADE_NAME
+from chronik_server.hosting_notes import UNMADE_NAME
 from chronik_server.metadata import Made, Metadata
 from chronik_server.metadata_commands import (
     AdmitNode,

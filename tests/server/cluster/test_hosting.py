@@ -15,7 +15,7 @@ import pytest
 from chronik_server import deletions
 from chronik_server.addresses import Address
 from chronik_server.client import AsyncClient
-from chronik_server.hosting import FOLDED_NAME, TOLD_NAME
+from chronik_server.hosting_notes import FOLDED_NAME, TOLD_NAME
 from chronik_server.metadata_commands import (
     DropTopic,
     MakeTopic,

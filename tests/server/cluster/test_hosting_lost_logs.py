@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from chronik_server.hosting import ANEW_NAME, FOLDED_NAME, TOLD_NAME, UNMADE_NAME, Hosting
+from chronik_server.hosting import Hosting
+from chronik_server.hosting_notes import (
+    ANEW_NAME,
+    FOLDED_NAME,
+    TOLD_NAME,
+    UNMADE_NAME,
+    HostingNotes,
+)
 from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.metadata_commands import (
     MakeTopic,
@@ -237,19 +244,20 @@ def test_a_node_that_ends_while_it_makes_a_topic_has_lost_nothing_of_it(
         pass
 
     async def first(here: Here) -> None:
-        calls = {"_install": 0, "_note": 0, "_open": 0}
+        steps = {"_install": Hosting, "fold": HostingNotes, "_open": Hosting}
+        calls = dict.fromkeys(steps, 0)
         ends = {
             "first log": ("_install", 1),
             "second log": ("_install", 2),
-            "note": ("_note", 1),
+            "note": ("fold", 1),
             "noted": ("_open", 1),
             "second opened": ("_open", 2),
         }[where]
 
         def until(name: str) -> Any:
-            plain = getattr(Hosting, name)
+            plain = getattr(steps[name], name)
 
-            async def counted(self: Hosting, *arguments: Any, **options: Any) -> Any:
+            async def counted(self: Any, *arguments: Any, **options: Any) -> Any:
                 calls[name] += 1
                 if ends == (name, calls[name]):
                     raise EndedError
@@ -258,8 +266,8 @@ def test_a_node_that_ends_while_it_makes_a_topic_has_lost_nothing_of_it(
             return counted
 
         with monkeypatch.context() as patch:
-            for name in calls:
-                patch.setattr(Hosting, name, until(name))
+            for name, owner in steps.items():
+                patch.setattr(owner, name, until(name))
             with pytest.raises(EndedError):
                 await here.hosting.reconcile(fold(topic))
 

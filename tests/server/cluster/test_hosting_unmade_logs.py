@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chronik_server.hosting import ANEW_NAME, UNMADE_NAME, Hosting
+from chronik_server.hosting import Hosting
+from chronik_server.hosting_notes import ANEW_NAME, UNMADE_NAME
 from chronik_server.metadata_commands import Command, DropTopic, MakeTopic
 from chronik_store import replicated
 from chronik_store.errors import CorruptionError, UnavailableError
