@@ -139,6 +139,8 @@ class DataDirectory:
         self.identity: StoreIdentity | None = None
         self.is_new = False
         """It was made by this open."""
+        self.is_given_up = False
+        """It may be another's by now."""
         self._seen: FileStat | None = None
         self._lock: FileLock | None = None
 
@@ -425,26 +427,17 @@ class DataDirectory:
         finally:
             file.close()
 
-    def close(self) -> None:
-        """Release the lock. Idempotent."""
-        if self.in_doubt and self._lock is not None:
-            with suppress(OSError):  # the next open would believe the list that it reads
+    def settle(self) -> None:
+        """Before `close`: the next open would believe a list that is in doubt, so the one that was
+        in force is written again, if the disk takes it.
+        """
+        if self.in_doubt:
+            with suppress(OSError):
                 self.write(TOPICS_NAME, self.catalog.encode())
-        lock, self._lock = self._lock, None
-        if lock is not None:
+
+    def close(self) -> None:
+        """Release the lock. Idempotent, and may be called by several at once."""
+        if self._lock is not None:
             with disk_errors(self.path, "release the lock of"):
-                lock.release()
-
-
-def remove_tree(env: Environment, path: str) -> None:
-    """Remove a directory and all below it; absent is fine. Callers have proof that it may go."""
-    fs = env.fs
-    if not fs.exists(path):
-        return
-    for name in fs.list(path):
-        child = f"{path}/{name}"
-        if fs.stat(child).is_directory:
-            remove_tree(env, child)
-        else:
-            fs.remove(child)
-    fs.remove_directory(path)
+                self._lock.release()
+        self.is_given_up = True

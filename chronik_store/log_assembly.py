@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import disk_error, disk_errors, remove_tree
+from chronik_store.data_directory import disk_error, disk_errors
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError
@@ -20,6 +20,7 @@ from chronik_store.format.control import Intent, decode_command
 from chronik_store.format.entry import EntryKind
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.store_file import TopicEntry
+from chronik_store.fs.tree import remove_tree
 from chronik_store.log_core import LogCore
 from chronik_store.log_identity import LOCAL_OWNER, NO_ID, LogIdentity, LogPaths
 from chronik_store.log_search import LogSearch
@@ -135,7 +136,7 @@ class LogAssembly:
         """
         try:
             if not self._read_only:
-                remove_tree(self._env, paths.scratch)
+                remove_tree(self._env.fs, paths.scratch)
                 self.sweep(entry.name, partition)
             core = self._core(entry, partition, paths, log_id=None)
             core.start()
@@ -298,10 +299,7 @@ class LogAssembly:
             core.wal.give_up(error)
             raise
         finally:
-            try:
-                core.wal.close()
-            finally:
-                self.pipeline.forget(core)
+            self.pipeline.forget(core)
 
     def close_services(self) -> None:
         """After every log is closed."""

@@ -26,7 +26,6 @@ from chronik_store.control_path import ControlPath
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import (
-    ChronikError,
     Durability,
     FencedError,
     LogClosedError,
@@ -433,18 +432,10 @@ class LogCore:
     # --- close -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Acknowledge what is in flight, then stop. Idempotent."""
+        """Acknowledge what is in flight, then stop. Idempotent, as the WAL's `close` is."""
         with self._lock:
-            if self.closed:
-                return
             self.closed = True
-        error: ChronikError | None = None
-        if not self.read_only and self.wal.poisoned is None:
-            try:
-                self.wal.lead(self.wal.last_seq)
-            except LogPoisonedError as failure:
-                error = failure
-        self.wal.close()
-        self.watch.tell()
-        if error is not None:
-            raise error
+        try:
+            self.wal.close()
+        finally:
+            self.watch.tell()

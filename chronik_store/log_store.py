@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from chronik_store import fork_guard
@@ -72,6 +71,7 @@ class LogStore:
         self._read_only = read_only
         self._lock = env.threads.lock()
         self._closed = False
+        self._closing = False
         self._fork_generation = fork_guard.generation()
         guard = DiskGuard(
             env.fs,
@@ -194,7 +194,7 @@ class LogStore:
         failed so that it may or may not be there, and it takes no records until it is sure.
         """
         self._check_writable()
-        return _info(self._topics.create(name, partitions, exist_ok=exist_ok))
+        return TopicInfo(*self._topics.create(name, partitions, exist_ok=exist_ok)[:3])
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with all its records, here and in the bucket.
@@ -212,9 +212,8 @@ class LogStore:
         self._check_open()
         if self._read_only:
             self._directory.reload()
-        return tuple(
-            _info(entry) for entry in self._directory.catalog.topics if entry.state == "live"
-        )
+        topics = self._directory.catalog.topics
+        return tuple(TopicInfo(*entry[:3]) for entry in topics if entry.state == "live")
 
     # --- partitions ------------------------------------------------------------------------------
 
@@ -397,19 +396,22 @@ class LogStore:
             raise ReadOnlyError(f"the store {self._directory.path} {reason}; nothing was changed")
 
     def close(self) -> None:
-        """Stop background work, acknowledge what is in flight, release the lock. Idempotent.
+        """Stop background work, acknowledge what is in flight, release the lock. Idempotent; at
+        once while another thread is at it.
 
         Waits for the pipeline's run under way, which may be that of a whole segment, and for a
-        topic that is being made or deleted. An interrupt (Ctrl-C) ends that wait, not the closing.
+        topic that is being made or deleted. An interrupt (Ctrl-C) ends that wait, not the closing;
+        what it leaves, such as the lock while somebody writes, is for the next call.
         """
         if fork_guard.is_lost(self._fork_generation):
             return
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
         errors: list[BaseException] = []
+        mine = False
         try:
+            with self._lock:
+                if self._closing or self._directory.is_given_up:
+                    return
+                self._closed = mine = self._closing = True
             for release in (
                 self._ticker.close,
                 self._topics.end,
@@ -423,20 +425,18 @@ class LogStore:
                     self._assembly.pipeline.abandon()
                     errors.append(error)
         finally:
-            # Last, and whatever happened: from here on others may write.
-            self._logs.when_empty(lambda: self._topics.when_over(self._directory.close))
+            if mine:
+                try:  # last, and whatever happened: from here on others may write
+                    self._logs.when_empty(lambda: self._topics.when_over(self._directory.close))
+                finally:
+                    self._closing = False
         if errors:
             raise errors[0]
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __reduce__(self) -> NoReturn:
@@ -444,7 +444,3 @@ class LogStore:
 
     def __repr__(self) -> str:
         return f"<LogStore {self._directory.path} {'closed' if self._closed else 'open'}>"
-
-
-def _info(entry: TopicEntry) -> TopicInfo:
-    return TopicInfo(entry.name, entry.topic_id, entry.partitions)

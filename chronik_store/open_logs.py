@@ -3,15 +3,14 @@
 Place: part of `log_store`. Promise: the same log every time for the same partition, and never two
 over the same files: whoever opens, closes or removes a partition has it alone, and everybody else
 waits until that is done; once `close` has begun nothing stays open, whoever was opening it.
-Invariant: no lock is held over I/O: a partition in somebody's hands stands here as None. It is
-given back in one step of the dict, without the lock, wherever Ctrl-C comes: nobody else could; and
-no log is given back open that has begun to be closed, since the next one writes into its files.
+Invariant: no lock is held over I/O: who has a partition in hand stands in its slot. It is given
+back in one step, wherever Ctrl-C comes: nobody else could do it. A log leaves its slot when it is
+closed, or was and failed; one whose closing was cut off stays, and whoever closes it next goes on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from chronik_store.errors import ChronikError, LogClosedError
@@ -22,8 +21,33 @@ logger = logging.getLogger("chronik_store.store")
 
 Key = tuple[str, int]
 """Topic and partition."""
-_NOBODY = object()
-"""What stands for a partition that is neither open nor in somebody's hands."""
+
+
+class _Hand:
+    """Somebody's turn with some partitions."""
+
+    __slots__ = ("is_over",)
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+
+class _Slot:
+    """One partition: its log, if it is open, and in whose hand it is."""
+
+    __slots__ = ("hand", "log")
+
+    def __init__(self) -> None:
+        self.hand: _Hand | None = None
+        self.log: PartitionLog | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        return self.hand is not None and not self.hand.is_over
+
+    @property
+    def is_empty(self) -> bool:
+        return self.log is None and not self.is_taken
 
 
 class OpenLogs:
@@ -35,22 +59,25 @@ class OpenLogs:
     def __init__(self, threads: Threads, close_log: Callable[[PartitionLog], None]) -> None:
         self._close_log = close_log
         self._changed = threads.condition()
-        self._logs: dict[Key, PartitionLog | None] = {}
+        self._slots: dict[Key, _Slot] = {}
         self._closed = False
         self._ended = False
         self._when_empty: Callable[[], None] | None = None
 
     def get(self, key: Key) -> PartitionLog | None:
-        """The log, if it is open. Takes no lock."""
-        return self._logs.get(key)
+        """The log, if it is open and in nobody's hand. Takes no lock."""
+        slot = self._slots.get(key)
+        return None if slot is None or slot.is_taken else slot.log
 
     def is_held(self, key: Key) -> bool:
-        """It is open, or in somebody's hands."""
-        return key in self._logs
+        """It is open, or in somebody's hand."""
+        slot = self._slots.get(key)
+        return slot is not None and not slot.is_empty
 
     def all(self) -> list[PartitionLog]:
         """Those that are open now."""
-        return [log for log in list(self._logs.values()) if log is not None]
+        slots = list(self._slots.values())
+        return [slot.log for slot in slots if slot.log is not None and not slot.is_taken]
 
     def get_or_open(self, key: Key, opener: Callable[[], PartitionLog]) -> PartitionLog:
         """The log of this partition; `opener` is called when it is not open, by one thread only.
@@ -58,23 +85,16 @@ class OpenLogs:
         What it checks stays true until the log is here: nobody removes the partition meanwhile.
         LogClosedError once `close` has been called.
         """
-        opened: PartitionLog | None = None
-        mine = False
+        mine = _Hand()
         try:
             with self._changed:
-                log = self._wait_locked(key)
-                if log is not None:
-                    return log
-                self._logs[key] = None
-                mine = True
-            log = opened = opener()
+                slot = self._take_locked(key, mine)
+            if slot.log is None:
+                slot.log = opener()
+            log = slot.log
         finally:
-            if mine:
-                if opened is None:
-                    self._logs.pop(key, None)
-                else:
-                    self._logs[key] = opened
-                self._given_back()
+            mine.is_over = True
+            self._given_back(key)
         if self._closed:
             self._close_late(key, log)
             raise LogClosedError("the store was closed while this log was being opened")
@@ -82,36 +102,34 @@ class OpenLogs:
 
     def _close_late(self, key: Key, log: PartitionLog) -> None:
         """Close what was opened meanwhile, unless `close` does, which mostly waits for it."""
-        with self._changed:
-            while not self._ended and self._logs.get(key) is log:
-                self._changed.wait(1.0)
-            if self._logs.get(key) is not log:
-                return
-            self._logs[key] = None
+        mine = _Hand()
         try:
-            self._close_log(log)
+            with self._changed:
+                while not self._ended and self.get(key) is log:
+                    self._changed.wait(1.0)
+                if self.get(key) is not log:
+                    return
+                slot = self._slots[key]
+                slot.hand = mine
+            self._empty_surely(slot)
         finally:
-            self._logs.pop(key, None)
-            self._given_back()
+            mine.is_over = True
+            self._given_back(key)
 
     def close_one(self, key: Key, log: PartitionLog) -> None:
         """Close this log, if it is open still: its partition may have another one by now."""
-        mine = False
+        mine = _Hand()
         try:
             with self._changed:
-                if self._closed or self._wait_locked(key) is not log:
+                if self._closed:
                     return
-                self._logs[key] = None
-                mine = True
-            self._close_log(log)
-        except BaseException as error:
-            if mine and not isinstance(error, Exception):
-                self._close_log(log)  # Ctrl-C may have come in front of its first step
-            raise
+                slot = self._take_locked(key, mine)
+                if slot.log is not log:
+                    return
+            self._empty_surely(slot)
         finally:
-            if mine:
-                self._logs.pop(key, None)
-                self._given_back()
+            mine.is_over = True
+            self._given_back(key)
 
     def while_closed(self, keys: Iterable[Key], change: Callable[[], None]) -> None:
         """Call `change` while these partitions are closed, and nobody opens one of them.
@@ -119,92 +137,107 @@ class OpenLogs:
         For partitions that are about to go: one that cannot be closed as it should (a full disk is
         a reason to delete) does not keep the others from being closed, or from going.
         """
-        taken: list[Key] = []
-        log = None
+        mine, taken = _Hand(), [*keys]
         try:
-            for key in keys:
+            for key in taken:
                 with self._changed:
-                    log = self._wait_locked(key)
-                    self._logs[key] = None
-                    taken.append(key)
-                if log is not None:
+                    slot = self._take_locked(key, mine)
+                if slot.log is not None:
                     try:
-                        self._close_log(log)
+                        self._empty_surely(slot)
                     except ChronikError as error:
                         logger.warning("%s/%d is going, and was not closed well: %s", *key, error)
             change()
-        except BaseException as error:
-            if log is not None and not isinstance(error, Exception):
-                self._close_log(log)  # see `close_one`
-            raise
         finally:
-            deque(map(self._logs.pop, taken), maxlen=0)
-            self._given_back()
+            mine.is_over = True
+            self._given_back(*taken)
 
     def close(self) -> None:
         """Close every log, those too that others are opening, and refuse new ones. Raises the
         first error once all is done.
 
-        An interrupt ends the wait for others only: what they open is closed when they are done.
+        An interrupt ends the wait for others only: what they open is closed when they are done. Of
+        a call that was interrupted more than once the next one goes on.
         """
         errors: list[BaseException] = []
         self._closed = True
         try:
             with self._changed:
-                while None in self._logs.values():
+                while any(slot.is_taken for slot in self._slots.values()):
                     self._changed.wait(1.0)
         except BaseException as error:  # noqa: BLE001 (Ctrl-C: raised when all is closed)
             errors.append(error)
-        while self._logs:
-            try:
-                left = [(key, log) for key, log in [*self._logs.items()] if log is not None]
-                if not left:
-                    break
-                self._close_all(left, errors)
-            except BaseException as error:  # noqa: BLE001 (the same)
-                errors.append(error)
+        try:
+            self._close_all(errors)
+        except BaseException as error:  # noqa: BLE001 (the same)
+            errors.append(error)
+            self._close_all(errors)
         self._ended = True
         self._given_back()
         if errors:
             raise errors[0]
 
-    def _close_all(
-        self, logs: Iterable[tuple[Key, PartitionLog]], errors: list[BaseException]
-    ) -> None:
-        """Close these. Their errors are added to the others, but for Ctrl-C."""
-        for key, log in logs:
+    def _close_all(self, errors: list[BaseException]) -> None:
+        """Close all that nobody has in hand. Their errors are added to the others."""
+        for slot in list(self._slots.values()):
+            if slot.log is None or slot.is_taken:
+                continue
             try:
-                self._close_log(log)
-            except Exception as error:  # noqa: BLE001 (every log is closed; the first is raised)
+                try:
+                    self._empty(slot)
+                except Exception:
+                    raise
+                except BaseException:
+                    self._empty(slot)  # see `_empty_surely`
+                    raise
+            except BaseException as error:  # noqa: BLE001 (every log is closed; one is raised)
                 errors.append(error)
-            except BaseException:
-                self._close_log(log)  # see `close_one`
-                raise
-            finally:
-                self._logs.pop(key, None)
+
+    def _empty_surely(self, slot: _Slot) -> None:
+        """Close the log in this slot. Ctrl-C may come in front of the first step, so once more."""
+        try:
+            self._empty(slot)
+        except Exception:
+            raise
+        except BaseException:
+            self._empty(slot)
+            raise
+
+    def _empty(self, slot: _Slot) -> None:
+        assert slot.log is not None
+        try:
+            self._close_log(slot.log)
+        except Exception:
+            slot.log = None  # it is closed nevertheless
+            raise
+        slot.log = None
 
     def when_empty(self, call: Callable[[], None]) -> None:
-        """After `close`: call this once no partition is in anybody's hands, mostly at once."""
+        """After `close`: call this once all is closed and in nobody's hand, mostly at once. It may
+        be called more than once.
+        """
         with self._changed:
-            if self._logs:
-                self._when_empty = call
-                return
-        call()
+            self._when_empty = call
+        self._given_back()
 
-    def _wait_locked(self, key: Key) -> PartitionLog | None:
-        """Wait until the partition is in nobody's hands; its log if it is open."""
-        while self._logs.get(key, _NOBODY) is None:
+    def _take_locked(self, key: Key, mine: _Hand) -> _Slot:
+        """Wait until the partition is in nobody's hand, and have it."""
+        while (slot := self._slots.setdefault(key, _Slot())).is_taken:
             self._changed.wait(1.0)
         if self._closed:
             raise LogClosedError("the store is closed; open it again")
-        return self._logs.get(key)
+        slot.hand = mine
+        return slot
 
-    def _given_back(self) -> None:
-        """A partition was: tell those who wait for it. (Who is not told looks again.)"""
-        call = None
+    def _given_back(self, *keys: Key) -> None:
+        """These were: tell those who wait for them. (Who is not told looks again.)"""
         with self._changed:
             self._changed.notify_all()
-            if not self._logs:
-                call, self._when_empty = self._when_empty, None
-        if call is not None:
-            call()
+            for key in keys:
+                if key in self._slots and self._slots[key].is_empty:
+                    del self._slots[key]
+            call = self._when_empty
+            if call is None or not all(slot.is_empty for slot in self._slots.values()):
+                return
+        call()
+        self._when_empty = None  # not before: who was interrupted leaves it to the next

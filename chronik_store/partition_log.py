@@ -12,7 +12,6 @@ import concurrent.futures
 import datetime as dt
 import os
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from chronik_store import fork_guard
@@ -391,23 +390,24 @@ class PartitionLog:
         return self._verify(bucket, deep, progress)
 
     def close(self) -> None:
-        """Acknowledge what is in flight, then release everything. Idempotent.
+        """Acknowledge what is in flight, then release everything. Idempotent; what a call that was
+        interrupted has left is for the next.
 
         Does nothing in a forked child, nor behind `atexit`, where the threads have ended.
         """
-        if not self._closed and not fork_guard.is_lost(self._fork_generation):
-            self._closed = True
+        if self._closed or fork_guard.is_lost(self._fork_generation):
+            return
+        self._closed = True
+        try:
             self._on_close()
+        except BaseException:
+            self._closed = False
+            raise
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __reduce__(self) -> NoReturn:

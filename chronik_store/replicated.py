@@ -19,7 +19,6 @@ from chronik_store.data_directory import (
     disk_error,
     disk_errors,
     mended_by_hand,
-    remove_tree,
 )
 from chronik_store.environment import Environment
 from chronik_store.errors import (
@@ -34,6 +33,7 @@ from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.producer_state import ProducerEntry
 from chronik_store.format.store_file import TopicEntry, decode_store_identity
+from chronik_store.fs.tree import remove_tree
 from chronik_store.lineage import read_manifest
 from chronik_store.log_core import LogCore
 from chronik_store.log_identity import LOCAL_OWNER
@@ -267,12 +267,12 @@ def remove_partition(store: LogStore, name: str, partition: int) -> None:
     def remove() -> None:
         try:
             if env.fs.exists(paths.wal):
-                remove_tree(env, paths.scratch)
+                remove_tree(env.fs, paths.scratch)
                 env.fs.make_directories(paths.scratch.rpartition("/")[0])
                 env.fs.rename(paths.wal, paths.scratch)
                 env.fs.sync_directory(paths.wal.rpartition("/")[0])
             for path in (paths.scratch, paths.segments):
-                remove_tree(env, path)
+                remove_tree(env.fs, path)
         except OSError as error:
             raise disk_error(directory.path, "remove a partition from", error) from error
         entry = directory.topic(name)

@@ -75,13 +75,13 @@ class _Turn:
             self._changed.wait(1.0)  # an interrupt may have swallowed the wake-up
 
     def _tell(self) -> None:
-        call = None
         with self._changed:
             self._changed.notify_all()
-            if self._taken is None or self._taken.is_over:
-                call, self._when_over = self._when_over, None
-        if call is not None:
-            call()
+            call = self._when_over
+            if call is None or not (self._taken is None or self._taken.is_over):
+                return
+        call()
+        self._when_over = None  # not before: who was interrupted leaves it to the next
 
     def end(self) -> None:
         """There is no further one; returns when the one under way is over."""
@@ -90,7 +90,9 @@ class _Turn:
             self._wait_locked()
 
     def when_over(self, call: Callable[[], None]) -> None:
-        """After `end`: call this once none is under way any more, mostly at once."""
+        """After `end`: call this once none is under way any more, mostly at once. It may be called
+        more than once.
+        """
         with self._changed:
             self._is_over = True
             self._when_over = call
@@ -123,6 +125,7 @@ class TopicChanges(_Turn):
         """
         self._deleting.end()
         super().end()
+        self._directory.settle()
 
     def when_over(self, call: Callable[[], None]) -> None:
         """After `end`: call this once no change is under way any more, mostly at once."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from chronik_store.data_directory import DataDirectory, disk_errors, remove_tree
+from chronik_store.data_directory import DataDirectory, disk_errors
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import (
@@ -28,6 +28,7 @@ from chronik_store.format.manifest_file import (
     decode_manifest_object,
 )
 from chronik_store.format.store_file import TopicEntry
+from chronik_store.fs.tree import remove_tree
 from chronik_store.lineage import Head, end_of, is_farewell
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.log_identity import LogPaths
@@ -103,7 +104,7 @@ def delete_topic_data(
         for partition in range(entry.partitions):
             paths = directory.paths(entry.name, partition)
             for path in (paths.segments, paths.scratch, paths.wal):
-                remove_tree(env, path)
+                remove_tree(env.fs, path)
                 _sync_names(env, path)
             assembly.sweep(entry.name, partition)
 

@@ -343,7 +343,7 @@ class PosixFileLock:
         """Give it up. Idempotent."""
         with _held_guard:
             if self._descriptor != _CLOSED:
-                del _held[self._identity]
+                _held.pop(self._identity, None)  # gone, if Ctrl-C came just behind
                 self.close_descriptor()
 
     def close_descriptor(self) -> None:

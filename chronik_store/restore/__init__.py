@@ -32,7 +32,6 @@ from chronik_store.data_directory import (
     absolute_path,
     disk_errors,
     errors_of_new_logs,
-    remove_tree,
 )
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, CorruptionError
@@ -43,6 +42,7 @@ from chronik_store.format.store_file import (
     decode_store_identity,
     decode_topic_catalog,
 )
+from chronik_store.fs.tree import remove_tree
 from chronik_store.lineage import Survey, is_tried, lineage_of, survey
 from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore
@@ -214,7 +214,7 @@ class _Job:
         paths = self._directory.paths(each.topic, each.partition)
         # Whatever an earlier run left here was made from the same plan: it is made again.
         for local in (paths.wal, paths.segments, paths.scratch):
-            remove_tree(self._env, local)
+            remove_tree(self._env.fs, local)
         return restore_log(
             self._env,
             self._config,

@@ -141,6 +141,7 @@ class BundleCache:
             remove_tree(self._fs, each.directory)
         if self._directory_is == "ours":
             remove_tree(self._fs, self._directory)
+            self._directory_is = "unknown"  # another store's, perhaps, when it is closed once more
 
     def _claim(self, ref: BundleRef, seconds_left: Callable[[], float] | None) -> _Open:
         """The open bundle, with one more user; fetched if nobody does."""

@@ -207,18 +207,17 @@ class ActiveFile:
 
     def fill(self) -> bool:
         """Write one chunk of zeros ahead (the filler's step). True: another is due at once."""
-        with self._hands.work() as token:
-            with self._lock:
-                if self._hands.ended:
-                    return False
-                self._hands.at_work.add(token)
-            more, failure, current = self._fill()
+        more, failure, current = self._hands.during(self._fill)
         if failure is not None:  # whoever is told may close this log, which waits for the above
             self._report(failure, current=current)
         return more
 
-    def _fill(self) -> tuple[bool, BaseException | None, bool]:
+    def _fill(self, token: object) -> tuple[bool, BaseException | None, bool]:
         """What `fill` returns, what went wrong, and whether in a file that is in use."""
+        with self._lock:
+            if self._hands.ended:
+                return False, None, False
+            self._hands.at_work.add(token)
         self._give_back()
         with self._lock:
             file = self.file

@@ -9,12 +9,13 @@ with it, `end` looks again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 from chronik_store.threads import Event, Lock, Threads
 
 LOOK_AGAIN_SECONDS = 1.0
+T = TypeVar("T")
 
 
 class Hands:
@@ -32,13 +33,14 @@ class Hands:
         self._lock = lock
         self._over: Event | None = None
 
-    @contextmanager
-    def work(self) -> Iterator[object]:
-        """A token, which counts for no longer than this."""
+    def during(self, work: Callable[[object], T]) -> T:
+        """What `work` returns, called with a token that counts for no longer than this. (As the
+        block of a `with` it would count for as long as the traceback of an interrupt is there.)
+        """
         token = object()
         try:
             try:
-                yield token
+                return work(token)
             finally:
                 self.at_work.discard(token)
         finally:

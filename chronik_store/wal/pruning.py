@@ -59,21 +59,23 @@ class Pruner:
 
         UnavailableError when the disk refuses; what is left stays doomed for the next call.
         """
-        with self._hands.work() as token:
-            while (file := self._next(token)) is not None:
-                gone = False
-                try:
-                    self._descriptors.forget(file.path)
-                    self._take_away(file)
-                    gone = True
-                except OSError as error:
-                    raise UnavailableError(f"{file.path} cannot be removed: {error}") from error
-                finally:
-                    with self._lock:
-                        self._working = False
-                        self._refused = not gone
-                        if gone:
-                            self._doomed.pop(0)
+        self._hands.during(self._work)
+
+    def _work(self, token: object) -> None:
+        while (file := self._next(token)) is not None:
+            gone = False
+            try:
+                self._descriptors.forget(file.path)
+                self._take_away(file)
+                gone = True
+            except OSError as error:
+                raise UnavailableError(f"{file.path} cannot be removed: {error}") from error
+            finally:
+                with self._lock:
+                    self._working = False
+                    self._refused = not gone
+                    if gone:
+                        self._doomed.pop(0)
 
     def _next(self, token: object) -> LogFile | None:
         with self._lock:

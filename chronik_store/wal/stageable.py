@@ -66,6 +66,7 @@ class StageableWal(ReadableWal):
         self._tail_reported = 0
         self._tail_step = services.tail_budget.step_bytes
         self._closed = False
+        self._released = False
         self._staging = Staging(recovered.last_seq, replay.hard_state, suspect=suspect)
         self.commit_mark = self.recovery_commit_index
         self.checkpoint_source: Callable[[], Checkpoint] = _no_checkpoint
@@ -228,7 +229,11 @@ class StageableWal(ReadableWal):
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """The lock for a caller that stages, with what `unwind` asks for."""
+        """The lock for a caller that stages, with what `unwind` asks for.
+
+        Not where Ctrl-C comes: in front of the first step of `__exit__` it leaves the lock taken
+        for as long as its traceback is there.
+        """
         try:
             with self.lock:
                 yield

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 
 from chronik_store.environment import Environment
 from chronik_store.errors import (
@@ -120,13 +121,12 @@ class Wal(StageableWal):
             if self.poisoned is not None:
                 raise self._commit.poisoned_error()
             raise AssertionError("started twice")
-        with self._hands.work() as token:
-            with self.lock:
-                self._check_not_closed()
-                self._hands.at_work.add(token)
-            self._start(checkpoint)
+        self._hands.during(partial(self._start, checkpoint))
 
-    def _start(self, checkpoint: Checkpoint) -> None:
+    def _start(self, checkpoint: Checkpoint, token: object) -> None:
+        with self.lock:
+            self._check_not_closed()
+            self._hands.at_work.add(token)
         replay = self._recovered.replay
         table = self._table
         if replay.checkpoint is None:
@@ -221,8 +221,12 @@ class Wal(StageableWal):
 
     def rotate(self, checkpoint: Checkpoint | None = None) -> None:
         """Start a new file now; durable on return. Raises as `lead` does."""
-        with self.changing():
-            seq = self.stage_rotation(checkpoint)
+        try:
+            with self.lock:
+                seq = self.stage_rotation(checkpoint)
+        except BaseException as error:
+            self.unwind(error)
+            raise
         self.lead(seq)
 
     def install_snapshot(self, checkpoint: Checkpoint) -> bool:
@@ -271,26 +275,27 @@ class Wal(StageableWal):
         return len(going), sum(file.size for file in going)
 
     def close(self) -> None:
-        """Finish what is staged, swear to it with a MARK, release everything. Idempotent.
+        """Finish what is staged, swear to it with a MARK, release everything. Idempotent; of a call
+        that Ctrl-C ended the next one goes on.
 
         Nobody is at work in the directory any more when it returns. LogPoisonedError if what was
         staged could not be synced; all is released nevertheless.
         """
-        with self.lock:
-            closed, self._closed = self._closed, True
-            writing = self._started and self._commit.poisoned is None
-            seq = self._staging.last_seq
-        if closed:
+        if self._released:
             return
         try:
-            if writing:
+            with self.lock:
+                self._closed = True
+                seq = self._staging.last_seq
+            if (cause := self._commit.poisoned) is not None:
+                self._commit.poison(cause)  # whoever has not been told yet is now
+            elif self._started:
                 self._commit.lead(seq)
                 self._swear()
         finally:
-            try:
-                self._hands.end()
-            finally:
-                self._release()
+            self._hands.end()
+            self._release()
+            self._released = True
 
     def _release(self) -> None:
         self._active.stop()
@@ -300,7 +305,7 @@ class Wal(StageableWal):
 
     def _swear(self) -> None:
         """Leave nothing for the next open to copy."""
-        with self.changing():
+        with self.lock:
             if self._staging.last_content_seq <= self._commit.sworn_seq:
                 return
             with self.whole_locked():

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import chronik_store as chronik
+from chronik_store import log_assembly, log_core, log_store, open_logs, partition_log
+from chronik_store.environment import Environment
 from chronik_store.testing.disk_faults import Gate
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal import active_file, hands, wal
 from chronik_store.wal.staging import Staging
-from tests.store.on_simulated_disk import open_store
-from tests.store.tasks import AT_LAST, Task
+from tests.store.on_simulated_disk import CONFIG, open_store
+from tests.store.tasks import AT_LAST, Task, at_each_step
 
 FIRST = b"first"
 
@@ -228,3 +233,85 @@ def test_an_interrupt_while_close_waits_gives_the_directory_up_when_the_change_i
     gate.open()
     changing.join(AT_LAST)
     open_store(disk).close()
+
+
+CLOSED = [
+    *((what, each) for what in ("log", "store") for each in (hands, log_core, open_logs, wal)),
+    *(("log", each) for each in (log_assembly, partition_log)),
+    ("store", log_store),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "module"), CLOSED, ids=[f"{each[0]}-{each[1].__name__}" for each in CLOSED]
+)
+def test_what_ctrl_c_leaves_of_close_the_next_call_does(what, module):
+    """In front of the first steps it left the directory locked until the process ended: no call of
+    `close` did anything any more. Amid the last mark the log's lock was left taken: it hung.
+    """
+    for ctrl_c in at_each_step(module):
+        disk = SimulatedDisk(seed=1)
+        env = Environment(fs=disk)  # with the system's threads, of which Ctrl-C leaves none locked
+        store = chronik.LogStore.open("/d", config=CONFIG, env=env)
+        store.create_topic("t")
+        log = store.partition("t")
+        future = log.append_nowait(FIRST)
+        with ctrl_c:
+            {"log": log, "store": store}[what].close()
+        for each in (log, store):
+            with suppress(chronik.LogPoisonedError):
+                Task(each.close).outcome()
+        assert future.done()
+        with chronik.LogStore.open("/d", config=CONFIG, env=env) as again:
+            assert again.partition("t").read(0).next_offset in {0, 1}
+            assert values(again.partition("t")) == [FIRST] or future.exception() is not None
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_the_directory_is_not_given_up_while_somebody_writes_however_often_ctrl_c_comes(
+    disk, times
+):
+    """The filler wrote its zeros into a directory that was another process's by then."""
+    store = open_store(disk)
+    log = store.partition("t")
+    log.append(b"second")
+    wal = log._core.wal
+    active, left = wal._active, [KeyboardInterrupt] * times
+    active._left.append((active.file, active.file.size))
+    gate = disk.hook = Gate("open", path_end=active.file.path)
+    filling = Task(active.fill)
+    assert gate.arrived.wait(AT_LAST)
+
+    def wait(_seconds: float) -> None:
+        if left:
+            raise left.pop()
+        gate.open()
+        filling.outcome()
+
+    event = SimpleNamespace(wait=wait, clear=lambda: None, set=lambda: None)
+    wal._hands._threads = SimpleNamespace(event=lambda: event)
+    with pytest.raises(KeyboardInterrupt):
+        store.close()
+    if left or filling.is_alive():
+        with pytest.raises(chronik.DirectoryLockedError):
+            open_store(disk)
+        with suppress(KeyboardInterrupt):
+            store.close()
+    assert not filling.is_alive()
+    open_store(disk).close()
+
+
+@pytest.mark.parametrize("module", [hands, wal, active_file, log_core])
+def test_close_does_not_wait_for_an_append_that_ctrl_c_ended_and_whose_traceback_is_there(module):
+    """As in the `__exit__` of a store: it counted as at work for as long."""
+    for ctrl_c in at_each_step(module):
+        store = chronik.LogStore.open(
+            "/d", config=CONFIG, env=Environment(fs=SimulatedDisk(seed=1))
+        )
+        store.create_topic("t")
+        with ctrl_c:
+            try:
+                store.partition("t").append(FIRST)
+            finally:
+                with suppress(chronik.LogPoisonedError):
+                    Task(store.close).outcome()
