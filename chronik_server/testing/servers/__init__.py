@@ -13,7 +13,11 @@ socket, no thread and no clock of the machine; TLS is not played.
     clients         who append, read, follow, search
     operator        who makes and deletes topics, hands over, lets nodes join and leave
     nemesis         what befalls machines, disks, clocks, and the ways between them
+    rot, cramping   disks and objects that rot, disks that are full for long
+    looking         who verifies the bucket, and asks nodes how they are
+    letting_go      what retention may take, and what it must
     judge           what must hold when all is healed
+    kinds           which of these are in the story of a seed
     story           all of them, from boot to judgement
     planted         known bugs of what surrounds the roles, to put back
     playing         stories by seed: outcome, tallies

@@ -12,18 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from chronik_server.backend import Check
 from chronik_server.client import AsyncClient
 from chronik_server.group_changes import committed_members
 from chronik_server.metadata import METADATA_TOPIC, Place
 from chronik_server.placement import is_reached, metadata_wish, next_wish
+from chronik_server.testing.servers.letting_go import LettingGo
 from chronik_server.testing.servers.told import Lane, Told, Topic
 from chronik_server.testing.servers.world import URL, ServerNode, ServersWorld
 from chronik_store import replicated
 from chronik_store.bucket_log import open_bucket
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, OffsetOutOfRangeError
 from chronik_store.format.control import Members
 
 JUDGE_SECONDS = 120.0
@@ -34,10 +36,15 @@ PATIENCE = {"connect_seconds": 2.0, "request_seconds": 5.0, "retry_seconds": 30.
 
 
 class ServersJudge:
-    """See the module."""
+    """See the module. operate: what an operator does, again and again, before nodes are started."""
 
-    def __init__(self, world: ServersWorld, told: Told) -> None:
+    def __init__(
+        self, world: ServersWorld, told: Told, operate: Callable[[], None] = lambda: None
+    ) -> None:
         self._world, self._told = world, told
+        self._letting_go = LettingGo(world, told)
+        self._operate = operate
+        self._faults: dict[str, str] = {}
         self._deadline = 0.0
         self._strays_seen: set[str] = set()
 
@@ -59,10 +66,15 @@ class ServersJudge:
                 await self._has_everything(node)
         for node in self._nodes():
             node.kill()
-            node.machine.clock_skew_seconds = REST_SKEW_SECONDS
+            node.set_clock(REST_SKEW_SECONDS)
         await self._until(self._all_serve, "every node serves once more")
         await self._until(self._at_rest, "all is tiered, and what was deleted is gone")
         await self._until(self._bucket_amiss, "the bucket has everything, once")
+        await self._until(self._all_ready, "every node is ready, as its health listener says")
+        async with world.client(**PATIENCE) as client:
+            for topic in self._told.alive():
+                for partition in range(len(topic.lanes)):
+                    await self._works(client, topic, partition)
         world.events["stray objects"] += len(self._strays_seen)
 
     async def _until(self, look: Callable[[], Awaitable[str] | str], what: str) -> None:
@@ -74,6 +86,7 @@ class ServersJudge:
             if asyncio.get_running_loop().time() > self._deadline:
                 self._world.violate(f"liveness: {what}: {amiss}")
                 raise _LateError
+            self._operate()
             for node in self._world.nodes.values():
                 node.boot_if_down()
             await asyncio.sleep(LOOK_SECONDS)
@@ -165,6 +178,9 @@ class ServersJudge:
             try:
                 found = await client.read(topic.name, offset, partition=partition, from_any=True)
             except ChronikError as error:
+                if isinstance(error, OffsetOutOfRangeError) and offset < lane.start:
+                    offset = lane.start  # it has gone by now
+                    continue
                 self._world.violate(f"{topic}/{partition} at {offset} on {node.name}: {error!r}")
                 return
             if not found.records:
@@ -202,7 +218,23 @@ class ServersJudge:
                         f"{part} is not tiered, as {node.name} sees it: {part.core.status()}, "
                         f"intents {manifest.intents}, garbage {manifest.garbage}"
                     )
+                now_us = node.machine.environment.clock.time_us()
+                if part.consensus.is_ready and (amiss := self._letting_go.lacks(manifest, now_us)):
+                    return f"{part}, as {node.name} sees it: {amiss}"
         return ""
+
+    def _all_ready(self) -> str:
+        for node in self._nodes():
+            node.ask(lambda backend: backend.checks(), functools.partial(self._heard, node.name))
+        names = {node.name for node in self._nodes()}
+        faults = [f"{name}: {fault}" for name, fault in sorted(self._faults.items()) if fault]
+        faults += [f"{name} says nothing" for name in sorted(names - set(self._faults))]
+        return ", ".join(faults)
+
+    def _heard(self, name: str, checks: Sequence[Check]) -> None:
+        self._faults[name] = "; ".join(
+            f"{each.name}: {each.fault}" for each in checks if each.fault
+        )
 
     def _bucket_amiss(self) -> str:
         for topic in self._told.alive():

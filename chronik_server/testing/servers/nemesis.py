@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from chronik_server.testing.servers.player import Player
+from chronik_server.testing.servers.player import Player, Stage
 from chronik_server.testing.servers.world import ServerNode
 from chronik_store.testing.crash import CrashError, CrashMode
 from chronik_store.testing.disk_faults import fail_next
 
 MODES: Final[tuple[CrashMode, ...]] = ("lost", "kept", "torn", "any")
-SKEWS: Final = (-7200.0, -30.0, 0.0, 90.0, 14_400.0)
 CALLS_MAX: Final = 60
 ROOM_BYTES_MAX: Final = 30_000
 
 
 class Nemesis(Player):
-    """See the module."""
+    """See the module. skews: of wall clocks, seconds."""
+
+    def __init__(self, stage: Stage, skews: Sequence[float]) -> None:
+        super().__init__(stage)
+        self._skews = skews
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """One after the other."""
@@ -112,7 +115,7 @@ class Nemesis(Player):
 
     async def clock_jumps(self, node: ServerNode) -> None:
         """Its wall clock."""
-        node.machine.clock_skew_seconds = self.rng.choice(SKEWS)
+        node.set_clock(self.rng.choice(self._skews))
 
     async def fail_sync(self, node: ServerNode) -> None:
         """The next one: the process must end."""

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from chronik_server.client import AsyncClient
+from chronik_server.testing.servers.kinds import Kind
 from chronik_server.testing.servers.player import Failed, Player, Stage
 from chronik_server.testing.servers.told import Topic
 from chronik_store.errors import ConfigError, TopicNotFoundError
@@ -23,17 +24,17 @@ MEMBERS_MIN = 3
 class Operator(Player):
     """See the module. Its verbs go by a client of their own."""
 
-    def __init__(self, stage: Stage, client: AsyncClient, *, changes_nodes: bool) -> None:
+    def __init__(self, stage: Stage, client: AsyncClient, kind: Kind) -> None:
         super().__init__(stage)
         self._client = client
-        self._changes_nodes = changes_nodes
+        self._kind = kind
         self.leaving = ""
         """The node that was asked to leave last."""
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What is done side by side."""
         found = [self.again(self.make_or_delete, 1.0), self.again(self.do_something, 0.7)]
-        if self._changes_nodes:
+        if self._kind.changes_nodes:
             found.append(self.again(self.change_nodes, 0.3))
         return found
 
@@ -52,7 +53,7 @@ class Operator(Player):
         partitions = self.told.limbo.setdefault(name, self.rng.choice(PARTITIONS))
         replicas = self.rng.choice((None, None, 1, 2, 3))
         if replicas is not None:
-            replicas = min(replicas, len(self.world.first))
+            replicas = min(replicas, self._kind.copies_max)
         call = self._client.create_topic(
             name, partitions=partitions, replicas=replicas, exist_ok=True
         )

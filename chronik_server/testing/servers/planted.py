@@ -22,8 +22,10 @@ from chronik_server.raft.group import RaftGroup
 from chronik_server.raft_partition import RaftPartition
 from chronik_server.steward import Steward
 from chronik_store import replicated
+from chronik_store.disk_guard import DiskGuard
 from chronik_store.errors import ChronikError
 from chronik_store.model import AppendResult
+from chronik_store.pipeline import retain
 from chronik_store.testing.planted import Plant, bugs_of
 
 _Put = Callable[[Any, str, Any], None]
@@ -145,6 +147,52 @@ def keep_a_removed_copy(put: _Put) -> None:
         await asyncio.sleep(0)
 
     put(Hosting, "_leave", leave)
+
+
+def let_one_too_many_go(put: _Put) -> None:
+    """Retention by size looks at what would be kept before it drops a segment, not behind it."""
+
+    def expired(manifest: Any, config: Any, now_us: int) -> tuple[int, str]:
+        count, reason = _expired(manifest, config, now_us)
+        return (count, reason) if count in {0, len(manifest.segments)} else (count + 1, reason)
+
+    put(retain, "expired", expired)
+
+
+_expired = retain.expired
+
+
+def let_go_by_size_alone(put: _Put) -> None:
+    """Where retention is by size and by age, age counts for nothing."""
+
+    def expired(manifest: Any, config: Any, now_us: int) -> tuple[int, str]:
+        if config.retention_bytes is not None:
+            config = config.replace(retention_seconds=None)
+        return _expired(manifest, config, now_us)
+
+    put(retain, "expired", expired)
+
+
+def vote_from_an_empty_log(put: _Put) -> None:
+    """A log that is gone from the disk is made anew as if its topic were new."""
+
+    async def note(self: Any, name: str, partition: int) -> None:
+        self._begun.add((name, partition))
+
+    put(Hosting, "_note_lost", note)
+
+
+def never_look_whether_there_is_room_again(put: _Put) -> None:
+    """A disk that was found to be full counts as full until the process is restarted."""
+
+    def look(self: DiskGuard, now: float) -> None:
+        if self._looked_at < 0 or self._free_bytes > self._reserve_bytes:
+            _look(self, now)
+
+    put(DiskGuard, "_look", look)
+
+
+_look = DiskGuard._look
 
 
 BUGS: dict[str, Plant] = bugs_of(sys.modules[__name__])

@@ -15,7 +15,12 @@ from typing import Any
 from chronik_server.errors import UnknownOutcomeError
 from chronik_server.testing.servers.told import Told, Topic
 from chronik_server.testing.servers.world import ServersWorld
-from chronik_store.errors import ChronikError, OffsetOutOfRangeError, TopicNotFoundError
+from chronik_store.errors import (
+    ChronikError,
+    CorruptionError,
+    OffsetOutOfRangeError,
+    TopicNotFoundError,
+)
 
 
 class Failed(Exception):  # noqa: N818 (no error: an answer that may be given)
@@ -78,6 +83,8 @@ class Player:
         except ChronikError as error:
             if topic is not None and topic.state != "alive":
                 also = (*also, OffsetOutOfRangeError)
+            if self.world.is_rotten:
+                also = (*also, CorruptionError)
             if not (error.retriable or isinstance(error, (UnknownOutcomeError, *also))):
                 self.world.violate(f"not an error of this call: {error!r}")
             raise Failed(error) from error

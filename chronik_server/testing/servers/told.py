@@ -99,6 +99,13 @@ class Told:
         lanes = [topic.lanes[partition] for topic in topics if partition < len(topic.lanes)]
         return set[int]().union(*(lane.cursors for lane in lanes))
 
+    def let_go(self, topic_id: str, partition: int, offset: int) -> None:
+        """Retention may have dropped what is below."""
+        for topic in self.topics:
+            if topic.topic_id == topic_id:
+                lane = topic.lanes[partition]
+                lane.start = max(lane.start, offset)
+
     # --- records ---------------------------------------------------------------------------------
 
     def offer(self, topic: Topic, partition: int, count: int, size: int) -> list[bytes]:

@@ -16,7 +16,7 @@ import random
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 from unittest import mock
 
@@ -76,6 +76,12 @@ class ServersWorld:
         self.simulation = Simulation(seed, preemption=0.02)
         self.wires = Wires(random.Random(f"{seed}/wires"), delays)
         self.bucket = MemoryObjectStore(clock=self.simulation.clock)
+        self.served: ObjectStore = self.bucket
+        """What nodes see of it."""
+        self.ahead_seconds = 0.0
+        """No clock has ever been further ahead."""
+        self.is_rotten = False
+        """What is in the bucket may be damaged: who reads it may be told so."""
         self.log, self._timing = log, timing
         self.events: Counter[str] = Counter()
         self.violations: list[str] = []
@@ -156,7 +162,7 @@ class ServersWorld:
     def _bucket_for(self, env: Environment) -> ObjectStore:
         for node in self.nodes.values():
             if node.machine.disk is env.fs:
-                return node.machine.bucket(self.bucket)
+                return node.machine.bucket(self.served)
         return self.bucket
 
 
@@ -244,6 +250,7 @@ class ServerNode:
         self.was_removed = False
         self._loop: SimulatedLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._asked: set[asyncio.Task[None]] = set()
 
     @property
     def is_up(self) -> bool:
@@ -289,11 +296,28 @@ class ServerNode:
             self.world.events["kills"] += 1
             self._end_process()
 
+    def set_clock(self, skew_seconds: float) -> None:
+        """Its wall clock jumps to so many seconds ahead of the others'."""
+        self.machine.clock_skew_seconds = skew_seconds
+        self.world.ahead_seconds = max(self.world.ahead_seconds, skew_seconds)
+
     def stop(self) -> None:
         """SIGTERM."""
         if self.is_up and self._stop is not None and self._loop is not None:
             self.world.events["orderly ends"] += 1
             self._loop.from_outside(self._stop.set)
+
+    def ask(self, question: Callable[[Any], Awaitable[Any]], told: Callable[[Any], None]) -> None:
+        """Behind its face, on its own loop; what its backend answers is told, if it does."""
+        backend = None if self.server is None else self.server.backend
+        loop = self._loop
+
+        async def asked() -> None:
+            with contextlib.suppress(ChronikError):
+                told(await question(backend))
+
+        if backend is not None and loop is not None:
+            loop.from_outside(lambda: self._asked.add(loop.create_task(asked())))
 
     def look(self) -> None:
         """What went wrong in its process, without anybody who caught it."""

@@ -30,6 +30,9 @@ IN_STORIES = {
     "acknowledge-at-the-leader": 23,
     "take-new-logs-for-lost": 34,
     "note-before-all-are-made": 0,
+    "let-one-too-many-go": 46,
+    "let-go-by-size-alone": 6,
+    "never-look-whether-there-is-room-again": 76,
 }
 """Bug to the first seed that found it when this was written, so that the search is short."""
 
@@ -47,6 +50,9 @@ DIRECTED: dict[str, Callable[[Path], None]] = {
     ),
     "take-new-logs-for-lost": (
         lost.test_a_log_into_which_nothing_was_written_yet_is_not_taken_for_lost
+    ),
+    "vote-from-an-empty-log": (
+        lost.test_a_log_that_is_gone_from_the_disk_begins_anew_without_a_vote
     ),
     "serve-any-namesake": hosting.test_6_a_partition_is_found_by_its_topics_id,
     "forget-to-look-whether-it-was-pruned": lambda _: pruned_meanwhile(),
