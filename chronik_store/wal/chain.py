@@ -266,14 +266,27 @@ def _missing(openings: list[Opening], oldest: Opening, newest: Opening) -> str:
 def _good_prefix(openings: list[Opening]) -> list[Opening]:
     """The longest run of readable files from the oldest on, along the newest continuation, also of
     what is not there any more: an open that ended early has a file beside that of the next one.
+
+    The oldest is the one behind the last that was pruned. One before it that is there was pruned,
+    too, and its removal did not reach the disk.
     """
     readable = [opening for opening in openings if not opening.fault]
     line: list[Opening] = []
-    previous = readable[0].previous if readable else 0
+    previous = _first(openings, readable).previous if readable else 0
     while following := [opening for opening in readable if opening.previous == previous]:
         line.append(following[-1])
         previous = following[-1].seq
     return line
+
+
+def _first(openings: list[Opening], readable: list[Opening]) -> Opening:
+    there = {opening.seq for opening in openings}
+    behind_pruned = [
+        opening
+        for opening in readable[1:]
+        if opening.previous not in there and not _missing(openings, opening, readable[-1])
+    ]
+    return behind_pruned[-1] if behind_pruned else readable[0]
 
 
 def _chain(openings: list[Opening], line: list[Opening], findings: tuple[str, ...]) -> Chain:

@@ -264,8 +264,34 @@ def test_a_gap_in_a_line_whose_front_was_left_out_is_damage_all_the_same() -> No
     assert select_chain([_opening(5, 3, offset=8)]).findings
 
 
-def _opening(seq: int, previous: int, *, offset: int = 0) -> Opening:
+@pytest.mark.parametrize(("folded_to", "used"), [(31, [38, 48]), (30, [2, 12])])
+def test_a_line_begins_behind_what_was_pruned_also_when_its_newest_file_is_damaged(
+    folded_to: int, used: list[int]
+) -> None:
+    """Two pruned files are there again after a power cut, a third one behind them is not: to go on
+    from the two gave up all that was whole. Where the third was not superseded, it is damage.
+    """
+    openings = [
+        *(_opening(seq, previous) for seq, previous in ((2, 0), (12, 2))),
+        _opening(38, 32, index=31),
+        _opening(48, 38, index=39, folded_to=folded_to),
+        Opening(61, "wal_61", 10, "damaged"),
+    ]
+
+    chain = select_chain(openings)
+
+    assert used == [opening.seq for opening in chain.files]
+    assert ("wal_61: damaged",) == chain.findings
+
+
+def _opening(
+    seq: int, previous: int, *, offset: int = 0, index: int = 0, folded_to: int = 0
+) -> Opening:
     checkpoint = dataclasses.replace(
-        EMPTY, previous_end=(previous, previous + 1, 100), base=LogBase(0, 0, offset, 0)
+        EMPTY,
+        previous_end=(previous, previous + 1, 100),
+        base=LogBase(index, 0, offset, 0),
+        manifest_folded_to=folded_to,
+        producers_folded_to=folded_to,
     )
     return Opening(seq, f"wal_{seq}", 10, "", None, checkpoint, None)
