@@ -104,8 +104,9 @@ class S3Facts(ObjectStoreTests):
             store.put_if_absent(f"{folder}/k", b"x")
         assert time.monotonic() - begin < 10
         assert caught.value.retriable
-        # Waits of 0.1, 0.2, 0.4 ... seconds within 2; two policies multiplied would send dozens.
-        assert 3 <= len(proxy.requests) <= 10
+        # Waits of 0.1, 0.2, 0.4 ... seconds within 2, and twice at least, on a slow machine, too; two
+        # policies multiplied would send dozens.
+        assert 2 <= len(proxy.requests) <= 10
 
     def test_without_a_policy_one_call_is_one_request(self, open_store, proxy, folder):
         store = open_store(endpoint=proxy.url)
