@@ -104,7 +104,7 @@ class S3Facts(ObjectStoreTests):
             store.put_if_absent(f"{folder}/k", b"x")
         assert time.monotonic() - begin < 10
         assert caught.value.retriable
-        # Waits of 0.1, 0.2, 0.4 ... seconds within 2, and twice at least, on a slow machine, too; two
+        # Waits of 0.1, 0.2, 0.4 ... seconds within 2, and two requests at least; two
         # policies multiplied would send dozens.
         assert 2 <= len(proxy.requests) <= 10
 
