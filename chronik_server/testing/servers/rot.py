@@ -61,9 +61,9 @@ class Rot(Player):
         self._end(node)
         self._damaged, disk = node, node.machine.disk
         kind = self.rng.random()
-        if kind < 0.2:
+        if kind < (0.6 if is_cornered else 0.2):
             self._lose(disk, self.rng.choice(paths))
-        elif kind < 0.4:
+        elif kind < (0.7 if is_cornered else 0.4):
             small = [each for each in disk.paths("/data") if not each.startswith(WAL)]
             self._flip(disk, self.rng.choice(small))
         else:
