@@ -93,6 +93,7 @@ class Tally:
     "journalctl -f -o json | chronik produce journal --jsonl --key-field _HOSTNAME",
     "chronik produce events --key-sep : -p 2 a.txt b.txt",
     "chronik consume events --json | chronik -d elsewhere produce events --records",
+    "chronik produce events --seal --object-store s3://bucket/prefix < lines.txt",
 )
 @topic_argument
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
@@ -119,6 +120,12 @@ class Tally:
     help="Lines as `consume --json` and `export` write them: key, value, time, headers; all of "
     "them into this partition.",
 )
+@click.option(
+    "--seal",
+    is_flag=True,
+    help="All of the partition is in the bucket, and its search index, before this ends; without "
+    "it what fills no segment waits here until it is 30 minutes old.",
+)
 @pass_session
 def command(
     session: Session,
@@ -130,6 +137,7 @@ def command(
     key_field: str | None,
     time_field: str | None,
     records: bool,
+    seal: bool,
 ) -> None:
     """Append each line of FILES, or of stdin, as one record.
 
@@ -141,6 +149,8 @@ def command(
         raise click.UsageError("--key-sep is empty: the key stands before a text")
     if sum(map(bool, (key_sep, jsonl, records))) > 1:
         raise click.UsageError("--key-sep, --jsonl and --records exclude each other")
+    if seal and session.is_remote:
+        raise click.UsageError("--seal: a server seals by itself")
     parse = parser_of(
         key_separator=key_sep, jsonl=jsonl, records=records,
         key_field=key_field, time_field=time_field,
@@ -163,9 +173,23 @@ def command(
             session.output.flush()
         else:
             say(str(tally))
+        if seal:
+            log.seal()
+        if not session.as_json:
             say_what_is_left(session, log)
         if not session.is_remote and session.config().pipeline_enabled:
             run_pipeline(log, session.config())
+        if seal:
+            _check_nothing_waits(session.config(), log)
+
+
+def _check_nothing_waits(config: LogConfig, log: PartitionLog) -> None:
+    """UnavailableError: it was asked for, and is not so; the log has said why."""
+    if waiting := _waiting(config, log.watermarks):
+        raise UnavailableError(
+            f"{waiting} records are sealed and not in the bucket, or not in its search index: they "
+            "are safe here, and the next writer goes on with them"
+        )
 
 
 def say_what_is_left(session: Session, log: PartitionLog) -> None:
