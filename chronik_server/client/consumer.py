@@ -180,9 +180,8 @@ class AsyncConsumer:
         old.leave()
         lane = self._lanes[partition] = PartitionLane(partition, offset, old.stop)
         self._begin(lane)
-        await _cancel(
-            old.task
-        )  # last: given up here, the seek is done all the same, not half of it
+        # Last: given up here, the seek is done all the same, not half of it.
+        await _cancel(old.task)
 
     def _begin(self, lane: PartitionLane) -> None:
         """Fetch, unless that is being done, or there is nothing to fetch or no room."""
