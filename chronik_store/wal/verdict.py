@@ -179,6 +179,9 @@ def is_torn(view: memoryview, position: int, file_id: int, seq: int) -> bool:
         # Up to `end` there are headers only, and no sector that begins in them is ever zero; the
         # zeros that a frame counts stand further on.
         return unwritten > 0
+    is_entry = frame.kind == _ENTRY and frame.payload_bytes > ENTRY_HEADER_BYTES
+    if is_entry and last_nonzero(view, position) <= end:
+        return True  # a payload begins with its magic, right behind the headers
     return _lacks_some(view, frame, end, unwritten)
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from chronik_store.errors import CorruptionError
+from chronik_store.format.wal_file import decode_wal_file_header
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.wal.verdict import judge
 
 Opens = Callable[..., Any]
 SMALL = {"file_bytes": 4096}
@@ -65,6 +67,25 @@ def test_a_group_that_lacks_a_sector_is_torn_and_was_never_acknowledged(
     assert again.wal.recovery.verdict == "torn"
     assert again.wal.recovery.cut_bytes > 0
     assert again.copy.entries.keys() == {1}
+
+
+@pytest.mark.parametrize("more", range(8))
+def test_a_write_that_broke_off_at_any_byte_of_its_only_frame_is_torn(
+    disk: SimulatedDisk, open_wal: Opens, more: int
+) -> None:
+    """The zeros with which a frame ends were looked for at the end of its headers, too."""
+    owner = open_wal(disk)
+    owner.append(values=[b"kept"])
+    path = last_file(disk)
+    start = len(disk.peek(path).rstrip(b"\0"))
+    start += -start % 8
+    owner.append(values=[b"cut off" * 30 + bytes(more)])
+    whole = disk.peek(path)
+    file_id = decode_wal_file_header(whole).file_id
+    for written in range(start + 1, len(whole.rstrip(b"\0"))):
+        broken = memoryview(whole[:written] + bytes(len(whole) - written))
+        found = judge(broken, start, file_id=file_id, expected_seq=3, sworn_seq=2)
+        assert found.verdict == "torn", (written - start, found)
 
 
 def test_a_term_that_stands_behind_the_damage_in_its_file_stays_promised(
