@@ -83,7 +83,8 @@ def create(
             if exist_ok:  # with fewer partitions, at a cluster of an older version: it adds none
                 raise
             raise TopicExistsError(
-                f"topic {topic!r} exists; --exist-ok accepts that", topic=topic
+                f"topic {topic!r} exists; --exist-ok accepts that, and adds partitions it lacks",
+                topic=topic,
             ) from error
     if session.as_json:
         session.output.json(
