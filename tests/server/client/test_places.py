@@ -139,12 +139,14 @@ def test_who_gets_no_turn_is_told_so_and_the_connection_lives(tmp_path: Path) ->
 
     async def main() -> None:
         settings = {"options": options, "in_flight_requests_max": LIMIT}
-        async with connected(tmp_path, **settings) as (_, client):
+        async with connected(tmp_path, **settings) as (server, client):
             await client.create_topic("events")
+            seen = counted(server, Fetch)
             polls = [
                 asyncio.create_task(client.read("events", 0, wait_seconds=10)) for _ in range(LIMIT)
             ]
-            await asyncio.sleep(0)
+            while seen["now"] < LIMIT:  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0.001)
             with pytest.raises(BackpressureError) as caught:
                 await client.append("events", b"x", expected_offset=0)
             assert "not_durable" == caught.value.durability
