@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from chronik_store.cli.main import run
+from chronik_store.config import LogConfig
+from chronik_store.log_store import LogStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,3 +104,20 @@ def events(chronik, tmp_path):
         assert not log.run_pipeline_once().errors
         log.append([line.encode() for line in lines[50:]])
     return lines
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """Topics `a`, with two partitions and a cursor, and `b`, published; `c` is not."""
+    url = f"file://{tmp_path}/bucket"
+    with LogStore.open("data", object_store=url, config=LogConfig(pipeline_enabled=False)) as store:
+        for name, partitions in (("a", 2), ("b", 1), ("c", 1)):
+            store.create_topic(name, partitions=partitions)
+            for number in range(partitions):
+                if name != "c":
+                    log = store.partition(name, number)
+                    log.append([b"one", b"two"])
+                    log.cursor("mine").commit(1)
+                    log.seal()
+        store.run_pipeline_once()
+    return url
