@@ -100,13 +100,20 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _enter(self) -> None:
         events._set_running_loop(self)
-        if hasattr(tasks, "_swap_current_task"):
-            tasks._swap_current_task(self, self._current)
+        self._swap(self._current)
 
     def _leave(self) -> None:
-        if hasattr(tasks, "_swap_current_task"):
-            self._current = tasks._swap_current_task(self, None)
+        self._current = self._swap(None)
         events._set_running_loop(None)
+
+    def _swap(self, task: Any) -> Any:
+        """Have `task` be the one that runs; the one before it. Python 3.11 swaps none, and early
+        releases of 3.12 raise KeyError where there was none and shall be none.
+        """
+        before = tasks.current_task(self)
+        if before is not task and hasattr(tasks, "_swap_current_task"):
+            tasks._swap_current_task(self, task)
+        return before
 
     def wait(self, timeout: float | None) -> None:
         """Until somebody wakes the loop, or so many seconds have passed."""

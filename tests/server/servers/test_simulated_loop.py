@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from asyncio import tasks
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from chronik_server.testing.servers.simulated_loop import SimulatedLoop
 from chronik_server.testing.servers.wires import Wires
@@ -70,6 +73,32 @@ def test_hours_pass_at_once_and_each_loop_is_the_running_one_in_its_own_turns() 
         ("two", 60.0), ("one", 100.0), ("two", 120.0), ("two", 180.0), ("one", 200.0),
         ("one", 300.0),
     ]  # fmt: skip
+
+
+def test_a_loop_without_a_running_task_may_be_left_under_python_3_12_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose `_swap_current_task` raises where no task ran and none shall."""
+    swapped = list[bool]()
+
+    def swap(loop: asyncio.AbstractEventLoop, task: Any) -> None:
+        if tasks.current_task(loop) is None and task is None:
+            raise KeyError(loop)
+        swapped.append(task is None)
+
+    async def waits() -> None:
+        await asyncio.sleep(1.0)
+
+    async def blocks() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimulatedLoop)
+        loop.scheduler.block("a disk", loop.owner, 1.0)
+
+    monkeypatch.setattr(tasks, "_swap_current_task", swap, raising=False)
+    Machines().run(waits)
+    assert swapped == []
+    Machines().run(blocks)
+    assert swapped == [True]
 
 
 def test_a_call_into_a_seam_lets_other_loops_go_on() -> None:
