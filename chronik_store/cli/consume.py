@@ -178,6 +178,7 @@ def _records(
     yield from heapq.merge(*streams, key=lambda item: item[1].timestamp_us)
     while follow:
         delivery.settle()
+        session.output.check_reader()
         moved = False
         wait_seconds = POLL_SECONDS if len(lanes) == 1 else 0.0
         for number, log in lanes:

@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import re
+import select
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,6 +139,15 @@ class Output:
             self.is_cut = True
             abandon_stdout()
             raise
+
+    def check_reader(self) -> None:
+        """BrokenPipeError when whoever reads has gone away: for a verb that has nothing to write
+        until something comes, and would not be told before.
+        """
+        poll = select.poll()
+        poll.register(self._raw, 0)  # errors and hang-ups are told unasked
+        if poll.poll(0):
+            raise BrokenPipeError
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Columns, aligned; right-aligned where every cell is a number."""

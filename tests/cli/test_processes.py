@@ -65,6 +65,17 @@ def test_a_reader_that_has_enough_is_no_error(started, events):
     assert (0, b"") == (reader.returncode, err)
 
 
+def test_a_follower_ends_with_its_reader_though_nothing_comes(started, events):
+    follower = started("consume", "events", "--from", "-1", "--follow")
+
+    assert b"line 99 all well\n" == follower.stdout.readline()
+    follower.stdout.close()
+    follower.stdout = None
+
+    _, err = follower.communicate(timeout=30)
+    assert (0, b"") == (follower.returncode, err)
+
+
 def test_without_its_extra_the_command_line_names_it():
     blocked = "import sys; sys.modules['click'] = None; sys.path.insert(0, sys.argv[1]); "
     code = blocked + "import importlib.util as u; f = u.find_spec; " \
