@@ -9,8 +9,11 @@ Invariant: a name in the tree, outside `.incoming/`, is a complete object.
     put:  create temp > write > sync > link(temp, final) > remove temp > sync directory > done
                                        ^ commit point                    ^ durable
 
-EXISTS also syncs the directory: whoever adopts the object may then call it durable, even if the
-rival that linked it died before its own sync.
+EXISTS is durable, too, so that whoever adopts the object may let its own copy go: the rival that
+linked it may have died before its own sync, or that has failed, and then no later one brings the
+name. So where the very same bytes are there, ours take the name over (rename), and the directory is
+synced. Between the comparison and that nobody else's object comes in the way: keys do not repeat
+with other bytes (`layout`).
 """
 
 from __future__ import annotations
@@ -93,7 +96,10 @@ class LocalObjectStore:
         with self._translated("put", key, "unknown"):
             with self._gone_on_error(temp):
                 outcome = self._link(temp, final)
-            self._fs.remove(temp)
+                if outcome is PutOutcome.EXISTS and self._holds(final, data):
+                    self._fs.rename(temp, final)
+                else:
+                    self._fs.remove(temp)
             self._fs.sync_directory(parent)
         return outcome
 
@@ -198,6 +204,18 @@ class LocalObjectStore:
                 raise
             raise _NoLinksError(error.errno, os.strerror(error.errno)) from error
         return PutOutcome.CREATED
+
+    def _holds(self, path: str, data: Buffer) -> bool:
+        """Whether the file has these very bytes."""
+        whole = memoryview(data).cast("B")
+        file = self._fs.open(path)
+        try:
+            return file.size() == len(whole) and all(
+                file.read_at(start, SYNC_BYTES) == whole[start : start + SYNC_BYTES]
+                for start in range(0, len(whole), SYNC_BYTES)
+            )
+        finally:
+            file.close()
 
     @contextmanager
     def _gone_on_error(self, temp: str) -> Iterator[None]:

@@ -60,13 +60,16 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
     turn.check()
     outcome = store.put_if_absent(key, body)
     found = store.get(key)
-    if found == body:
-        _check_newest(turn, manifest, number)
-    elif outcome is PutOutcome.CREATED:
-        raise CorruptionError(f"{store.url}: {key!r} reads back other than it was put", path=key)
-    listed = proposed if found == body else decode_manifest_object(found, path=key)
-    if found != body and judge(manifest, listed) == "foreign":
-        fence(turn, listed, number, "another writer took the next manifest number")
+    listed = proposed
+    if found != body:
+        if outcome is PutOutcome.CREATED:
+            raise CorruptionError(f"{store.url}: {key!r} reads back other than was put", path=key)
+        listed = decode_manifest_object(found, path=key)
+        if judge(manifest, listed) == "foreign":
+            fence(turn, listed, number, "another writer took the next manifest number")
+        # Put once more: whoever put it may not know that it is kept, and so is durable for certain.
+        store.put_if_absent(key, found)
+    _check_newest(turn, manifest, number)
     if number == FIRST_NUMBER and turn.partition.identity.owner == LOCAL_OWNER:
         check_is_alone(turn)
     turn.propose(

@@ -177,12 +177,20 @@ def _claim(store: ObjectStore, log: PlannedLog, deleted: frozenset[str]) -> _Cla
         if head is None or head.object.manifest.topic_id != log.topic_id:
             return None  # a namesake's, which was made since: the plan has that, too
         if head.log_id == log.log_id:
-            claims = [each for each in newest.values() if each.object.successor == log.log_id]
-            return (claims[0].object, claims[0].hash) if claims else None  # begun by us before
+            mine = [each for each in newest.values() if each.object.successor == log.log_id]
+            return _put_again(store, mine[0]) if mine else None  # begun by us before
         if log.log_id in newest:
             raise _overtaken(store, log, head.log_id)
         _put_claim(store, log, head)
     raise _is_too_fast(store, log)
+
+
+def _put_again(store: ObjectStore, claim: Head) -> _Claim:
+    """Our own, which is found: an earlier run of this may not have known that it is kept."""
+    manifest = claim.object.manifest
+    key = manifest_key(manifest.topic, manifest.partition, claim.log_id, claim.number)
+    store.put_if_absent(key, claim.object.encode())
+    return claim.object, claim.hash
 
 
 def _is_too_fast(store: ObjectStore, log: PlannedLog) -> UnavailableError:

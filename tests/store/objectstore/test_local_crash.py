@@ -87,3 +87,33 @@ def test_what_a_repeated_delete_found_absent_stays_so():
     store.delete(["a/one", "b/two"])
 
     assert open_store(disk.crash("lost", random.Random(1))).list("") == []
+
+
+@pytest.mark.parametrize("who", ["the same process", "the next one, after kill -9", "another one"])
+def test_a_name_whose_sync_failed_is_made_anew_by_whoever_puts_the_same_again(who):
+    """No later sync brings it: it was adopted, a local copy went, and a power loss took it."""
+    disk = SimulatedDisk()
+    store = open_store(disk)
+    disk.hook = fail_next("sync_directory", errno.EIO, path_end="/bucket/a")
+    with pytest.raises(UnavailableError) as caught:
+        store.put_if_absent("a/k", BODY)
+    assert caught.value.durability == "unknown"
+    if who.startswith("the next"):
+        disk = disk.kill()
+    if not who.startswith("the same"):
+        store = open_store(disk.another_process())
+
+    assert store.put_if_absent("a/k", BODY) is PutOutcome.EXISTS
+
+    after = open_store(disk.crash("lost", random.Random(1)))
+    assert after.get("a/k") == BODY
+
+
+def test_what_another_has_put_is_not_replaced():
+    disk = SimulatedDisk()
+    store = open_store(disk)
+    store.put_if_absent("a/k", BODY)
+    for other in (b"", BODY[:-1], BODY[:-1] + b"?", BODY + b"?"):
+        assert store.put_if_absent("a/k", other) is PutOutcome.EXISTS
+        assert store.get("a/k") == BODY
+    assert disk.list("/bucket/.incoming") == []
