@@ -31,7 +31,6 @@ from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore, Put
 from chronik_store.objectstore.cache import BlockCache, CachedObject
 from chronik_store.objectstore.layout import STORE_KEY
 from chronik_store.objectstore.open import check_is_no_data_directory, open_object_store
-from chronik_store.objectstore.patience import first_contact
 from chronik_store.objectstore.probe import prove_create_only
 from chronik_store.read_chain import CachedObjects
 
@@ -101,8 +100,7 @@ class StoreBucket:
                 directory.path, directory.store_id, self.store.url,
             )  # fmt: skip
         try:
-            with first_contact(self._env.clock):
-                self._prepared = self.check_identity() and not self._is_shared
+            self._prepared = self.check_identity() and not self._is_shared
         except UnavailableError as error:
             logger.warning("the bucket cannot be used now, appends go on: %s", error)
 

@@ -1,9 +1,10 @@
 """How long whoever asks has time: a moment past which a thread's requests are not tried again.
 
-Place: below `retry` and `cache`; entered by whoever has a deadline of its own, such as a search.
-Promise: only the calling thread is meant, and one that it lends its context (`copy_context`), for
-as long as the context lasts; an attempt that is under way is cut in a `first_contact` only, and
-where the store can. Invariant: an inner context never gives more time than the outer one.
+Place: below `retry` and `cache`; entered by whoever has a deadline of its own, such as a search,
+and by `retry` itself. Promise: only the calling thread is meant, and one that it lends its context
+(`copy_context`), for as long as the context lasts; an attempt that is under way is cut in a
+`first_contact` only, and where the store can. Invariant: an inner context never gives more time
+than the outer one.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ def patience(until: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def first_contact(clock: Clock) -> Iterator[None]:
-    """Within, a request has FIRST_CONTACT_SECONDS from now on, all its attempts together: for what
-    a start would like to know of its bucket, and does without. Elsewhere a request that hangs has
-    its own time-out, which is longer than anybody looks at a start that says nothing.
+def first_contact(clock: Clock, asked_at: float) -> Iterator[None]:
+    """Within, a request to a bucket that has not answered yet, and was first asked then, has what
+    is left of FIRST_CONTACT_SECONDS, all its attempts together. A request that hangs has a time-out
+    of its own, which is longer than anybody looks at a program that says nothing. Once they are
+    over this limits nothing: a bucket that is slow from afar is waited for by whoever goes on.
     """
-    until = clock.monotonic() + FIRST_CONTACT_SECONDS
+    until = asked_at + FIRST_CONTACT_SECONDS
+    if clock.monotonic() >= until:
+        yield
+        return
     token = _GIVEN_UP_AT.set(until)
     try:
         with patience(until):

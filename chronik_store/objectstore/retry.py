@@ -3,7 +3,8 @@
 Place: wraps any `base.ObjectStore`; below it nothing retries (botocore and s3fs are told not
 to, since stacked retries multiply: 25 requests and 37 s for one put were measured). Promise: a
 retriable failure is tried again with exponential back-off and jitter until a total deadline, or
-that of whoever asks (`patience`), and the last error is raised then. Invariant: the outcome of a
+that of whoever asks (`patience`), and the last error is raised then; a bucket that has never
+answered is known as one that does not within `FIRST_CONTACT_SECONDS`. Invariant: the outcome of a
 create is never guessed: once an attempt may have had its effect, a later EXISTS is returned as such
 (the caller compares, see `verified`), and an error says "unknown" even if the last attempt alone
 was certainly not done.
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
 from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import UnavailableError
 from chronik_store.objectstore.base import Buffer, ObjectInfo, ObjectStore, PutOutcome
-from chronik_store.objectstore.patience import patient_until
+from chronik_store.objectstore.patience import first_contact, patient_until
 
 _log = logging.getLogger("chronik_store.objectstore")
 _Result = TypeVar("_Result")
@@ -56,6 +58,9 @@ class RetryingObjectStore:
         self._entropy = entropy
         self._policy = RetryPolicy() if policy is None else policy
         self._is_away = False
+        self._has_answered = False
+        self._asked_at: float | None = None
+        """When the first request of all began."""
 
     @property
     def url(self) -> str:
@@ -85,6 +90,13 @@ class RetryingObjectStore:
         self.inner.close()
 
     def _insist(self, verb: str, key: str, attempt: Callable[[], _Result]) -> _Result:
+        if self._asked_at is None:
+            self._asked_at = self._clock.monotonic()
+        is_known = self._has_answered
+        with nullcontext() if is_known else first_contact(self._clock, self._asked_at):
+            return self._try(verb, key, attempt)
+
+    def _try(self, verb: str, key: str, attempt: Callable[[], _Result]) -> _Result:
         policy = self._policy
         started = self._clock.monotonic()
         attempts = 0
@@ -120,13 +132,13 @@ class RetryingObjectStore:
 
     def _note_failure(self, error: UnavailableError, elapsed_seconds: float) -> None:
         """Say when an outage has begun, once."""
-        policy = self._policy
-        if not self._is_away and elapsed_seconds >= policy.notice_seconds:
+        if not self._is_away and elapsed_seconds >= self._policy.notice_seconds:
             self._is_away = True
-            _log.warning("%s; requests are tried for %.0f s", error, policy.deadline_seconds)
+            _log.warning("%s; so it has been for %.0f s", error, elapsed_seconds)
 
     def _note_answer(self) -> None:
-        """Say that an outage has ended."""
+        """It is there; say that an outage has ended."""
+        self._has_answered = True
         if self._is_away:
             self._is_away = False
             _log.warning("%s answers again", self.url)

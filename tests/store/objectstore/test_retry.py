@@ -3,7 +3,7 @@ import pytest
 from chronik_store.errors import AccessDeniedError, UnavailableError
 from chronik_store.objectstore.base import ObjectNotFoundError, PutOutcome
 from chronik_store.objectstore.memory import MemoryObjectStore
-from chronik_store.objectstore.patience import patience, patient_until
+from chronik_store.objectstore.patience import FIRST_CONTACT_SECONDS, patience, patient_until
 from chronik_store.objectstore.retry import RetryingObjectStore, RetryPolicy
 from chronik_store.objectstore.verified import put_verified
 from chronik_store.testing.faulty_object_store import Fault, FaultyObjectStore
@@ -182,7 +182,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(store, faulty, cloc
     assert b"v" == store.get("k")
 
     begun, ended = caplog.messages
-    assert "requests are tried for 10 s" in begun
+    assert "unavailable; so it has been for 3 s" in begun
     assert ended == f"{store.url} answers again"
 
 
@@ -193,3 +193,19 @@ def test_an_answer_that_is_an_error_ends_an_outage(store, faulty, caplog):
     with pytest.raises(ObjectNotFoundError):
         store.get("missing")
     assert caplog.messages[1:] == [f"{store.url} answers again"]
+
+
+@pytest.mark.parametrize("has_answered", [True, False])
+def test_a_bucket_that_has_never_answered_is_given_up_soon(faulty, clock, has_answered):
+    policy = RetryPolicy(deadline_seconds=60, first_wait_seconds=1, wait_seconds_max=4)
+    store = RetryingObjectStore(faulty, clock=clock, entropy=LongestWait(), policy=policy)
+    if has_answered:
+        assert store.head("k") is None
+    faulty.outage = True
+    for limit in (60 if has_answered else FIRST_CONTACT_SECONDS, 60, 60):
+        began = clock.now
+        with pytest.raises(UnavailableError):
+            store.get("k")
+        took = clock.now - began
+        assert limit - policy.wait_seconds_max < took <= limit
+        clock.now = max(clock.now, FIRST_CONTACT_SECONDS)
