@@ -4,14 +4,15 @@ Place: one per store, shared by all WALs. A sync of bytes that were written befo
 moves no metadata and takes about half the time of one that grows the file; and the zeros tell
 recovery an unwritten sector from a damaged one (protocol 9, 14). For groups so large that metadata
 hardly counts, blocks are reserved instead: they read as zeros, and nothing is written twice.
-Promise: an acknowledgement never waits for it, unless it needs the very bytes being filled.
-Invariant: it has a descriptor of its own, since a write error is reported once per descriptor and
-must not be taken from the committer.
+Promise: an acknowledgement never waits for it, unless it needs the very bytes being filled, or a
+sync of the same file to end: the error of a write may be told to one of two only. Invariant: it has
+a descriptor of its own, so that where each is told of it (Linux) the committer is told, too.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Protocol
 
 from chronik_store.commit.rounds import Rounds
@@ -47,9 +48,16 @@ class Filler:
 
 
 def write_zeros(
-    fs: FileSystem, path: str, start: int, end: int, *, keep_free_bytes: int = 0
+    fs: FileSystem,
+    path: str,
+    start: int,
+    end: int,
+    *,
+    keep_free_bytes: int = 0,
+    before_sync: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make [start, end) of an existing file durable zeros. OSError as it comes.
+    """Make [start, end) of an existing file durable zeros. OSError as it comes. before_sync: from
+    here on it may be told of errors in other bytes of the file.
 
     ENOSPC, and nothing written, if less than `keep_free_bytes` would be free: what comes after
     the zeros (a rotation, a control entry) needs that room more.
@@ -61,6 +69,7 @@ def write_zeros(
             length = min(len(_ZEROS), end - start)
             file.write_at(start, [_ZEROS[:length] if length < len(_ZEROS) else _ZEROS])
             start += length
+        before_sync()
         file.sync_data()
     finally:
         file.close()

@@ -5,7 +5,8 @@ and `create` return when the group is durable; a file has its final name only wh
 its checkpoint and the frames that came with them are on disk, so a file that is there is whole up
 to its checkpoint, and an interrupted rotation leaves nothing but a `.tmp`. Invariant: the
 committer never writes into a region that the filler is filling, nor the filler into one that was
-or is being written; both are claimed under the WAL's lock.
+or is being written; both are claimed under the WAL's lock. Where both sync one file at a time, the
+error of either may be told to the other: a group counts once the filler's sync has succeeded, too.
 
 Zeros ahead of a slow log are written into its file, a chunk at a time. A fast one gets its next
 file whole (see `spare_file`), and goes on there as soon as its present zeros are used up. If its
@@ -17,8 +18,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from chronik_store.commit.filler import give_back_zeros, write_zeros
 from chronik_store.environment import Environment
@@ -60,6 +61,18 @@ def file_path(directory: str, seq: int) -> str:
     return f"{directory}/wal_{seq:020}.log"
 
 
+class FillOwner(Protocol):
+    """The WAL, as the filler sees it: what it is told where a chunk of zeros has failed."""
+
+    def spoil_locked(self, cause: BaseException) -> None:
+        """From here on nothing is acknowledged."""
+        ...
+
+    def give_up(self, cause: BaseException) -> None:
+        """Whoever waits may be told. Without the lock."""
+        ...
+
+
 class ActiveFile:
     """Where groups are written. Methods named `_locked` are called under the WAL's lock, the others
     without it; `write` and `create` by the one leader only.
@@ -74,7 +87,7 @@ class ActiveFile:
         services: WalServices,
         lock: Lock,
         hands: Hands,
-        on_failed: Callable[[BaseException], None],
+        owner: FillOwner,
     ) -> None:
         self.file: LogFile | None = None
         self.end = 0
@@ -85,10 +98,11 @@ class ActiveFile:
         self._services = services
         self._lock = lock
         self._hands = hands
-        self._on_failed = on_failed
+        self._owner = owner
         self._writing_end = 0
         self._filled = 0
         self._filling: tuple[int, int] | None = None
+        self._fill_syncs = False
         self._fill_done: Event | None = None
         self._spare: SpareFile | None = None
         self._reserved = False
@@ -105,12 +119,18 @@ class ActiveFile:
         self._writing_end = self.end + size_bytes
         if self._filling is None or self._filling[0] >= self._writing_end:
             return None
+        return self._fill_done_locked()
+
+    def _fill_done_locked(self) -> Event:
+        """Set when the chunk of zeros under way is done."""
         if self._fill_done is None:
             self._fill_done = self._env.threads.event()
         return self._fill_done
 
     def write(self, group: Group, marks: Marks) -> None:
-        """Write and sync a group behind what is there. OSError: its outcome is unknown."""
+        """Write and sync a group behind what is there. OSError: its outcome is unknown. (So it is
+        where the filler has ended this WAL, beside it.)
+        """
         file = self.file
         assert file is not None
         assert file.origin + group.frames[0][4] == self.end
@@ -122,6 +142,16 @@ class ActiveFile:
             lent.file.sync_data()
         finally:
             descriptors.give_back(lent)
+        if self._fill_syncs:
+            self._hear_the_filler()
+
+    def _hear_the_filler(self) -> None:
+        """Return when its sync of this file has; it began before ours was over."""
+        with self._lock:
+            if not self._fill_syncs:
+                return
+            done = self._fill_done_locked()
+        done.wait()
 
     def settle_locked(self) -> bool:
         """The claimed write is durable. True: the filler should be notified."""
@@ -207,23 +237,25 @@ class ActiveFile:
 
     def fill(self) -> bool:
         """Write one chunk of zeros ahead (the filler's step). True: another is due at once."""
-        more, failure, current = self._hands.during(self._fill)
+        more, failure = self._hands.during(self._fill)
         if failure is not None:  # whoever is told may close this log, which waits for the above
-            self._report(failure, current=current)
+            self._owner.give_up(failure)
+            if not isinstance(failure, OSError):
+                raise failure
         return more
 
-    def _fill(self, token: object) -> tuple[bool, BaseException | None, bool]:
-        """What `fill` returns, what went wrong, and whether in a file that is in use."""
+    def _fill(self, token: object) -> tuple[bool, BaseException | None]:
+        """What `fill` returns, and what has ended the WAL."""
         with self._lock:
             if self._hands.ended:
-                return False, None, False
+                return False, None
             self._hands.at_work.add(token)
         self._give_back()
         with self._lock:
             file = self.file
             region = self._next_region_locked()
             if file is None or region is None:
-                return False, None, False
+                return False, None
             self._filling = region
         failure: BaseException | None = None
         try:
@@ -232,24 +264,45 @@ class ActiveFile:
             failure = error
         with self._lock:
             waiting, self._fill_done = self._fill_done, None
-            self._filling = None
             current = self.file is file or region is _ELSEWHERE
             if failure is not None:
                 self._fill_allowed = False
+                if self._is_harmless(failure, current=current):
+                    failure = None
+                else:  # before a group beside it goes on
+                    self._owner.spoil_locked(failure)
             elif current and region is not _ELSEWHERE:
                 self._filled = region[1]
+            self._filling, self._fill_syncs = None, False
             more = self._fill_due_locked()
         if waiting is not None:
             waiting.set()
-        return more, failure, current
+        return more, failure
+
+    def _is_harmless(self, failure: BaseException, *, current: bool) -> bool:
+        """Nothing rests on zeros that are not there, and a full disk only ends the filling. Any
+        other failure in a file in use may have cost bytes of a group, and so may any of a sync,
+        for one error may be reported only once.
+        """
+        if not isinstance(failure, OSError):
+            return False
+        full = failure.errno in {errno.ENOSPC, errno.EDQUOT} and not self._fill_syncs
+        if full:
+            logger.warning("no space to fill ahead in %s: %s", self._directory, failure)
+        return full or not current
 
     def _write_zeros(self, path: str, region: tuple[int, int]) -> None:
         settings, fs = self._settings, self._env.fs
         keep_free_bytes = settings.fill_keep_free_bytes
         if region is not _ELSEWHERE:
-            write_zeros(fs, path, *region, keep_free_bytes=keep_free_bytes)
+            write_zeros(
+                fs, path, *region, keep_free_bytes=keep_free_bytes, before_sync=self._before_sync
+            )
         elif self._spare is not None:
             self._spare.grow(fs, settings.fill_bytes_max, keep_free_bytes=keep_free_bytes)
+
+    def _before_sync(self) -> None:
+        self._fill_syncs = True
 
     def _fill_due_locked(self) -> bool:
         if not self._fill_allowed or self._spare is not None:
@@ -283,18 +336,6 @@ class ActiveFile:
             return None
         self._chunk, self._filled_at = chunk, now
         return start, end
-
-    def _report(self, failure: BaseException, *, current: bool) -> None:
-        """A full disk only ends the filling, since nothing rests on zeros that are not there. Any
-        other failure may have cost bytes of a group, for one error may be reported only once.
-        """
-        if not isinstance(failure, OSError):
-            self._on_failed(failure)
-            raise failure
-        if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
-            logger.warning("no space to fill ahead in %s: %s", self._directory, failure)
-        elif current:
-            self._on_failed(failure)
 
     def room_locked(self, file: LogFile | None) -> int:
         """How many bytes of frames `file` is to hold: as many as it has zeros for, if the next one

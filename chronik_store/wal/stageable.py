@@ -74,7 +74,7 @@ class StageableWal(ReadableWal):
         self.on_synced: Callable[[], None] = _nothing
         self.on_failed: Callable[[BaseException], None] = _ignore
         self._active = ActiveFile(
-            env, directory, identity, settings, services, lock, self._hands, self._fill_failed
+            env, directory, identity, settings, services, lock, self._hands, self
         )
         self._commit = GroupCommit(
             threads=env.threads,
@@ -296,9 +296,6 @@ class StageableWal(ReadableWal):
 
     def after_group(self) -> None:
         """A group is done (group commit calls this)."""
-
-    def _fill_failed(self, cause: BaseException) -> None:
-        self._commit.poison(cause)
 
 
 def _nothing() -> None:

@@ -178,7 +178,7 @@ def test_a_group_beside_which_the_filler_fails_is_not_acknowledged(
 
     def fail_beside(_number: int, operation: str, _path: str) -> None:
         if operation == "sync_data":
-            owner.wal._fill_failed(OSError(errno.EIO, "in the zeros ahead"))
+            owner.wal.give_up(OSError(errno.EIO, "in the zeros ahead"))
 
     disk.hook = fail_beside
     with pytest.raises(LogPoisonedError) as caught:
@@ -186,3 +186,46 @@ def test_a_group_beside_which_the_filler_fails_is_not_acknowledged(
 
     assert "unknown" == caught.value.durability
     assert durable == owner.wal.durable
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_group_waits_for_the_sync_of_zeros_that_may_have_been_told_its_error(
+    disk: SimulatedDisk, open_wal: Opens, code: int
+) -> None:
+    """The filler's sync takes the error, and the group's, which comes second, finds nothing to do:
+    it must not be acknowledged while the filler has yet to say so.
+    """
+    wrote, told, go_on = threading.Event(), threading.Event(), threading.Event()
+    acknowledged: list[int] = []
+
+    def hook(_number: int, operation: str, path: str) -> None:
+        if threading.current_thread().name.startswith("chronik-fill"):
+            if operation == "write_at":
+                assert wrote.wait(20)
+            elif operation == "sync_data":
+                raise OSError(code, "what the group wrote", path)
+            elif operation == "close":  # it knows, and nobody else does
+                told.set()
+                assert go_on.wait(20)
+        elif operation == "sync_data" and threading.current_thread() is group:
+            wrote.set()
+            assert told.wait(20)
+
+    def append() -> None:
+        with pytest.raises(LogPoisonedError):
+            acknowledged.append(owner.append(b"beside it"))
+
+    group = threading.Thread(target=append, daemon=True)
+    owner = open_wal(disk, settings={"fill_bytes_min": 4096, "fill_bytes_max": 8192})
+    disk.hook = hook
+    owner.append(b"before")
+    group.start()
+    assert told.wait(20)
+    group.join(0.2)
+    after = disk.crashed("lost")
+    go_on.set()
+    group.join(20)
+
+    assert not group.is_alive()
+    assert [] == acknowledged
+    assert {1: b"before"} == open_wal(after).live()
