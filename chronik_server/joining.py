@@ -21,7 +21,7 @@ from chronik_server.placement import COPIES_DEFAULT
 from chronik_server.protocol.cluster import ClusterDescription
 from chronik_store.conversion import found_topics, is_founder
 from chronik_store.environment import Environment
-from chronik_store.errors import ConfigError, UnavailableError
+from chronik_store.errors import ConfigError, FutureVersionError, UnavailableError
 from chronik_store.format.entry import EntryKind
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.log_store import LogStore
@@ -100,7 +100,10 @@ def addresses_told(replica: Replica) -> dict[str, Address]:
 
 
 def _note(found: dict[str, Address], value: bytes) -> None:
-    command = decode(value)
+    try:
+        command = decode(value)
+    except FutureVersionError:
+        return  # not known to be committed; where it is, the fold says so
     if isinstance(command, RemoveNode):
         found.pop(command.node_id, None)
     elif isinstance(command, (AdmitNode, MoveNode)):

@@ -164,10 +164,9 @@ class Metadata:
             ClaimBucket: self._claim,
         }
 
-    def apply(self, command: Command | None, offset: int) -> None:
+    def apply(self, command: Command, offset: int) -> None:
         """Take the command of the record at `offset` into account."""
-        if command is not None:
-            self._how[type(command)](command, offset)
+        self._how[type(command)](command, offset)
         self.offset = offset + 1
 
     # --- questions -------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 Place: under `metadata`, which folds them; proposed by `steward` and by the verbs. Promise: each
 names what it wants and carries what every node must see alike; whether its precondition holds is
 decided when it is applied, identically everywhere. Invariant: a kind that this version does not
-know is passed over, so a newer node may lead an older one.
+know is never passed over: whoever did would agree with the others on something else (decision
+0035).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from chronik_server.protocol.cluster import NodeState
 from chronik_server.protocol.message import Optioned
 from chronik_server.protocol.topics import NODES_MAX, PARTITIONS_MAX
-from chronik_store.errors import CorruptionError
+from chronik_store.errors import CorruptionError, FutureVersionError
 from chronik_store.format import cbor
 from chronik_store.format.shape import (
     ID,
@@ -205,9 +206,8 @@ def encode(command: Command) -> bytes:
     return cbor.encode([kind, _SHAPES[kind].pack(command)])
 
 
-def decode(value: bytes) -> Command | None:
-    """The command of a record; None for a kind that this version does not know.
-
+def decode(value: bytes) -> Command:
+    """The command of a record. FutureVersionError for a kind that this version does not know;
     CorruptionError when it is none.
     """
     item = cbor.decode(value, what="metadata")
@@ -215,7 +215,10 @@ def decode(value: bytes) -> Command | None:
         raise CorruptionError("metadata: not a kind and a body")
     shape = _SHAPES.get(item[0])
     if shape is None:
-        return None
+        raise FutureVersionError(
+            f"the cluster's metadata has a command of a newer version, {item[0][:40]!r}, that this "
+            "one cannot follow: upgrade this node; it has lost nothing, and goes on then"
+        )
     try:
         found: Command = shape.unpack(item[1], item[0])
     except ShapeError as error:

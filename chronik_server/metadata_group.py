@@ -3,7 +3,8 @@
 Place: under `raft_backend`, over one `RaftPartition` whose log holds `metadata` commands. Promise:
 `state` is the fold of a committed prefix; whoever proposes waits until its commands are applied
 here. Invariant: one task applies; another makes what runs here what the fold says, and may take
-as long as a disk does: nobody who waits for a command waits for that.
+as long as a disk does: nobody who waits for a command waits for that. The fold never goes past a
+command that this version does not know: then the node ends, and has noted nothing behind it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from chronik_server import metadata_commands as commands
 from chronik_server.metadata import Metadata
 from chronik_server.raft_partition import RaftPartition
-from chronik_store.errors import ChronikError, UnavailableError
+from chronik_store.errors import ChronikError, FutureVersionError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch
 
 logger = logging.getLogger("chronik_server.metadata")
@@ -29,7 +30,7 @@ class MetadataGroup:
     """See the module. Belongs to the event loop.
 
     folded: takes notice of a change before anybody is told of it. reconcile: makes what runs here
-    what `state` says; called after each change, and now and then.
+    what `state` says; called after each change, and now and then. on_fatal: this process must end.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class MetadataGroup:
         *,
         folded: Callable[[Metadata], None],
         reconcile: Callable[[Metadata], Awaitable[None]],
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
         self.part = part
         self.state = Metadata()
         self._folded = folded
         self._reconcile = reconcile
+        self._on_fatal = on_fatal
         self._moved = asyncio.Event()
         self._applied = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,8 +73,12 @@ class MetadataGroup:
     async def _apply(self) -> None:
         log = self.part.log
         while self.state.offset < log.watermarks.committed:
-            for record in await log.read(self.state.offset):
-                self.state.apply(commands.decode(record.value), record.offset)
+            try:
+                for record in await log.read(self.state.offset):
+                    self.state.apply(commands.decode(record.value), record.offset)
+            except FutureVersionError as error:
+                self._on_fatal(error)
+                raise
             self._folded(self.state)
             self._changed.set()
         async with self._applied:

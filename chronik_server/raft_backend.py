@@ -135,9 +135,10 @@ class RaftBackend:
             await self._look_around(own_address)
         told = await self._loop.run_in_executor(None, addresses_told, replica)
         self._hints = {**self._hosting.rolls.addresses, **told, **self._hints}
-        self._group = MetadataGroup(part, folded=self._folded, reconcile=self._reconcile)
+        self._group = MetadataGroup(
+            part, folded=self._folded, reconcile=self._reconcile, on_fatal=self._on_fatal
+        )
         self._standing = Standing(self._store, self._hosting, self._group, node_id)
-        now = self._loop.time
         self._steward = Steward(
             self._group,
             MemberSteps(node_id, is_connected),
@@ -151,7 +152,7 @@ class RaftBackend:
             greeted=lambda: (self._peers.own, *self._peers.known.values()),
             is_connected=is_connected,
             sweep=self._sweep,
-            now=now,
+            now=self._loop.time,
         )
         self._membership = Membership(
             self._group, self.identity, hints=self._hints, is_connected=is_connected
@@ -180,7 +181,7 @@ class RaftBackend:
                 is_there=lambda node: node == node_id or is_connected(node),
                 leader_of=self._leader_of,
                 hand_over=self._hand_over_to,
-                now=now,
+                now=self._loop.time,
             ),
             bucket=SharedBucket(self._group, self._store, on_fatal=self._on_fatal),
             options=dataclasses.replace(self._options, retry_seconds=5.0),

@@ -24,7 +24,7 @@ from chronik_server.metadata_commands import (
     RetireNode,
     SettlePartition,
 )
-from chronik_store.errors import CorruptionError
+from chronik_store.errors import CorruptionError, FutureVersionError
 from chronik_store.format import cbor
 
 A, B, LOG = "aa" * 16, "bb" * 16, "cc" * 16
@@ -45,7 +45,7 @@ ALL: tuple[Command, ...] = (
 )
 
 
-def fold(*given: Command | None) -> Metadata:
+def fold(*given: Command) -> Metadata:
     state = Metadata()
     for command in given:
         state.apply(command, state.offset)
@@ -61,9 +61,9 @@ def test_a_command_is_read_as_it_was_written(command: Command) -> None:
     assert command == commands.decode(commands.encode(command))
 
 
-def test_a_command_of_a_newer_version_is_passed_over_and_counted() -> None:
-    assert commands.decode(cbor.encode(["later", {}])) is None
-    assert 1 == fold(None).offset
+def test_a_command_of_a_newer_version_is_refused_by_name() -> None:
+    with pytest.raises(FutureVersionError, match=r"'later'.*upgrade this node"):
+        commands.decode(cbor.encode(["later", {}]))
 
 
 @pytest.mark.parametrize("item", [{}, ["admit_node"], [1, {}], ["admit_node", {"node_id": 3}]])
