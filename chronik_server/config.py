@@ -57,8 +57,12 @@ class ServerConfig:
     answers read for it and not yet taken, likewise: above it the next fetch, search, status or
     list of topics waits.
     """
+    requests_bytes_max: int = 1024 * MIB
+    """Of requests of all connections together, those included that have begun to arrive. Above it
+    nothing is read from a client that has one unanswered.
+    """
     answers_bytes_max: int = 1024 * MIB
-    """The same of all connections together."""
+    """Of answers of all connections together."""
     connections_max: int = 10_000
     node_connections_max: int = 64
     """Beyond `connections_max`, in a cluster: clients that fill that keep no node from the others.
@@ -177,6 +181,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("frame_bytes_max", 64 << 10, (1 << 31) - 1),
     ("in_flight_requests_max", 1, 1 << 20),
     ("in_flight_bytes_max", 1 << 10, 1 << 40),
+    ("requests_bytes_max", 1 << 20, 1 << 40),
     ("answers_bytes_max", 1 << 20, 1 << 40),
     ("connections_max", 1, 1 << 20),
     ("node_connections_max", 1, 1 << 20),

@@ -24,6 +24,7 @@ from chronik_server.handshakes import Handshakes
 from chronik_server.metrics import ServerMetrics
 from chronik_server.protocol.frames import READ_BYTES, VERSION
 from chronik_server.protocol.greeting import PeerIdentity, Welcome
+from chronik_server.request_room import RequestBudget
 from chronik_server.session import Session
 from chronik_store.clock import Clock
 from chronik_store.config import LogConfig
@@ -62,6 +63,7 @@ class Server:
             search_seconds=search_seconds,
         )
         self.answers = AnswerBudget(config.answers_bytes_max)
+        self.requests = RequestBudget(config.requests_bytes_max)
         self.sessions: dict[Session, None] = {}
         """In the order in which they came."""
         self.software = f"chronik {chronik_store.__version__}"
@@ -190,7 +192,7 @@ class Server:
             await self._handshakes.stop()
         await self.backend.hand_over()
         self.stopping = True
-        tasks = [task for session in self.sessions for task in session.end_waits()]
+        tasks = [task for session in self.sessions for task in session.under_way.end_waits()]
         if tasks:
             await asyncio.wait(tasks, timeout=self.config.shutdown_seconds)
             await asyncio.sleep(0)  # what they answered is on its way to the sockets

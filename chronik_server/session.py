@@ -1,11 +1,10 @@
-"""One accepted connection: its requests run, its answers go out, its limits hold.
+"""One accepted connection: who is there, what comes in, what goes out, and its limits.
 
-Place: between a socket (asyncio) and `handlers`; the bytes are `protocol.connection`'s. Promise:
-every request gets exactly one answer, in any order, unless the connection ends first; no peer
-makes this side hold more than its limits say: a frame's size, bytes in flight (then nothing more
-is read), what was read for answers and not taken (then what asks for more waits), time to greet, to
-finish a frame, to take an answer. Invariant: an untyped error is logged with its traceback and
-answered as InternalError, never as success.
+Place: between a socket (asyncio) and `under_way`, which runs what is asked; the bytes are
+`protocol.connection`'s. Promise: no peer makes this side hold more than its limits say: a frame's
+size, bytes in flight (then nothing more is read), what was read for answers and not taken (then
+what asks for more waits), time to greet, to finish a frame, to take an answer. Invariant: nothing
+is said behind the last word.
 """
 
 from __future__ import annotations
@@ -16,11 +15,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from chronik_server.answer_room import Room, Share
+from chronik_server.answer_room import Room
 from chronik_server.errors import ProtocolError, UnauthenticatedError, code_of, hide
-from chronik_server.handlers import COUNTED
 from chronik_server.protocol.connection import ENDED, Connection, Limits
-from chronik_server.protocol.data import Produce, Produced
 from chronik_server.protocol.events import (
     NO_REQUEST,
     Closed,
@@ -31,24 +28,22 @@ from chronik_server.protocol.events import (
     Told,
     Unreadable,
 )
-from chronik_server.protocol.frames import VERSION
+from chronik_server.protocol.frames import READ_BYTES, VERSION
 from chronik_server.protocol.greeting import Hello, PeerIdentity
 from chronik_server.protocol.states import Side, State
 from chronik_server.protocol.verbs import Verb
 from chronik_server.protocol.writing import write_all
 from chronik_server.reader_pace import ReaderPace
+from chronik_server.request_room import Requests
+from chronik_server.under_way import UnderWay
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.checksum import Buffer
-from chronik_store.model import AppendResult
 
 if TYPE_CHECKING:
     from chronik_server.server import Server
 
 T = TypeVar("T")
 logger = logging.getLogger("chronik_server.session")
-
-REQUEST_COST_BYTES = 512
-"""What a request weighs beside its payload."""
 
 
 class Session(asyncio.BufferedProtocol):
@@ -61,22 +56,18 @@ class Session(asyncio.BufferedProtocol):
         self._connection = Connection(Side.SERVER, limits, server.read_buffer)
         self._transport: asyncio.Transport | None = None
         self._peer: PeerIdentity | None = None
-        self._tasks: dict[asyncio.Task[None], Request | Told] = {}
-        self._slow_appends = 0  # produce requests among the tasks
-        self._appends = 0  # those without one
-        self._no_appends: asyncio.Future[None] | None = None
-        self._in_flight_bytes = 0
+        self._requests = Requests(server.requests, self._config.in_flight_bytes_max, self._steer)
         self._out: list[Buffer] = []
         self._room = Room(server.answers, self._config.in_flight_bytes_max, self._untaken)
+        self.under_way = UnderWay(
+            server, self._room, self._requests, send=self._send, ended=self._go_on
+        )
         self._reading = True
         self._writable = True
-        self._has_left = False
         self._is_closing = False
-        self._left: set[asyncio.Task[None]] = set()  # what is seen through all the same
         now = server.loop.time()
         self._heard = self._began = now
         self._pace = ReaderPace(now)
-        self._last_request_done = now
 
     # --- asyncio's side --------------------------------------------------------------------------
 
@@ -93,9 +84,10 @@ class Session(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever asked is gone: waits end, writes go on."""
         self._server.forget(self)
-        self._leave()
+        self.under_way.leave()
         self._transport = None
         self._room.end()
+        self._requests.leave()
         if self._peer is not None:
             self._server.backend.lost(self._peer, self)
 
@@ -110,6 +102,10 @@ class Session(asyncio.BufferedProtocol):
             self._began = self._heard
         self._server.metrics.received_bytes += nbytes
         self._server.turn.run(self._take, self._connection.buffer_updated, nbytes)
+        arriving = self._connection.pending_bytes
+        if arriving > READ_BYTES or self._requests.arriving:
+            self._requests.arrived(arriving)
+            self._steer()
 
     def eof_received(self) -> None:
         """The other side has hung up; asyncio closes the transport then."""
@@ -165,23 +161,7 @@ class Session(asyncio.BufferedProtocol):
         elif isinstance(event, Unreadable):
             self._refuse(event.request_id, event.error)
         elif isinstance(event, Closed):
-            self._leave()
-
-    def _leave(self) -> None:
-        """Nobody waits for an answer any more. What was told without asking for one goes on: nobody
-        will say it again. Of all who have left, as much as one connection may have in flight.
-        """
-        if self._has_left:
-            return
-        self._has_left = True
-        for task, event in self._tasks.items():
-            size = len(event.payload) + REQUEST_COST_BYTES
-            left = self._server.left_bytes + size
-            if isinstance(event, Request) or left > self._config.in_flight_bytes_max:
-                task.cancel()
-            else:
-                self._server.left_bytes = left
-                self._left.add(task)
+            self.under_way.leave()
 
     def _greet(self, event: Request) -> None:
         hello: Hello = event.message
@@ -203,6 +183,7 @@ class Session(asyncio.BufferedProtocol):
             self.close()
             return
         self._peer = hello.peer
+        self._requests.is_exempt = self.is_of_a_node
         self._server.nodes += self.is_of_a_node
         self._server.metrics.by_verb[event.verb].note(self._server.loop.time() - self._heard)
         self._send(Response(event.request_id, self._server.welcome(peer)))
@@ -218,96 +199,13 @@ class Session(asyncio.BufferedProtocol):
         self._send(Failure(number, error))
 
     def _run(self, event: Request | Told) -> None:
-        self._in_flight_bytes += len(event.payload) + REQUEST_COST_BYTES
-        if self._reading and self._in_flight_bytes > self._config.in_flight_bytes_max:
+        self.under_way.run(event)
+        if self._reading and not self._requests.may_read():
             self._steer()
-        appends = type(event.message) is Produce
-        if appends and not self._slow_appends and type(event) is Request and self._append(event):
-            return
-        task = self._server.loop.create_task(self._answer(event))
-        self._tasks[task] = event
-        self._slow_appends += appends
-        task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        event = self._tasks.pop(task)
-        if task in self._left:
-            self._left.remove(task)
-            self._server.left_bytes -= len(event.payload) + REQUEST_COST_BYTES
-        self._slow_appends -= type(event.message) is Produce
-        self._ended(event)
-
-    def _ended(self, event: Request | Told) -> None:
-        self._last_request_done = self._server.loop.time()
-        self._in_flight_bytes -= len(event.payload) + REQUEST_COST_BYTES
+    def _go_on(self) -> None:
         if not self._reading:
             self._steer()
-
-    def _append(self, event: Request) -> bool:
-        """An append without a task: most of all requests. Not while one with a task may wait for
-        its turn: a producer's batches keep the order in which it sent them.
-        """
-        begun = self._server.loop.time()
-
-        def done(outcome: AppendResult | BaseException) -> None:
-            answer: Response | Failure
-            if isinstance(outcome, BaseException):
-                answer = self._failure(event, outcome)
-            else:
-                answer = Response(event.request_id, Produced(*outcome))
-            self._server.metrics.by_verb[event.verb].note(self._server.loop.time() - begun)
-            self._send(answer)
-            self._ended(event)
-            self._appends -= 1
-            if not self._appends and self._no_appends is not None:
-                self._no_appends.set_result(None)
-
-        self._appends += 1
-        try:
-            begins = self._server.handlers.append(event.message, event.payload, done)
-        except Exception as error:  # noqa: BLE001 (answered, and logged if it has no type of ours)
-            done(error)
-            return True
-        self._appends -= not begins
-        return begins
-
-    def _failure(self, event: Request | Told, error: BaseException) -> Failure:
-        """What the asker gets; what is no typed error is logged."""
-        if not isinstance(error, ChronikError):
-            logger.error("%s failed", event.verb.name, exc_info=error)
-        found = hide(error)
-        self._server.metrics.failures.labels(event.verb.name.lower(), code_of(found)).inc()
-        number = event.request_id if isinstance(event, Request) else NO_REQUEST
-        return Failure(number, found)
-
-    async def _answer(self, event: Request | Told) -> None:
-        loop, metrics = self._server.loop, self._server.metrics
-        begun = loop.time()
-        outcome: Response | Failure
-        more: Sequence[Buffer] = ()
-        room: Share | None = None
-        number = event.request_id if isinstance(event, Request) else NO_REQUEST
-        try:
-            if type(event.message) in COUNTED:
-                room = Share(self._room)
-            handler = self._server.handlers.by_message[type(event.message)]
-            message, payload = await handler(event.message, room or event.payload)
-            if isinstance(payload, list):
-                outcome, more = Response(number, message), payload
-            else:
-                outcome = Response(number, message, payload)
-        except asyncio.CancelledError:
-            if self._transport is None or not self._server.stopping:
-                raise
-            outcome = self._failure(event, UnavailableError("this node is stopping; ask another"))
-        except Exception as error:  # noqa: BLE001 (the same)
-            outcome = self._failure(event, error)
-        finally:
-            if room is not None:
-                loop.call_soon(room.close)  # counted until it is queued, after this turn's last
-        metrics.by_verb[event.verb].note(loop.time() - begun)
-        if isinstance(event, Request):
-            self._send(outcome, more)
 
     # --- answers ---------------------------------------------------------------------------------
 
@@ -367,7 +265,7 @@ class Session(asyncio.BufferedProtocol):
         """Read on only while answers go out and little enough is in flight."""
         if self._transport is None or self._transport.is_closing():
             return
-        wanted = self._writable and self._in_flight_bytes <= self._config.in_flight_bytes_max
+        wanted = self._requests.may_read() and self._writable
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
@@ -398,9 +296,8 @@ class Session(asyncio.BufferedProtocol):
         elif self._connection.pending_bytes and now - self._began > config.frame_seconds:
             self._too_slow("frame", config.frame_seconds)
         elif (
-            not self._tasks
-            and not self._appends
-            and now - max(self._heard, self._last_request_done) > config.idle_seconds
+            self.under_way.is_empty
+            and now - max(self._heard, self.under_way.last_ended) > config.idle_seconds
         ):
             self._server.metrics.refused.labels("idle").inc()
             self.close()
@@ -430,18 +327,3 @@ class Session(asyncio.BufferedProtocol):
         """Cut the connection; what was not sent is lost."""
         if self._transport is not None:
             self._transport.abort()
-
-    # --- stopping --------------------------------------------------------------------------------
-
-    def end_waits(self) -> list[asyncio.Future[None]]:
-        """The server stops: readers that only wait are told so; appends, which are returned, are
-        seen through.
-        """
-        for task, event in self._tasks.items():
-            if not isinstance(event.message, Produce):
-                task.cancel()
-        waits: list[asyncio.Future[None]] = list(self._tasks)
-        if self._appends:
-            self._no_appends = self._server.loop.create_future()
-            waits.append(self._no_appends)
-        return waits

@@ -248,7 +248,7 @@ def test_a_client_that_takes_nothing_makes_the_server_hold_little(
             (session,) = set(server.sessions) - before
             for _ in range(30):
                 say(verb, QUESTIONS[verb])
-            while not (session._tasks or session.backlog_bytes):  # noqa: ASYNC110 (`run` bounds it)
+            while session.under_way.is_empty and not session.backlog_bytes:  # noqa: ASYNC110 (`run` bounds it)
                 await asyncio.sleep(0.001)
             most = 0
             for _ in range(100):

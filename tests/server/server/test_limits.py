@@ -286,8 +286,7 @@ def test_what_was_told_is_stored_though_its_client_has_left(tmp_path: Path, limi
                 for _ in range(20):
                     await client.append("events", b"x" * 400, acks="none")
                 await client.ping()
-                (session,) = server.sessions
-                session._config = dataclasses.replace(server.config, in_flight_bytes_max=limit)
+                server.config = dataclasses.replace(server.config, in_flight_bytes_max=limit)
             await until_nobody_is_there(server)
             assert 0 < server.left_bytes <= limit
             go_on.set()
