@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -21,7 +21,7 @@ from chronik_server.errors import CertificateError, NotLeaderError
 from chronik_server.protocol.cluster import StatusFound
 from chronik_server.protocol.data import Consistency
 from chronik_store.batching import Appendable
-from chronik_store.cli.session import Lanes, PartitionBundles, Session, lanes_of
+from chronik_store.cli.session import Lanes, Look, PartitionBundles, Session, lanes_of
 from chronik_store.cli.terminal import say
 from chronik_store.errors import (
     BackpressureError,
@@ -322,15 +322,19 @@ class RemoteSession(Session):
         return RemoteBundles(cast("RemoteLog", log))
 
     @contextmanager
-    def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:
-        """One partition of a topic, or all of them."""
+    def looking_at(self, topic: str, partition: int | None) -> Iterator[Look]:
+        """One partition of a topic, or all of them, now and later."""
         with remote_client(self) as client:
             store = cast("LogStore", RemoteStore(client, self.consistency))
-            lanes = lanes_of(store, topic, partition)
-            if self.consistency == "committed":
-                for number, _ in lanes:
-                    _say_if_stale(client, topic, number)
-            yield lanes
+
+            def look(known: Container[int]) -> Lanes:
+                lanes = lanes_of(store, topic, partition, known)
+                if self.consistency == "committed":
+                    for number, _ in lanes:
+                        _say_if_stale(client, topic, number)
+                return lanes
+
+            yield look
 
 
 def _say_if_stale(client: Client, topic: str, partition: int) -> None:

@@ -2,7 +2,8 @@
 
 Place: a verb. Promise: a cursor is committed only past records that have left this process, so a
 crash or a signal repeats records and loses none. Partitions are merged by time; within one the
-order is the log's.
+order is the log's. Who follows all of a topic gets the records of partitions that come later, too,
+from their start.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import click
 
@@ -25,7 +27,7 @@ from chronik_store.cli.options import (
     verb,
 )
 from chronik_store.cli.rendering import FORMAT_HELP, format_of, json_of
-from chronik_store.cli.session import Lanes, Session, lanes_of
+from chronik_store.cli.session import Lanes, Look, Session, lanes_of
 from chronik_store.cursor import Cursor
 from chronik_store.errors import ChronikError
 from chronik_store.model import StoredRecord
@@ -33,6 +35,8 @@ from chronik_store.partition_log import PartitionLog
 
 COMMIT_SECONDS = 1.0
 POLL_SECONDS = 0.2
+LOOK_SECONDS = 30.0
+"""Between looks whether a topic that is followed has more partitions by now."""
 Numbered = tuple[int, StoredRecord]
 """(partition, record)"""
 
@@ -133,18 +137,28 @@ def command(
             "--cursor says where to begin: leave out --from and --since, or "
             "move it with `chronik cursor set`"
         )
-    with ExitStack() as stack:
-        cursors: dict[int, Cursor] = {}
+    cursors: dict[int, Cursor] = {}
+    since_us = None if since is None else moment_us(since, session.now_us)
+
+    def start_of(number: int, log: PartitionLog, place: str | None) -> int:
         if cursor_name is None:
-            lanes = stack.enter_context(session.reading_lanes(topic, partition))
-            since_us = None if since is None else moment_us(since, session.now_us)
-            starts = {number: first_offset(log, place, since_us) for number, log in lanes}
+            return first_offset(log, place, since_us)
+        cursors[number] = log.cursor(cursor_name)
+        return cursors[number].offset
+
+    with ExitStack() as stack:
+        if cursor_name is None:
+            look = stack.enter_context(session.looking_at(topic, partition))
         else:
-            lanes = lanes_of(stack.enter_context(session.writing_store()), topic, partition)
-            cursors = {number: log.cursor(cursor_name) for number, log in lanes}
-            starts = {number: cursor.offset for number, cursor in cursors.items()}
+            store = stack.enter_context(session.writing_store())
+            look = partial(lanes_of, store, topic, partition)
+        lanes = look(())
+        reading = _Reading(session, lanes, {at: start_of(at, log, place) for at, log in lanes})
         delivery = Delivery(session, _printer(session, topic, pattern), cursors)
-        records = _records(session, lanes, starts, delivery, follow=follow)
+        records = reading.records()
+        if follow:
+            begin = partial(start_of, place=None)
+            records = itertools.chain(records, reading.follow(delivery, look, begin))
         try:
             # islice counts to sys.maxsize at the most, and refuses more.
             for item in itertools.islice(
@@ -169,25 +183,46 @@ def _printer(session: Session, topic: str, pattern: str) -> Callable[[Numbered],
     return lambda item: output.text(text(item[1], item[0]))
 
 
-def _records(
-    session: Session, lanes: Lanes, starts: dict[int, int], delivery: Delivery, *, follow: bool
-) -> Iterator[Numbered]:
-    """What is there now, merged by time; then, to follow, what comes, as it comes."""
-    ends = {number: log.watermarks.committed for number, log in lanes}
-    streams = [_stream(number, log, starts[number], ends[number]) for number, log in lanes]
-    yield from heapq.merge(*streams, key=lambda item: item[1].timestamp_us)
-    while follow:
-        delivery.settle()
-        session.output.check_reader()
-        moved = False
-        wait_seconds = POLL_SECONDS if len(lanes) == 1 else 0.0
-        for number, log in lanes:
-            fetched = log.read(ends[number], wait_seconds=wait_seconds)
-            yield from ((number, record) for record in fetched)
-            moved |= fetched.next_offset > ends[number]
-            ends[number] = fetched.next_offset
-        if not moved and len(lanes) > 1:
-            session.clock.sleep(POLL_SECONDS)
+class _Reading:
+    """The partitions that are read, and how far."""
+
+    def __init__(self, session: Session, lanes: Lanes, starts: dict[int, int]) -> None:
+        self._session = session
+        self._lanes = lanes
+        self._starts = starts
+        self._ends = {number: log.watermarks.committed for number, log in lanes}
+
+    def records(self) -> Iterator[Numbered]:
+        """What is there now, merged by time."""
+        streams = [
+            _stream(number, log, self._starts[number], self._ends[number])
+            for number, log in self._lanes
+        ]
+        yield from heapq.merge(*streams, key=lambda item: item[1].timestamp_us)
+
+    def follow(
+        self, delivery: Delivery, look: Look, begin: Callable[[int, PartitionLog], int]
+    ) -> Iterator[Numbered]:
+        """What comes behind that, as it comes."""
+        clock, ends = self._session.clock, self._ends
+        looked_at = clock.monotonic()
+        while True:
+            delivery.settle()
+            self._session.output.check_reader()
+            if clock.monotonic() - looked_at >= LOOK_SECONDS:
+                looked_at = clock.monotonic()
+                for number, log in look(ends):
+                    self._lanes.append((number, log))
+                    ends[number] = begin(number, log)
+            moved = False
+            wait_seconds = POLL_SECONDS if len(self._lanes) == 1 else 0.0
+            for number, log in self._lanes:
+                fetched = log.read(ends[number], wait_seconds=wait_seconds)
+                yield from ((number, record) for record in fetched)
+                moved |= fetched.next_offset > ends[number]
+                ends[number] = fetched.next_offset
+            if not moved and len(self._lanes) > 1:
+                clock.sleep(POLL_SECONDS)
 
 
 def _stream(number: int, log: PartitionLog, start: int, stop: int) -> Iterator[Numbered]:

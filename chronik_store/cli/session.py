@@ -7,10 +7,10 @@ alone; what was opened is closed on the way out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -42,6 +42,8 @@ from chronik_store.replicated import core_of, owner_of
 T = TypeVar("T")
 Lanes = list[tuple[int, PartitionLog]]
 """The partitions that a verb works on: (number, log)."""
+Look = Callable[[Container[int]], Lanes]
+"""The partitions that there are now, but for those of these numbers."""
 Reasons = tuple[type[ChronikError], ...]
 """Errors of one partition behind which the others are shown."""
 
@@ -252,15 +254,18 @@ class Session:
     @contextmanager
     def reading_lanes(self, topic: str, partition: int | None) -> Iterator[Lanes]:
         """One partition of a topic, or all of them, for reading."""
+        with self.looking_at(topic, partition) as look:
+            yield look(())
+
+    @contextmanager
+    def looking_at(self, topic: str, partition: int | None) -> Iterator[Look]:
+        """The same for who looks again: a topic may get more of them."""
         with ExitStack() as stack:
             if self.in_bucket:
-                numbers = []
-                if partition is None:
-                    numbers = self.bucket_partitions(topic).get(topic, [0])
-                yield self._bucket_lanes(stack, topic, numbers, partition)
+                yield partial(self._bucket_lanes, stack, topic, partition)
             else:
                 store = stack.enter_context(self.reading_store())
-                yield lanes_of(store, topic, partition)
+                yield partial(lanes_of, store, topic, partition)
 
     def outcome(self, lanes: Lanes) -> int:
         """The exit code of a verb that has shown what these have, up to their ends: of a log whose
@@ -271,15 +276,19 @@ class Session:
         return exits.DONE
 
     def _bucket_lanes(
-        self, stack: ExitStack, topic: str, numbers: list[int], partition: int | None
+        self, stack: ExitStack, topic: str, partition: int | None, known: Container[int]
     ) -> Lanes:
         """Of the partitions that are there the one that is wanted, or all. A partition appears with
         its first published segment, so there may be gaps.
         """
-        lanes: Lanes = []
-        for number in numbers if partition is None else [partition]:
-            lanes.append((number, stack.enter_context(self._in_bucket(topic, number))))
-        return lanes
+        numbers = [partition]
+        if partition is None:
+            numbers = [*self.bucket_partitions(topic).get(topic, [0])]
+        return [
+            (number, stack.enter_context(self._in_bucket(topic, number)))
+            for number in numbers
+            if number is not None and number not in known
+        ]
 
     def _in_bucket(self, topic: str, partition: int) -> PartitionLog:
         return open_bucket(self.directory, topic=topic, partition=partition, config=self.config())
@@ -310,11 +319,14 @@ def _answers(
             yield name, number, answer
 
 
-def lanes_of(store: LogStore, topic: str, partition: int | None) -> Lanes:
-    """One partition of a topic of an open store, or all; TopicNotFoundError if there is none."""
-    if partition is not None:
-        return [(partition, store.partition(topic, partition))]
-    for info in store.topics():
+def lanes_of(
+    store: LogStore, topic: str, partition: int | None, known: Container[int] = ()
+) -> Lanes:
+    """One partition of a topic of an open store, or all, but for those that are known already;
+    TopicNotFoundError if there is none.
+    """
+    numbers: Sequence[int] = (0,) if partition is None else (partition,)
+    for info in store.topics() if partition is None else ():
         if info.name == topic:
-            return [(number, store.partition(topic, number)) for number in range(info.partitions)]
-    return [(0, store.partition(topic, 0))]
+            numbers = range(info.partitions)
+    return [(each, store.partition(topic, each)) for each in numbers if each not in known]
