@@ -54,8 +54,8 @@ class ServerConfig:
     in_flight_requests_max: int = 4096
     in_flight_bytes_max: int = 64 * MIB
     """Of requests not yet answered on one connection; above it nothing more is read from it. Of
-    answers read for it and not yet taken, likewise: above it the next fetch, search, status or
-    list of topics waits.
+    answers read for it and not yet taken, likewise: above it the next fetch, search, status, or
+    question for topics or bundles, waits.
     """
     requests_bytes_max: int = 1024 * MIB
     """Of requests of all connections together, those included that have begun to arrive. Above it

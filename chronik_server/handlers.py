@@ -27,8 +27,13 @@ _Reading = data.Fetch | data.Offsets | data.GetCursor | data.CommitCursor
 """What a reader says who means one topic, and none that is made under its name later."""
 Handler = Callable[[Any, Any], Awaitable[Answer]]
 """Of a message and its payload; of what is COUNTED, which has none, and the room for its answer."""
-COUNTED = frozenset((data.Fetch, data.Search, topics.ListTopics, cluster.Status))
-"""What is answered with records, or with as much as there are topics and partitions."""
+COUNTED = frozenset(
+    (
+        *(data.Fetch, data.Search, topics.ListTopics, topics.DescribeTopic),
+        *(cluster.Status, cluster.FindBundles),
+    )
+)
+"""What is answered with records, or with as much as there are topics, partitions and bundles."""
 ANSWER_BYTES = 1 << 20
 """What an answer is taken for until it is there, when nothing says before how long it will be."""
 _NOTHING = b""
@@ -186,7 +191,8 @@ class Handlers:
         await room.take(ANSWER_BYTES, more=False)
         return topics.Topics(await self._backend.topics()), _NOTHING
 
-    async def _describe_topic(self, request: topics.DescribeTopic, _: Buffer) -> Answer:
+    async def _describe_topic(self, request: topics.DescribeTopic, room: Share) -> Answer:
+        await room.take(ANSWER_BYTES, more=False)
         return await self._backend.describe_topic(request.topic), _NOTHING
 
     # --- upkeep ----------------------------------------------------------------------------------
@@ -210,8 +216,9 @@ class Handlers:
     async def _run_pipeline(self, _: cluster.RunPipeline, __: Buffer) -> Answer:
         return cluster.PipelineRun(await self._backend.run_pipeline()), _NOTHING
 
-    async def _find_bundles(self, request: cluster.FindBundles, _: Buffer) -> Answer:
+    async def _find_bundles(self, request: cluster.FindBundles, room: Share) -> Answer:
         partition = await self._partition(request.topic, request.partition)
+        await room.take(ANSWER_BYTES, more=False)
         found = await partition.find_bundles(request.offset, everything=request.everything)
         return found, _NOTHING
 
