@@ -94,7 +94,7 @@ class Channel(asyncio.BufferedProtocol):
         context = None if options.tls is None else options.tls.client_context()
         try:
             async with asyncio.timeout(options.connect_seconds):
-                _, channel = await loop.create_connection(
+                transport, channel = await loop.create_connection(
                     lambda: cls(address, options, on_told, turn),
                     address.host,
                     address.port,
@@ -107,6 +107,9 @@ class Channel(asyncio.BufferedProtocol):
             # ValueError: no name of a host, as far as the resolver is concerned.
             reason = str(error) or f"no answer within {options.connect_seconds:g} s"
             raise ConnectionLostError(f"cannot connect to {address}: {reason}") from error
+        if _is_its_own(transport):
+            transport.abort()  # while it is there nobody else can listen
+            raise ConnectionLostError(f"cannot connect to {address}: nobody listens there")
         hello = Hello((VERSION,), SOFTWARE, options.token, peer, node_id)
         try:
             answer = await channel.ask(hello, timeout_seconds=options.connect_seconds)
@@ -353,6 +356,14 @@ class Channel(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Hang up without sending what waits; `on_lost` is called."""
         self._lose(ConnectionLostError(f"the connection to {self.address} was cut here"))
+
+
+def _is_its_own(transport: asyncio.BaseTransport) -> bool:
+    """It has met itself: of a port of this machine on which nobody listens, and which the system
+    gave to this end just then.
+    """
+    own = transport.get_extra_info("sockname")
+    return own is not None and own == transport.get_extra_info("peername")
 
 
 def _may_want(options: ClientOptions) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from chronik_server.addresses import parse_address
+from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient, Client, ClientOptions
 from chronik_server.client.channel import Channel
 from chronik_server.errors import ConnectionLostError, ProtocolError, UnauthenticatedError
 from chronik_server.protocol.greeting import Hello, Ping
+from tests.ports import free_port
 from tests.server.serving import QUICK, run, serving
 
 
@@ -35,6 +36,26 @@ def test_a_server_that_is_away_is_said_to_be(tmp_path: Path) -> None:
             with pytest.raises(ConnectionLostError) as caught:
                 await client.append("events", b"x")
             assert "not_durable" == caught.value.durability
+
+    run(main())
+
+
+def test_a_connection_that_has_met_itself_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may give a client the port that it calls, where nobody listens: it heard its own
+    greeting, and called that an error of the protocol, which nobody asks again about.
+    """
+
+    async def main() -> None:
+        loop, port = asyncio.get_running_loop(), free_port()
+        plain = loop.create_connection
+
+        async def connect(make: Any, host: str, at: int, **options: Any) -> Any:
+            return await plain(make, host, at, local_addr=("127.0.0.1", port), **options)
+
+        monkeypatch.setattr(loop, "create_connection", connect)
+        with pytest.raises(ConnectionLostError, match="nobody listens there") as caught:
+            await Channel.open(Address("127.0.0.1", port), QUICK)
+        assert caught.value.retriable
 
     run(main())
 
