@@ -25,6 +25,7 @@ from chronik_store.cli.session import Lanes, Look, PartitionBundles, Session, la
 from chronik_store.cli.terminal import say
 from chronik_store.errors import (
     BackpressureError,
+    ChronikError,
     ConfigError,
     TopicNotFoundError,
     UnavailableError,
@@ -47,6 +48,8 @@ from chronik_store.partition_log import PartitionLog
 IN_FLIGHT_MAX = 16
 RETRY_SECONDS = 10.0
 """A person waits: shorter than a program's client."""
+SAY_SECONDS = 1.0
+"""So long after a first failure it is said what is waited for."""
 FOLLOW_SECONDS = 1.0
 SCAN_RECORDS = 10_000
 NEVER_SECONDS = 1e9
@@ -362,7 +365,21 @@ def remote_client(session: Session, *others: str) -> Iterator[Client]:
     if not isinstance(session, RemoteSession):
         raise ConfigError("this verb asks a cluster: name one of its nodes with -s HOST:PORT")
     with Client(",".join((session.server, *others)), options=_options()) as client:
+        client.on_wait(_Waiting().told)
         yield client
+
+
+class _Waiting:
+    """Says what is waited for, once: whoever sees nothing takes it for a program that hangs."""
+
+    def __init__(self) -> None:
+        self._is_said = False
+
+    def told(self, error: ChronikError, seconds: float) -> None:
+        """It is asked again, and has been for so long."""
+        if seconds >= SAY_SECONDS and not self._is_said:
+            self._is_said = True
+            say(f"chronik: {error}; it is asked again, for {RETRY_SECONDS:g} s altogether")
 
 
 def session(server: str) -> Session:

@@ -49,8 +49,9 @@ from chronik_store.model import (
 )
 
 LANES_KEPT = 1024
-"""Partitions of which it is remembered how to append, though nothing is on its way there."""
-_NO_TOPIC = TopicDescription("", "", ())
+"""Partitions of which it is remembered how to append, though nothing is on its way there; and
+topics of which it is remembered how many they have.
+"""
 
 
 class AsyncClient(Upkeep):
@@ -78,8 +79,8 @@ class AsyncClient(Upkeep):
         self.router = Router(addresses, options, clock or SystemClock(), entropy or SystemEntropy())
         self.batching = Batching(LogConfig(), self.router.clock)
         self._appends: dict[tuple[Lane, data.Acks], Overlapping] = {}
-        self._made: dict[str, TopicDescription] = {}
-        """Topics as they were when this client made them, or had partitions added."""
+        self._grown: dict[str, tuple[str, int]] = {}
+        """Ids of topics, and how many partitions they had when this client asked for so many."""
         self._writers: weakref.WeakSet[AsyncProducer | OutgoingLane] = weakref.WeakSet()
 
     # --- topics ----------------------------------------------------------------------------------
@@ -97,7 +98,11 @@ class AsyncClient(Upkeep):
         message = CreateTopic(name, partitions, exist_ok, replicas)
         answer = await self.router.ask_any(message, repeatable=exist_ok)
         self.router.forget(name)
-        made = self._made[name] = cast("TopicDescription", answer.message)
+        made: TopicDescription = answer.message
+        if exist_ok:  # who has heard of a topic that was made knows of all that it was made with
+            if len(self._grown) >= LANES_KEPT:
+                del self._grown[next(iter(self._grown))]
+            self._grown[name] = (made.topic_id, len(made.partitions))
         return made
 
     async def delete_topic(self, name: str) -> None:
@@ -107,7 +112,7 @@ class AsyncClient(Upkeep):
         """
         await self.router.ask_any(DeleteTopic(name), repeatable=False)
         self.router.forget(name)
-        self._made.pop(name, None)
+        self._grown.pop(name, None)
 
     async def topics(self) -> tuple[TopicInfo, ...]:
         """The topics, by name, as far as the answering node knows."""
@@ -119,12 +124,13 @@ class AsyncClient(Upkeep):
 
         TopicNotFoundError.
         """
-        backoff = Backoff(self.router.options, self.router.entropy)
+        backoff = Backoff(self.router)
         while True:
             answer = await self.router.ask_any(DescribeTopic(name))
-            found, made = cast("TopicDescription", answer.message), self._made.get(name, _NO_TOPIC)
-            count, least = len(found.partitions), len(made.partitions)
-            if count >= least or found.topic_id != made.topic_id:
+            found: TopicDescription = answer.message
+            topic_id, least = self._grown.get(name, ("", 0))
+            count = len(found.partitions)
+            if count >= least or found.topic_id != topic_id:
                 return found
             await backoff.pause(
                 UnavailableError(

@@ -25,7 +25,7 @@ from chronik_server.client.partition_lane import Consumed, Run
 from chronik_server.client.producer import AsyncProducer, Placed
 from chronik_server.client.routing import Lane
 from chronik_store.batching import Appendable
-from chronik_store.errors import ConfigError, LogClosedError
+from chronik_store.errors import ChronikError, ConfigError, LogClosedError
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, Record
 
@@ -215,6 +215,12 @@ class Client:
     def consumer(self, topic: str, **options: Any) -> Consumer:
         """As `AsyncClient.consumer`."""
         return Consumer(self._loop, self._consumer(topic, **options))
+
+    def on_wait(self, told: Callable[[ChronikError, float], None]) -> None:
+        """Have somebody told whenever something is about to be asked again: why, and for how many
+        seconds that has gone on. In the client's own thread.
+        """
+        self._client.router.on_wait = told
 
     def close(self) -> None:
         """See appends through, hang up, end the thread. Idempotent.

@@ -112,7 +112,7 @@ class AsyncConsumer:
     # --- where to begin --------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        backoff = Backoff(self._router.options, self._router.entropy)
+        backoff = Backoff(self._router)
         lanes: dict[int, PartitionLane] | None = None
         while lanes is None:
             try:

@@ -221,11 +221,11 @@ class OutgoingLane:
                 hints = hints + 1 if hinted else 0
                 await self._all_answered()
                 if backoff is None:
-                    backoff = Backoff(self._router.options, self._router.entropy)
+                    backoff = Backoff(self._router)
                 if self._refused(error):
                     backoff = None
                 elif not 0 < hints <= HINTS_IN_A_ROW:
-                    await backoff.wait()
+                    await backoff.wait(error)
             else:
                 backoff, hints, self._failing_since = None, 0, None
                 self._succeed(self._flight.popleft(), response)

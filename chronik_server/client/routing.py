@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from chronik_server.addresses import Address, parse_address
@@ -48,24 +48,25 @@ class Backoff:
     may come late: a node that hangs takes all of `request_seconds`. One for each call.
     """
 
-    def __init__(self, options: ClientOptions, entropy: Entropy) -> None:
-        self._next = options.backoff_seconds
-        self._max = options.backoff_seconds_max
-        self._entropy = entropy
-        self._retry_seconds = options.retry_seconds
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._next = router.options.backoff_seconds
         self._deadline: float | None = None
 
     async def pause(self, error: ChronikError) -> None:
         """Wait before the next attempt; raises `error` when the time is up."""
         if self.is_over:
             raise error
-        await self.wait()
+        await self.wait(error)
 
-    async def wait(self) -> None:
-        """Wait before the next attempt, which may be the last."""
-        pause = self._next * self._entropy.uniform(0.5, 1.0)
-        await asyncio.sleep(max(0.0, min(self._left_seconds(), pause)))
-        self._next = min(2 * self._next, self._max)
+    async def wait(self, error: ChronikError | None = None) -> None:
+        """Wait before the next attempt, which may be the last. error: what makes it needed."""
+        options, left = self._router.options, self._left_seconds()
+        if error is not None:
+            self._router.on_wait(error, options.retry_seconds - left)
+        pause = self._next * self._router.entropy.uniform(0.5, 1.0)
+        await asyncio.sleep(max(0.0, min(left, pause)))
+        self._next = min(2 * self._next, options.backoff_seconds_max)
 
     @property
     def is_over(self) -> bool:
@@ -75,7 +76,7 @@ class Backoff:
     def _left_seconds(self) -> float:
         now = asyncio.get_running_loop().time()
         if self._deadline is None:
-            self._deadline = now + self._retry_seconds
+            self._deadline = now + self._router.options.retry_seconds
         return self._deadline - now
 
 
@@ -92,6 +93,8 @@ class Router:
         self.entropy = entropy
         self.node_id: str | None = None
         """Of the node for which this client asks, if it is one's."""
+        self.on_wait: Callable[[ChronikError, float], None] = _nobody
+        """Told before each pause: why, and for how many seconds that has gone on."""
         self._servers = list(dict.fromkeys(servers))
         self._channels: dict[Address, asyncio.Task[Channel]] = {}
         self._leaders: dict[Lane, Address] = {}
@@ -290,7 +293,7 @@ class Router:
         repeatable: bool,
         leader: bool,
     ) -> Response:
-        backoff = Backoff(self.options, self.entropy)
+        backoff = Backoff(self)
         hints, looked, doubted = 0, False, False
         while True:
             channel: Channel | None = None
@@ -363,3 +366,7 @@ def _where_leads(place: PartitionPlace, channel: Channel) -> Address | None:
 
 def _failed(task: asyncio.Task[Channel]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def _nobody(_error: ChronikError, _seconds: float) -> None:
+    """Nobody wants to know."""

@@ -344,6 +344,19 @@ def test_nobody_listens_is_unavailable(chronik, monkeypatch):
     assert "127.0.0.1:1" in said.err
 
 
+@pytest.mark.parametrize("verb", [["topic", "list"], ["consume", "events"], ["produce", "events"]])
+def test_who_waits_for_a_server_is_told_for_what(chronik, monkeypatch, verb):
+    """For ten seconds nothing was to be seen."""
+    monkeypatch.setattr(cli_remote, "RETRY_SECONDS", 0.4)
+    monkeypatch.setattr(cli_remote, "SAY_SECONDS", 0.1)
+    said = chronik("-s", "127.0.0.1:1", *verb)
+    first, last = said.err.splitlines()
+    assert "cannot connect to 127.0.0.1:1" in first
+    assert first.endswith("; it is asked again, for 0.4 s altogether")
+    assert last.startswith("chronik: error: cannot connect to 127.0.0.1:1")
+    assert (3, "") == (said.code, said.out)
+
+
 def test_a_server_and_a_directory_exclude_each_other(chronik):
     assert 2 == chronik("-s", "127.0.0.1:1", "-d", "data", "topic", "list").code
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chronik_server.client import AsyncClient, consumer, producer
+from chronik_server.client import AsyncClient, async_client, consumer, producer
 from chronik_server.client.partitioning import partition_of
 from chronik_server.client.routing import Router
 from chronik_server.errors import ConnectionLostError
@@ -51,6 +51,26 @@ def test_a_producer_appends_where_it_is_told_to(to: Connected, tmp_path: Path) -
                 assert partition_of(KEY, 4) == (await one.append(b"c", KEY)).partition
                 with pytest.raises(TopicNotFoundError, match="0 to 3, not 4"):
                     await one.append(b"early", partition=4)
+
+    run(main())
+
+
+def test_a_client_that_makes_topics_for_ever_remembers_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_client, "LANES_KEPT", 2)
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            for name in "abcd":
+                await client.create_topic(name)
+            assert {} == client._grown
+            for name in "abcd":
+                made = await client.create_topic(name, partitions=2, exist_ok=True)
+            assert ["c", "d"] == list(client._grown)
+            assert (made.topic_id, 2) == client._grown["d"]
+            await client.delete_topic("d")
+            assert ["c"] == list(client._grown)
 
     run(main())
 
