@@ -1,7 +1,9 @@
 """The regular expressions of a query: which can match a word, and what they cost to compile.
 
 Place: beside `query_fields`, below `query`. Promise: a pattern that can match no word is refused;
-`weight` tells from the text how long Tantivy would compile it. Invariant: nothing is compiled here.
+`weight` tells from the text how long Tantivy would compile it. Invariant: nothing is compiled here,
+and what a letter is the analyzer says, as for records: to Python the vowels of Thai and of Hindi,
+which are marks, are none.
 
 Tantivy compiles a pattern to an automaton with the interpreter's lock held, so that a server
 answers nobody meanwhile, and finds only then that it is too large. It takes some half a millisecond
@@ -13,6 +15,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from chronik_store.search import engine
 from chronik_store.search.query_scanner import Scanner
 
 WEIGHT_MAX: Final = 2500
@@ -54,16 +57,22 @@ def check_pattern(regex: str, scan: Scanner, start: int) -> str:
             continue
         if escaped:
             character = regex[place + 1]
-        if not character.isalnum() and (escaped or character not in ".*+?()|}]"):
-            raise scan.error(
-                f"{character!r} in a pattern matches nothing",
-                'words hold letters and digits only; quote a text with others: value:"a-b"',
-                start,
-            )
+        if escaped or character not in ".*+?()|}]":
+            _check_letter(character, scan, start)
         place = escaped.end() if escaped else place + 1
     if not regex:
         raise scan.error("an empty pattern", "write one between the slashes", start)
     return regex
+
+
+def _check_letter(character: str, scan: Scanner, start: int) -> None:
+    indexed = "".join(engine.words(character))
+    if len(indexed) == 1:
+        return
+    advice = 'words hold letters and digits only; quote a text with others: value:"a-b"'
+    if indexed:  # the I with a dot, alone of all letters, becomes two
+        advice = f"in lower case, as words are, it is {len(indexed)} characters; write two dots"
+    raise scan.error(f"{character!r} in a pattern matches nothing", advice, start)
 
 
 def _behind_class(regex: str, place: int) -> int:
