@@ -1,15 +1,15 @@
 """Records to documents: what of a record is indexed, under which names.
 
 Place: below `engine`, above `format.stored_batch`; plain Python values in, plain dicts out. Indexed
-are: value and key as words; headers as words under their names; a value that is a JSON object also
-by path: strings as words, numbers and booleans as such, the members of lists each on its own, to
-JSON_DEPTH_MAX levels, paths up to PATH_CHARACTERS_MAX. Promise: what is searched by path follows
-from the text of a value alone, not from how deep or long a number a parser bears, nor from the
-stack of who indexes; and nothing that a record may hold makes Tantivy refuse or kill the writer: it
-panics or errors on lone surrogates, integers beyond 64 bits and depth, misreads NUL, U+0001 and
-backslash in paths, and takes strings that look like RFC 3339 for dates that no word finds
-(measured); all are replaced here. Invariant: paths are spelled as `query_fields.clean_path` spells
-them.
+are: value and key as words; up to HEADERS_MAX headers as words under their names; a value that is a
+JSON object of up to JSON_BYTES_MAX also by path: strings as words, numbers and booleans as such,
+the members of lists each on its own, to JSON_DEPTH_MAX levels, paths up to PATH_CHARACTERS_MAX.
+Promise: what is searched by path follows from the text of a value alone, not from how deep or long
+a number a parser bears, nor from the stack of who indexes; and nothing that a record may hold makes
+Tantivy refuse or kill the writer: it panics or errors on lone surrogates, integers beyond 64 bits
+and depth, misreads NUL, U+0001 and backslash in paths, and takes strings that look like RFC 3339
+for dates that no word finds (measured); all are replaced here. Invariant: paths are spelled as
+`query_fields.clean_path` spells them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from chronik_store.model import Headers
 from chronik_store.search.query_fields import clean_path
 from chronik_store.search.tokenizer import Splitter, cut_long_words, may_hold_long_words
 
+JSON_BYTES_MAX: Final = 1 << 20
+"""Of a value. Every few bytes may be a path, or an object in memory: 31 MiB of names took 1.5 GiB
+and 12 s of a core, with the interpreter's lock held for seconds at a time (measured).
+"""
+HEADERS_MAX: Final = 1000
+"""Of a record, the first: each may be a path of its own, too."""
 JSON_DEPTH_MAX: Final = 32
 PATH_CHARACTERS_MAX: Final = 1000
 PATHS_MAX: Final = 512
@@ -99,7 +105,9 @@ class DocumentMaker:
                 continue
             text = value.decode("utf-8", "replace")
             document: Document = {"offset": offset, "ts": time, "value": text}
-            if value[:1] == b"{" or value.lstrip(_JSON_SPACE)[:1] == b"{":
+            if len(value) <= JSON_BYTES_MAX and (
+                value[:1] == b"{" or value.lstrip(_JSON_SPACE)[:1] == b"{"
+            ):
                 leaves = self._json(text)
                 if leaves:
                     document["json"] = leaves
@@ -116,7 +124,7 @@ class DocumentMaker:
 
     def _headers(self, headers: Headers) -> _Leaves:
         names: _Leaves = {}
-        for name, data in headers:
+        for name, data in headers[:HEADERS_MAX]:
             if name and len(name) <= PATH_CHARACTERS_MAX:
                 text = _not_a_date(self._text(data))
                 names.setdefault(clean_path(name), []).append(text)

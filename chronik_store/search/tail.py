@@ -42,7 +42,6 @@ PART_TEXT_BYTES: Final = 32 << 20
 _RECORD_BYTES: Final = 32  # of a record's own in an index, besides its text: offset, time, scores
 _COMMIT_BYTES: Final = 64 << 10  # at most, of what each commit writes besides the records' own
 _WHAT: Final = "the tail index"
-_LOOK_EVERY: Final = 256  # records between two looks at the clock: some 10 ms
 
 
 @dataclass(eq=False, slots=True)
@@ -273,9 +272,9 @@ class TailIndex:
                 return low
             part = self._part_at(low)
             try:
-                for count, offset in enumerate(part.builder.add(batch, low, high), 1):
+                for offset in part.builder.add(batch, low, high):
                     part.taken = offset + 1
-                    if count % _LOOK_EVERY == 0 and self._late(deadline):
+                    if self._late(deadline):  # one of a megabyte may have taken long
                         break
             except CorruptionError:  # of the batch: the index is sound, and keeps what it took
                 raise

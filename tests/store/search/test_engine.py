@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronik_store.errors import UnavailableError
+from chronik_store.errors import QueryError, UnavailableError
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.format.stored_batch import StoredBatch
 from chronik_store.model import Record
 from chronik_store.search import engine
+from chronik_store.search.documents import HEADERS_MAX, JSON_BYTES_MAX
 from chronik_store.search.engine import IndexBuilder, IndexSearch
 from chronik_store.search.query import check_query
 from tests.store.search import reference
@@ -318,6 +319,26 @@ def test_many_words_on_a_path_of_many_levels_hold_nobody_up() -> None:
     assert 1.0 > time.process_time() - began
 
 
+def test_a_large_value_is_searched_by_its_words_alone() -> None:
+    """One of 31 MiB held the interpreter's lock for seconds, and took 1.5 GiB."""
+    text = b'{"level":"error","text":"disk %s"}'
+    largest = text % (b"a" * (JSON_BYTES_MAX - len(text) + 2))
+    assert len(largest) == JSON_BYTES_MAX
+    search = index([Record(largest), Record(b" " + largest)])
+
+    assert [0] == offsets(search, "json.level:error")
+    assert [0] == offsets(search, "json.text:disk")
+    assert [0, 1] == offsets(search, "error disk")
+
+
+def test_the_first_headers_of_a_record_are_searched() -> None:
+    headers = tuple((f"h{number}", b"x") for number in range(HEADERS_MAX + 1))
+    search = index([Record(b"", headers=headers)])
+
+    assert [0] == offsets(search, f"header.h{HEADERS_MAX - 1}:x")
+    assert [] == offsets(search, f"header.h{HEADERS_MAX}:x")
+
+
 @pytest.mark.parametrize(
     "regex",
     [
@@ -333,6 +354,22 @@ def test_a_pattern_may_hold_classes_in_classes_and_code_points(regex: str) -> No
     search = index([Record(b"disk 2"), Record(b"dsks")])
 
     assert [1] == offsets(search, f"value:/{regex}/ -disk")
+
+
+@pytest.mark.parametrize("regex", [".*กิน.*", "หิว", "हि.*", "Ⓚ+", "ⓚ+"])
+def test_a_pattern_may_hold_every_character_that_words_hold(regex: str) -> None:
+    """Vowels of Thai and Hindi are marks, which Python counts neither as letters nor as digits."""
+    search = index([Record("ผมกินข้าว หิว".encode()), Record("हिन्दी".encode()), Record("ⓚⓚ".encode())])
+
+    assert len(offsets(search, f"value:/{regex}/")) == 1
+
+
+def test_the_letter_that_is_two_in_lower_case_is_refused_in_a_pattern() -> None:
+    search = index([Record("İstanbul".encode())])
+
+    with pytest.raises(QueryError, match="write two dots"):
+        check_query("value:/İstan.*/")
+    assert offsets(search, "İSTANBUL") == offsets(search, "value:/..stan.*/") == [0]
 
 
 def test_a_pattern_is_compiled_once_for_all_indexes() -> None:

@@ -176,16 +176,28 @@ def test_a_deadline_ends_a_feed_at_a_record_that_is_searchable(fs: PosixFileSyst
     index = TailIndex(clock, SystemThreads(), fs=fs, directory=None)
     batches = reference.batches_of(log_of(3000), size=1000)
 
-    reached = index.feed(batches, deadline=clock.now + 3)
-    assert 0 < reached < 3000
+    reached = index.feed(batches, deadline=clock.now + 700)
+    assert 0 < reached < 1000
     assert ((0, reached),) == index.covered()
     assert list(range(reached)) == offsets(index, "disk")
 
     while reached < 3000:
         before = reached
-        reached = index.feed(batches[reached // 1000 :], deadline=clock.now + 3)
+        reached = index.feed(batches[reached // 1000 :], deadline=clock.now + 700)
         assert reached > before
     assert list(range(3000)) == offsets(index, "disk")
+
+
+def test_a_deadline_is_looked_at_behind_each_record(fs: PosixFileSystem) -> None:
+    """A batch may be 64 records of 1 MiB, which take a second each if somebody wants them to."""
+    clock = TickingClock()
+    index = TailIndex(clock, SystemThreads(), fs=fs, directory=None)
+    batches = reference.batches_of(log_of(64), size=64)
+
+    reached = index.feed(batches, deadline=clock.now + 10)
+
+    assert 0 < reached <= 10
+    assert ((0, reached),) == index.covered()
 
 
 def test_a_deadline_that_has_passed_feeds_nothing(fs: PosixFileSystem) -> None:
