@@ -322,18 +322,19 @@ class LogStore:
         if seconds is None:
             seconds = self._config.search_deadline_seconds
         check_seconds(seconds, "deadline_seconds")
-        results = []
+        best: list[SearchResult] = []
         for partition in range(count):
             left = max(0.0, started + seconds - clock.monotonic())
             share = left / (count - partition)
             log = self.partition(topic, partition)
-            results.append(log.search(query, deadline_seconds=share, **options))
-        return merge_results(
-            results,
-            limit=options.get("limit", 10),
-            order=options.get("order", "newest"),
-            elapsed_seconds=clock.monotonic() - started,
-        )
+            found = log.search(query, deadline_seconds=share, **options)
+            # At once: what is held is one answer, and the best hits of those before it.
+            merged = merge_results(
+                [*best, found], limit=options.get("limit", 10),
+                order=options.get("order", "newest"), elapsed_seconds=clock.monotonic() - started,
+            )  # fmt: skip
+            best = [merged]
+        return best[0]
 
     def run_pipeline_once(self) -> PipelineReport:
         """One bounded pipeline step for every partition; errors are in the report."""

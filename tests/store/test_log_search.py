@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -319,3 +321,27 @@ def test_an_answer_holds_no_more_records_than_there_is_room_for(tmp_path: Path) 
         found = log.search("disk", limit=2, require_complete=True)
         assert [4, 3] == [hit.offset for hit in found]
         assert 5 == found.total
+
+
+def test_of_many_partitions_no_more_is_held_than_one_answer_and_the_best_so_far(
+    tmp_path: Path,
+) -> None:
+    """It held every partition's answer until the last had answered, to throw all but one away."""
+    with LogStore.open(tmp_path, config=LogConfig(pipeline_enabled=False)) as store:
+        store.create_topic("t", partitions=8)
+        for partition in range(8):
+            log = store.partition("t", partition)
+            log.append([Record(b"disk " + bytes(1 << 20), timestamp_us=partition)] * 4)
+        store.search("t", "disk", limit=0)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            found = store.search("t", "disk", limit=4)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert [(hit.partition, hit.offset) for hit in found] == [(7, n) for n in (3, 2, 1, 0)]
+    assert found.total == 32
+    assert [each.partition for each in found.coverage] == list(range(8))
+    assert peak_bytes < 16 << 20
