@@ -127,6 +127,8 @@ class LogConfig:
                 continue
             try:
                 value = parse(text)
+                if not target.startswith("s3."):
+                    cls(**{target: value})  # alone: while its variable can be named
             except ValueError as error:
                 raise ConfigError(f"{name}={text!r}: {error}") from None
             if target.startswith("s3."):

@@ -38,8 +38,7 @@ def test_an_unreadable_value_names_its_variable(name):
             continue  # unset, by a shell's hand
         with pytest.raises(chronik.ConfigError) as caught:
             chronik.LogConfig.from_env({name: text})
-        # "nan" is a float; its bounds refuse it, and they know the field only.
-        assert name in str(caught.value) or ENVIRONMENT[name][0] in str(caught.value)
+        assert name in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in PARSED.items() if kind != "flag"])
@@ -48,14 +47,14 @@ def test_a_value_out_of_bounds_is_refused_with_the_bounds(name):
     low, high = next((low, high) for each, low, high in _BOUNDS if each == field)
     texts = [str(int(low) - 1)] + ([str(int(high) + 1)] if high < math.inf else [])
     for text in texts:
-        with pytest.raises(chronik.ConfigError, match=field):
+        with pytest.raises(chronik.ConfigError, match=f"{name}='{text}': {field} is "):
             chronik.LogConfig.from_env({name: text})
 
 
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
-        ({"CHRONIK_UPLOAD": "some"}, "('leader', 'all')"),
+        ({"CHRONIK_UPLOAD": "some"}, r"CHRONIK_UPLOAD='some': .*\('leader', 'all'\)"),
         ({"OBJECT_STORE_BACKEND": "ftp"}, "use local, s3, gcs, azure or memory"),
         ({"OBJECT_STORE_BACKEND": "S3"}, "use local, s3"),
         ({"OBJECT_STORE_BACKEND": "s3"}, "needs S3_BUCKET"),
