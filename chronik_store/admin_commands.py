@@ -38,7 +38,7 @@ def cursor_commit(
         raise out_of_range(next_offset, manifest.start_offset, end_offset)
     if current is None and len(known) >= most:
         raise ConfigError(f"this log has {len(known)} cursors (cursors_max); delete some first")
-    return CursorSet(name, next_offset, reset)
+    return CursorSet(name, next_offset, bool(reset))
 
 
 def cursor_deletion(manifest: Manifest, name: str) -> CursorSet | None:

@@ -6,7 +6,7 @@ the limit named; a RecordBatch is taken as it is. Invariant: one append is one b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chronik_store.clock import Clock
@@ -74,6 +74,8 @@ def items_of(records: Any) -> list[Record | bytes]:
         raise TypeError(
             f"a record's value is bytes, not {type(records).__name__}: pass bytes(value)"
         )
+    if isinstance(records, Mapping):
+        raise TypeError("records are no mapping, whose values would be lost: make Records of it")
     if not isinstance(records, Iterable):
         raise TypeError(
             f"append takes bytes, a Record, a RecordBatch or an iterable of the first two, not "

@@ -213,7 +213,9 @@ def test_a_record_of_wrong_parts_is_stored_by_no_door(log, part, value):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["text", 7, None, [None], [b"x", "y"], {1: 2}, [[b"x"]]], ids=repr
+    "wrong",
+    ["text", 7, None, [None], [b"x", "y"], {1: 2}, {b"key": b"value"}, [[b"x"]]],
+    ids=repr,
 )
 def test_append_nowait_takes_what_append_takes(log, wrong):
     with pytest.raises(TypeError):

@@ -25,6 +25,7 @@ def test_a_cursor_moves_forward_and_back_only_when_told() -> None:
     assert commit("a", 10) == CursorSet("a", 10, False)
     assert commit("a", 7) is None
     assert commit("a", 2, reset=True) == CursorSet("a", 2, True)
+    assert commit("a", 2, reset="yes") == CursorSet("a", 2, True)
     with pytest.raises(OffsetConflictError, match="stands at 7") as caught:
         commit("a", 6)
     assert (caught.value.expected_offset, caught.value.end_offset) == (7, 6)
