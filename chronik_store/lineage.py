@@ -207,9 +207,9 @@ def _lineage(
         if len(ends) <= 1:
             return Lineage(ends[0] if ends else None, newest)
         # Pages of a listing are not of one moment: a log may be on one, its claim behind another.
-    settled = [each for each in ends if not is_tried(each, newest)]
-    if len(settled) == 1:
-        return Lineage(settled[0], newest)
+    ranks = [_rank(each, newest) for each in ends]
+    if max(ranks) > TRIED and ranks.count(max(ranks)) == 1:
+        return Lineage(ends[ranks.index(max(ranks))], newest)
     raise CorruptionError(
         f"{store.url}: logs {sorted(each.log_id for each in ends)} all claim "
         f"{topic}/{partition} and none names another; two stores wrote under one prefix",
@@ -224,16 +224,27 @@ def _is_end(head: Head, newest: dict[str, Head]) -> bool:
     return successor is None or successor not in newest
 
 
+TRIED, BEGUN, SETTLED = range(3)
+"""How much a log's word counts beside others that are in force, see `_rank`."""
+
+
 def is_tried(head: Head, newest: Mapping[str, Head]) -> bool:
-    """It is the first manifest of a log that looks then whether it is alone (`beside`), and takes
-    it back if not; who looked and was has published more, or will. Beside a log that has, its owner
-    has not looked yet, and may never. A restore's is named by a claim, or of a log without entries;
-    a cluster's has members.
+    """It counts for nothing beside another log: its owner has not looked yet, and may never."""
+    return _rank(head, newest) == TRIED
+
+
+def _rank(head: Head, newest: Mapping[str, Head]) -> int:
+    """A log whose first manifest is the newest looks then whether it is alone (`beside`), and takes
+    it back if not: TRIED. Who looked and was has published more, or will. So does a restore with
+    that of a partition of which it found nothing (a log without entries): BEGUN, which keeps the
+    place against whoever publishes first, and yields to who has published more before it looked.
+    What a claim names is SETTLED, and so is a cluster's, which has members.
     """
-    first = head.number == FIRST_NUMBER and head.object.folded_to > 0
-    if not first or head.object.members is not None:
-        return False
-    return all(each.object.successor != head.log_id for each in newest.values())
+    if head.number != FIRST_NUMBER or head.object.members is not None:
+        return SETTLED
+    if any(each.object.successor == head.log_id for each in newest.values()):
+        return SETTLED
+    return TRIED if head.object.folded_to > 0 else BEGUN
 
 
 def _end(head: Head) -> Head:

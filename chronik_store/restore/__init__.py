@@ -188,7 +188,8 @@ class _Job:
                 for number, each in enumerate(plan.logs[looked_at:], looked_at):
                     # A deletion ends the folders in the same order: the first decides for all.
                     if each.topic_id not in deleted:
-                        made = self._one(plan, each, found, services, number)
+                        first = next((log for log, _ in taken if log.topic_id not in deleted), None)
+                        made = self._one(plan, each, found, services, number, first)
                         if made is None:
                             deleted.add(each.topic_id)
                         else:
@@ -209,6 +210,7 @@ class _Job:
         found: Survey,
         services: WalServices,
         number: int,
+        first: PlannedLog | None,
     ) -> RestoredLog | None:
         self._progress("partitions", number, len(plan.logs))
         paths = self._directory.paths(each.topic, each.partition)
@@ -224,6 +226,7 @@ class _Job:
             each,
             paths,
             found.deleted,
+            first,
         )
 
     # --- plan -------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """One partition of a restore: claim the old log, publish the new one, write its WAL.
 
 Place: below `restore`. Promise: each step finds what an earlier run of it did and goes on; of two
-restores at the same time one wins and the other is told. Invariant: the new log's first manifest
-is put before any of its local files counts, and both follow from the claim alone.
+restores at the same time one wins, in all partitions, and the other is told. Invariant: the new
+log's first manifest is put before any of its local files counts, and both follow from the claim
+alone.
 """
 
 from __future__ import annotations
@@ -80,12 +81,14 @@ def restore_log(
     log: PlannedLog,
     paths: LogPaths,
     deleted: frozenset[str],
+    first: PlannedLog | None,
 ) -> RestoredLog | None:
     """Take one partition over and write its local files. `paths` are empty. None: its topic was
-    deleted since this was planned. Errors: `restore`.
+    deleted since this was planned. first: the one that this restore has taken first, if it has.
+    Errors: `restore`.
     """
     writer = LogWriter(env, config, services, log, paths)
-    claim, begun = _claim_or_begin(store, log, deleted)
+    claim, begun = _claim_or_begin(store, log, deleted, first)
     if claim is None:
         if begun is None:
             return None
@@ -108,8 +111,8 @@ def restore_log(
         who = SegmentIdentity(log.topic, log.partition, log.topic_id)
         info = put_cut_segment(env, store, who, paths.segments, cut)
         kept = Kept((*kept.segments, info), cut.base, cut.producers, None, end_offset)
-    first = succeed(old, old_hash, kept, log_id=log.log_id, now_us=plan.started_us)
-    writer.write(first, _publish(store, log, first))
+    made = succeed(old, old_hash, kept, log_id=log.log_id, now_us=plan.started_us)
+    writer.write(made, _publish(store, log, made))
     return _report(log, old.manifest, kept)
 
 
@@ -133,14 +136,14 @@ def _report(log: PlannedLog, old: Manifest, kept: Kept) -> RestoredLog:
 
 
 def _claim_or_begin(
-    store: ObjectStore, log: PlannedLog, deleted: frozenset[str]
+    store: ObjectStore, log: PlannedLog, deleted: frozenset[str], first: PlannedLog | None
 ) -> tuple[_Claim | None, ManifestObject | None]:
     """The claim; or, where nothing is to be claimed, the first manifest of a log without entries,
     which keeps the place: an old owner that lives, and publishes there later, finds it taken.
     Neither: the topic was deleted.
     """
     for _ in range(ROUNDS):
-        claim = _claim(store, log, deleted)
+        claim = _claim(store, log, deleted, first)
         if claim is not None:
             return claim, None
         if is_deleted(store, log.topic, log.partition, log.topic_id):
@@ -170,8 +173,15 @@ def _begun(log: PlannedLog) -> ManifestObject:
     )
 
 
-def _claim(store: ObjectStore, log: PlannedLog, deleted: frozenset[str]) -> _Claim | None:
-    """The claim that names our log, put by us now or in an earlier run; None: nothing to claim."""
+def _claim(
+    store: ObjectStore, log: PlannedLog, deleted: frozenset[str], first: PlannedLog | None
+) -> _Claim | None:
+    """The claim that names our log, put by us now or in an earlier run; None: nothing to claim.
+
+    What is claimed may be the log of a restore that runs beside this one. Both go the same way, and
+    who has the first partition is to have them all. That is looked at behind the log which is to be
+    claimed: so nothing is taken from one that has overtaken us, and will not come here again.
+    """
     for _ in range(ROUNDS):
         head, newest = lineage_of(store, log.topic, log.partition, deleted)
         if head is None or head.object.manifest.topic_id != log.topic_id:
@@ -179,10 +189,22 @@ def _claim(store: ObjectStore, log: PlannedLog, deleted: frozenset[str]) -> _Cla
         if head.log_id == log.log_id:
             mine = [each for each in newest.values() if each.object.successor == log.log_id]
             return _put_again(store, mine[0]) if mine else None  # begun by us before
-        if log.log_id in newest:
+        own = newest.get(log.log_id)
+        if own is not None and own.object.successor is None:
+            return None  # begun by us before, beside one that has published more by now
+        if own is not None:
             raise _overtaken(store, log, head.log_id)
+        if first is not None:
+            _check_is_ours(store, first, deleted)
         _put_claim(store, log, head)
     raise _is_too_fast(store, log)
+
+
+def _check_is_ours(store: ObjectStore, first: PlannedLog, deleted: frozenset[str]) -> None:
+    head = lineage_of(store, first.topic, first.partition, deleted).head
+    is_there = head is not None and head.object.manifest.topic_id == first.topic_id
+    if head is not None and is_there and head.log_id != first.log_id:
+        raise _overtaken(store, first, head.log_id)
 
 
 def _put_again(store: ObjectStore, claim: Head) -> _Claim:

@@ -168,6 +168,43 @@ def test_a_crash_at_any_call_of_a_restore_keeps_the_place_for_it() -> None:
     assert calls > 100
 
 
+def test_a_restore_that_dies_before_it_looks_is_in_nobodys_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The old owner has published first right before, and goes on: the bucket was called torn, for
+    its readers and for the restore that was run again.
+    """
+    disk = SimulatedDisk()
+    old = open_store(disk)
+    old.create_topic("t", partitions=2)
+    appended(old, "t", b"tiered", 1).run_pipeline_once()
+    log = appended(old, "t", b"0")
+    put = takeover._publish
+
+    def put_late(store, planned, first):
+        if planned.partition == 0:
+            log.run_pipeline_once()
+        return put(store, planned, first)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(takeover, "_publish", put_late)
+        patch.setattr(takeover, "beside", dies)
+        with pytest.raises(UnavailableError):
+            restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    assert appended(old, "t", b"1").run_pipeline_once().errors == ()
+    with open_bucket(URL, topic="t", config=CONFIG, env=env_of(disk)) as reader:
+        assert values(reader) == [b"0", b"1"]
+    restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    appended(old, "t", b"only here").run_pipeline_once()
+    assert log.status().fenced
+    with open_store(disk, "/new") as new:
+        assert appended(new, "t", b"2").run_pipeline_once().errors == ()
+        assert values(new.partition("t")) == [b"0", b"1", b"2"]
+    with open_bucket(URL, topic="t", config=CONFIG, env=env_of(disk)) as reader:
+        assert values(reader) == [b"0", b"1", b"2"]
+    old.close()
+
+
 def dies(*_arguments):
     raise UnavailableError("the bucket is away")
 

@@ -11,7 +11,7 @@ import pytest
 from chronik_store import LogStore, lineage, open_bucket
 from chronik_store.clock import SystemEntropy
 from chronik_store.environment import Environment
-from chronik_store.errors import TopicNotFoundError, UnavailableError
+from chronik_store.errors import FencedError, TopicNotFoundError, UnavailableError
 from chronik_store.objectstore.layout import parse_manifest_key
 from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.pipeline import fence, publish
@@ -317,6 +317,40 @@ def filled_partitions(disk: SimulatedDisk, partitions: int) -> None:
             store.partition("t", partition).seal()
         while not store.run_pipeline_once().idle:
             pass
+
+
+@pytest.mark.parametrize("published", [True, False], ids=["published", "begun empty"])
+def test_of_two_restores_at_once_one_has_all_partitions(
+    published: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one comes when the first has one partition, and is done before that goes on: the
+    first took the other partition back, and each had a part of the topic.
+    """
+    disk = SimulatedDisk()
+    filled_partitions(disk, 2)
+    if not published:
+        disk.remove(next(path for path in disk.paths("/bucket/manifests/t/0")))
+    module = sys.modules["chronik_store.restore"]
+    take, calls = module.restore_log, []
+
+    def taking(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            restore(URL, "/other", config=CONFIG, env=env_of(disk))
+        return take(*arguments)
+
+    monkeypatch.setattr(module, "restore_log", taking)
+    with pytest.raises(FencedError, match="t/0 was taken over from this restore"):
+        restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    with pytest.raises(FencedError, match="t/0 was taken over from this restore"):
+        restore(URL, "/new", config=CONFIG, env=env_of(disk))
+    with open_store(disk, "/other") as other:
+        for partition in range(2):
+            tier(other, "t", b"more", partition)
+            log = other.partition("t", partition)
+            assert not log.status().fenced
+            kept = [b"x"] if partition or published else []
+            assert [*kept, b"more"] == [each.value for each in log.scan()]
 
 
 class ChosenId(SystemEntropy):
