@@ -115,20 +115,23 @@ class StoreTicker:
         key = id(core)
         if key in self._unsworn:
             return
-        with self._wake:
-            self._unsworn[key] = core
-            first = not self._started and not self._closed
-            self._started = self._started or first
-            self._wake.notify_all()
-        if first:
-            try:
+        first = False
+        try:
+            with self._wake:
+                self._unsworn[key] = core
+                if not self._started and not self._closed:
+                    first = self._started = True
+                self._wake.notify_all()
+            if first:
                 self._thread = self._env.threads.spawn(self._swear_loop, name="chronik-mark")
-            except RuntimeError as error:
-                # The group is on disk whatever becomes of its mark: the next one asks again.
+        except BaseException as error:
+            if first:  # The group is on disk whatever becomes of its mark: the next one asks again.
                 with self._wake:
                     self._started = False
                     self._unsworn.pop(key, None)
-                logger.debug("no thread for marks can be started: %s", error)
+            if not (first and isinstance(error, RuntimeError)):
+                raise
+            logger.debug("no thread for marks can be started: %s", error)
 
     def _swear_loop(self) -> None:
         pause_seconds = SWEAR_SECONDS

@@ -6,8 +6,11 @@ import threading
 import time
 
 import chronik_store as chronik
+from chronik_store import store_ticker
 from chronik_store.environment import Environment
+from chronik_store.store_ticker import StoreTicker
 from chronik_store.threads import SystemThreads
+from tests.store.tasks import at_each_step
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -113,3 +116,24 @@ def test_marks_are_written_as_soon_as_a_thread_can_be_had(tmp_path, caplog):
         log.append(b"three")
         with chronik.PartitionLog.open(tmp_path / "d", topic="t", read_only=True) as reader:
             assert b"three" == reader.read(2, wait_seconds=30).records[0].value
+
+
+def test_ctrl_c_at_any_step_of_the_first_group_costs_the_others_no_mark():
+    """It is one log's end; a thread that was not started was never asked for again, and readers
+    beside the writer lagged behind all logs of the store.
+    """
+    for ctrl_c in at_each_step(store_ticker):
+        started = []
+
+        class Threads(SystemThreads):
+            @staticmethod
+            def spawn(_target, *, name, started=started):
+                started.append(name)
+
+        env = Environment(threads=Threads())
+        ticker = StoreTicker(env, CONFIG, None, list, list, list, read_only=False)
+        one, other = object(), object()
+        with ctrl_c:
+            ticker._note_unsworn(one)
+        ticker._note_unsworn(other)
+        assert "chronik-mark" in started
