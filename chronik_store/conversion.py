@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import STORE_NAME, disk_errors
+from chronik_store.data_directory import STORE_NAME
+from chronik_store.disk_errors import disk_errors
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, ConfigError
 from chronik_store.log_store import LogStore
@@ -50,7 +51,7 @@ def convert(
                 "start a cluster over a bucket of its own, and take the records over with "
                 "`chronik export` and `chronik -s HOST:PORT produce --records`"
             )
-        if directory.topic(own_topic) is not None:
+        if directory.topics.get(own_topic) is not None:
             store.delete_topic(own_topic)
         store._topics.finish_deletions()
         for found in store._all_logs():
@@ -61,7 +62,7 @@ def convert(
         assert directory.identity is not None
         identity = replace(directory.identity, owner=f"{directory.store_id}/{node_id}")
         with disk_errors(directory.path, "convert"):
-            directory.write(STORE_NAME, identity.encode())
+            directory.files.replace(STORE_NAME, identity.encode())
         return directory.store_id
 
 

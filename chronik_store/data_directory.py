@@ -1,9 +1,8 @@
-"""A data directory: its lock, its identity, its list of topics.
+"""A data directory: its lock, its identity, where things are in it.
 
-Place: below `log_store`, above `format` and `fs`. Promise: one writer at a time; a directory
-belongs to one store and one bucket prefix for life; each topic has an id that its namesakes do not
-share. Invariant: STORE is created once, and changed only when the directory is given to a cluster
-(`conversion`); TOPICS is replaced in one step, so a crash leaves the old list or the new one.
+Place: below `log_store`, above `topic_list` and `small_files`, which have its parts. Promise: one
+writer at a time; a directory belongs to one store and one bucket prefix for life. Invariant: STORE
+is created once, and changed only when the directory is given to a cluster (`conversion`).
 
     {path}/LOCK  STORE  TOPICS  wal/  segments/  cache/  scratch/  quarantine/  object_store/
 """
@@ -13,35 +12,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
+from chronik_store.disk_errors import disk_error, disk_errors, mended_by_hand
 from chronik_store.environment import Environment
 from chronik_store.errors import (
-    ChronikError,
     ConfigError,
     CorruptionError,
     DirectoryLockedError,
-    DiskFullError,
     FutureVersionError,
     IdentityMismatchError,
-    LogPoisonedError,
-    ReadOnlyError,
-    UnavailableError,
 )
-from chronik_store.format.store_file import (
-    StoreIdentity,
-    TopicCatalog,
-    TopicEntry,
-    decode_store_identity,
-    decode_topic_catalog,
-)
-from chronik_store.fs.base import FileLock, FileStat
+from chronik_store.format.store_file import StoreIdentity, decode_store_identity
+from chronik_store.fs.base import FileLock
 from chronik_store.log_identity import LOCAL_OWNER, LogPaths
+from chronik_store.small_files import SmallFiles
+from chronik_store.topic_list import TOPICS_NAME, TopicList
 
 FORMAT_VERSION = 1
-LOCK_NAME, STORE_NAME, TOPICS_NAME = "LOCK", "STORE", "TOPICS"
+LOCK_NAME, STORE_NAME = "LOCK", "STORE"
 RESTORE_NAME = "RESTORE"
 """What a restore is about to do; gone when it has done it. It writes STORE last."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -73,59 +62,6 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(text)  # noqa: PTH100 (paths are strings below here)
 
 
-def disk_error(path: str, doing: str, error: OSError) -> ChronikError:
-    """The typed error for a failed call on the data directory."""
-    import errno
-
-    message = f"cannot {doing} {path}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"{message}; free space, then try again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ReadOnlyError(
-            f"{message}; give the process the right to write (and to read), or open read-only"
-        )
-    if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return ConfigError(f"{message}; choose a path that is a directory or does not exist")
-    return UnavailableError(f"{message}; check the disk")
-
-
-@contextmanager
-def disk_errors(path: str, doing: str) -> Iterator[None]:
-    """Within this, a failed call on the data directory is raised as its typed error."""
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(path, doing, error) from error
-
-
-@contextmanager
-def errors_of_new_logs(path: str, doing: str) -> Iterator[None]:
-    """`disk_errors`, while logs are made: what nobody has yet cannot be closed and opened again,
-    so what the disk said is said instead of LogPoisonedError.
-    """
-    with disk_errors(path, doing):
-        try:
-            yield
-        except LogPoisonedError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            raise error.__cause__ from error
-
-
-@contextmanager
-def mended_by_hand() -> Iterator[None]:
-    """Within this, a damaged file is one that `repair` can do nothing about: what can is said."""
-    try:
-        yield
-    except CorruptionError as error:
-        raise CorruptionError(
-            str(error.args[0]),
-            path=error.path,
-            advice="put the file back from a copy of the directory, or make a new one of the "
-            "bucket (`chronik restore`)",
-        ) from error
-
-
 class DataDirectory:
     """An opened data directory. Not thread-safe: `LogStore` serialises changes."""
 
@@ -133,15 +69,13 @@ class DataDirectory:
         self.env = env
         self.path = path
         self.read_only = read_only
-        self.catalog = TopicCatalog()
-        self.in_doubt: frozenset[str] = frozenset()
-        """Topics whose last change may or may not be on disk, until TOPICS is written again."""
+        self.files = SmallFiles(env.fs, path)
+        self.topics = TopicList(self.files, path)
         self.identity: StoreIdentity | None = None
         self.is_new = False
         """It was made by this open."""
         self.is_given_up = False
         """It may be another's by now."""
-        self._seen: FileStat | None = None
         self._lock: FileLock | None = None
 
     @classmethod
@@ -223,7 +157,9 @@ class DataDirectory:
         )
 
     def _load(self, url: str | None, owner: str, store_id: str | None) -> None:
-        data = self.read(STORE_NAME)
+        if not self.read_only:
+            self.files.settle((STORE_NAME, TOPICS_NAME))
+        data = self.files.read(STORE_NAME)
         if data is None:
             if self.env.fs.exists(f"{self.path}/{RESTORE_NAME}"):
                 raise CorruptionError(
@@ -242,11 +178,9 @@ class DataDirectory:
             with mended_by_hand():
                 self.identity = decode_store_identity(data, path=f"{self.path}/{STORE_NAME}")
             self._check(self.identity, url)
-        topics = self.read(TOPICS_NAME)
-        if topics is not None:
-            with mended_by_hand():
-                self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
-        elif next(self.env.fs.walk(f"{self.path}/wal"), None) is not None:
+        with mended_by_hand():
+            is_listed = self.topics.load()
+        if not is_listed and next(self.env.fs.walk(f"{self.path}/wal"), None) is not None:
             # An empty list here would let a new topic take the place of what is there.
             raise CorruptionError(
                 f"the directory has WAL files but no {TOPICS_NAME} file",
@@ -254,8 +188,8 @@ class DataDirectory:
                 advice="restore that file from a copy, or the directory from the bucket "
                 "(`chronik restore`)",
             )
-        elif not self.read_only:
-            self.write(TOPICS_NAME, self.catalog.encode())
+        if not is_listed and not self.read_only:
+            self.topics.create()
 
     def _create(self, url: str | None, owner: str, store_id: str | None) -> StoreIdentity:
         identity = StoreIdentity(
@@ -266,7 +200,7 @@ class DataDirectory:
             owner=owner,
         )
         try:
-            self.write(STORE_NAME, identity.encode())
+            self.files.write(STORE_NAME, identity.encode())
         except OSError:
             with suppress(OSError):  # the next open would find it, and believe it durable
                 self.env.fs.remove(f"{self.path}/{STORE_NAME}")
@@ -325,115 +259,6 @@ class DataDirectory:
             scratch=f"{self.path}/scratch/partitions/{tail}",
             quarantine=f"{self.path}/quarantine/{tail}",
         )
-
-    def topic(self, name: str) -> TopicEntry | None:
-        """The live topic of this name."""
-        return next((each for each in self.namesakes(name) if each.state == "live"), None)
-
-    def namesakes(self, name: str) -> list[TopicEntry]:
-        """Every topic of this name: a live one, and those that are being deleted."""
-        topics, found = self.catalog.topics, []
-        for at in range(bisect_left(topics, (name,)), len(topics)):  # they are sorted
-            if topics[at].name != name:
-                break
-            found.append(topics[at])
-        return found
-
-    def check_sure(self, name: str) -> None:
-        """UnavailableError if nobody can know whether the last change of this topic is in force."""
-        if name in self.in_doubt:
-            raise UnavailableError(
-                f"a change of topic {name!r} in {self.path} failed, and nobody knows whether it is "
-                "in force: make it again, or close the store and open it again to see"
-            )
-
-    def put_topic(self, entry: TopicEntry) -> None:
-        """Add or replace a topic (by id). Durable when it returns.
-
-        UnavailableError with durability "unknown": see `check_sure`; any other: nothing changed.
-        """
-        others = [each for each in self.catalog.topics if each.topic_id != entry.topic_id]
-        self._replace_catalog(sorted([*others, entry]))
-
-    def forget_topic(self, topic_id: str) -> None:
-        """Remove a topic from the list. Durable when it returns."""
-        self._replace_catalog([each for each in self.catalog.topics if each.topic_id != topic_id])
-
-    def look(self) -> None:
-        """Read-only: as `reload`, where the list has been replaced since; else it costs a stat."""
-        with disk_errors(self.path, "look at the topics of"), suppress(FileNotFoundError):
-            found = self.env.fs.stat(f"{self.path}/{TOPICS_NAME}")
-            if found != self._seen:
-                self.reload()
-                self._seen = found
-
-    def reload(self) -> None:
-        """Read-only: the list as it is now."""
-        with disk_errors(self.path, "read the topics of"):
-            topics = self.read(TOPICS_NAME)
-        if topics is not None:
-            self.catalog = decode_topic_catalog(topics, path=f"{self.path}/{TOPICS_NAME}")
-
-    def _replace_catalog(self, topics: list[TopicEntry]) -> None:
-        catalog = TopicCatalog(tuple(topics))
-        with disk_errors(self.path, "write the topics of"):
-            self._write_aside(TOPICS_NAME, catalog.encode())
-        try:
-            self._put_in_place(TOPICS_NAME)
-        except BaseException as error:
-            # A name that was changed and not synced may be either one after a power loss, and after
-            # a restart it is the new one. Nothing may be acknowledged that holds in one only.
-            changed = {*catalog.topics} ^ {*self.catalog.topics}
-            self.in_doubt |= {each.name for each in changed}
-            if not isinstance(error, OSError):
-                raise
-            raise UnavailableError(
-                f"the new list of the topics of {self.path} may or may not be on disk "
-                f"({error.strerror or error}): check the disk, then make the change again",
-                durability="unknown",
-            ) from error
-        self.catalog, self.in_doubt = catalog, frozenset()
-
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a small file in one durable step."""
-        self._write_aside(name, data)
-        self._put_in_place(name)
-
-    def _write_aside(self, name: str, data: bytes) -> None:
-        """The new bytes, durable, under another name."""
-        fs, temporary = self.env.fs, f"{self.path}/{name}.tmp"
-        if fs.exists(temporary):
-            fs.remove(temporary)
-        file = fs.create(temporary)
-        try:
-            file.write_at(0, [data])
-            file.sync_all()
-        finally:
-            file.close()
-
-    def _put_in_place(self, name: str) -> None:
-        self.env.fs.rename(f"{self.path}/{name}.tmp", f"{self.path}/{name}")
-        self.env.fs.sync_directory(self.path)
-
-    def read(self, name: str) -> bytes | None:
-        """A small file whole; None if it is not there."""
-        fs = self.env.fs
-        try:
-            file = fs.open(f"{self.path}/{name}")
-        except FileNotFoundError:
-            return None
-        try:
-            return file.read_at(0, file.size())
-        finally:
-            file.close()
-
-    def settle(self) -> None:
-        """Before `close`: the next open would believe a list that is in doubt, so the one that was
-        in force is written again, if the disk takes it.
-        """
-        if self.in_doubt:
-            with suppress(OSError):
-                self.write(TOPICS_NAME, self.catalog.encode())
 
     def close(self) -> None:
         """Release the lock. Idempotent, and may be called by several at once."""

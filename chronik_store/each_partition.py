@@ -45,8 +45,8 @@ class EachPartition:
     def ask(self, question: Callable[[PartitionLog], T]) -> list[T | ChronikError]:
         """What `question` says of every partition, or why it cannot; by topic and number."""
         if self._read_only:
-            self._directory.look()
-        entries = [each for each in self._directory.catalog.topics if each.state == "live"]
+            self._directory.topics.look()
+        entries = [each for each in self._directory.topics.all if each.state == "live"]
         places = [(entry, number) for entry in entries for number in range(entry.partitions)]
         answers = (self._ask_one(*place, question) for place in places)
         return [answer for answer in answers if answer is not None]
@@ -69,6 +69,6 @@ class EachPartition:
 
     def _has_gone(self, entry: TopicEntry, partition: int) -> bool:
         if self._read_only:
-            self._directory.reload()
-        now = self._directory.topic(entry.name)
+            self._directory.topics.reload()
+        now = self._directory.topics.get(entry.name)
         return now is None or now.topic_id != entry.topic_id or self._is_elsewhere(entry, partition)

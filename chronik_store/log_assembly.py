@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import disk_error, disk_errors
+from chronik_store.disk_errors import disk_error, disk_errors
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from chronik_store.data_directory import disk_errors
+from chronik_store.disk_errors import disk_errors
 from chronik_store.log_view import watermarks_of
 from chronik_store.model import LogStatus
 

@@ -18,7 +18,8 @@ from typing import Any, NoReturn, Self
 from chronik_store import fork_guard
 from chronik_store.arguments import check_seconds
 from chronik_store.config import LogConfig, check_config
-from chronik_store.data_directory import DataDirectory, absolute_path, disk_errors
+from chronik_store.data_directory import DataDirectory, absolute_path
+from chronik_store.disk_errors import disk_errors
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.each_partition import EachPartition, damage_of
 from chronik_store.environment import Environment
@@ -211,8 +212,8 @@ class LogStore:
         """The topics, by name."""
         self._check_open()
         if self._read_only:
-            self._directory.reload()
-        topics = self._directory.catalog.topics
+            self._directory.topics.reload()
+        topics = self._directory.topics.all
         return tuple(TopicInfo(*entry[:3]) for entry in topics if entry.state == "live")
 
     # --- partitions ------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ class LogStore:
         entry = self._listed(topic, partition)  # it may have gone while others had it in hand
         paths = self._directory.paths(topic, partition)
         if self._read_only and not self._assembly.has_wal(paths):
-            self._directory.reload()  # its owner may have deleted it since the list was read
+            self._directory.topics.reload()  # its owner may have deleted it since the list was read
             entry = self._listed(topic, partition)
         if not self._assembly.has_wal(paths):
             if self._directory.foreign_owner is not None:
@@ -268,8 +269,8 @@ class LogStore:
 
     def _is_listed(self, topic: str, topic_id: str) -> bool:
         """Beside a writer: it has not deleted this topic, nor made another of its name since."""
-        self._directory.look()
-        entry = self._directory.topic(topic)
+        self._directory.topics.look()
+        entry = self._directory.topics.get(topic)
         return entry is not None and entry.topic_id == topic_id
 
     def _check_listed(self, entry: TopicEntry) -> None:
@@ -282,10 +283,10 @@ class LogStore:
 
     def _entry(self, topic: str) -> TopicEntry:
         check_topic_type(topic)
-        self._directory.check_sure(topic)
+        self._directory.topics.check_sure(topic)
         if self._read_only:
-            self._directory.look()
-        entry = self._directory.topic(topic)
+            self._directory.topics.look()
+        entry = self._directory.topics.get(topic)
         if entry is None:
             raise self._not_found(topic)
         return entry

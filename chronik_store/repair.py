@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chronik_store.config import LogConfig, check_config
-from chronik_store.data_directory import DataDirectory, absolute_path, disk_error
+from chronik_store.data_directory import DataDirectory, absolute_path
+from chronik_store.disk_errors import disk_error
 from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
@@ -137,7 +138,7 @@ def _plan(
     try:
         return tuple(
             _Patient(env, config, store, topic, number, directory.paths(topic.name, number)).plan()
-            for topic in directory.catalog.topics
+            for topic in directory.topics.all
             if topic.state == "live"
             for number in range(topic.partitions)
         )

@@ -13,13 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import (
-    STORE_NAME,
-    absolute_path,
-    disk_error,
-    disk_errors,
-    mended_by_hand,
-)
+from chronik_store.data_directory import STORE_NAME, absolute_path
+from chronik_store.disk_errors import disk_error, disk_errors, mended_by_hand
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ConfigError,
@@ -185,7 +180,7 @@ def local_partitions(store: LogStore) -> list[LocalPartition]:
     directory, assembly = store._directory, store._assembly
     return [
         LocalPartition(entry.name, entry.topic_id, partition)
-        for entry in directory.catalog.topics
+        for entry in directory.topics.all
         if entry.state == "live"
         for partition in range(entry.partitions)
         if assembly.has_wal(directory.paths(entry.name, partition))
@@ -207,13 +202,13 @@ def install_partition(
     directory, assembly = store._directory, store._assembly
 
     def install() -> None:
-        if any(each.topic_id != topic_id for each in directory.namesakes(name)):
+        if any(each.topic_id != topic_id for each in directory.topics.namesakes(name)):
             raise UnavailableError(f"an older topic {name!r} has not left this node yet")
-        known = directory.topic(name)
+        known = directory.topics.get(name)
         count = len(log_ids) if known is None else max(len(log_ids), known.partitions)
         entry = TopicEntry(name, topic_id, count, "live")
         if known is not None and known != entry:
-            directory.put_topic(entry)  # it has grown: no deletion finds a log that is not listed
+            directory.topics.put(entry)  # it has grown: no deletion finds a log that is not listed
         paths = directory.paths(name, partition)
         log_id = log_ids[partition]
         try:
@@ -227,8 +222,8 @@ def install_partition(
                 )
         except OSError as error:
             raise disk_error(directory.path, "create a topic in", error) from error
-        if directory.topic(name) != entry or name in directory.in_doubt:
-            directory.put_topic(entry)
+        if directory.topics.get(name) != entry or name in directory.topics.in_doubt:
+            directory.topics.put(entry)
 
     store._topics.during(install)
 
@@ -273,11 +268,11 @@ def remove_partition(store: LogStore, name: str, partition: int) -> None:
                 remove_tree(env.fs, path)
         except OSError as error:
             raise disk_error(directory.path, "remove a partition from", error) from error
-        entry = directory.topic(name)
+        entry = directory.topics.get(name)
         if entry is not None and not any(
             has_partition(store, name, number) for number in range(entry.partitions)
         ):
-            directory.forget_topic(entry.topic_id)
+            directory.topics.forget(entry.topic_id)
 
     store._topics.during(lambda: store._logs.while_closed([(name, partition)], remove))
 
@@ -291,7 +286,7 @@ def delete_topics_here(store: LogStore, topic_ids: Collection[str]) -> None:
     directory = store._directory
 
     def mark() -> None:
-        for entry in directory.catalog.topics:
+        for entry in directory.topics.all:
             if entry.topic_id in topic_ids and entry.state == "live":
                 store._topics.mark_deleting(entry)
 
@@ -301,7 +296,7 @@ def delete_topics_here(store: LogStore, topic_ids: Collection[str]) -> None:
 
 def is_listed(store: LogStore, topic_id: str) -> bool:
     """This node still has something of a topic, live or not."""
-    return any(each.topic_id == topic_id for each in store._directory.catalog.topics)
+    return any(each.topic_id == topic_id for each in store._directory.topics.all)
 
 
 def sweep_topic(store: LogStore, name: str, topic_id: str, log_ids: Sequence[str]) -> None:
@@ -351,13 +346,13 @@ def remembered_value(store: LogStore, name: str) -> object:
 
 def _keep(store: LogStore, name: str, text: bytes) -> None:
     with disk_errors(store._directory.path, "write to"):
-        store._directory.write(name, text + b" " + content_hash(text).encode() + b"\n")
+        store._directory.files.write(name, text + b" " + content_hash(text).encode() + b"\n")
 
 
 def _kept(store: LogStore, name: str, shape: re.Pattern[bytes]) -> bytes | None:
     path = f"{store._directory.path}/{name}"
     with disk_errors(store._directory.path, "read from"):
-        data = store._directory.read(name)
+        data = store._directory.files.read(name)
     if data is None:
         return None
     text, _, digest = data.rstrip(b"\n").partition(b" ")

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from chronik_store.data_directory import DataDirectory, errors_of_new_logs
+from chronik_store.data_directory import DataDirectory
+from chronik_store.disk_errors import errors_of_new_logs
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
@@ -125,7 +126,6 @@ class TopicChanges(_Turn):
         """
         self._deleting.end()
         super().end()
-        self._directory.settle()
 
     def when_over(self, call: Callable[[], None]) -> None:
         """After `end`: call this once no change is under way any more, mostly at once."""
@@ -152,9 +152,9 @@ class TopicChanges(_Turn):
         """None: whoever had the turn before has begun to delete a namesake."""
         if self._is_deleting(name):
             return None
-        entry = self._directory.topic(name)
+        entry = self._directory.topics.get(name)
         if entry is not None and not exist_ok:
-            self._directory.check_sure(name)
+            self._directory.topics.check_sure(name)
             raise TopicExistsError(
                 f"topic {name!r} exists with {entry.partitions} partitions; pass "
                 "exist_ok=True to use it",
@@ -163,9 +163,9 @@ class TopicChanges(_Turn):
         first = 0 if entry is None else entry.partitions
         topic_id = self._env.entropy.token_bytes(16).hex() if entry is None else entry.topic_id
         wanted = TopicEntry(name, topic_id, max(first, partitions), "live")
-        if wanted != entry or name in self._directory.in_doubt:
+        if wanted != entry or name in self._directory.topics.in_doubt:
             self._create_partitions(wanted, first)
-            self._directory.put_topic(wanted)
+            self._directory.topics.put(wanted)
         return wanted
 
     def _create_partitions(self, entry: TopicEntry, first: int) -> None:
@@ -192,7 +192,7 @@ class TopicChanges(_Turn):
         check_topic_type(name)
 
         def mark() -> None:
-            entry = self._directory.topic(name)
+            entry = self._directory.topics.get(name)
             if entry is None:
                 raise not_found(name)
             self.mark_deleting(entry)
@@ -212,7 +212,7 @@ class TopicChanges(_Turn):
         """
         keys = [(entry.name, partition) for partition in range(entry.partitions)]
         marked = entry._replace(state="deleting")
-        self._logs.while_closed(keys, lambda: self._directory.put_topic(marked))
+        self._logs.while_closed(keys, lambda: self._directory.topics.put(marked))
 
     def finish_deletions(self, name: str | None = None) -> None:
         """Carry deletions to their end, all or those of this name: bucket, directories, list.
@@ -237,7 +237,7 @@ class TopicChanges(_Turn):
         if entry not in self._topics():
             return  # another thread has carried it out: a namesake may have the directories now
         delete_topic_data(self._env, self._directory, self._bucket, self._assembly, entry)
-        self.during(lambda: self._directory.forget_topic(entry.topic_id))
+        self.during(lambda: self._directory.topics.forget(entry.topic_id))
 
     def _topics(self) -> tuple[TopicEntry, ...]:
-        return self._directory.catalog.topics
+        return self._directory.topics.all

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from chronik_store.data_directory import DataDirectory, disk_errors
+from chronik_store.data_directory import DataDirectory
+from chronik_store.disk_errors import disk_errors
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError, CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import (

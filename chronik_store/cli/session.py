@@ -20,7 +20,7 @@ from chronik_store.cli import exits
 from chronik_store.cli.terminal import Output, say
 from chronik_store.clock import Clock, SystemClock
 from chronik_store.config import LogConfig
-from chronik_store.data_directory import STORE_NAME, TOPICS_NAME
+from chronik_store.data_directory import STORE_NAME
 from chronik_store.environment import Environment
 from chronik_store.errors import (
     ChronikError,
@@ -38,6 +38,7 @@ from chronik_store.objectstore.layout import STORE_KEY
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.partition_log import PartitionLog
 from chronik_store.replicated import core_of, owner_of
+from chronik_store.topic_list import TOPICS_NAME
 
 T = TypeVar("T")
 Lanes = list[tuple[int, PartitionLog]]

@@ -24,23 +24,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from chronik_store.config import LogConfig, check_config
-from chronik_store.data_directory import (
-    FORMAT_VERSION,
-    STORE_NAME,
-    TOPICS_NAME,
-    DataDirectory,
-    absolute_path,
-    disk_errors,
-    errors_of_new_logs,
-)
+from chronik_store.data_directory import FORMAT_VERSION, STORE_NAME, DataDirectory, absolute_path
+from chronik_store.disk_errors import disk_errors, errors_of_new_logs
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, CorruptionError
 from chronik_store.format.store_file import (
     StoreIdentity,
-    TopicCatalog,
     TopicEntry,
     decode_store_identity,
-    decode_topic_catalog,
 )
 from chronik_store.fs.tree import remove_tree
 from chronik_store.lineage import Survey, is_tried, lineage_of, survey
@@ -262,7 +253,7 @@ class _Job:
             self._planned(survey(self._store)),
         )
         # A list of topics without a STORE file: nobody opens the directory before it is complete.
-        self._directory.write(TOPICS_NAME, TopicCatalog().encode())
+        self._directory.topics.create()
         save_plan(self._directory, plan)
         return plan
 
@@ -298,14 +289,7 @@ class _Job:
 
     def _has_topics(self) -> bool:
         """An empty list is our own, of a run that ended before its plan was on disk."""
-        path = f"{self._directory.path}/{TOPICS_NAME}"
-        if not self._env.fs.exists(path):
-            return False
-        file = self._env.fs.open(path)
-        try:
-            return bool(decode_topic_catalog(file.read_at(0, file.size()), path=path).topics)
-        finally:
-            file.close()
+        return self._directory.topics.load() and bool(self._directory.topics.all)
 
     def _planned(self, found: Survey) -> tuple[PlannedLog, ...]:
         planned: list[PlannedLog] = []
@@ -349,7 +333,7 @@ class _Job:
         for each in logs:
             counts[each.topic, each.topic_id] = each.partition + 1
         for (topic, topic_id), partitions in sorted(counts.items()):
-            self._directory.put_topic(TopicEntry(topic, topic_id, partitions, "live"))
+            self._directory.topics.put(TopicEntry(topic, topic_id, partitions, "live"))
         identity = StoreIdentity(
             format_version=FORMAT_VERSION,
             store_id=plan.store_id,
@@ -357,6 +341,6 @@ class _Job:
             created_us=plan.started_us,
             owner=LOCAL_OWNER,
         )
-        self._directory.write(STORE_NAME, identity.encode())
+        self._directory.files.replace(STORE_NAME, identity.encode())
         remove_plan(self._directory)
         _log.info("%s: restored %d partitions", self._directory.path, len(logs))

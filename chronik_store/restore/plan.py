@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from chronik_store.data_directory import RESTORE_NAME, DataDirectory, disk_error
+from chronik_store.data_directory import RESTORE_NAME, DataDirectory
+from chronik_store.disk_errors import disk_error
 from chronik_store.errors import CorruptionError
 
 
@@ -63,7 +64,7 @@ def load_plan(directory: DataDirectory) -> RestorePlan | None:
 
 def save_plan(directory: DataDirectory, plan: RestorePlan) -> None:
     """Write the plan; durable when it returns."""
-    directory.write(RESTORE_NAME, json.dumps(plan._asdict()).encode())
+    directory.files.write(RESTORE_NAME, json.dumps(plan._asdict()).encode())
 
 
 def remove_plan(directory: DataDirectory) -> None:

@@ -1,5 +1,5 @@
 """A directory's sync that fails once, an open that reads the names all the same, and power that
-fails later: what the second open has acknowledged is there.
+fails later: what the second open has acknowledged is there, whether the first had time to close.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.crash.harness import Act, Life, close_quietly, reachable_buckets
 from tests.crash.test_every_crash_point import ACTS
 
 
-def failing_once(prepare: Act, act: Act, at: int) -> tuple[Life, str]:
+def failing_once(prepare: Act, act: Act, at: int, *, closes: bool) -> tuple[Life, str]:
     """A life in which the sync of a directory of this number failed; which one it was."""
     life = Life(at)
     prepare(life)
@@ -28,18 +28,22 @@ def failing_once(prepare: Act, act: Act, at: int) -> tuple[Life, str]:
     with contextlib.suppress(ChronikError):
         act(life)
     life.disk.hook = None
-    close_quietly(life)
+    if closes:
+        close_quietly(life)
     return life, life.plug.failed
 
 
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "killed"])
 @pytest.mark.parametrize("name", ACTS)
-def test_the_next_open_believes_no_name_whose_sync_has_failed(name: str) -> None:
+def test_the_next_open_believes_no_name_whose_sync_has_failed(name: str, closes: bool) -> None:
     with reachable_buckets():
         for at in range(1, 1000):
-            life, failed = failing_once(*ACTS[name], at)
+            life, failed = failing_once(*ACTS[name], at, closes=closes)
             if not failed:
+                close_quietly(life)
                 return
             second = life.fails("kill")
+            life.threads.end()
             second.ledger = life.ledger
             with contextlib.suppress(ChronikError):  # a log may say that it is damaged
                 second.open()

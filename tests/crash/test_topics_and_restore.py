@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+from functools import partial
 
 import pytest
 
@@ -151,3 +153,43 @@ def check_restored(life: Life) -> None:
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_power_may_fail_at_any_call_of_a_restore(every: int) -> None:
     assert run(take_over, check_restored, every=every) > 30
+
+
+def test_what_is_appended_where_a_restore_failed_and_opens_is_there_for_good() -> None:
+    """The sync of the name STORE fails, the restore says so, and the directory opens: a power loss
+    must not take that name, since who restores once more begins these logs anew.
+    """
+    opened = 0
+    with reachable_buckets():
+        for at in range(1, 100):
+            life = Life(at)
+            uploaded(life)
+            life.plug.calls, life.plug.at, life.plug.code = 0, at, errno.EIO
+            life.disk.hook = partial(_fail_a_name_in, "/new", life)
+            life.door.hook = None
+            with contextlib.suppress(ChronikError):
+                take_over(life)
+            life.threads.end()
+            if not life.plug.failed:
+                break
+            second = life.fails("kill")
+            second.knows(second.disk)
+            second.path = "/new"
+            if not second.disk.exists("/new/STORE"):
+                continue
+            second.open()
+            second.log.append(b"mine")
+            opened += 1
+            close_quietly(second)
+            third = second.fails("lost")
+            third.knows(third.disk)
+            third.path = "/new"
+            third.open()
+            assert b"mine" == list(third.log.scan())[-1].value
+            close_quietly(third)
+    assert opened > 1
+
+
+def _fail_a_name_in(path: str, life: Life, number: int, operation: str, called: str) -> None:
+    if operation == "sync_directory" and called.startswith(path):
+        life.plug.at_the_disk(number, operation, called)

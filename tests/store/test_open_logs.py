@@ -85,14 +85,14 @@ def test_delete_waits_for_a_log_that_is_being_opened(tmp_path, store, after):
 def test_who_waited_for_a_partition_that_is_deleted_learns_that(store, monkeypatch):
     log = store.partition("t")
     closed, go = threading.Event(), threading.Event()
-    put_topic = store._directory.put_topic
+    put = store._directory.topics.put
 
     def held(entry):
         closed.set()
         assert go.wait(AT_LAST)
-        put_topic(entry)
+        put(entry)
 
-    monkeypatch.setattr(store._directory, "put_topic", held)
+    monkeypatch.setattr(store._directory.topics, "put", held)
     deleting = Task(lambda: store.delete_topic("t"))
     assert closed.wait(AT_LAST)
     with pytest.raises(chronik.LogClosedError):  # nothing is acknowledged while it is in doubt

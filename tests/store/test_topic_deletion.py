@@ -125,7 +125,7 @@ def test_a_topic_that_cannot_be_deleted_keeps_no_other_one() -> None:
         assert [] == segments(disk, "b")
         assert store.create_topic("b").partitions == 1
         topics = store._topics  # as a crash leaves it behind the mark
-        topics.during(lambda: topics.mark_deleting(store._directory.topic("b")))
+        topics.during(lambda: topics.mark_deleting(store._directory.topics.get("b")))
         (error,) = store.run_pipeline_once().errors
         assert "topic a " in error
         with pytest.raises(ReadOnlyError, match="topic a "):
@@ -152,7 +152,7 @@ def test_files_of_one_topic_that_the_disk_holds_on_to_keep_no_other_one(operatio
     with open_store(disk) as store:
         topics = store._topics  # as a crash leaves both behind their marks
         for name in "ab":
-            entry = store._directory.topic(name)
+            entry = store._directory.topics.get(name)
             topics.during(lambda entry=entry: topics.mark_deleting(entry))
         disk.hook = hold
         (error,) = store.run_pipeline_once().errors
@@ -215,7 +215,7 @@ def test_what_was_put_while_another_node_deleted_the_topic_goes_too() -> None:
     disk = SimulatedDisk()
     filled(disk, "t")
     with open_store(disk) as store:
-        entry, log = store._directory.topic("t"), store.partition("t", 1)
+        entry, log = store._directory.topics.get("t"), store.partition("t", 1)
         log.append(b"first")
         log.seal()
         while not store.run_pipeline_once().idle:

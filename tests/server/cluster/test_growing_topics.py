@@ -260,9 +260,9 @@ def ends_in(monkeypatch: pytest.MonkeyPatch, what: object, name: str) -> None:
     monkeypatch.setattr(what, name, ends)
 
 
-@pytest.mark.parametrize("name", ["put_topic", "write"])
+@pytest.mark.parametrize(("part", "name"), [("topics", "put"), ("files", "write")])
 def test_a_process_that_ends_while_it_makes_them_has_lost_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, part: str, name: str
 ) -> None:
     """Before it has listed them; or has, and has not noted that. Then it begins with a fold that
     does not know of them.
@@ -271,7 +271,7 @@ def test_a_process_that_ends_while_it_makes_them_has_lost_none(
     async def first(here: Here) -> None:
         await here.hosting.reconcile(fold(EVENTS))
         with monkeypatch.context() as patch:
-            ends_in(patch, type(here.store._directory), name)
+            ends_in(patch, type(getattr(here.store._directory, part)), name)
             with pytest.raises(EndedError):
                 await here.hosting.reconcile(fold(EVENTS, MORE))
 
@@ -287,9 +287,9 @@ def test_a_process_that_ends_while_it_makes_them_has_lost_none(
     assert not [each for each in caplog.messages if "is gone from this node's disk" in each]
 
 
-@pytest.mark.parametrize("name", ["put_topic", "write"])
+@pytest.mark.parametrize(("part", "name"), [("topics", "put"), ("files", "write")])
 def test_what_was_made_when_its_process_ended_goes_with_its_topic(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, name: str
 ) -> None:
     """Its files would stand in the way of a topic of that name for ever."""
     namesake = MakeTopic("events", B, ("33" * 16,) * 4, 1, (("1",),) * 4)
@@ -297,7 +297,7 @@ def test_what_was_made_when_its_process_ended_goes_with_its_topic(
     async def first(here: Here) -> None:
         await here.hosting.reconcile(fold(EVENTS))
         with monkeypatch.context() as patch:
-            ends_in(patch, type(here.store._directory), name)
+            ends_in(patch, type(getattr(here.store._directory, part)), name)
             with pytest.raises(EndedError):
                 await here.hosting.reconcile(fold(EVENTS, MORE))
 
@@ -316,7 +316,7 @@ def test_an_old_fold_does_not_shorten_the_list(
 
     async def first(here: Here) -> None:
         with monkeypatch.context() as patch:
-            ends_in(patch, type(here.store._directory), "write")
+            ends_in(patch, type(here.store._directory.files), "write")
             with pytest.raises(EndedError):
                 await here.hosting.reconcile(fold(EVENTS, MORE))
         assert [("events", 4)] == listed(here)

@@ -172,7 +172,7 @@ def test_one_that_was_made_and_not_listed_yet_when_its_process_ended_is_listed(
             raise EndedError
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(here.store._directory), "put_topic", ends)
+            patch.setattr(type(here.store._directory.topics), "put", ends)
             with pytest.raises(EndedError):
                 await here.hosting.reconcile(fold(*BACK))
         assert here.holds("events", 0)
@@ -197,7 +197,7 @@ def test_one_that_was_made_and_not_listed_before_its_topic_was_deleted_is_set_as
             raise EndedError
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(here.store._directory), "put_topic", ends)
+            patch.setattr(type(here.store._directory.topics), "put", ends)
             with pytest.raises(EndedError):
                 await here.hosting.reconcile(fold(EVENTS))
         assert here.holds("events", 0)
