@@ -8,12 +8,15 @@ in time.
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
 from chronik_server.cli_remote import remote_client
-from chronik_server.client import Client
+from chronik_server.client import AsyncClient, Client, ClientOptions
 from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.protocol.cluster import NodeInfo
 from chronik_store.cli import exits
@@ -21,8 +24,11 @@ from chronik_store.cli.options import FiniteRange, pass_session, subverb
 from chronik_store.cli.session import Session
 from chronik_store.cli.terminal import is_terminal, say
 from chronik_store.environment import Environment
+from chronik_store.errors import ChronikError, UnavailableError
 
 LOOK_SECONDS = 0.5
+ANSWER_SECONDS = 2.0
+"""A node that has not greeted by then counts as one that does not answer."""
 LEAVE_SECONDS = 600.0
 
 
@@ -39,20 +45,44 @@ def command() -> None:
 )  # fmt: skip
 @pass_session
 def list_(session: Session) -> None:
-    """The nodes, where they are, and whether they stay."""
+    """The nodes, where they are, whether they stay, and whether they answer from here."""
     with remote_client(session) as client:
         found = client.cluster()
     rows = []
-    for node in found.nodes:
+    for node, fault in zip(found.nodes, asyncio.run(_faults(found.nodes)), strict=True):
         leads = node.node_id == found.leader
+        is_gone = node.state == "removed"
         if session.as_json:
+            answers = None if is_gone else fault is None
             session.output.json(
                 {"node_id": node.node_id, "address": node.address, "state": node.state,
-                 "uuid": node.node_uuid, "leads_metadata": leads}
+                 "uuid": node.node_uuid, "leads_metadata": leads, "answers": answers}
             )  # fmt: skip
-        rows.append((f"{node.node_id}", node.address, node.state, "yes" if leads else ""))
+        answer = "" if is_gone else "yes" if fault is None else "no"
+        rows.append((node.node_id, node.address, node.state, answer, "yes" if leads else ""))
+        if fault is not None:
+            say(f"chronik: node {node.node_id} does not answer here: {fault}")
     if not session.as_json:
-        session.output.table(("NODE", "ADDRESS", "STATE", "LEADS METADATA"), rows)
+        session.output.table(("NODE", "ADDRESS", "STATE", "ANSWERS", "LEADS METADATA"), rows)
+
+
+async def _faults(nodes: Sequence[NodeInfo]) -> list[ChronikError | None]:
+    """Why each node does not answer; None of one that does, or has left."""
+    return await asyncio.gather(*map(_fault, nodes))
+
+
+async def _fault(node: NodeInfo) -> ChronikError | None:
+    if node.state == "removed":
+        return None  # at its address there may be anybody by now
+    options = replace(ClientOptions.from_env(), retry_seconds=0.0, connect_seconds=ANSWER_SECONDS)
+    try:
+        async with AsyncClient(node.address, options=options) as client:
+            welcome = (await client.router.any_channel()).welcome
+    except ChronikError as error:
+        return error
+    if welcome is None or welcome.node_id != node.node_id:
+        return UnavailableError(f"somebody else is at {node.address}")
+    return None
 
 
 @subverb(

@@ -313,6 +313,36 @@ def test_a_partition_of_which_no_node_tells_is_not_left_out_in_silence(
     assert "no topics yet" not in found.err
 
 
+def test_nodes_are_listed_with_who_is_away(chronik, tmp_path, monkeypatch):
+    """One that has been down for a week looked as all others."""
+    with served(tmp_path / "data") as address:
+        nodes = (
+            *(NodeInfo("1", address), NodeInfo("2", "127.0.0.1:1")),
+            *(NodeInfo("3", "127.0.0.1:1", None, "removed"), NodeInfo("4", address)),
+        )
+
+        class Cluster:
+            def cluster(self):
+                return ClusterDescription("c", "1", nodes, "1")
+
+        @contextmanager
+        def remote_client(_):
+            yield Cluster()
+
+        monkeypatch.setattr(cli_node, "remote_client", remote_client)
+        listed = chronik("-s", address, "--json", "node", "list")
+        shown = chronik("-s", address, "node", "list")
+    answers = {each["node_id"]: each["answers"] for each in listed.objects}
+    assert {"1": True, "2": False, "3": None, "4": False} == answers
+    assert [["1", address, "member", "yes", "yes"], ["2", "127.0.0.1:1", "member", "no"]] == [
+        line.split() for line in shown.lines[1:3]
+    ]
+    assert ["3", "127.0.0.1:1", "removed"] == shown.lines[3].split()
+    away, other = shown.err.splitlines()
+    assert "node 2 does not answer here: cannot connect to 127.0.0.1:1" in away
+    assert f"node 4 does not answer here: somebody else is at {address}" in other
+
+
 def test_who_waits_for_a_node_to_leave_asks_none_that_left_before(chronik, monkeypatch):
     """At its address there may be another cluster's node by now."""
     asked, left = [], ["leaving"]

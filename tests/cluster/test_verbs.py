@@ -42,10 +42,17 @@ def test_nodes_are_listed_added_and_removed(start_cluster, bucket):
         (node.id, node.address) for node in cluster.nodes
     ]
     assert sum(node["leads_metadata"] for node in nodes) == 1
-    assert {node["state"] for node in nodes} == {"member"}
+    assert {(node["state"], node["answers"]) for node in nodes} == {("member", True)}
     code, out, _ = shell("node", "list")
     assert code == 0
-    assert out.splitlines()[0].split() == ["NODE", "ADDRESS", "STATE", "LEADS", "METADATA"]
+    assert out.splitlines()[0].split() == [
+        "NODE",
+        "ADDRESS",
+        "STATE",
+        "ANSWERS",
+        "LEADS",
+        "METADATA",
+    ]
 
     for words, said in (
         (("node", "add", "1/2", "127.0.0.1:1"), "short name"),
