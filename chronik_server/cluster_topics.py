@@ -216,16 +216,18 @@ class ClusterTopics:
 
     def leader_of(self, topic: Topic, partition: int) -> tuple[str | None, int]:
         """(node, term), from the group if it runs here, else from what nodes say they lead."""
-        part, liveness = self._hosting.running(topic, partition), self._raft.liveness
-        leader = None if part is None else part.consensus.leader
-        # A learner never elects, so it would name one that is dead for ever.
-        is_heard = leader is not None and (
-            leader == self._raft.node_id or not liveness.is_silent(leader)
-        )
-        if part is not None and is_heard:
-            return leader, part.consensus.term
-        claim = liveness.claimant(group_of(topic.topic_id, partition))
+        part = self._hosting.running(topic, partition)
+        if part is not None and self._hears_leader(part):
+            return part.consensus.leader, part.consensus.term
+        claim = self._raft.liveness.claimant(group_of(topic.topic_id, partition))
         return (None, 0) if claim is None else claim
+
+    def _hears_leader(self, part: RaftPartition) -> bool:
+        """A learner never elects, so it would name one that is dead for ever."""
+        leader = part.consensus.leader
+        return leader is not None and (
+            leader == self._raft.node_id or not self._raft.liveness.is_silent(leader)
+        )
 
     async def partition(self, name: str, number: int, topic_id: str | None = None) -> RaftPartition:
         """Of this node; NotLeaderError names who leads one that is elsewhere."""
@@ -267,6 +269,8 @@ class ClusterTopics:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         options = search_options(request)
+        if request.partition is None and request.require_complete and not _is_empty(options):
+            self._must_know_all(topic)
         results = await asyncio.gather(
             *(self._search(topic, number, request.query, options) for number in numbers)
         )
@@ -276,6 +280,15 @@ class ClusterTopics:
             order=request.order,
             elapsed_seconds=loop.time() - begun,
         )
+
+    def _must_know_all(self, topic: Topic) -> None:
+        """Who is not told of more partitions cannot say that it has searched all of them."""
+        if not self._hears_leader(self._group.part):
+            raise UnavailableError(
+                "this node hears nobody who leads the cluster's metadata: "
+                f"{topic.name!r} may have more partitions by now than it knows of; ask another, or "
+                "for what there is without `require_complete`"
+            )
 
     async def _search(
         self, topic: Topic, number: int, query: str, options: dict[str, Any]
@@ -303,9 +316,7 @@ class ClusterTopics:
             fault = UnavailableError(f"this node has not heard yet what became of it: {error}")
         except ChronikError as error:
             fault = error
-        start, stop = options["start"] or 0, options["stop"]
-        missing = (start, OFFSET_MAX if stop is None else stop)
-        is_empty = missing[1] <= start  # nothing is wanted of it
+        missing, is_empty = _wanted(options), _is_empty(options)
         if not fault.retriable or (options["require_complete"] and not is_empty):
             raise fault
         gap = Coverage((), (missing,), number, (str(fault)[:REASON_MAX],))
@@ -340,6 +351,18 @@ class ClusterTopics:
         nodes = [node for node in topic.places[number].replicas if node != leader]
         found = nodes if leader is None else [leader, *nodes]
         return sorted(found, key=lambda node: not self._is_connected(node))
+
+
+def _wanted(options: dict[str, Any]) -> tuple[int, int]:
+    """Which offsets are to be searched."""
+    stop: int | None = options["stop"]
+    return options["start"] or 0, OFFSET_MAX if stop is None else stop
+
+
+def _is_empty(options: dict[str, Any]) -> bool:
+    """None are."""
+    start, stop = _wanted(options)
+    return stop <= start
 
 
 def _partitions(count: int) -> str:

@@ -302,6 +302,37 @@ def test_a_partition_whose_nodes_are_away_is_a_gap_of_the_answer(
     run(main())
 
 
+def test_who_hears_no_leader_of_the_metadata_cannot_say_that_it_has_searched_everything(
+    tmp_path: Path,
+) -> None:
+    """The topic may have got partitions that nobody has told it of: it left them out in silence."""
+
+    async def main() -> None:
+        async with clustered(tmp_path, 2) as nodes:
+            async with AsyncClient(servers(nodes), options=QUICK) as client:
+                (place,) = (await client.create_topic("x", replicas=1)).partitions
+                await client.append("x", b"found")
+                found = await client.search("x", "found", require_complete=True)
+                assert 1 == found.total
+            (left,) = [node for node in nodes if node.node_id in place.replicas]
+            (away,) = [node for node in nodes if node is not left]
+            await away.server.stop()
+            async with AsyncClient(left.address, options=QUICK) as client:
+                for _ in range(200):
+                    if left.backend._group.part.consensus.leader is None:
+                        break
+                    await asyncio.sleep(0.05)
+                assert 1 == (await client.search("x", "found")).total
+                one = await client.search("x", "found", partition=0, require_complete=True)
+                assert 1 == one.total
+                search = functools.partial(client.search, "x", "found", require_complete=True)
+                with pytest.raises(UnavailableError, match="may have more partitions"):
+                    await search()
+                assert 0 == (await search(start=5, stop=5)).total
+
+    run(main())
+
+
 def test_a_partition_whose_node_is_full_of_clients_is_searched_all_the_same(
     tmp_path: Path,
 ) -> None:
