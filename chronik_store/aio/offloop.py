@@ -26,6 +26,19 @@ C = TypeVar("C", bound="Closeable")
 POOL_THREADS = 8
 
 
+async def seen_through(work: asyncio.Future[T]) -> T:
+    """The outcome of work that goes on when the wait for it is cancelled, and that others may wait
+    for, too. Its error is theirs; when nobody is left to hear it, asyncio is not to complain.
+    """
+    work.add_done_callback(_heard)
+    return await asyncio.shield(work)
+
+
+def _heard(work: asyncio.Future[Any]) -> None:
+    if not work.cancelled():
+        work.exception()
+
+
 class Closeable(Protocol):
     """What is behind a face."""
 
@@ -73,8 +86,8 @@ async def _open_face(opener: Callable[[], C], face: Callable[[C], T]) -> T:
     handover = _Handover(opener)
     loop = asyncio.get_running_loop()
     try:
-        # Shielded: cancelling must not lose what the thread hands over.
-        opened = await asyncio.shield(loop.run_in_executor(None, handover.open))
+        # Cancelling must not lose what the thread hands over.
+        opened = await seen_through(loop.run_in_executor(None, handover.open))
     except asyncio.CancelledError:
         left = handover.give_up()
         if left is not None:

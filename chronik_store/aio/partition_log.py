@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from chronik_store.aio.appends import LoopAppends
 from chronik_store.aio.cursor import AsyncCursor
-from chronik_store.aio.offloop import Opening, Pool
+from chronik_store.aio.offloop import Opening, Pool, seen_through
 from chronik_store.arguments import check_offset, check_seconds
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
@@ -59,6 +59,7 @@ class AsyncPartitionLog:
         self._appends: LoopAppends | None = None
         self._beginning: asyncio.Future[None] | None = None
         self._moved: asyncio.Event | None = None
+        self._looking: asyncio.Future[bool] | None = None
 
     @classmethod
     def open(
@@ -122,7 +123,7 @@ class AsyncPartitionLog:
         if beginning is None or beginning.done():  # all who waited for that one were cancelled
             beginning = self._beginning = asyncio.ensure_future(self._pool.run(core.appends.begin))
         try:
-            await asyncio.shield(beginning)
+            await seen_through(beginning)
         finally:
             if beginning.done() and self._beginning is beginning:
                 self._beginning = None
@@ -197,16 +198,20 @@ class AsyncPartitionLog:
                 return
 
     async def _look_for(self, offset: int, deadline: float) -> None:
-        """`wait_offset` beside a writer, in a thread, for moments: who is cancelled gives up the
-        wait only, and the thread must not be lost to the others for the rest of it.
+        """`wait_offset` beside a writer: one thread looks for all who wait, for moments, and only
+        as long as somebody does. Each in a thread of their own would keep it from all other calls.
         """
         view, loop = self._log._view, asyncio.get_running_loop()
-        while (left := deadline - loop.time()) > 0:
-            if await self._pool.run_far(view.wait_offset, offset, min(left, LOOK_SECONDS)):
-                return
+        while view.committed.offset <= offset and (left := deadline - loop.time()) > 0:
+            looking = self._looking
+            if looking is None or looking.done():
+                look = self._pool.run_far(view.wait_offset, view.committed.offset, LOOK_SECONDS)
+                looking = self._looking = asyncio.ensure_future(look)
             try:
+                async with asyncio.timeout(left):
+                    await seen_through(looking)
                 view.check_open()
-            except LogClosedError:
+            except (TimeoutError, LogClosedError):
                 return
 
     async def read_batches(

@@ -12,7 +12,10 @@ import pytest
 import chronik_store as chronik
 from chronik_store.aio import AsyncLogStore
 from chronik_store.aio import log_store as log_store_face
+from chronik_store.append_path import AppendPath
 from chronik_store.cursor import Cursor
+from chronik_store.errors import UnavailableError
+from chronik_store.log_core import LogCore
 
 CONFIG = chronik.LogConfig(pipeline_enabled=False)
 
@@ -354,6 +357,84 @@ def test_waits_beside_a_writer_that_were_given_up_take_no_thread_from_the_others
                 assert () == (await log.read(2, wait_seconds=0.3)).records
 
     run(main())
+
+
+def test_any_number_that_waits_beside_a_writer_takes_one_thread(tmp_path, monkeypatch):
+    """Each took one of the eight for its looks: a search stood behind 200 followers for 6 s."""
+    look, lock, at_once = LogCore.wait_offset, threading.Lock(), [0, 0]
+    began = threading.Event()
+
+    def counted(core, offset, timeout_seconds):
+        with lock:
+            at_once[0] += 1
+            at_once[1] = max(at_once)
+        began.set()
+        try:
+            return look(core, offset, timeout_seconds)
+        finally:
+            with lock:
+                at_once[0] -= 1
+
+    async def main():
+        async with opened(tmp_path / "d") as writer, opened(tmp_path / "d", read_only=True) as log:
+            await writer.append(b"a")
+            assert b"a" == (await log.read(0, wait_seconds=20)).records[0].value
+            monkeypatch.setattr(LogCore, "wait_offset", counted)
+            waits = [asyncio.create_task(log.read(1, wait_seconds=600)) for _ in range(40)]
+            await asyncio.to_thread(began.wait, 20)
+            waits[0].cancel()
+            await writer.append(b"b")
+            found = await asyncio.gather(*waits[1:])
+            assert {b"b"} == {each.records[0].value for each in found}
+            with pytest.raises(asyncio.CancelledError):
+                await waits[0]
+
+    run(main())
+    assert [0, 1] == at_once
+
+
+@pytest.mark.parametrize("are_cancelled", [False, True])
+@pytest.mark.parametrize("work", ["a look", "the first append"])
+def test_what_fails_in_a_thread_is_told_to_who_waits_and_to_nobody_else(
+    tmp_path, monkeypatch, work, are_cancelled
+):
+    """With nobody left who waits, asyncio complained of an exception that was never retrieved."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    def fails(*_):
+        began.set()
+        assert goes_on.wait(20)
+        raise UnavailableError("the disk is away")
+
+    async def main():
+        untold = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: untold.append(said))
+        async with opened(tmp_path / "d") as log, opened(tmp_path / "d", read_only=True) as reader:
+            monkeypatch.setattr(LogCore, "wait_offset", fails)
+            monkeypatch.setattr(AppendPath, "begin", fails)
+            calls = [
+                log.append(b"a") if work == "the first append" else reader.read(0, wait_seconds=600)
+                for _ in range(3)
+            ]
+            waits = [asyncio.create_task(call) for call in calls]
+            await asyncio.to_thread(began.wait, 20)
+            for wait in waits if are_cancelled else ():
+                wait.cancel()
+            await asyncio.sleep(0)
+            goes_on.set()
+            ends = [type(each) for each in await asyncio.gather(*waits, return_exceptions=True)]
+            pending = log._beginning or reader._looking
+            if pending is not None:
+                await asyncio.wait([pending])
+            log._beginning = reader._looking = None
+            del waits, calls, pending
+            gc.collect()
+            await asyncio.sleep(0)
+        return untold, ends
+
+    untold, ends = run(main())
+    assert [asyncio.CancelledError if are_cancelled else UnavailableError] * 3 == ends
+    assert [] == untold
 
 
 def test_faces_of_logs_that_were_closed_are_not_kept_and_rarely_looked_for(tmp_path, monkeypatch):
