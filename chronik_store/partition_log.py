@@ -217,7 +217,7 @@ class PartitionLog:
             self._out_of_range(offset)
         if offset == limit.offset and wait_seconds > 0:
             view.wait_offset(offset, wait_seconds)
-            limit = view.committed
+            limit = self._limit()  # which a close may have ended
         return limit
 
     def read_batches(self, offset: int, *, max_bytes: int = 1 << 20) -> Iterator[StoredBatch]:
@@ -265,7 +265,7 @@ class PartitionLog:
         return self._chain.scan(start, limit=self._limit, stop=stop, wait=wait)
 
     def _limit(self) -> Position:
-        """How far an iterator may go now: nowhere, once the log is closed."""
+        """How far a reader may go now: nowhere, once the log is closed."""
         self._view.check_open()
         return self._view.committed
 
