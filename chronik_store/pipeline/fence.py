@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NoReturn
 
-from chronik_store.errors import FencedError, IdentityMismatchError
+from chronik_store.errors import FencedError, IdentityMismatchError, UnavailableError
 from chronik_store.format.control import Fenced
 from chronik_store.format.manifest_file import Manifest, ManifestObject
 from chronik_store.lineage import (
@@ -131,8 +131,7 @@ def check_is_alone(turn: Turn) -> None:
     looks whether the other is still there: the one that looks first is fenced, the other finds
     itself alone, or nobody is and both try again (NotNextError). Never are both fenced.
 
-    Of a store of its own only: a cluster makes a topic anew while its namesake's objects, and logs
-    that look to be in force, still wait to be swept.
+    Of a store of its own only; of a cluster see `check_name_is_free`.
     """
     manifest, store = turn.manifest, turn.tiering.store
     who = (manifest.topic, manifest.partition, manifest.log_id)
@@ -151,6 +150,29 @@ def check_is_alone(turn: Turn) -> None:
         f"another log was about to publish {manifest.topic}/{manifest.partition} first, too, and "
         "has taken that back, as this one has: the pipeline tries again"
     )
+
+
+def check_name_is_free(turn: Turn) -> None:
+    """As `check_is_alone`, of a cluster, before it publishes first and once more behind that. It
+    takes nothing back, since its next leader may have adopted it; and it waits where a store of its
+    own is fenced: a topic is made anew while the logs of the one that was deleted still look to be
+    in force, until the first node has ended them. What goes on for this very topic is a restore's.
+
+    FencedError; FENCED is committed. UnavailableError: another topic has the name.
+    """
+    manifest, others = turn.manifest, _beside(turn)[1]
+    for other in others:
+        if other.object.manifest.topic_id == manifest.topic_id:
+            fence(turn, other.object, other.number, "a restore has begun this partition")
+    if others:
+        topic_id = others[0].object.manifest.topic_id
+        raise UnavailableError(
+            f"{turn.tiering.store.url}: another topic of the name {manifest.topic} is in force "
+            f"there, of id {topic_id}. If it was deleted here, that is about to end. Else another "
+            "store writes under this prefix: delete the topic there, or here. Until then nothing "
+            "of this one is published, and all of it stays on disk"
+        )
+    turn.tiering.named.add(manifest.topic_id)
 
 
 def _beside(turn: Turn) -> tuple[Head | None, list[Head]]:

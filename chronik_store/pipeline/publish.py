@@ -22,7 +22,13 @@ from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.objectstore.base import PutOutcome
 from chronik_store.objectstore.layout import manifest_key
 from chronik_store.pipeline.contract import NotNextError
-from chronik_store.pipeline.fence import check_is_alone, check_not_deleted, fence, judge
+from chronik_store.pipeline.fence import (
+    check_is_alone,
+    check_name_is_free,
+    check_not_deleted,
+    fence,
+    judge,
+)
 from chronik_store.pipeline.producers import producers_of_next
 from chronik_store.pipeline.turn import Turn
 
@@ -57,6 +63,9 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
         members=turn.partition.members_at(manifest.next.index),
     )
     body = proposed.encode()
+    is_of_cluster = turn.partition.identity.owner != LOCAL_OWNER
+    if number == FIRST_NUMBER and is_of_cluster:
+        check_name_is_free(turn)
     turn.check()
     outcome = store.put_if_absent(key, body)
     found = store.get(key)
@@ -70,8 +79,8 @@ def _publish_next(turn: Turn, manifest: Manifest) -> None:
         # Put once more: whoever put it may not know that it is kept, and so is durable for certain.
         store.put_if_absent(key, found)
     _check_newest(turn, manifest, number)
-    if number == FIRST_NUMBER and turn.partition.identity.owner == LOCAL_OWNER:
-        check_is_alone(turn)
+    if number == FIRST_NUMBER:
+        (check_name_is_free if is_of_cluster else check_is_alone)(turn)
     turn.propose(
         Published(
             number=number,

@@ -9,7 +9,7 @@ import pytest
 
 from chronik_store.format.control import DropPrefix, Members
 from chronik_store.format.manifest_file import ManifestObject, decode_manifest_object
-from chronik_store.objectstore.layout import manifest_key
+from chronik_store.objectstore.layout import manifest_key, tombstone_key
 from chronik_store.pipeline import collect
 
 SUCCESSOR = "cc" * 16
@@ -354,25 +354,49 @@ def test_a_manifest_that_reads_back_other_than_it_was_put_is_not_published(kit: 
     assert world.wal_offsets() == set(range(5))
 
 
-@pytest.mark.parametrize(("owner", "is_fenced"), [("local", True), ("cluster/n1", False)])
-def test_a_namesake_in_force_fences_who_comes_second_but_not_a_cluster(
-    kit: Any, owner: str, is_fenced: bool
-) -> None:
-    """A cluster makes a topic anew as soon as a quorum of the old one has ended: its logs still
-    wait to be swept then, and the new one would never have been tiered.
-    """
+def beside_another_log(kit: Any, owner: str, **changes: Any) -> tuple[Any, Any]:
+    """A log that has not published yet, and the first manifest of another one of its name."""
     other, _ = tiered(kit)
     found, log_id = read(other, kit, 1), "dd" * 16
-    old = dataclasses.replace(found.manifest, topic_id="ee" * 16, log_id=log_id)
+    old = dataclasses.replace(found.manifest, log_id=log_id, **changes)
     world = kit.World()
     body = dataclasses.replace(found, manifest=old).encode()
     world.objects.put_if_absent(manifest_key("t", 0, log_id, 1), body)
     process = world.open()
     process.identity = dataclasses.replace(process.identity, owner=owner)
     process.append(5)
+    return world, process
 
+
+def test_a_namesake_in_force_fences_who_comes_second(kit: Any) -> None:
+    _, process = beside_another_log(kit, "local", topic_id="ee" * 16)
     report = process.run()
+    assert process.manifest.fenced is not None
+    assert report.errors
+    assert process.manifest.published_number == 0
 
-    assert is_fenced == (process.manifest.fenced is not None)
-    assert is_fenced == bool(report.errors)
-    assert process.manifest.published_number == (0 if is_fenced else 1)
+
+def test_a_cluster_publishes_nothing_beside_a_namesake_until_that_has_ended(kit: Any) -> None:
+    """It makes a topic anew as soon as a quorum of the old one has ended: its logs still wait to be
+    swept then. But it may as well be another store's, of whoever has taken the bucket over: there
+    were two logs of one name, and neither owner was told.
+    """
+    world, process = beside_another_log(kit, "cluster/n1", topic_id="ee" * 16)
+    for _ in range(2):
+        report = process.run()
+        assert "another topic of the name t is in force" in str(report.errors)
+        assert process.manifest.fenced is None
+        assert {key.split("/")[3] for key in world.object_keys("manifests/")} == {"dd" * 16}
+        assert world.wal_offsets() == set(range(5))
+
+    world.objects.put_if_absent(tombstone_key("t", "ee" * 16), b"")
+    process.drain()
+    assert process.manifest.published_number > 0
+
+
+def test_a_cluster_is_fenced_where_a_restore_has_begun_its_partition(kit: Any) -> None:
+    world, process = beside_another_log(kit, "cluster/n1")
+    report = process.run()
+    assert "a restore has begun this partition" in str(report.errors)
+    assert process.manifest.fenced is not None
+    assert {key.split("/")[3] for key in world.object_keys("manifests/")} == {"dd" * 16}
