@@ -58,8 +58,8 @@ class ServerConfig:
     question for topics or bundles, waits.
     """
     requests_bytes_max: int = 1024 * MIB
-    """Of requests of all connections together, those included that have begun to arrive. Above it
-    nothing is read from a client that has one unanswered.
+    """Of requests of all connections together, long ones that have begun to arrive included. Above
+    it only clients that hold less than an equal share of it are read from.
     """
     answers_bytes_max: int = 1024 * MIB
     """Of answers of all connections together."""

@@ -1,11 +1,12 @@
 """How much of requests a server holds: those that are being read, and those not answered yet.
 
-Place: beside `answer_room`, under `session`. Promise: no connection, and not all of them together,
-makes the server hold more than its limits say, but for what one read of each brings. Over the limit
-of all, whoever holds nothing is read from, who has something unanswered is not, and of those who
-have only begun a frame the one that came first may finish it. Invariant: whoever is not read from
-waits for an answer, or for somebody who is read from, so nobody waits for ever; nodes are always
-read from: appends wait for what they say.
+Place: beside `answer_room`, under `session`. Promise: no connection makes the server hold more than
+its limit says, and all together no more than twice theirs, but for what one read of each brings.
+Over the limit of all, whoever holds less than an equal share of it is read from as before; of the
+others who has something unanswered is not, and of those who have only begun a frame the one that
+came first may finish it. Invariant: whoever is not read from waits for an answer, or for somebody
+who is read from, so nobody waits for ever; nodes are always read from: appends wait for what they
+say.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class RequestBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.connections = 0
         self._stopped: dict[Requests, None] = {}
         """Those that are not read from because of the others."""
         self._begun: dict[Requests, None] = {}
@@ -26,8 +28,10 @@ class RequestBudget:
 
     def admits(self, one: Requests) -> bool:
         """Whether more may be read from a connection."""
-        if one.is_exempt or self.used <= self.limit or not one.held:
-            self._let_go(one)
+        is_little = one.held * self.connections < self.limit
+        if one.is_exempt or self.used <= self.limit or is_little:
+            self._stopped.pop(one, None)
+            self.pass_on(one)
             return True
         self._stopped[one] = None
         if not one.in_flight:
@@ -50,10 +54,6 @@ class RequestBudget:
                 first.steer()
                 break
 
-    def _let_go(self, one: Requests) -> None:
-        self._stopped.pop(one, None)
-        self.pass_on(one)
-
 
 class Requests:
     """Of one connection. steer: reads on, or no more, by what `may_read` says."""
@@ -67,6 +67,7 @@ class Requests:
         self.is_exempt = False
         self._budget = budget
         self._limit = limit
+        budget.connections += 1
 
     @property
     def held(self) -> int:
@@ -96,5 +97,6 @@ class Requests:
     def leave(self) -> None:
         """The connection is gone; what goes on without it is still held."""
         self.is_exempt = True
+        self._budget.connections -= 1
         self.arrived(0)
         self._budget.admits(self)

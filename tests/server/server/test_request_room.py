@@ -42,16 +42,18 @@ class Reader:
         self.steer()
 
 
-def test_over_the_limit_of_all_who_has_something_unanswered_is_not_read_from() -> None:
+def test_over_the_limit_of_all_who_holds_more_than_a_share_is_not_read_from() -> None:
     budget = RequestBudget(100)
     one, two, three = (Reader(budget) for _ in range(3))
     one.begin(60)
     two.begin(60)
     one.steer()
     assert [False, False, True] == [each.reads for each in (one, two, three)]
+    three.begin(33)
+    assert three.reads
     three.begin(1)
     assert not three.reads
-    three.end(1)
+    three.end(34)
     assert three.reads
     two.end(60)
     assert [True, True, True] == [each.reads for each in (one, two, three)]
