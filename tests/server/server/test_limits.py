@@ -291,12 +291,9 @@ def test_what_was_told_is_stored_though_its_client_has_left(tmp_path: Path, limi
             assert 0 < server.left_bytes <= limit
             go_on.set()
             async with AsyncClient(address, options=QUICK) as client:
-                for _ in range(100):
+                while server.left_bytes:  # noqa: ASYNC110 (`run` bounds it)
                     await asyncio.sleep(0.05)
-                    if not server.left_bytes:
-                        break
                 stored = (await client.watermarks("events")).committed
-            assert 0 == server.left_bytes
             assert (20 == stored) if limit > 5000 else (3 < stored < 8)
 
     run(main())
