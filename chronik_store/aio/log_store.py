@@ -107,8 +107,7 @@ class AsyncLogStore:
         for face in list(self._faces.values()):
             await face.drain()
         if self._pool.alive:
-            await self._pool.run(self._store.close)
-            self._pool.close()
+            await self._pool.end(self._store.close)
 
     async def __aenter__(self) -> Self:
         return self

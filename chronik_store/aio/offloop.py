@@ -138,6 +138,7 @@ class Pool:
         executor = concurrent.futures.ThreadPoolExecutor
         self._near = executor(POOL_THREADS, thread_name_prefix="chronik-aio")
         self._far = executor(POOL_THREADS, thread_name_prefix="chronik-aio-bucket")
+        self._ending: asyncio.Future[None] | None = None
         self._closed = False
         self._fork_generation = fork_guard.generation()
 
@@ -161,6 +162,18 @@ class Pool:
         if self._closed:
             raise LogClosedError("this log is closed; open it again")
         return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+    async def end(self, close: Callable[[], None]) -> None:
+        """Call this, the last of all, and close. Whoever asks again while a thread is at it, since
+        the wait was given up, waits for that one: what is behind the face may be opened anew then.
+        """
+        if self._ending is None or self._ending.done():
+            self._ending = asyncio.ensure_future(self._end(close))
+        await seen_through(self._ending)
+
+    async def _end(self, close: Callable[[], None]) -> None:
+        await self.run(close)
+        self.close()
 
     def close(self) -> None:
         """Let running calls end by themselves."""

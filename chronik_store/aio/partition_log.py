@@ -306,8 +306,7 @@ class AsyncPartitionLog:
             return
         await self.drain()
         if self._owns_pool:
-            await self._pool.run(self._log.close)
-            self._pool.close()
+            await self._pool.end(self._log.close)
 
     async def __aenter__(self) -> Self:
         return self

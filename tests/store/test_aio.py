@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from functools import partial
 
 import pytest
 
@@ -435,6 +436,36 @@ def test_what_fails_in_a_thread_is_told_to_who_waits_and_to_nobody_else(
     untold, ends = run(main())
     assert [asyncio.CancelledError if are_cancelled else UnavailableError] * 3 == ends
     assert [] == untold
+
+
+@pytest.mark.parametrize("face", [opened, partial(AsyncLogStore.open, config=CONFIG)])
+def test_a_close_that_was_given_up_is_waited_for_by_the_next(tmp_path, monkeypatch, face):
+    """It returned at once, and whoever opened the directory then found it locked."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    async def main():
+        there = await face(tmp_path / "d")
+        store = there._store if isinstance(there, AsyncLogStore) else there._log._on_close.__self__
+        end = store._ticker.close
+
+        def slowly():
+            began.set()
+            assert goes_on.wait(20)
+            end()
+
+        monkeypatch.setattr(store._ticker, "close", slowly)
+        first = asyncio.create_task(there.close())
+        await asyncio.to_thread(began.wait, 20)
+        first.cancel()
+        others = [asyncio.create_task(there.close()) for _ in range(2)]
+        await asyncio.wait([first])
+        threading.Timer(0.2, goes_on.set).start()
+        await asyncio.gather(*others)
+        async with face(tmp_path / "d"):
+            pass
+        await there.close()
+
+    run(main())
 
 
 def test_faces_of_logs_that_were_closed_are_not_kept_and_rarely_looked_for(tmp_path, monkeypatch):
