@@ -269,10 +269,16 @@ class ServersJudge:
         names = {topic.name for topic in self._told.alive()} | {METADATA_TOPIC}
         for prefix in ("segments/", "indexes/", "manifests/"):
             for key in (each.key for each in self._world.bucket.list(prefix)):
-                if key.endswith(".tombstone") and self._world.events["nodes leaving"]:
-                    self._strays_seen.add(key)  # of one that was removed, and has not heard of it
+                if key.endswith(".tombstone") and self._may_leave_tombstones():
+                    self._strays_seen.add(key)
                 elif key.split("/")[1] not in names or key.endswith(".tombstone"):
                     yield key
+
+    def _may_leave_tombstones(self) -> bool:
+        """A node that was removed, and has not heard of the end; a store of its own, which it keeps
+        from whoever restored it.
+        """
+        return bool(self._world.events["nodes leaving"] or self._world.events["conversions"])
 
 
 def _misplaced(backend: Any) -> str:

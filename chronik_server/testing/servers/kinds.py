@@ -7,6 +7,8 @@ the stories of the others as they are. Invariant: a kind depends on its seed alo
     seed % 8 == 4     disks are full for long, again and again; some of each is kept free
     seed % 8 == 5     disks and the bucket rot; in half of these old records go, too
     seed % 8 == 6     old records go, by size or by age
+    seed % 16 == 8    files rot while they are in use
+    seed % 16 == 10   a server of its own at first, which becomes a cluster's first node
     seed % 4 == 3     nodes join and leave
     seed % 5 == 2     all is indexed
 """
@@ -24,6 +26,11 @@ SIZES: Final = (3, 1, 3, 5, 3, 4, 2)
 ROTTING_MIN: Final = 3
 """Where two are whole nobody has to be asked (decision 0028)."""
 CRAMPED: Final[dict[str, Any]] = {"disk_reserve_bytes": 4000, "disk_throttle_bytes": 10_000}
+READ_FROM_DISK: Final[dict[str, Any]] = {
+    "tail_bytes_max": 0,
+    "cache_memory_bytes": 0,
+    "cache_disk_bytes": 1 << 16,
+}
 RETAINED_BYTES: Final = (None, 0, 3000, 9000)
 RETAINED_SECONDS: Final = (None, 2.0, 6.0)
 SKEWS: Final = (-7200.0, -30.0, 0.0, 90.0, 14_400.0)
@@ -40,6 +47,8 @@ class Kind:
     changes_nodes: bool = False
     is_cramped: bool = False
     rots: bool = False
+    wears: bool = False
+    is_converted: bool = False
     retains: bool = False
     grows: bool = False
 
@@ -68,6 +77,11 @@ def kind_of(seed: int) -> Kind:
     if number == 5:
         log = log.replace(cache_disk_bytes=1 << 16)
         return Kind(size if size >= ROTTING_MIN else 3, log, rots=True, retains=retains)
+    if seed % 16 == 8:
+        log = log.replace(**READ_FROM_DISK)
+        return Kind(size if size >= ROTTING_MIN else 3, log, wears=True)
+    if seed % 16 == 10:
+        return Kind(1, log, changes_nodes=True, grows=True, is_converted=True)
     if seed % 4 == 3:
         return Kind(3, log, changes_nodes=True)
     return Kind(size, log, retains=retains)

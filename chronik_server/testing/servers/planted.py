@@ -21,7 +21,7 @@ from chronik_server.raft import replication
 from chronik_server.raft.group import RaftGroup
 from chronik_server.raft_partition import RaftPartition
 from chronik_server.steward import Steward
-from chronik_store import replicated
+from chronik_store import conversion, replicated
 from chronik_store.disk_guard import DiskGuard
 from chronik_store.errors import ChronikError
 from chronik_store.model import AppendResult
@@ -193,6 +193,11 @@ def never_look_whether_there_is_room_again(put: _Put) -> None:
 
 
 _look = DiskGuard._look
+
+
+def forget_who_has_founded(put: _Put) -> None:
+    """A directory that was converted does not say that its node needs nobody to begin."""
+    put(conversion, "remember", lambda *_: None)
 
 
 BUGS: dict[str, Plant] = bugs_of(sys.modules[__name__])

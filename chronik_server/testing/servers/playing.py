@@ -76,6 +76,7 @@ def server_worlds() -> Repertoire:
             "cramped disks",
             "flipped bits",
             "lost logs",
+            "conversions",
             "starts: refused",
             "opens: refused",
             "damaged objects",

@@ -17,9 +17,12 @@ from chronik_server.testing.servers.nemesis import MODES
 from chronik_server.testing.servers.player import Player, Stage
 from chronik_server.testing.servers.world import ServerNode
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.worlds.disk_damage import sworn_bytes
 from chronik_store.testing.worlds.rotten_bucket import RottenBucket
 
 WAL: Final = "/data/wal/"
+COPIES: Final = ("/data/segments/", "/data/cache/")
+"""Of what is in the WAL or in the bucket, too."""
 REFUSALS: Final = ("CorruptionError", "FutureVersionError")
 ANSWER_SECONDS: Final = 5.0
 """Who has begun to read has ended by then."""
@@ -29,15 +32,17 @@ PREFIXES: Final = ("segments/", "segments/", "manifests/", "indexes/")
 class Rot(Player):
     """See the module."""
 
-    def __init__(self, stage: Stage, bucket: RottenBucket) -> None:
+    def __init__(self, stage: Stage, bucket: RottenBucket, *, in_use: bool = False) -> None:
         super().__init__(stage)
-        self._bucket = bucket
+        self._bucket, self._in_use = bucket, in_use
         self._damaged: ServerNode | None = None
-        self._flipped: tuple[str, int, int, bytes] | None = None
+        self._flipped: list[tuple[str, int, int, bytes]] = []
         """Path, byte, bit, and what the file was then; of the last disk."""
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """Disks and objects, side by side."""
+        """Disks and objects, side by side; or files in use."""
+        if self._in_use:
+            return [self.again(self.strike_in_use, 1.0)]
         return [self.again(self.strike_disk, 0.7), self.again(self.strike_bucket, 0.3)]
 
     # --- disks -----------------------------------------------------------------------------------
@@ -59,7 +64,7 @@ class Rot(Player):
             self._end(last)
             paths = self._shared(node) or paths
         self._end(node)
-        self._damaged, disk = node, node.machine.disk
+        self._damaged, self._flipped, disk = node, [], node.machine.disk
         kind = self.rng.random()
         if kind < (0.6 if is_cornered else 0.2):
             self._lose(disk, self.rng.choice(paths))
@@ -79,19 +84,42 @@ class Rot(Player):
         await self.pause(2.0)
         node.boot_if_down()
 
+    async def strike_in_use(self) -> None:
+        """Files of a node that runs; it is started anew when it has been told of them."""
+        node = self.rng.choice(list(self.world.nodes.values()))
+        self._turn_back_if_refused()
+        logs = self._shared(node)
+        if node.server is None or not logs or not self._is_over():
+            return
+        disk = node.machine.disk
+        self.world.is_rotten = True
+        self._damaged, self._flipped = node, []
+        for log in self.rng.sample(logs, min(len(logs), self.rng.randint(1, 3))):
+            files = [each for each in disk.paths(log) if each.endswith(".log")]
+            path = self.rng.choice((files[-1], self.rng.choice(files)))
+            self._flip(disk, path, below=sworn_bytes(disk, path))
+        if copies := [each for each in disk.paths("/data") if each.startswith(COPIES)]:
+            self._flip(disk, self.rng.choice(copies))
+        await self.pause(0.4)
+        self._end(node)
+        await self.pause(2.0)
+        node.boot_if_down()
+        await asyncio.sleep(ANSWER_SECONDS)
+        self.world.is_rotten = False
+
     def _end(self, node: ServerNode) -> None:
         if self.rng.random() < 0.5:
             node.kill()
         else:
             node.crash(self.rng.choice(MODES))
 
-    def _flip(self, disk: SimulatedDisk, path: str) -> None:
+    def _flip(self, disk: SimulatedDisk, path: str, *, below: int | None = None) -> None:
         data = disk.peek(path)
-        used = len(data.rstrip(b"\0")) or len(data)
+        used = (len(data.rstrip(b"\0")) or len(data)) if below is None else below
         if used:
             place = (path, self.rng.randrange(used), self.rng.randrange(8))
             disk.flip_bit(*place)
-            self._flipped = (*place, disk.peek(path))
+            self._flipped.append((*place, disk.peek(path)))
             self.events["flipped bits"] += 1
             self.world.note(f"rot: {place}")
 
@@ -99,7 +127,6 @@ class Rot(Player):
         """All of one log."""
         for each in disk.paths(path):
             disk.vanish(each)
-        self._flipped = None
         self.events["lost logs"] += 1
         self.world.note(f"rot: {path} is gone")
 
@@ -137,26 +164,31 @@ class Rot(Player):
     def _turn_back_if_refused(self) -> None:
         """An operator has a copy of the file."""
         node = self._damaged
-        if node is None or self._flipped is None:
+        if node is None or not self._flipped:
             return
         if node.is_up:
             backend: Any = node.server and node.server.backend
             unopened = backend._hosting.unopened if backend else {}
-            if not any(type(error).__name__ in REFUSALS for error in unopened.values()):
+            told = [str(each) for each in unopened.values() if type(each).__name__ in REFUSALS]
+            if not told:
                 return
             self.events["opens: refused"] += 1
             node.kill()
         elif node.ended.startswith(REFUSALS):
+            told = [node.ended]
             self.events["starts: refused"] += 1
         else:
             return
-        path, position, bit, was = self._flipped
-        disk, self._flipped = node.machine.disk, None
-        if path not in disk.paths("/data") or disk.peek(path) != was:
-            self.world.violate(f"{node.name}: {path} was refused, and has changed: {node.ended}")
-            return
-        self.world.note(f"rot: {path} is turned back on {node.name}")
-        disk.flip_bit(path, position, bit)
+        meant = [each for each in self._flipped if any(each[0] in text for text in told)]
+        disk = node.machine.disk
+        for place in meant or self._flipped[:]:
+            path, position, bit, was = place
+            self._flipped.remove(place)
+            if path not in disk.paths("/data") or disk.peek(path) != was:
+                self.world.violate(f"{node.name}: {path} was refused, and has changed: {told}")
+                continue
+            self.world.note(f"rot: {path} is turned back on {node.name}")
+            disk.flip_bit(path, position, bit)
 
     # --- the bucket ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import asyncio
 from typing import Any, Final
 
 from chronik_server.testing.servers.clients import Clients
+from chronik_server.testing.servers.converting import Converting
 from chronik_server.testing.servers.cramping import Cramping
 from chronik_server.testing.servers.judge import ServersJudge
 from chronik_server.testing.servers.kinds import kind_of
@@ -35,9 +36,14 @@ class ServersStory:
 
     def __init__(self, seed: int, *, seconds: float = 20.0) -> None:
         self.kind = kind = kind_of(seed)
-        self.world = ServersWorld([f"n{n + 1}" for n in range(kind.size)], seed=seed, log=kind.log)
+        self.world = ServersWorld(
+            [f"n{n + 1}" for n in range(kind.size)],
+            seed=seed,
+            log=kind.log,
+            is_cluster=not kind.is_converted,
+        )
         self._rotten = RottenBucket(self.world.bucket)
-        if kind.rots:
+        if kind.rots or kind.wears:
             self.world.served = self._rotten
         self.world.wires.delays = self.world.rng.choice(DELAYS)
         self.told = Told(self.world.violate)
@@ -74,13 +80,15 @@ class ServersStory:
         operate = [each.mend for each in more if isinstance(each, Rot)]
         await ServersJudge(world, self.told, *operate).judge()
 
-    def _more(self, stage: Stage) -> list[Rot | Cramping | Looking]:
+    def _more(self, stage: Stage) -> list[Rot | Cramping | Converting | Looking]:
         """Who plays in stories of this kind alone."""
-        found: list[Rot | Cramping | Looking] = []
-        if self.kind.rots:
-            found.append(Rot(stage, self._rotten))
+        found: list[Rot | Cramping | Converting | Looking] = []
+        if self.kind.rots or self.kind.wears:
+            found.append(Rot(stage, self._rotten, in_use=self.kind.wears))
         if self.kind.is_cramped:
             found.append(Cramping(stage))
+        if self.kind.is_converted:
+            found.append(Converting(stage))
         if self.kind.rots or self.kind.is_cramped or self.kind.retains:
             found.append(Looking(stage))
         return found

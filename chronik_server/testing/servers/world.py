@@ -25,10 +25,12 @@ from chronik_server.backend import NodeRemovedError, StoppedError
 from chronik_server.client import AsyncClient, ClientOptions
 from chronik_server.config import ServerConfig
 from chronik_server.logs import LOGGERS
+from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.node import open_backend
 from chronik_server.server import Server
 from chronik_server.testing.servers.simulated_loop import SimulatedLoop
 from chronik_server.testing.servers.wires import Wires
+from chronik_store import conversion
 from chronik_store.config import LogConfig
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError
@@ -43,6 +45,7 @@ from chronik_store.testing.worlds.tame_bundles import scratch_in_memory, tame_bu
 PORT: Final = 7411
 CLIENT: Final = "client"
 URL: Final = "memory://servers"
+CONVERTED: Final = "converted"
 LOG: Final = LogConfig(
     object_store=URL,
     wal_file_bytes=8000,
@@ -61,7 +64,9 @@ TIMING: Final = Timing(sync_seconds=0.001, bucket_seconds=0.02)
 
 
 class ServersWorld:
-    """See the module. names: of the first nodes."""
+    """See the module. names: of the first nodes. is_cluster: they begin one; else each is a server
+    of its own.
+    """
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class ServersWorld:
         delays: tuple[float, ...] = (0.0002, 0.0005, 0.002),
         timing: Timing = TIMING,
         log: LogConfig = LOG,
+        is_cluster: bool = True,
     ) -> None:
         self.rng = random.Random(f"{seed}/servers")
         self.simulation = Simulation(seed, preemption=0.02)
@@ -88,7 +94,7 @@ class ServersWorld:
         self.first = tuple((name, Address(name, PORT)) for name in names)
         self.nodes: dict[str, ServerNode] = {}
         for name, _ in self.first:
-            self.nodes[name] = ServerNode(self, name, peers=self.first)
+            self.nodes[name] = ServerNode(self, name, peers=self.first if is_cluster else ())
         self._loops: list[SimulatedLoop] = []
         self.outsider = Environment(
             clock=self.simulation.clock,
@@ -264,6 +270,13 @@ class ServerNode:
 
     def boot(self) -> None:
         """Start its process, on what its disk has."""
+        self._begin(self._live)
+
+    def convert(self) -> None:
+        """`chronik node convert`, as a process of its own; `ended` says what came of it."""
+        self._begin(self._convert)
+
+    def _begin(self, process: Callable[[], None]) -> None:
         assert not self.is_up, f"{self.name} is up"
         if self._loop is not None:
             if self.machine.is_up:
@@ -271,10 +284,10 @@ class ServerNode:
             self.machine.restart()
         self.world.wires.silent.discard(self.name)
         self.machine.disk.hook = None
-        self.ended, self._server = "", None
+        self.ended, self._server, self._stop = "", None, None
         self._loop = self.world.loop_on(self.name, self.machine._life)
         self.world.events["starts"] += 1
-        self.machine.spawn(self._live, name="process")
+        self.machine.spawn(process, name="process")
 
     def boot_if_down(self) -> None:
         """Unless it is to stay down."""
@@ -339,6 +352,21 @@ class ServerNode:
             self.ended = f"{type(error).__name__}: {error}"
         self.look()
         self.world.note(f"the process ends: {self.ended}")
+        self._end_process()
+
+    def _convert(self) -> None:
+        try:
+            conversion.convert(
+                self.config.data_dir,
+                self.name,
+                own_topic=METADATA_TOPIC,
+                config=self.world.log,
+                env=self.machine.environment,
+            )
+            self.ended = CONVERTED
+        except ChronikError as error:
+            self.ended = f"{type(error).__name__}: {error}"
+        self.world.note(f"the conversion ends: {self.ended}")
         self._end_process()
 
     async def _serve(self) -> None:

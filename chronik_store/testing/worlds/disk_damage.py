@@ -110,6 +110,26 @@ def _vanish(disk: SimulatedDisk, path: str) -> Damage:
     return Damage(path, kept=kept, good_end=good_end, is_newest=path == logs[-1])
 
 
+def sworn_bytes(disk: SimulatedDisk, path: str) -> int:
+    """The first bytes of a WAL file that later frames swear to, or all that an older one has: what
+    is damaged there is never taken for a write that broke off, whatever befalls the rest.
+    """
+    newest = max(each for each in disk.paths(path.rpartition("/")[0]) if each.endswith(".log"))
+    if path != newest:
+        return len(disk.peek(path).rstrip(b"\0"))
+    view, sworn = memoryview(disk.peek_durable(path) or b""), 0
+    try:
+        header = decode_wal_file_header(view)
+    except ChronikError:
+        return 0
+    at = header.header_bytes
+    while (frame := decode_frame(view, at, file_id=header.file_id)) is not None:
+        if frame.synced_file == header.file_seq:
+            sworn = frame.synced_position
+        at = frame.next_position
+    return sworn
+
+
 def end_in_front(data: bytes, position: int) -> int:
     """Where the records end that stand whole in front of a byte of a WAL file, or in older files;
     0 if the file does not say.

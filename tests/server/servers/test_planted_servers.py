@@ -34,6 +34,7 @@ IN_STORIES = {
     "let-go-by-size-alone": 6,
     "never-look-whether-there-is-room-again": 76,
     "vote-from-an-empty-log": 69,
+    "forget-who-has-founded": 10,
 }
 """Bug to the first seed that found it when this was written, so that the search is short."""
 
