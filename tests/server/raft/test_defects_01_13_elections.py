@@ -57,6 +57,14 @@ def test_03_a_new_term_brings_a_new_vote():
         assert (9, "n3") == alone.replica.hard_state
 
 
+def test_03_a_new_term_takes_the_vote_back_whoever_records_it():
+    """raftos records a term without a word of the vote; it would have been given already."""
+    with Alone(hard=(4, "n2")) as alone:
+        alone.group.storage.update({"term": 5})
+
+        assert (5, "") == alone.replica.hard_state
+
+
 def test_04_votes_of_an_older_term_do_not_count():
     """5.2: votes of a majority in the same term."""
     with Alone(5, hard=(4, "")) as alone:

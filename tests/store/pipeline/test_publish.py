@@ -205,6 +205,25 @@ def test_another_bucket_under_the_same_url_stops_tiering(kit: Any) -> None:
     assert set(range(5, 10)) <= world.wal_offsets()
 
 
+def test_what_was_published_since_the_topic_was_deleted_goes_with_the_topic(kit: Any) -> None:
+    """Its put arrived late, behind the deletion: else the bucket would show the topic again."""
+    world = kit.World()
+    process = world.open()
+    process.append(5)
+    process.bucket.fail["reply"] = lambda key: kit.lost(key) if "manifests" in key else None
+    process.run()
+    process.bucket.fail.clear()
+    assert 1 == len(world.object_keys("manifests/"))
+    tombstone = tombstone_key("t", kit.TOPIC_ID)
+    world.objects.put_if_absent(tombstone, kit.TOPIC_ID.encode())
+
+    assert "was deleted" in process.run().errors[-1]
+
+    assert [tombstone] == world.object_keys("manifests/")
+    assert world.folded().manifest.fenced is not None
+    assert set(range(5)) == world.wal_offsets()
+
+
 def test_a_running_log_notices_that_its_newest_manifest_is_lost(kit: Any) -> None:
     """Before its next upload, and again in each run until it is back."""
     world, process = tiered(kit, runs=2)
