@@ -157,8 +157,6 @@ class DataDirectory:
         )
 
     def _load(self, url: str | None, owner: str, store_id: str | None) -> None:
-        if not self.read_only:
-            self.files.settle((STORE_NAME, TOPICS_NAME))
         data = self.files.read(STORE_NAME)
         if data is None:
             if self.env.fs.exists(f"{self.path}/{RESTORE_NAME}"):
@@ -188,8 +186,11 @@ class DataDirectory:
                 advice="restore that file from a copy, or the directory from the bucket "
                 "(`chronik restore`)",
             )
-        if not is_listed and not self.read_only:
-            self.topics.create()
+        if not self.read_only:
+            if not is_listed:
+                self.topics.create()
+            # Last: a directory that is refused stays as it is.
+            self.files.settle((STORE_NAME, TOPICS_NAME))
 
     def _create(self, url: str | None, owner: str, store_id: str | None) -> StoreIdentity:
         identity = StoreIdentity(

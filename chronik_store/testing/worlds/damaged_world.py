@@ -154,8 +154,10 @@ class DamagedWorld(StoreWorld):
             self.store = None
 
     def files(self) -> dict[str, bytes]:
-        """All bytes of the directory, but the lock's and the cache's, which each open empties."""
-        disk, others = self.node.disk, ("/data/LOCK", "/data/cache/")
+        """All bytes of the directory, but the lock's, the cache's, which each open empties, and the
+        note of a change, which an open of the directory removes when it has made the change last.
+        """
+        disk, others = self.node.disk, ("/data/LOCK", "/data/cache/", "/data/CHANGING")
         paths = [path for path in disk.paths("/data") if not path.startswith(others)]
         return {path: disk.peek(path) for path in paths}
 
