@@ -28,6 +28,8 @@ class RequestBudget:
 
     def admits(self, one: Requests) -> bool:
         """Whether more may be read from a connection."""
+        if self.used <= self.limit and not self._stopped:
+            return True  # as always, but when there is a flood
         is_little = one.held * self.connections < self.limit
         if one.is_exempt or self.used <= self.limit or is_little:
             self._stopped.pop(one, None)
