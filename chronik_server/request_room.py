@@ -102,3 +102,8 @@ class Requests:
         self._budget.connections -= 1
         self.arrived(0)
         self._budget.admits(self)
+        self.steer = _nothing  # which held what is left of the connection
+
+
+def _nothing() -> None:
+    """There is no connection any more."""

@@ -166,6 +166,7 @@ class UnderWay:
         if self._has_left:
             return
         self._has_left = True
+        self._send, self._on_ended = _unsent, _nothing  # which hold the connection
         for task, event in self._tasks.items():
             left = self._server.left_bytes + _size(event)
             if isinstance(event, Request) or left > self._server.config.in_flight_bytes_max:
@@ -190,3 +191,11 @@ class UnderWay:
 
 def _size(event: Request | Told) -> int:
     return len(event.payload) + REQUEST_COST_BYTES
+
+
+def _unsent(_answer: Response | Failure, _more: Sequence[Buffer]) -> None:
+    """Nobody is there to take it."""
+
+
+def _nothing() -> None:
+    """Nor to be read from."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,32 @@ def test_many_who_append_at_once_hold_no_more_together_than_the_limit(tmp_path: 
             assert 0 == server.requests.used
 
     run(main())
+
+
+def test_a_connection_that_is_gone_is_held_by_nobody(tmp_path: Path) -> None:
+    """With the frame that it had begun, which may be long: not until somebody looks for garbage."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as (server, address):
+            raw = await Raw.open(address)
+            (session,) = map(weakref.ref, server.sessions)
+            batch = RecordBatch.build([b"x" * MIB]).buffer
+            request = Request(2, Verb.PRODUCE, data.Produce("events"), batch)
+            whole = b"".join(bytes(part) for part in raw.connection.send(request))
+            raw.writer.write(whole[:-1])
+            while not server.requests.used:  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0.01)
+            raw.writer.close()
+            await until_nobody_is_there(server)
+            await asyncio.sleep(0.01)
+            assert session() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 def test_long_frames_that_are_never_finished_keep_nobody_else_out(tmp_path: Path) -> None:
