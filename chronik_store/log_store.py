@@ -323,19 +323,21 @@ class LogStore:
         if seconds is None:
             seconds = self._config.search_deadline_seconds
         check_seconds(seconds, "deadline_seconds")
-        best: list[SearchResult] = []
+        limit, order = options.get("limit", 10), options.get("order", "newest")
+        results: list[SearchResult] = []
+
+        def merged() -> SearchResult:
+            elapsed = clock.monotonic() - started
+            return merge_results(results, order=order, limit=limit, elapsed_seconds=elapsed)
+
         for partition in range(count):
             left = max(0.0, started + seconds - clock.monotonic())
             share = left / (count - partition)
             log = self.partition(topic, partition)
-            found = log.search(query, deadline_seconds=share, **options)
-            # At once: what is held is one answer, and the best hits of those before it.
-            merged = merge_results(
-                [*best, found], limit=options.get("limit", 10),
-                order=options.get("order", "newest"), elapsed_seconds=clock.monotonic() - started,
-            )  # fmt: skip
-            best = [merged]
-        return best[0]
+            results.append(log.search(query, deadline_seconds=share, **options))
+            if sum(map(len, results)) > 2 * limit:  # of what is too much nothing is held longer
+                results[:] = [merged()]
+        return merged()
 
     def run_pipeline_once(self) -> PipelineReport:
         """One bounded pipeline step for every partition; errors are in the report."""

@@ -320,10 +320,15 @@ class _Run:
         return reason
 
     def _take(self, found: IndexHits, searched: Iterable[Range]) -> None:
-        order = self.plan.options.order
-        self.hits = ordered(self.hits + found.hits, order)[: self.plan.options.limit]
+        self.hits += found.hits
+        if len(self.hits) > 2 * self.plan.options.limit:  # not each time: that is quadratic
+            self._keep_best()
         self.total += found.total
         self.searched += searched
+
+    def _keep_best(self) -> None:
+        options = self.plan.options
+        self.hits = ordered(self.hits, options.order)[: options.limit]
 
     def _fetched(self, deadline: float | None) -> Iterable[SearchHit]:
         """The hits with their records. One whose record is out of reach becomes a missing range;
@@ -331,6 +336,7 @@ class _Run:
         for which there is room.
         """
         plan, read_bytes = self.plan, 0
+        self._keep_best()
         for count, (offset, score) in enumerate(self.hits, 1):
             began = plan.clock.monotonic()
             try:

@@ -323,7 +323,7 @@ def test_an_answer_holds_no_more_records_than_there_is_room_for(tmp_path: Path) 
         assert 5 == found.total
 
 
-def test_of_many_partitions_no_more_is_held_than_one_answer_and_the_best_so_far(
+def test_of_many_partitions_nothing_is_held_that_cannot_be_among_the_best(
     tmp_path: Path,
 ) -> None:
     """It held every partition's answer until the last had answered, to throw all but one away."""
