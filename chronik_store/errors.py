@@ -179,8 +179,7 @@ class CorruptionError(ChronikError):
     @property
     def finding(self) -> str:
         """What is wrong and where, without the advice: to be part of another error's message."""
-        text = str(self.args[0])
-        return f"{self.path}: {text}" if self.path and self.path not in text else text
+        return _placed(self.path, str(self.args[0]))
 
     def __str__(self) -> str:
         """The finding, and what to do."""
@@ -195,6 +194,14 @@ class FutureVersionError(ChronikError):
         self.path = path
         self.found = found
         self.supported = supported
+
+    def __str__(self) -> str:
+        """With the file or object, of which there are many."""
+        return _placed(self.path, str(self.args[0]))
+
+
+def _placed(path: str, text: str) -> str:
+    return f"{path}: {text}" if path and path not in text else text
 
 
 class IdentityMismatchError(ChronikError):

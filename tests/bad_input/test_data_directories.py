@@ -247,6 +247,7 @@ def test_a_later_version_in_the_directory_is_refused_by_name(disk, name, read_on
         store.partition("t")
     assert (2, 1) == (caught.value.found, caught.value.supported)
     assert path in caught.value.path
+    assert path in str(caught.value)
     assert before == contents(disk)
     undo()
     assert STORED == kept(disk)
