@@ -23,10 +23,11 @@ from chronik_server.raft_partition import RaftPartition
 from chronik_server.steward import Steward
 from chronik_store import conversion, replicated
 from chronik_store.disk_guard import DiskGuard
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, CorruptionError
 from chronik_store.model import AppendResult
 from chronik_store.pipeline import retain
 from chronik_store.testing.planted import Plant, bugs_of
+from chronik_store.wal import reading
 
 _Put = Callable[[Any, str, Any], None]
 
@@ -198,6 +199,19 @@ _look = DiskGuard._look
 def forget_who_has_founded(put: _Put) -> None:
     """A directory that was converted does not say that its node needs nobody to begin."""
     put(conversion, "remember", lambda *_: None)
+
+
+def assert_what_was_read(put: _Put) -> None:
+    """A damaged entry that is read while the log is open fails an assertion of the reader's."""
+    good = reading._entry
+
+    def entry(*arguments: Any) -> Any:
+        try:
+            return good(*arguments)
+        except CorruptionError as error:
+            raise AssertionError(str(error)) from error
+
+    put(reading, "_entry", entry)
 
 
 BUGS: dict[str, Plant] = bugs_of(sys.modules[__name__])

@@ -182,13 +182,22 @@ class Rot(Player):
         meant = [each for each in self._flipped if any(each[0] in text for text in told)]
         disk = node.machine.disk
         for place in meant or self._flipped[:]:
-            path, position, bit, was = place
+            path, position, bit, _ = place
             self._flipped.remove(place)
-            if path not in disk.paths("/data") or disk.peek(path) != was:
+            if path not in disk.paths("/data") or not self._is_as_it_was(disk.peek(path), place):
                 self.world.violate(f"{node.name}: {path} was refused, and has changed: {told}")
                 continue
             self.world.note(f"rot: {path} is turned back on {node.name}")
             disk.flip_bit(path, position, bit)
+
+    def _is_as_it_was(self, now: bytes, place: tuple[str, int, int, bytes]) -> bool:
+        """What was in use then was written to after it."""
+        _, position, _, was = place
+        return (
+            now[position : position + 1] == was[position : position + 1]
+            if self._in_use
+            else now == was
+        )
 
     # --- the bucket ------------------------------------------------------------------------------
 

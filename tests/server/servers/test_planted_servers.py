@@ -35,6 +35,7 @@ IN_STORIES = {
     "never-look-whether-there-is-room-again": 76,
     "vote-from-an-empty-log": 69,
     "forget-who-has-founded": 10,
+    "assert-what-was-read": 40,
 }
 """Bug to the first seed that found it when this was written, so that the search is short."""
 
