@@ -123,3 +123,18 @@ def at_each_two_steps(module, but_for=()):
         if not ctrl_c.came:
             assert step > 1
             return
+
+
+def start(*calls):
+    """Each in a thread of its own."""
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def join(threads):
+    """All of them end."""
+    for thread in threads:
+        thread.join(AT_LAST)
+        assert not thread.is_alive(), "a wakeup was lost"

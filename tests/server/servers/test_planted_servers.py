@@ -16,6 +16,7 @@ from chronik_store.testing.planted import planted
 from tests.server.client import test_one_topic as one_topic
 from tests.server.cluster import test_cluster_topics as topics
 from tests.server.cluster import test_hosting as hosting
+from tests.server.cluster import test_hosting_ended_topics as ended
 from tests.server.cluster import test_hosting_lost_logs as lost
 from tests.server.cluster import test_namesakes as namesakes
 from tests.server.raft import test_protocol_storage as storage
@@ -57,7 +58,7 @@ DIRECTED: dict[str, Callable[[Path], None]] = {
     "vote-from-an-empty-log": (
         lost.test_a_log_that_is_gone_from_the_disk_begins_anew_without_a_vote
     ),
-    "serve-any-namesake": hosting.test_6_a_partition_is_found_by_its_topics_id,
+    "serve-any-namesake": ended.test_6_a_partition_is_found_by_its_topics_id,
     "forget-to-look-whether-it-was-pruned": lambda _: pruned_meanwhile(),
     "read-on-in-any-namesake": lambda path: (
         one_topic.test_one_that_follows_is_told_that_its_topic_is_gone(one_topic.to_a_cluster, path)
