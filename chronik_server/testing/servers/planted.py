@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from chronik_server import errors, hosting_notes, session, steward
+from chronik_server import errors, hosting_notes, steward, under_way
 from chronik_server.client import outgoing
 from chronik_server.cluster_topics import ClusterTopics
 from chronik_server.handlers import Handlers
@@ -117,7 +117,7 @@ def a_name_is_free_at_once(put: _Put) -> None:
 
 def tell_of_closed_logs(put: _Put) -> None:
     """A client is told that a log is closed, which it never opened."""
-    put(session, "hide", lambda error: error if isinstance(error, ChronikError) else _hide(error))
+    put(under_way, "hide", lambda error: error if isinstance(error, ChronikError) else _hide(error))
 
 
 _hide = errors.hide
