@@ -214,7 +214,7 @@ def seal_without_records(put: _Put) -> None:
 def restore_without_claim(put: _Put) -> None:
     """A restore opens a new log and tells nobody: the old owner goes on."""
 
-    def quiet(store: Any, log: Any, deleted: Any) -> Any:
+    def quiet(store: Any, log: Any, deleted: Any, _first: Any) -> Any:
         head, _ = lineage_of(store, log.topic, log.partition, deleted)
         return None if head is None else (head.object, head.hash)
 
