@@ -69,7 +69,7 @@ def _remembered_anew(good: Any) -> Any:
 def note_before_all_are_made(put: _Put) -> None:
     """The fold is noted when the first log of a new topic is there, not when all of them are."""
 
-    async def make(self: Any, topic: Any) -> None:
+    async def make(self: Any, topic: Any, _made: Any) -> None:
         self._making = topic.topic_id
 
     put(Hosting, "_make", make)

@@ -30,7 +30,7 @@ IN_STORIES = {
     "ask-again-as-another": 3,
     "acknowledge-at-the-leader": 23,
     "take-new-logs-for-lost": 34,
-    "note-before-all-are-made": 0,
+    "note-before-all-are-made": 4,
     "let-one-too-many-go": 46,
     "let-go-by-size-alone": 6,
     "never-look-whether-there-is-room-again": 76,
