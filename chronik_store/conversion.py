@@ -62,7 +62,7 @@ def convert(
         assert directory.identity is not None
         identity = replace(directory.identity, owner=f"{directory.store_id}/{node_id}")
         with disk_errors(directory.path, "convert"):
-            directory.files.replace(STORE_NAME, identity.encode())
+            directory.files.write(STORE_NAME, identity.encode())
         return directory.store_id
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import suppress
 
 from chronik_store.disk_errors import disk_error, disk_errors, mended_by_hand
 from chronik_store.environment import Environment
@@ -190,7 +189,7 @@ class DataDirectory:
             if not is_listed:
                 self.topics.create()
             # Last: a directory that is refused stays as it is.
-            self.files.settle((STORE_NAME, TOPICS_NAME))
+            self.files.settle()
 
     def _create(self, url: str | None, owner: str, store_id: str | None) -> StoreIdentity:
         identity = StoreIdentity(
@@ -200,12 +199,7 @@ class DataDirectory:
             created_us=self.env.clock.time_us(),
             owner=owner,
         )
-        try:
-            self.files.write(STORE_NAME, identity.encode())
-        except OSError:
-            with suppress(OSError):  # the next open would find it, and believe it durable
-                self.env.fs.remove(f"{self.path}/{STORE_NAME}")
-            raise
+        self.files.write(STORE_NAME, identity.encode())
         self.is_new = True
         return identity
 

@@ -1,20 +1,19 @@
 """The small files of a data directory, each replaced whole.
 
-Place: under `data_directory` and its list of topics. Promise: a crash leaves the old bytes or the
-new ones; what `write` and `replace` returned for is durable. Invariant: a name whose sync has
-failed is seen by whoever opens the directory next, and may not be there after a power loss. Of the
-files that `replace` is used for the next open believes nothing of this kind: while one is being
-replaced CHANGING is there, and who finds that writes them once more (`settle`).
+Place: under `data_directory`, its list of topics, and what a node or a restore notes there.
+Promise: a crash leaves the old bytes or the new ones; what `write` returned for is durable, and
+after `settle` so is what is read. Invariant: a name whose sync has failed is seen by whoever opens
+the directory next, and may not be there after a power loss. So while a file is being replaced an
+empty one stands beside it, `NAME.changing`, and an open that finds that writes NAME once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 
 from chronik_store.fs.base import FileStat, FileSystem
 
-CHANGING_NAME = "CHANGING"
+CHANGING = ".changing"
 
 
 class SmallFiles:
@@ -41,36 +40,36 @@ class SmallFiles:
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file in one durable step."""
-        self._write_aside(name, data)
-        self._put_in_place(name)
-
-    def replace(self, name: str, data: bytes) -> None:
-        """`write`, of a file that `settle` is for."""
         self.begin(name, data)
         self.finish(name)
 
     def begin(self, name: str, data: bytes) -> None:
-        """The first half of `replace`: an error has changed nothing."""
+        """The first half of `write`: an error has changed nothing."""
         self._write_aside(name, data)
         with suppress(FileExistsError):  # an earlier change is in doubt
-            self._fs.create(f"{self._path}/{CHANGING_NAME}").close()
+            self._fs.create(f"{self._path}/{name}{CHANGING}").close()
 
     def finish(self, name: str) -> None:
         """The other half: after an error the file may be the old one or the new one."""
-        self._put_in_place(name)
-        self._forget_change()
+        self._fs.rename(f"{self._path}/{name}.tmp", f"{self._path}/{name}")
+        self._fs.sync_directory(self._path)
+        self._forget_change(name)
 
-    def settle(self, names: Iterable[str]) -> None:
-        """At open: what is there of these files is there for good when this returns."""
-        if self._fs.exists(f"{self._path}/{CHANGING_NAME}"):
-            for name in names:
-                if (data := self.read(name)) is not None:
-                    self.write(name, data)
-            self._forget_change()
+    def settle(self) -> None:
+        """At open: what is there is there for good when this returns."""
+        for each in self._fs.list(self._path):
+            name = each.removesuffix(CHANGING)
+            if name == each:
+                continue
+            data = self.read(name)
+            if data is None:
+                self._forget_change(name)
+            else:
+                self.write(name, data)
 
-    def _forget_change(self) -> None:
+    def _forget_change(self, name: str) -> None:
         with suppress(OSError):  # else the next open does no more than is needed
-            self._fs.remove(f"{self._path}/{CHANGING_NAME}")
+            self._fs.remove(f"{self._path}/{name}{CHANGING}")
 
     def _write_aside(self, name: str, data: bytes) -> None:
         """The new bytes, durable, under another name."""
@@ -83,7 +82,3 @@ class SmallFiles:
             file.sync_all()
         finally:
             file.close()
-
-    def _put_in_place(self, name: str) -> None:
-        self._fs.rename(f"{self._path}/{name}.tmp", f"{self._path}/{name}")
-        self._fs.sync_directory(self._path)

@@ -341,6 +341,6 @@ class _Job:
             created_us=plan.started_us,
             owner=LOCAL_OWNER,
         )
-        self._directory.files.replace(STORE_NAME, identity.encode())
+        self._directory.files.write(STORE_NAME, identity.encode())
         remove_plan(self._directory)
         _log.info("%s: restored %d partitions", self._directory.path, len(logs))

@@ -11,7 +11,7 @@ import json
 from typing import NamedTuple
 
 from chronik_store.data_directory import RESTORE_NAME, DataDirectory
-from chronik_store.disk_errors import disk_error
+from chronik_store.disk_errors import disk_errors
 from chronik_store.errors import CorruptionError
 
 
@@ -42,24 +42,21 @@ class RestorePlan(NamedTuple):
 def load_plan(directory: DataDirectory) -> RestorePlan | None:
     """The plan of an earlier, unfinished restore into this directory."""
     path = f"{directory.path}/{RESTORE_NAME}"
-    try:
-        file = directory.env.fs.open(path)
-    except FileNotFoundError:
+    with disk_errors(path, "read"):
+        data = directory.files.read(RESTORE_NAME)
+    if data is None:
         return None
-    except OSError as error:
-        raise disk_error(path, "read", error) from error
     try:
-        fields = json.loads(file.read_at(0, file.size()))
+        fields = json.loads(data)
         logs = tuple(PlannedLog(*each) for each in fields.pop("logs"))
-        return RestorePlan(**fields, logs=logs)
+        plan = RestorePlan(**fields, logs=logs)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptionError(
             f"{path} is not readable: restore into another, empty directory", path=path
         ) from error
-    except OSError as error:
-        raise disk_error(path, "read", error) from error
-    finally:
-        file.close()
+    with disk_errors(path, "write"):
+        directory.files.settle()  # what is done by this plan must not outlast it
+    return plan
 
 
 def save_plan(directory: DataDirectory, plan: RestorePlan) -> None:

@@ -35,6 +35,7 @@ from chronik_store.objectstore.layout import (
 from chronik_store.partition_log import PartitionLog
 from chronik_store.repair import PartitionRepair, apply_repair, plan_repair
 from chronik_store.restore import restore
+from chronik_store.small_files import CHANGING
 from chronik_store.testing.crash import CrashError
 from chronik_store.testing.worlds.clients import Clients
 from chronik_store.testing.worlds.disk_damage import Damage, strike
@@ -155,10 +156,11 @@ class DamagedWorld(StoreWorld):
 
     def files(self) -> dict[str, bytes]:
         """All bytes of the directory, but the lock's, the cache's, which each open empties, and the
-        note of a change, which an open of the directory removes when it has made the change last.
+        notes of changes, which an open of the directory removes when it has made the changes last.
         """
-        disk, others = self.node.disk, ("/data/LOCK", "/data/cache/", "/data/CHANGING")
+        disk, others = self.node.disk, ("/data/LOCK", "/data/cache/")
         paths = [path for path in disk.paths("/data") if not path.startswith(others)]
+        paths = [path for path in paths if not path.endswith(CHANGING)]
         return {path: disk.peek(path) for path in paths}
 
     def check_unchanged(self, before: dict[str, bytes], what: str) -> None:
