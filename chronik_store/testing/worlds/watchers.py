@@ -233,7 +233,7 @@ class Watcher:
 
     def cursors(self, log: PartitionLog, facts: Facts, offset: int, committed: int) -> None:
         del offset, committed
-        for name, ever in facts.ledger._cursors_ever.items():
+        for name, ever in list(facts.ledger._cursors_ever.items()):  # others may come meanwhile
             found = log.cursor(name).committed_offset
             assert found is None or found in ever, f"cursor {name} is at {found}, never put there"
 

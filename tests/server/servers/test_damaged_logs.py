@@ -85,6 +85,7 @@ def test_metadata_that_is_gone_from_a_node_elects_nobody_without_the_rest() -> N
         async with world.client("n1", "n2", **PATIENCE) as client:
             await client.transfer_leader("", to="n1")
             world.nodes["n3"].kill()
+            await asyncio.sleep(1)  # a client that was at it hears of that
             await client.create_topic("a", replicas=1)
         known = backend(world, "n1")._group.state.topics["a"].topic_id
         for name in ("n1", "n2"):
