@@ -22,7 +22,6 @@ from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
 from chronik_store.cursor import Cursor
 from chronik_store.errors import NotReplicatedError, ReadOnlyError
-from chronik_store.format.control import Command
 from chronik_store.format.manifest_file import Manifest
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_core import LogCore
@@ -42,6 +41,7 @@ from chronik_store.model import (
     Watermarks,
     to_us,
 )
+from chronik_store.objectstore.layout import check_topic_name
 from chronik_store.read_chain import EntryRun, ReadChain
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class PartitionLog:
         from chronik_store.log_store import LogStore
 
         check_partition(partition)
+        if not read_only:
+            check_topic_name(topic)  # before there is a directory, and a bucket that it belongs to
         store = LogStore.open(path, object_store=object_store, config=config, read_only=read_only)
         try:
             if not read_only:
@@ -157,9 +159,10 @@ class PartitionLog:
 
         OffsetOutOfRangeError past the committed end.
         """
-        now_us = self._writable().env.clock.time_us()
-        end_offset = self._view.committed.offset
-        self._propose_if(prefix_drop(self._manifest(), end_offset, offset, now_us))
+        core = self._writable()
+        now_us, end_offset = core.env.clock.time_us(), self._view.committed.offset
+        if (drop := prefix_drop(self._manifest(), end_offset, offset, now_us)) is not None:
+            core.propose(drop)
 
     def seal(self) -> int:
         """Close the open segment now; returns the offset up to which the log is sealed.
@@ -167,7 +170,8 @@ class PartitionLog:
         Without unsealed records nothing is written. Upload and the rest follow in the pipeline.
         """
         core = self._writable()
-        self._propose_if(seal_now(core.open_segment(), core.env.clock.time_us()))
+        if (seal := seal_now(core.open_segment(), core.env.clock.time_us())) is not None:
+            core.propose(seal)
         return self.watermarks.sealed
 
     def run_pipeline_once(self) -> PipelineReport:
@@ -441,10 +445,6 @@ class PartitionLog:
         if core.read_only:
             raise ReadOnlyError("opened read-only: open it with read_only=False to change it")
         return core
-
-    def _propose_if(self, command: Command | None) -> None:
-        if command is not None:
-            self._writable().propose(command)
 
     def _out_of_range(self, offset: int) -> NoReturn:
         raise out_of_range(offset, self._manifest().start_offset, self._view.committed.offset)

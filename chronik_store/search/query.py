@@ -198,6 +198,8 @@ class _Reader:
             position = scan.position
             return self._words(field, scan.quoted(), position, scan.slop(SLOP_MAX))
         position = scan.position
+        if character == "!":
+            raise scan.error("'!' excludes nothing", 'write -term, or quote the text: "!x"')
         text = scan.word(field.wildcard_advice())
         if field.path and scan.is_between_slashes(position):
             raise scan.error(

@@ -162,6 +162,8 @@ def test_a_topic_name_never_leaves_its_directory(tmp_path, name):
         chronik.PartitionLog.open(tmp_path / "d", topic=name, config=CONFIG)
     with pytest.raises(chronik.TopicNotFoundError):
         chronik.PartitionLog.open(tmp_path / "d", topic=name, config=CONFIG, read_only=True)
+    with pytest.raises(chronik.ConfigError, match="name"):  # no directory that has its bucket now
+        chronik.PartitionLog.open(tmp_path / "new", topic=name, config=CONFIG)
     assert before == tree(tmp_path)
     with opened(tmp_path / "d") as log:
         assert [b"a"] == values(log)
