@@ -8,6 +8,7 @@ a guess that a beat corrects.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from chronik_server.raft.messages import AppendEntries, AppendEntriesResponse, InstallSnapshot
 from chronik_server.raft.progress import Mode, PeerProgress
-from chronik_store.errors import ChronikError
+from chronik_store.errors import ChronikError, CorruptionError
 from chronik_store.format.control import Members
 from chronik_store.format.entry import ENTRY_HEADER_BYTES, Entry
 from chronik_store.replica import Snapshot
@@ -38,7 +39,8 @@ class Replication:
         self._settings = group.node.settings
         self.peers: dict[str, PeerProgress] = {}
         self._members: Members | None = None
-        self._snapshot_fault = ""
+        self._snapshot_fault = self._read_fault = ""
+        self._has_offered = False
 
     def sync_peers(self) -> None:
         """Follow the members in force."""
@@ -173,12 +175,37 @@ class Replication:
         if isinstance(read, IndexError):
             self._send_snapshot(peer)  # pruned meanwhile
         elif isinstance(read, BaseException):
-            logger.warning("%s: entry %d cannot be read: %s", self._group, next_index, read)
+            if str(read) != self._read_fault:
+                logger.warning("%s: entry %d cannot be read: %s", self._group, next_index, read)
+            self._read_fault = str(read)
+            if isinstance(read, CorruptionError):
+                self._offer_the_lead(next_index)
         elif progress.epoch == epoch and progress.next_index == next_index:
             if self._send_entries(peer, next_index, read):
                 self.send(peer)
         else:
             self.send(peer)
+
+    def _offer_the_lead(self, index: int) -> None:
+        """The entry is damaged here, and a peer lacks it: a voter that has it is to lead. Once in a
+        leadership, since it may be damaged there as well.
+        """
+        group, leader = self._group, self._leader
+        if self._has_offered or not leader.is_ready:
+            return
+        able = [
+            (each.match_index, peer)
+            for peer, each in self.peers.items()
+            if peer in group.voters
+            and each.match_index >= max(index, leader.commit_index)
+            and not (each.is_suspect or each.is_full)
+            and group.node.liveness.is_up(peer)
+        ]
+        if able:
+            self._has_offered = True
+            heir = max(able)[1]
+            logger.warning("%s: %s is asked to lead, which has what is damaged here", group, heir)
+            leader.transfer.begin(heir).add_done_callback(_heard)
 
     # --- snapshots -------------------------------------------------------------------------------
 
@@ -258,3 +285,9 @@ class Replication:
             if last >= low and replica.term(last) == response.hint_term:
                 index = last + 1
         return max(1, min(index, prev))
+
+
+def _heard(offer: asyncio.Future[None]) -> None:
+    """It led nowhere: this node leads on, as it has said."""
+    if not offer.cancelled() and offer.exception() is not None:
+        logger.warning("%s", offer.exception())

@@ -224,3 +224,44 @@ def test_a_disk_that_fails_while_a_copy_is_marked_as_suspect_ends_the_node(
 
     world.run(story)
     assert [] == world.violations
+
+
+def test_a_leader_that_cannot_read_what_another_lacks_lets_a_third_lead() -> None:
+    """It went on for as long as it ran: the other stayed behind, and one more loss was too many."""
+    world = ServersWorld(
+        GROWN, seed=0, log=LOG.replace(tail_bytes_max=0, segment_age_seconds=3600.0)
+    )
+
+    async def story() -> None:
+        for node in world.nodes.values():
+            node.boot()
+        await until(lambda: agree(world), "they elect")
+        async with world.client(*GROWN, **PATIENCE) as client:
+            await client.create_topic("a", replicas=3)
+            await client.transfer_leader("a", to="n1")
+            world.nodes["n3"].kill()
+            await asyncio.sleep(1)
+            for number in range(3):
+                await client.append("a", [b"record %d" % number])
+            disk = world.nodes["n1"].machine.disk
+            (path,) = (
+                each for each in disk.paths("/data/wal/a/0") if b"record 1" in disk.peek(each)
+            )
+            disk.flip_bit(path, disk.peek(path).index(b"record 1"), 1)
+            world.nodes["n3"].boot()
+            await until(lambda: ends(world) == [3, 3, 3], "the third has caught up")
+            found = (await client.read("a", 0)).records
+            assert [b"record %d" % number for number in range(3)] == [each.value for each in found]
+
+    world.run(story)
+    assert [] == world.violations
+
+
+def ends(world: ServersWorld) -> list[int]:
+    """Where the copies of a/0 end."""
+    found = []
+    for name in world.nodes:
+        server = backend(world, name)
+        parts = () if server is None else server._hosting.partitions.values()
+        found += [each.log.watermarks.committed for each in parts if str(each) == "a/0"]
+    return found
