@@ -271,15 +271,21 @@ class ClusterTopics:
         options = search_options(request)
         if request.partition is None and request.require_complete and not _is_empty(options):
             self._must_know_all(topic)
-        results = await asyncio.gather(
-            *(self._search(topic, number, request.query, options) for number in numbers)
-        )
-        return merge_results(
-            results,
-            limit=request.limit,
-            order=request.order,
-            elapsed_seconds=loop.time() - begun,
-        )
+        results: list[SearchResult] = []
+
+        def merged() -> SearchResult:
+            elapsed = loop.time() - begun
+            return merge_results(
+                results, limit=request.limit, order=request.order, elapsed_seconds=elapsed
+            )
+
+        async def search(number: int) -> None:
+            results.append(await self._search(topic, number, request.query, options))
+            if sum(map(len, results)) > 2 * request.limit:  # no longer than they can be among them
+                results[:] = [merged()]
+
+        await asyncio.gather(*map(search, numbers))
+        return merged()
 
     def _must_know_all(self, topic: Topic) -> None:
         """Who is not told of more partitions cannot say that it has searched all of them."""

@@ -30,6 +30,7 @@ from chronik_server.raft_partition import RaftPartition
 from chronik_server.rolls import Rolls
 from chronik_store import replicated
 from chronik_store.aio import AsyncLogStore
+from chronik_store.aio.offloop import seen_through
 from chronik_store.errors import ChronikError, UnavailableError
 from chronik_store.format.control import Members
 from chronik_store.log_store import LogStore
@@ -89,7 +90,7 @@ class Hosting:
         job = self._loop.run_in_executor(None, functools.partial(function, *arguments))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
-        return await asyncio.shield(job)
+        return await seen_through(job)
 
     async def settle(self) -> None:
         """See what is being done on the disk through, if it does not take long: whoever waited for

@@ -145,12 +145,13 @@ def merge_results(
             key=lambda hit: (hit.record.timestamp_us, hit.partition, hit.offset),
             reverse=order == "newest",
         )
+    coverage = [part for result in results for part in result.coverage]
     unknown = [set(result.unknown_paths) for result in results]
     return SearchResult(
         hits=tuple(hits[:limit]),
         total=sum(result.total for result in results),
         total_is_exact=all(result.total_is_exact for result in results),
-        coverage=tuple(part for result in results for part in result.coverage),
+        coverage=tuple(sorted(coverage, key=lambda part: part.partition)),
         unknown_paths=tuple(sorted(set.intersection(*unknown))) if unknown else (),
         elapsed_seconds=elapsed_seconds,
     )
