@@ -96,11 +96,13 @@ class Rot(Player):
         self._damaged, self._flipped = node, []
         for log in self.rng.sample(logs, min(len(logs), self.rng.randint(1, 3))):
             files = [each for each in disk.paths(log) if each.endswith(".log")]
-            path = self.rng.choice((files[-1], self.rng.choice(files)))
-            self._flip(disk, path, below=sworn_bytes(disk, path))
+            sworn = {path: count for path in files if (count := sworn_bytes(disk, path))}
+            if sworn:
+                path = self.rng.choice((max(sworn), self.rng.choice([*sworn])))
+                self._flip(disk, path, below=sworn[path])
         if copies := [each for each in disk.paths("/data") if each.startswith(COPIES)]:
             self._flip(disk, self.rng.choice(copies))
-        await self.pause(0.4)
+        await self.pause(0.15)  # meanwhile it is read
         self._end(node)
         await self.pause(2.0)
         node.boot_if_down()

@@ -26,17 +26,16 @@ from tests.server.servers import test_servers_on_virtual_time as stories
 SEEDS = 40
 
 IN_STORIES = {
-    "tell-of-closed-logs": 0,
-    "ask-again-as-another": 3,
+    "tell-of-closed-logs": 2,
+    "ask-again-as-another": 4,
     "acknowledge-at-the-leader": 23,
-    "take-new-logs-for-lost": 34,
-    "note-before-all-are-made": 4,
+    "take-new-logs-for-lost": 4,
+    "note-before-all-are-made": 15,
     "let-one-too-many-go": 46,
     "let-go-by-size-alone": 6,
-    "never-look-whether-there-is-room-again": 76,
-    "vote-from-an-empty-log": 69,
+    "never-look-whether-there-is-room-again": 84,
+    "vote-from-an-empty-log": 141,
     "forget-who-has-founded": 10,
-    "assert-what-was-read": 40,
 }
 """Bug to the first seed that found it when this was written, so that the search is short."""
 
@@ -65,6 +64,9 @@ DIRECTED: dict[str, Callable[[Path], None]] = {
     ),
     "call-the-roll-by-the-log": lambda _: (
         damaged.test_it_elects_nobody_without_those_that_joined_later(damaged.flip, True)
+    ),
+    "assert-what-was-read": lambda _: (
+        damaged.test_a_leader_that_cannot_read_what_another_lacks_lets_a_third_lead()
     ),
     "copy-nothing-to-new-nodes": lambda _: (
         stories.test_it_is_judged_whether_each_partition_has_the_copies_that_it_asked_for()
