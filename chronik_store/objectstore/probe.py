@@ -22,6 +22,7 @@ from chronik_store.clock import Clock, Entropy
 from chronik_store.errors import ChronikError, UnavailableError, UnsafeBucketError
 from chronik_store.objectstore.base import ObjectStore, PutOutcome
 from chronik_store.objectstore.layout import PROBE_PREFIX, probe_key
+from chronik_store.objectstore.patience import first_contact
 from chronik_store.threads import ThreadHandle, Threads
 
 _Result = TypeVar("_Result")
@@ -137,8 +138,10 @@ def prove_create_only(
         try:
             store.put_if_absent(first, b"first")
         except UnavailableError as error:
-            if error.durability == "not_durable":
-                probe.keys.clear()  # nothing to remove, and one outage is waited for once
+            if error.durability != "not_durable":
+                with first_contact(clock, clock.monotonic()):  # whoever waits has waited already
+                    _remove(probe)
+            probe.keys.clear()
             raise
         now_us = clock.time_us()
         probe.latency_seconds["put"] = clock.monotonic() - begin
