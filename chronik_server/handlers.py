@@ -28,10 +28,14 @@ _Reading = data.Fetch | data.Offsets | data.GetCursor | data.CommitCursor
 Handler = Callable[[Any, Any], Awaitable[Answer]]
 """Of a message and its payload; of what is COUNTED, which has none, and the room for its answer."""
 COUNTED = frozenset(
-    (
-        *(data.Fetch, data.Search, topics.ListTopics, topics.DescribeTopic),
-        *(cluster.Status, cluster.FindBundles),
-    )
+    {
+        data.Fetch,
+        data.Search,
+        topics.ListTopics,
+        topics.DescribeTopic,
+        cluster.Status,
+        cluster.FindBundles,
+    }
 )
 """What is answered with records, or with as much as there are topics, partitions and bundles."""
 ANSWER_BYTES = 1 << 20

@@ -94,6 +94,8 @@ class RaftGroup(State):
         self._heard_at = NEVER
         self.amnesty = False
         self.transferring = False
+        self.offered_for: set[int] = set()
+        """Places of the log that this node could not read, for which it has let others lead."""
         self.on_commit: list[Callable[[int], None]] = []
         self.on_role: list[Callable[[Role, int], None]] = []
         self._first_members = members

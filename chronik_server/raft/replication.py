@@ -40,7 +40,6 @@ class Replication:
         self.peers: dict[str, PeerProgress] = {}
         self._members: Members | None = None
         self._snapshot_fault = self._read_fault = ""
-        self._has_offered = False
 
     def sync_peers(self) -> None:
         """Follow the members in force."""
@@ -187,11 +186,12 @@ class Replication:
             self.send(peer)
 
     def _offer_the_lead(self, index: int) -> None:
-        """The entry is damaged here, and a peer lacks it: a voter that has it is to lead. Once in a
-        leadership, since it may be damaged there as well.
+        """An entry from here on is damaged, and a peer lacks it: a voter that has it is to lead.
+        Once for each such place while this process lives, whoever led meanwhile: where the other
+        one cannot read it either, the two would pass the lead to and fro.
         """
         group, leader = self._group, self._leader
-        if self._has_offered or not leader.is_ready:
+        if index in group.offered_for or not leader.is_ready:
             return
         able = [
             (each.match_index, peer)
@@ -202,7 +202,7 @@ class Replication:
             and group.node.liveness.is_up(peer)
         ]
         if able:
-            self._has_offered = True
+            group.offered_for.add(index)
             heir = max(able)[1]
             logger.warning("%s: %s is asked to lead, which has what is damaged here", group, heir)
             leader.transfer.begin(heir).add_done_callback(_heard)

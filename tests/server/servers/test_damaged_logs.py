@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from chronik_server.client import AsyncClient
 from chronik_server.hosting import Hosting
 from chronik_server.testing.servers.world import LOG, ServersWorld
 from chronik_store.testing.disk_faults import fail_next
@@ -228,27 +230,10 @@ def test_a_disk_that_fails_while_a_copy_is_marked_as_suspect_ends_the_node(
 
 def test_a_leader_that_cannot_read_what_another_lacks_lets_a_third_lead() -> None:
     """It went on for as long as it ran: the other stayed behind, and one more loss was too many."""
-    world = ServersWorld(
-        GROWN, seed=0, log=LOG.replace(tail_bytes_max=0, segment_age_seconds=3600.0)
-    )
+    world = worn_world()
 
     async def story() -> None:
-        for node in world.nodes.values():
-            node.boot()
-        await until(lambda: agree(world), "they elect")
-        async with world.client(*GROWN, **PATIENCE) as client:
-            await client.create_topic("a", replicas=3)
-            await client.transfer_leader("a", to="n1")
-            world.nodes["n3"].kill()
-            await asyncio.sleep(1)
-            for number in range(3):
-                await client.append("a", [b"record %d" % number])
-            disk = world.nodes["n1"].machine.disk
-            (path,) = (
-                each for each in disk.paths("/data/wal/a/0") if b"record 1" in disk.peek(each)
-            )
-            disk.flip_bit(path, disk.peek(path).index(b"record 1"), 1)
-            world.nodes["n3"].boot()
+        async with one_lags_behind(world, "n1") as client:
             await until(lambda: ends(world) == [3, 3, 3], "the third has caught up")
             found = (await client.read("a", 0)).records
             assert [b"record %d" % number for number in range(3)] == [each.value for each in found]
@@ -257,11 +242,62 @@ def test_a_leader_that_cannot_read_what_another_lacks_lets_a_third_lead() -> Non
     assert [] == world.violations
 
 
+def test_leaders_of_which_none_can_read_it_do_not_pass_the_lead_to_and_fro() -> None:
+    """Each has it taken from it once; there is no more to be had, and appends must go on."""
+    world = worn_world()
+
+    async def story() -> None:
+        async with one_lags_behind(world, "n1", "n2"):
+            await asyncio.sleep(20)
+            term = term_of(world)
+            await asyncio.sleep(20)
+            assert term == term_of(world)
+
+    world.run(story)
+    assert [] == world.violations
+
+
+def worn_world() -> ServersWorld:
+    """Nothing is kept in memory: what is sent is read."""
+    return ServersWorld(
+        GROWN, seed=0, log=LOG.replace(tail_bytes_max=0, segment_age_seconds=3600.0)
+    )
+
+
+@asynccontextmanager
+async def one_lags_behind(world: ServersWorld, *damaged: str) -> AsyncIterator[AsyncClient]:
+    """n1 leads a/0, n3 lacks its records, of which one is damaged in these copies."""
+    for node in world.nodes.values():
+        node.boot()
+    await until(lambda: agree(world), "they elect")
+    async with world.client(*GROWN, **PATIENCE) as client:
+        await client.create_topic("a", replicas=3)
+        await client.transfer_leader("a", to="n1")
+        world.nodes["n3"].kill()
+        await asyncio.sleep(1)
+        for number in range(3):
+            await client.append("a", [b"record %d" % number])
+        for name in damaged:
+            disk = world.nodes[name].machine.disk
+            logs = disk.paths("/data/wal/a/0")
+            (path,) = (each for each in logs if b"record 1" in disk.peek(each))
+            disk.flip_bit(path, disk.peek(path).index(b"record 1"), 1)
+        world.nodes["n3"].boot()
+        yield client
+
+
+def copies(world: ServersWorld) -> list[Any]:
+    """The parts of a/0."""
+    servers = filter(None, (backend(world, name) for name in world.nodes))
+    parts = (part for each in servers for part in each._hosting.partitions.values())
+    return [part for part in parts if str(part) == "a/0"]
+
+
 def ends(world: ServersWorld) -> list[int]:
-    """Where the copies of a/0 end."""
-    found = []
-    for name in world.nodes:
-        server = backend(world, name)
-        parts = () if server is None else server._hosting.partitions.values()
-        found += [each.log.watermarks.committed for each in parts if str(each) == "a/0"]
-    return found
+    """Where they end."""
+    return [each.log.watermarks.committed for each in copies(world)]
+
+
+def term_of(world: ServersWorld) -> int:
+    """The newest that one of them knows."""
+    return max(each.consensus.term for each in copies(world))
