@@ -38,7 +38,7 @@ from chronik_store.segment.source import LocalSegments
 from chronik_store.store_bucket import StoreBucket
 from chronik_store.verify import verify_log
 from chronik_store.wal.chain import log_id_in
-from chronik_store.wal.services import WalServices
+from chronik_store.wal.services import OPEN_FILES, WalServices
 from chronik_store.wal.settings import WalIdentity, WalSettings
 from chronik_store.wal.wal import Wal
 
@@ -66,7 +66,11 @@ class LogAssembly:
         self._read_only = read_only
         self._owner = owner
         self._services = WalServices.create(
-            env, commit_threads=config.commit_threads, tail_bytes=config.tail_bytes_max
+            env,
+            commit_threads=config.commit_threads,
+            tail_bytes=config.tail_bytes_max,
+            # A file that the writer elsewhere removes takes its room until this process closes it.
+            open_files=0 if read_only else OPEN_FILES,
         )
         self._scratch = scratch
         self._bundles = BundleCache(

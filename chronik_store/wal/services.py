@@ -15,6 +15,8 @@ from chronik_store.wal.descriptors import DescriptorCache
 from chronik_store.wal.settings import MIB
 from chronik_store.wal.tail import TailBudget
 
+OPEN_FILES = 64
+
 
 @dataclass(frozen=True, slots=True)
 class WalServices:
@@ -32,9 +34,11 @@ class WalServices:
         *,
         commit_threads: int = 8,
         tail_bytes: int = 64 * MIB,
-        open_files: int = 64,
+        open_files: int = OPEN_FILES,
     ) -> WalServices:
-        """Parts of this size; no thread starts before it is needed."""
+        """Parts of this size; no thread starts before it is needed. open_files: so many that were
+        read stay open for the next read.
+        """
         return cls(
             Committer(env.threads, commit_threads),
             Filler(env.threads),

@@ -67,6 +67,22 @@ def test_files_that_go_while_a_reader_opens_are_not_taken_for_lost(disk, writer)
     reader.close()
 
 
+def test_a_file_that_the_writer_removes_is_not_kept_open_by_who_has_read_it(disk, writer):
+    """A process that follows kept as many as 64 open, each with its room on the disk: what the
+    writer pruned of a disk that was nearly full did not free it.
+    """
+    writer._core.swear()
+    beside = disk.another_process()
+    reader = chronik.LogStore.open(
+        "/old", object_store=URL, config=CONFIG, read_only=True, env=Environment(fs=beside)
+    )
+    log = reader.partition("t")
+    assert VALUES == [record.value for record in log.scan()]
+    assert 6 == log.read(0).next_offset
+    assert [] == beside.open_files
+    reader.close()
+
+
 def test_a_scan_begins_where_the_log_starts_now(disk, writer):
     """It began where the log had started at the last look, which was out of range."""
     writer._core.swear()
