@@ -26,6 +26,7 @@ from chronik_server.addresses import Address
 from chronik_server.backend import Check
 from chronik_server.server import Server
 from chronik_server.store_metrics import families
+from chronik_server.workers import no_thread
 from chronik_store.errors import ChronikError, ConfigError
 
 logger = logging.getLogger("chronik_server.health")
@@ -112,7 +113,9 @@ class Health:
         self._listener: WSGIServer | None = None
 
     def start(self, address: Address) -> Address:
-        """Listen; returns the address with its port. ConfigError when it cannot be had."""
+        """Listen; returns the address with its port. ConfigError when it cannot be had;
+        UnavailableError when there is no thread to listen with.
+        """
         try:
             kind = _Listener6 if ":" in address.host else _Listener
             timed: Any = functools.partial(kind, self._loop.time)
@@ -121,9 +124,15 @@ class Health:
             )
         except OSError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from error
-        threading.Thread(
+        serving = threading.Thread(
             target=self._listener.serve_forever, name="chronik-health", daemon=True
-        ).start()
+        )
+        try:
+            serving.start()
+        except RuntimeError as error:
+            self._listener.server_close()
+            self._listener = None
+            raise no_thread(error) from error
         return Address(address.host, self._listener.server_port)
 
     def stop(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from chronik_server.raft.consensus import Consensus
@@ -24,6 +23,7 @@ from chronik_server.raft.raftos_consensus import RaftosConsensus
 from chronik_server.raft.settings import RaftSettings
 from chronik_server.raft.transport import NODE_TO_NODE, Transport
 from chronik_server.turn import Turn
+from chronik_server.workers import workers
 from chronik_store.environment import Environment
 from chronik_store.errors import ChronikError
 from chronik_store.format.control import Members
@@ -68,7 +68,6 @@ class RaftNode:
         self.turn = Turn(self.loop) if turn is None else turn
         env = Environment() if env is None else env
         self.uniform, self.threads = env.entropy.uniform, env.threads
-        self.offload: Offload = offload if offload is not None else self._in_executor
         self.pacer = ElectionPacer(settings.elections_per_second, self.loop.time)
         self.liveness = NodeLiveness(
             loop=self.loop,
@@ -84,7 +83,8 @@ class RaftNode:
         self._groups: dict[str, RaftosConsensus] = {}
         self._boots: dict[str, str] = {}
         # Of its own: elsewhere threads wait for the bucket, and a follower behind would, too.
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="chronik-catch-up")
+        self._readers = workers(READERS, "chronik-catch-up") if offload is None else None
+        self.offload: Offload = self._in_executor if offload is None else offload
         self._is_stopped = False
 
     # --- groups ----------------------------------------------------------------------------------
@@ -128,7 +128,8 @@ class RaftNode:
     def stop(self) -> None:
         """Stop everything. Idempotent."""
         self._is_stopped = True
-        self._readers.shutdown(wait=False)
+        if self._readers is not None:
+            self._readers.shutdown(wait=False)
         for group in list(self._groups.values()):
             group.stop()
         self.liveness.stop()
