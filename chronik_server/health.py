@@ -14,6 +14,7 @@ import contextlib
 import functools
 import json
 import logging
+import queue
 import socket
 import sys
 import threading
@@ -53,6 +54,7 @@ class _Listener(ThreadingMixIn, WSGIServer):
         self._time = time
         self._begun: dict[socket.socket, float] = {}
         self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        self._threadless: queue.SimpleQueue[tuple[Any, Any] | None] = queue.SimpleQueue()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -62,9 +64,25 @@ class _Listener(ThreadingMixIn, WSGIServer):
         self._begun[request] = self._time()
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread can be started
+        except RuntimeError:  # no thread can be started
+            del self._begun[request]
+            self._threadless.put((request, client_address))
+        except BaseException:
             self._ended(request)
             raise
+
+    def serve_threadless(self) -> None:
+        """Those for whom no thread can be had, one after the other: a node that works is not to
+        look dead to who would restart it.
+        """
+        while (taken := self._threadless.get()) is not None:
+            self._begun[taken[0]] = self._time()
+            self.process_request_thread(*taken)
+
+    def server_close(self) -> None:
+        """Ends `serve_threadless` as well."""
+        super().server_close()
+        self._threadless.put(None)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -110,7 +128,7 @@ class Health:
         self._loop = loop
         server.metrics.watch(self._status)
         self._metrics = server.metrics.wsgi()
-        self._listener: WSGIServer | None = None
+        self._listener: _Listener | None = None
 
     def start(self, address: Address) -> Address:
         """Listen; returns the address with its port. ConfigError when it cannot be had;
@@ -119,21 +137,18 @@ class Health:
         try:
             kind = _Listener6 if ":" in address.host else _Listener
             timed: Any = functools.partial(kind, self._loop.time)
-            self._listener = make_server(
-                address.host, address.port, self.application, timed, _Handler
-            )
+            made: Any = make_server(address.host, address.port, self.application, timed, _Handler)
         except OSError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from error
-        serving = threading.Thread(
-            target=self._listener.serve_forever, name="chronik-health", daemon=True
-        )
+        listener: _Listener = made
         try:
-            serving.start()
+            for target in (listener.serve_threadless, listener.serve_forever):
+                threading.Thread(target=target, name="chronik-health", daemon=True).start()
         except RuntimeError as error:
-            self._listener.server_close()
-            self._listener = None
+            listener.server_close()
             raise no_thread(error) from error
-        return Address(address.host, self._listener.server_port)
+        self._listener = listener
+        return Address(address.host, listener.server_port)
 
     def stop(self) -> None:
         """Stop listening. Idempotent. Waits for the thread, so not on the event loop."""

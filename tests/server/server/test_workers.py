@@ -5,11 +5,14 @@ of the same user.
 """
 
 import asyncio
+import socket
 import threading
+import urllib.request
 from types import SimpleNamespace
 
 import pytest
 
+from chronik_server import health
 from chronik_server.addresses import Address
 from chronik_server.health import Health
 from chronik_server.metrics import ServerMetrics
@@ -108,10 +111,37 @@ def test_a_follower_behind_is_read_for_without_a_thread_left(leave):
 
 def test_a_health_listener_without_a_thread_says_so(leave):
     async def main():
-        health = Health(SimpleNamespace(metrics=ServerMetrics()), asyncio.get_running_loop())
+        page = Health(SimpleNamespace(metrics=ServerMetrics()), asyncio.get_running_loop())
         leave(0)
         with pytest.raises(UnavailableError, match="gets no thread"):
-            health.start(Address("127.0.0.1", 0))
-        health.stop()  # as it is called, whatever came before
+            page.start(Address("127.0.0.1", 0))
+        page.stop()  # as it is called, whatever came before
 
     asyncio.run(main())
+
+
+def test_a_node_without_a_thread_left_does_not_look_dead(leave, monkeypatch):
+    """Who watches `/live` was hung up on, and would have restarted a node that served everybody."""
+    monkeypatch.setattr(health, "CONNECTION_SECONDS", 0.3)
+
+    def visit(address):
+        with socket.create_connection((address.host, address.port), 5):  # and says nothing
+            return [get(f"http://{address}/live") for _ in range(2)]
+
+    def get(url):
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(workers(1, "visitor"))
+        page = Health(SimpleNamespace(metrics=ServerMetrics()), loop)
+        address = page.start(Address("127.0.0.1", 0))
+        leave(0)
+        try:
+            return await asyncio.to_thread(visit, address)
+        finally:
+            await asyncio.to_thread(page.stop)
+            leave(1)  # asyncio's, at its end
+
+    assert [200, 200] == asyncio.run(main())
