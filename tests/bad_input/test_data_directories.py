@@ -9,6 +9,7 @@ import pytest
 
 import chronik_store as chronik
 from chronik_store.environment import Environment
+from chronik_store.repair import plan_repair
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
 from chronik_store.testing.simulated_disk import SimulatedDisk
@@ -24,12 +25,12 @@ def env_of(disk):
     return Environment(fs=disk, threads=MortalThreads())
 
 
-def open_store(disk, *, read_only=False, **changes):
+def open_store(disk, *, path="/d", read_only=False, **changes):
     config = CONFIG.replace(
         disk_reserve_bytes=0, disk_throttle_bytes=0, cache_disk_bytes=0, **changes
     )
     return chronik.LogStore.open(
-        "/d", object_store="file:///bucket", config=config, env=env_of(disk), read_only=read_only
+        path, object_store="file:///bucket", config=config, env=env_of(disk), read_only=read_only
     )
 
 
@@ -204,6 +205,24 @@ def test_wal_files_of_another_log_are_not_taken_for_its_own(tmp_path):
     (tmp_path / "a" / "wal").rename(tmp_path / "b" / "wal")
     (tmp_path / "aside").rename(tmp_path / "a" / "wal")
     assert [[b"a"], [b"b"]] == [stored(tmp_path / name) for name in ("a", "b")]
+
+
+def test_wal_files_of_two_logs_of_one_topic_are_not_taken_for_one(disk):
+    """A restore has made another log of the same topic, and somebody puts old files beside its."""
+    restored = disk.another_process()
+    chronik.restore("file:///bucket", "/new", config=CONFIG, env=env_of(restored))
+    for path in restored.paths("/d/wal"):
+        file = restored.create(path.replace("/d/", "/new/"))
+        file.write_at(0, [restored.peek(path)])
+        file.close()
+    before = {path: restored.peek(path) for path in restored.paths("/new/wal")}
+
+    with pytest.raises(chronik.IdentityMismatchError, match="put each log's files back"):
+        open_store(restored, path="/new").partition("t")
+    with pytest.raises(chronik.IdentityMismatchError, match="put each log's files back"):
+        plan_repair("/new", config=CONFIG, env=env_of(restored))
+
+    assert before == {path: restored.peek(path) for path in restored.paths("/new/wal")}
 
 
 # --- written by a later version -------------------------------------------------------------------
