@@ -29,6 +29,7 @@ from chronik_store.environment import Environment
 from chronik_store.errors import CorruptionError, ReadOnlyError
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.format.store_file import TopicEntry
+from chronik_store.fs.tree import move_files
 from chronik_store.lineage import Head, live_lineage_of
 from chronik_store.log_identity import LOCAL_OWNER, NO_ID, LogPaths
 from chronik_store.log_store import LogStore
@@ -38,7 +39,6 @@ from chronik_store.objectstore.base import ObjectStore
 from chronik_store.objectstore.open import open_object_store
 from chronik_store.pipeline.fence import judge
 from chronik_store.wal.chain import Opening, is_superseded, list_files, read_opening
-from chronik_store.wal.pruning import free_name
 from chronik_store.wal.recovery import Recovered, recover
 from chronik_store.wal.settings import WalIdentity
 
@@ -311,11 +311,7 @@ def _quarantine(env: Environment, paths: LogPaths, files: Sequence[str]) -> None
     """Move files out of the log, oldest first; what is gone was moved by an earlier run."""
     fs = env.fs
     try:
-        fs.make_directories(paths.quarantine)
-        for path in files:
-            if fs.exists(path):
-                fs.rename(path, free_name(fs, paths.quarantine, path.rpartition("/")[2]))
-        fs.sync_directory(paths.quarantine)
+        move_files(fs, [path for path in files if fs.exists(path)], paths.quarantine)
         fs.sync_directory(paths.wal)
     except OSError as error:
         raise disk_error(paths.quarantine, "move damaged files into", error) from error

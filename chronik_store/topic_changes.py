@@ -26,6 +26,7 @@ from chronik_store.errors import (
     UnavailableError,
 )
 from chronik_store.format.store_file import PARTITIONS_MAX, TopicEntry
+from chronik_store.fs.tree import move_files
 from chronik_store.log_assembly import LogAssembly
 from chronik_store.objectstore.layout import check_topic_name, check_topic_type
 from chronik_store.open_logs import OpenLogs
@@ -180,10 +181,7 @@ class TopicChanges(_Turn):
     def set_aside(self, source: str, target: str) -> None:
         """Keep the files of a log that no list names out of the way. Within a turn of ours."""
         fs = self._env.fs
-        fs.make_directories(target)
-        for name in fs.list(source):
-            fs.rename(f"{source}/{name}", f"{target}/{name}")
-        fs.sync_directory(target)
+        move_files(fs, [f"{source}/{name}" for name in fs.list(source)], target)
         fs.sync_directory(source)
         logger.warning("%s was not listed in TOPICS; its files are in %s now", source, target)
 

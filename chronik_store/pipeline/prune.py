@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 from chronik_store.errors import CorruptionError, UnavailableError
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
+from chronik_store.fs.tree import move_files
 from chronik_store.objectstore.layout import parse_segment_key, segments_prefix
 from chronik_store.pipeline.contract import WalFile
 from chronik_store.pipeline.fence import check_published
@@ -253,16 +254,12 @@ def _remove(turn: Turn, path: str) -> None:
 
 def _set_aside(turn: Turn, name: str) -> None:
     """No segment that the log lists has this file's name, and they hold all up to behind it."""
-    fs, source = turn.tiering.env.fs, f"{turn.local.directory}/{name}"
-    target = f"{turn.partition.paths.quarantine}/{name}"
-    _log.warning("%s is of a range that the log gave up: it is kept as %s", source, target)
+    source, quarantine = f"{turn.local.directory}/{name}", turn.partition.paths.quarantine
+    _log.warning("%s is of a range that the log gave up: it goes to %s", source, quarantine)
     try:
-        fs.make_directories(turn.partition.paths.quarantine)
-        fs.rename(source, target)  # what has its name there has its bytes, whose hash it ends in
-        fs.sync_directory(turn.partition.paths.quarantine)
-        fs.sync_directory(turn.local.directory)
+        move_files(turn.tiering.env.fs, [source], quarantine)
     except OSError as error:
-        raise UnavailableError(f"{source}: cannot be moved to {target}: {error}") from error
+        raise UnavailableError(f"{source}: cannot be moved to {quarantine}: {error}") from error
 
 
 def _disk_is_short(turn: Turn) -> bool:

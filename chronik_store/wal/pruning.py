@@ -13,6 +13,7 @@ import logging
 
 from chronik_store.errors import UnavailableError
 from chronik_store.fs.base import FileSystem
+from chronik_store.fs.tree import move_files
 from chronik_store.threads import Lock
 from chronik_store.wal.descriptors import DescriptorCache
 from chronik_store.wal.entry_table import LogFile
@@ -94,20 +95,7 @@ class Pruner:
                 fs.remove(file.path)
             except FileNotFoundError:
                 logger.warning("%s had been removed by somebody else", file.path)
-        else:
-            fs.make_directories(self._quarantine)
-            if fs.exists(file.path):  # else it was moved before, and a sync behind that failed
-                target = free_name(fs, self._quarantine, file.path.rpartition("/")[2])
-                logger.warning("damaged WAL file %s is kept as %s", file.path, target)
-                fs.rename(file.path, target)
-            fs.sync_directory(self._quarantine)
+        elif fs.exists(file.path):  # else it was moved before, and a sync behind that failed
+            logger.warning("damaged WAL file %s goes to %s", file.path, self._quarantine)
+            move_files(fs, [file.path], self._quarantine)
         fs.sync_directory(self._directory)
-
-
-def free_name(fs: FileSystem, directory: str, name: str) -> str:
-    """A name that is not in use: nothing in quarantine is ever replaced."""
-    number, path = 0, f"{directory}/{name}"
-    while fs.exists(path):
-        number += 1
-        path = f"{directory}/{name}.{number}"
-    return path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+
 import pytest
 
 from chronik_store import LogStore
@@ -15,6 +18,7 @@ from chronik_store.objectstore.local import LocalObjectStore
 from chronik_store.partition_log import PartitionLog
 from chronik_store.repair import PartitionRepair, apply_repair, plan_repair
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from chronik_store.testing.tree import failure
 from chronik_store.wal.wal import Wal
 from tests.store.test_repair import CONFIG, damage, env_of, everything, open_store, value, values
 
@@ -54,6 +58,14 @@ def tier(log: PartitionLog) -> None:
 def damage_checkpoints(disk: SimulatedDisk) -> None:
     for path in logs(disk):
         disk.flip_bit(path, IN_THE_CHECKPOINT)
+
+
+def fail_sync_of(directory: str) -> Callable[[int, str, str], None]:
+    def hook(_number: int, operation: str, path: str) -> None:
+        if (operation, path) == ("sync_directory", directory):
+            raise failure(errno.EIO, path)
+
+    return hook
 
 
 def position_of(disk: SimulatedDisk, kind: EntryKind) -> tuple[str, int]:
@@ -123,10 +135,13 @@ def test_a_log_of_which_no_header_is_left_gets_an_id() -> None:
         assert NO_ID != core.identity.log_id
 
 
+@pytest.mark.parametrize("refused", [False, True])
 def test_what_was_sealed_and_given_up_is_kept_and_in_nobodys_way(
-    monkeypatch: pytest.MonkeyPatch,
+    refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pruning of local segments stood still for ever: they "cut the log differently"."""
+    """The pruning of local segments stood still for ever: they "cut the log differently". And where
+    the sync of its name in quarantine failed, it was nowhere after the next power loss.
+    """
 
     puts = LocalObjectStore.put_if_absent
 
@@ -148,14 +163,21 @@ def test_what_was_sealed_and_given_up_is_kept_and_in_nobodys_way(
 
     with open_store(disk) as store:
         log = filled(store, range(50, 60))
-        tier(log)
+        log.seal()
+        if refused:
+            disk.hook = fail_sync_of("/data/quarantine/t/0")
+            assert any("quarantine" in error for error in log.run_pipeline_once().errors)
+            disk.hook = None
+        assert log.run_pipeline_once().errors == ()
+        tier(filled(store, range(60, 61)))
         assert log.run_pipeline_once().errors == ()
         assert log.verify(bucket=True, deep=True).findings == ()
 
+    assert [] == disk.paths("/data/segments")
+    disk = disk.crash("lost")
     name = sealed.rpartition("/")[2]
     assert kept == disk.peek(f"/data/quarantine/t/0/{name}")
-    assert [] == disk.paths("/data/segments")
-    assert values(disk) == [value(number) for number in (*range(5), *range(50, 60))]
+    assert values(disk) == [value(number) for number in (*range(5), *range(50, 61))]
 
 
 def test_a_lost_file_without_records_is_missed() -> None:
