@@ -13,6 +13,7 @@ from chronik_server.raft.durable_state import HardState
 from chronik_server.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    PreVote,
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
@@ -46,6 +47,24 @@ def test_9_a_suspect_node_neither_votes_nor_asks_for_votes():
 
         assert [False] == [m.vote_granted for m in alone.sent(RequestVoteResponse)]
         assert [] == alone.sent(RequestVote)
+
+
+@pytest.mark.parametrize("campaigns", [False, True])
+@pytest.mark.parametrize("is_suspect", [False, True])
+def test_9_a_suspect_node_grants_no_pre_vote_not_even_as_the_candidate_of_a_roll_call(
+    is_suspect, campaigns
+):
+    """Its vote is not to be had, and an election that counts on it deposes for nothing."""
+    with Alone(terms=[1]) as alone:
+        if is_suspect:
+            suspect(alone.world, "n1")
+        if campaigns:
+            alone.group.campaign(amnesty=is_suspect)
+            alone.run()
+        alone.feed("n2", PreVote(9, 9, 9))
+
+        assert campaigns is isinstance(alone.group.state, CandidateRole)
+        assert [not is_suspect] == [m.granted for m in alone.sent(PreVoteResponse)]
 
 
 def test_9_a_suspect_node_does_not_count_in_a_quorum():
