@@ -106,8 +106,11 @@ def test_the_last_local_copy_stays_while_the_manifest_that_lists_it_is_lost(
     assert (set(), []) == (world.wal_offsets(), local_files(world))
 
 
-def test_a_follower_that_lags_waits_while_its_manifest_is_collected(kit: Any) -> None:
-    """The leader has published newer ones since, which its own log will tell of."""
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_follower_that_lags_waits_while_its_manifest_is_collected(kit: Any, leads: bool) -> None:
+    """The leader has published newer ones since, which its own log will tell of. Who leads itself,
+    and did not publish them, is an old copy.
+    """
     world = kit.World()
     process = world.open()
     process.append(5)
@@ -119,11 +122,14 @@ def test_a_follower_that_lags_waits_while_its_manifest_is_collected(kit: Any) ->
     newer = key.replace("1.cbor", "9.cbor")
     world.objects.put_if_absent(newer, world.objects.get(key))
     world.objects.delete([key])
-    follower = world.open()
-    follower.leads = None
+    process.bucket.fail.clear()
+    process.leads = process.leads if leads else None
 
-    assert follower.run().errors == ()
+    errors = process.run().errors
 
+    assert len(errors) == leads
+    assert all("it may be an old copy" in each for each in errors)
+    assert leads is (process.manifest.fenced is not None)
     assert world.wal_offsets() == set(range(5))
 
 
@@ -244,7 +250,7 @@ def test_a_drop_while_the_bucket_is_asked_is_no_defect(kit: Any) -> None:
     process.append(5)
 
     def dropped_meanwhile(_key: str) -> None:
-        if process.manifest.segments and not process.manifest.start_offset:
+        if process.manifest.published_number and not process.manifest.start_offset:
             process.propose(DropPrefix(offset=5, reason="test", clock_us=0), term=world.term)
 
     process.bucket.fail["head"] = dropped_meanwhile
