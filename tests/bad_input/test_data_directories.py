@@ -225,6 +225,15 @@ def test_wal_files_of_two_logs_of_one_topic_are_not_taken_for_one(disk):
     assert before == {path: restored.peek(path) for path in restored.paths("/new/wal")}
 
 
+def test_a_wal_file_under_the_name_of_another_one_is_not_taken_for_it(disk):
+    newest, renamed = disk.paths("/d/wal")[-1], f"/d/wal/t/0/wal_{99:020}.log"
+    disk.rename(newest, renamed)
+    with pytest.raises(chronik.CorruptionError, match=f"{renamed}: its header says it is file"):
+        kept(disk)
+    disk.rename(renamed, newest)
+    assert STORED == kept(disk)
+
+
 # --- written by a later version -------------------------------------------------------------------
 
 

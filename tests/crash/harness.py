@@ -154,6 +154,7 @@ class Life:
             self.drain()
             self.ledger.check(self.log)
             check_bucket(self.bucket, self.log)
+        assert self.disk.open_files == []
 
 
 @contextlib.contextmanager
