@@ -13,7 +13,6 @@ A reply to a peer may leave only after the tickets of the frames that it speaks 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chronik_store.errors import (
@@ -438,7 +437,7 @@ class Replica:
                 state = core.state
                 with self._wal.whole_locked():
                     state.on_truncate(0)
-                    state.on_checkpoint(replace(checkpoint, term=state.term, vote=state.vote))
+                    state.on_checkpoint(checkpoint)
                     core.jump_locked(Position(base.index + 1, base.offset))
             ticket = self._wal.last_seq
         if held:

@@ -50,7 +50,6 @@ class FoldedState:
     ) -> None:
         self.term = 0
         self.vote = ""
-        self.suspect = False
         self.rewinds = 0
         """How often folded entries went: in a reader beside a log that `repair` lets go on from
         less than was shown, or whose files were pruned unread, so that nobody can tell.
@@ -88,9 +87,6 @@ class FoldedState:
         file before it, which has been pruned since, so what lies between its fold and its base is
         folded in a later checkpoint only.
         """
-        if checkpoint.term >= self.term:
-            self.term, self.vote = checkpoint.term, checkpoint.vote
-        self.suspect = self.suspect or checkpoint.suspect
         if self._started and checkpoint.base.index == self._last_index:
             if self._hole_to and checkpoint.manifest_folded_to >= self._hole_to:
                 self._close_hole(checkpoint)
@@ -180,12 +176,8 @@ class FoldedState:
             return "segments"
         return "records" if self.manifest.next.index < base_index else ""
 
-    def on_suspect(self, flag: bool) -> None:
-        """Suspicion set or cleared (protocol 9)."""
-        self.suspect = flag
-
     def on_nothing(self) -> None:
-        """All that was replayed is taken back; term, vote and suspicion stay."""
+        """All that was replayed is taken back; term and vote stay."""
         known = self.manifest
         self._begin(empty_manifest(known.topic, known.partition, known.topic_id, known.log_id))
 
@@ -289,7 +281,7 @@ class FoldedState:
     ) -> Checkpoint:
         """Everything that pruning an earlier WAL file would otherwise lose (protocol 1).
 
-        The WAL fills in what only it knows: base, hard state, where the older files end.
+        The WAL fills in what only it knows: base, hard state, suspicion, where the older files end.
         """
         members = self.members.as_of(self.folded_to)
         return Checkpoint(
@@ -305,7 +297,6 @@ class FoldedState:
             members=None if members is None else members[1],
             members_index=0 if members is None else members[0],
             previous_end=None,
-            suspect=self.suspect,
             owner=owner,
             boot_id=boot_id,
         )

@@ -79,11 +79,10 @@ class Replay:
         self.checkpoint = checkpoint
         self.last_seq = file.seq
         self.raise_hard_state(checkpoint.term, checkpoint.vote)
+        # As staged when this file began: what cleared it may lie in a part that is not replayed.
         self.suspect = checkpoint.suspect
         self.commit_index = max(self.commit_index, checkpoint.committed_index)
         self._replayer.on_checkpoint(checkpoint)
-        # As staged when this file began: what cleared it may lie in a part that is not replayed.
-        self._replayer.on_suspect(checkpoint.suspect)
 
     def apply(self, frame: FrameHeader, view: memoryview, file: LogFile) -> None:
         """The next frame of the newest file. CorruptionError when it is damaged or does not fit;
@@ -104,7 +103,6 @@ class Replay:
             self._truncate(index)
         elif kind == _SUSPECT:
             self.suspect = decode_suspect(frame_payload(view, frame), path=file.path)
-            self._replayer.on_suspect(self.suspect)
         elif kind != _MARK:
             raise CorruptionError(f"a frame of kind {kind} amid a file", path=file.path)
         self.last_seq = frame.seq

@@ -174,7 +174,6 @@ class Wal(StageableWal):
         self.log_id = checkpoint.log_id
         if checkpoint.term > staging.hard_state[0]:
             staging.hard_state = (checkpoint.term, checkpoint.vote)
-        staging.suspect = staging.suspect or checkpoint.suspect
         table.truncate(copy_from)
         self._tail.restart(table.last_index + 1)
         self._durable.begin(table.position_after(table.last_index))

@@ -46,7 +46,6 @@ class Copy:
 
     entries: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)
     hard_state: tuple[int, str] = (0, "")
-    suspect: bool = False
     checkpoints: list[Checkpoint] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
@@ -66,9 +65,6 @@ class Copy:
 
     def on_hard_state(self, term: int, vote: str) -> None:
         self.hard_state = (term, vote)
-
-    def on_suspect(self, flag: bool) -> None:
-        self.suspect = flag
 
     def lacks(self, base_index: int, committed_index: int) -> Literal[""]:
         return ""
