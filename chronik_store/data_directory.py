@@ -142,12 +142,15 @@ class DataDirectory:
         pid, host = None, None
         try:
             file = self.env.fs.open(f"{self.path}/{LOCK_NAME}")
-            holder = json.loads(file.read_at(0, 4096).rstrip(b"\0") or b"{}")
-            file.close()
-            pid, host = holder.get("pid"), holder.get("host")
-        except (OSError, ValueError):
+            try:
+                holder = json.loads(file.read_at(0, 4096).rstrip(b"\0"))
+            finally:
+                file.close()
+            pid, host = holder["pid"], holder["host"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             pass  # the holder is a courtesy of the message; the lock itself is the kernel's
-        who = "this process" if pid == os.getpid() else f"process {pid} on {host}"
+        other = "another process" if pid is None else f"process {pid} on {host}"
+        who = "this process" if pid == os.getpid() else other
         return DirectoryLockedError(
             f"{self.path} is open for writing in {who}: close that one, or open this one with "
             "read_only=True",
