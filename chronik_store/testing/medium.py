@@ -79,7 +79,13 @@ class FileNode:
         self.whole_pages = True
 
     def damage(self, position: int, data: bytes) -> None:
-        """Put other bytes into the cache, the medium and the writes on their way."""
+        """Put other bytes into the cache, the medium and the writes on their way. A file that ends
+        before the last of them is longer afterwards.
+        """
+        end = position + len(data)
+        if end > len(self.content):
+            self.content.extend(bytes(end - len(self.content)))
+            self.durable.extend(bytes(end - len(self.durable)))
         _patch(self.content, 0, position, data)
         _patch(self.durable, 0, position, data)
         for number, write in enumerate(self.pending):
@@ -174,6 +180,12 @@ class Medium:
         node.write(self.next_number(), position, accepted)
         self.used_bytes += len(node.content) - before
         return len(accepted)
+
+    def damage(self, node: FileNode, position: int, data: bytes) -> None:
+        """See `FileNode.damage`."""
+        before = len(node.content)
+        node.damage(position, data)
+        self.used_bytes += len(node.content) - before
 
     def truncate(self, node: FileNode, size_bytes: int) -> None:
         """Shorten a file; durable at once, since nothing in the contract needs more."""

@@ -159,7 +159,7 @@ class SimulatedDisk:
     def overwrite(self, path: str, position: int, data: bytes) -> None:
         """Put other bytes there, durably and behind everybody's back."""
         with self._medium.guard:
-            self._tree.file(path).damage(position, data)
+            self._medium.damage(self._tree.file(path), position, data)
 
     def truncate(self, path: str, size_bytes: int) -> None:
         """Cut the file, durably and behind everybody's back."""

@@ -44,6 +44,18 @@ def test_a_failed_sync_makes_pages_clean_and_a_later_one_does_not_help(
         assert outcomes(disk, "/d/a", mode, 20) == {bytes(8192)}
 
 
+def test_bytes_put_behind_the_end_of_a_file_are_there(disk: SimulatedDisk) -> None:
+    """What went behind it was dropped, so that tests looked at files that nobody had damaged."""
+    durable_file(disk, "/d/a", b"abc")
+    before = disk.used_bytes
+    disk.overwrite("/d/a", 2, b"xyz")
+
+    assert disk.peek("/d/a") == b"abxyz"
+    assert disk.used_bytes == before + 2
+    for mode in MODES:
+        assert outcomes(disk, "/d/a", mode, 20) == {b"abxyz"}
+
+
 def test_only_a_write_into_its_page_brings_a_ghost_to_the_disk(disk: SimulatedDisk) -> None:
     durable_file(disk, "/d/a", bytes(8192))
     file = disk.open("/d/a", write=True)
