@@ -26,7 +26,7 @@ from chronik_store.config import LogConfig, check_config
 from chronik_store.data_directory import DataDirectory, absolute_path
 from chronik_store.disk_errors import disk_error
 from chronik_store.environment import Environment
-from chronik_store.errors import CorruptionError, ReadOnlyError
+from chronik_store.errors import ReadOnlyError
 from chronik_store.format.manifest_file import Manifest, SegmentInfo
 from chronik_store.format.store_file import TopicEntry
 from chronik_store.fs.tree import move_files
@@ -299,8 +299,7 @@ def _go_on(env: Environment, config: LogConfig, path: str, plan: Sequence[Partit
         for each in plan:
             if each.action == "go_on":
                 core = store.partition(each.topic, each.partition)._core  # noqa: SLF001 (repair)
-                if core is None:
-                    raise CorruptionError(f"{each.topic}/{each.partition} cannot be written here")
+                assert core is not None
                 core.begin()
                 with core.wal.lock:
                     seq = core.wal.stage_suspect(False)

@@ -180,6 +180,28 @@ def test_what_was_sealed_and_given_up_is_kept_and_in_nobodys_way(
     assert values(disk) == [value(number) for number in (*range(5), *range(50, 61))]
 
 
+def test_what_a_repair_could_not_move_is_not_lost() -> None:
+    """The sync of its name failed; the next one of the WAL made it durable that it was gone."""
+    with open_store(disk := SimulatedDisk()) as store:
+        filled(store, range(30))
+    damage(disk := disk.kill(), 5)
+    plan = plan_of(disk)
+    whole = [disk.peek(path) for path in plan.files]
+    assert ("go_on", True) == (plan.action, len(whole) > 1)
+    disk.hook = fail_sync_of("/data/quarantine/t/0")
+    with pytest.raises(UnavailableError, match="cannot move damaged files"):
+        repaired(disk)
+    disk.hook = None
+    repaired(disk)
+    with open_store(disk) as store:
+        filled(store, range(50, 51))
+    disk = disk.crash("lost")
+
+    left = [disk.peek(path) for path in disk.paths("/data") if path.endswith(".log")]
+    assert all(each in left for each in whole)
+    assert values(disk) == [value(number) for number in (*range(5), 50)]
+
+
 def test_a_lost_file_without_records_is_missed() -> None:
     """What it held belongs to the next segment. The log opened, and could never upload again; what
     was appended from then on was in no tier for whoever read on from before.

@@ -51,6 +51,38 @@ def test_s1_nor_is_one_in_records_that_are_full_of_zeros(
         open_wal(disk.kill())
 
 
+@pytest.mark.parametrize("shorter", [False, True])
+def test_s1_zeros_where_a_later_file_swears_to_frames_are_damage(
+    disk: SimulatedDisk, open_wal: Opens, shorter: bool
+) -> None:
+    """A disk that has lost a write that it said was kept; a file that somebody has cut."""
+    owner = open_wal(disk)
+    owner.append(b"kept")
+    path = last_file(disk)
+    start = len(disk.peek(path).rstrip(b"\0"))
+    start += -start % 8
+    owner.append(b"lost")
+    owner.close()  # with a mark, so that the next file has no copy of it
+    disk = disk.another_process()
+    owner = open_wal(disk)
+    owner.append(b"in the next file")
+    owner.close()
+    assert path != last_file(disk)
+    disk = disk.another_process()
+    if shorter:
+        disk.truncate(path, start)
+    else:
+        disk.overwrite(path, start, bytes(len(disk.peek(path)) - start))
+
+    with pytest.raises(
+        CorruptionError, match=f"frames up to seq .* were on disk, zeros .* {start}"
+    ):
+        open_wal(disk)
+
+    again = open_wal(disk, accept_suspect=True)
+    assert again.copy.entries.keys() == {1}
+
+
 def test_a_group_that_lacks_a_sector_is_torn_and_was_never_acknowledged(
     disk: SimulatedDisk, open_wal: Opens
 ) -> None:
