@@ -51,13 +51,17 @@ class AppendPath:
         self.begin()
         wal = self._wal
         if wal.pending_bytes > self._queue_bytes_max:
-            self._wait_for_room()
+            self._wait_for_staged()
         now_us = self._core.env.clock.time_us()
         try:
             with self._lock:
                 index, seq, place = self._stage_locked(batch, expected_offset, now_us)
         except BaseException as error:
             wal.unwind(error)
+            # What this one lost against may be on its way to the disk. It is what the caller reads
+            # next: who finds nothing there asks again at once, and keeps the writer from its work.
+            if isinstance(error, OffsetConflictError):
+                self._wait_for_staged()
             raise
         wal.lead(seq)
         assert index < self._core.committed.index, "an embedded log commits what is durable"
@@ -101,7 +105,7 @@ class AppendPath:
         else:
             sink.deliver([pending])
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_staged(self) -> None:
         """Return when what waits for the disk now is there. Nothing of this append is staged."""
         wal = self._wal
         try:

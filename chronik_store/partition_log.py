@@ -120,10 +120,10 @@ class PartitionLog:
     def append(self, records: Appendable, *, expected_offset: int | None = None) -> AppendResult:
         """Append records as one batch, all or nothing; returns when they are durable and committed.
 
-        records: one Record or bytes, an iterable of them, or a RecordBatch that is stored as it
-        is; an empty iterable writes and checks nothing and returns an empty range. expected_offset:
-        append only if the log ends there (compare-and-append). Blocks while the queue is full.
-        Errors (each with `.durability`): RecordTooLargeError, OffsetConflictError,
+        records: one Record or bytes, an iterable of them, or a RecordBatch, stored as it is; an
+        empty iterable writes and checks nothing and returns an empty range. expected_offset: where
+        the log must end; else OffsetConflictError, once what stands there can be read. Blocks while
+        the queue is full. Errors (each with `.durability`): that, RecordTooLargeError,
         ProducerSequenceError, DiskFullError, ReadOnlyError, LogPoisonedError, LogClosedError.
         """
         core = self._writable()

@@ -20,7 +20,7 @@ from chronik_store.aio.offloop import Opening, Pool, seen_through
 from chronik_store.arguments import check_offset, check_seconds
 from chronik_store.batching import Appendable
 from chronik_store.config import LogConfig
-from chronik_store.errors import LogClosedError
+from chronik_store.errors import LogClosedError, OffsetConflictError
 from chronik_store.format.record_batch import StoredBatch
 from chronik_store.log_core import LogCore
 from chronik_store.model import (
@@ -41,6 +41,8 @@ from chronik_store.read_chain import EntryRun
 T = TypeVar("T")
 SCAN_RECORDS = 1000
 LOOK_SECONDS = 0.25
+CONFLICT_SECONDS = 30.0
+"""How long an append waits for what it lost against: until it can be read, or for this long."""
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
@@ -100,7 +102,11 @@ class AsyncPartitionLog:
             future = appends.gather(records)
             if future is not None:
                 return await future
-        return await (await self.enqueue(records, expected_offset=expected_offset))
+        try:
+            return await (await self.enqueue(records, expected_offset=expected_offset))
+        except OffsetConflictError as error:  # as in a thread: what it lost against can be read
+            await self.wait_offset(error.end_offset - 1, CONFLICT_SECONDS)
+            raise
 
     async def enqueue(
         self, records: Appendable, *, expected_offset: int | None = None
