@@ -139,6 +139,8 @@ class AsyncPartitionLog:
 
     async def drain(self) -> None:
         """Return when nothing waits here for its place in the log's own queue."""
+        if self._beginning is not None:  # who waits for the file gets a place when it is there
+            await asyncio.wait([self._beginning])
         if self._appends is not None:
             await self._appends.drain()
 
@@ -252,6 +254,9 @@ class AsyncPartitionLog:
                     return
                 log._check_goes_on()
             offset = found.next_offset
+            # What is in memory is answered at once: without this the loop, its timeouts and who
+            # cancels would wait for all of it, and as long as a thread appends faster than that.
+            await asyncio.sleep(0)
 
     async def search(self, query: str, **options: Any) -> SearchResult:
         """As `PartitionLog.search`."""

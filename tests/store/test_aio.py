@@ -119,6 +119,29 @@ def test_the_rest_of_the_api_answers_the_same(tmp_path):
     run(main())
 
 
+def test_a_scan_of_what_is_in_memory_lets_others_run(tmp_path):
+    """It is answered without a thread, so nothing else made it pause: not before the end."""
+
+    async def main():
+        async with opened(tmp_path / "d") as log:
+            await log.append([b"x"] * 5000)
+            last = None
+
+            async def scan():
+                nonlocal last
+                async for record in log.scan():
+                    last = record.offset
+
+            scanning = asyncio.ensure_future(scan())
+            await asyncio.sleep(0)
+            scanning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await scanning
+            return last
+
+    assert 999 == run(main())
+
+
 def test_errors_are_the_same(tmp_path):
     async def main():
         async with opened(tmp_path / "d") as log:

@@ -130,6 +130,32 @@ def test_what_was_queued_is_there_after_close(tmp_path):
         assert [b"first", b"second"] == [record.value for record in log.scan()]
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_what_waits_for_the_file_of_a_new_log_is_there_after_close(tmp_path, many):
+    """Later appends were, the first ones of a log were refused: its file was not there yet."""
+
+    async def main():
+        if many:
+            store = await chronik.aio.AsyncLogStore.open(tmp_path / "d", config=CONFIG)
+            await store.create_topic("t")
+            log = await store.partition("t")
+        else:
+            store = log = await chronik.aio.AsyncPartitionLog.open(
+                tmp_path / "d", topic="t", config=CONFIG
+            )
+        appending = [
+            asyncio.ensure_future(log.append(b"a")),
+            asyncio.ensure_future(log.append(b"b", expected_offset=1)),
+            asyncio.ensure_future(log.append(chronik.Record(b"c", headers=[("h", b"")]))),
+        ]
+        await asyncio.sleep(0)
+        assert log._beginning is not None
+        await store.close()
+        return await asyncio.gather(*appending)
+
+    assert [0, 1, 2] == [place.base_offset for place in asyncio.run(main())]
+
+
 def test_a_store_closes_behind_what_its_faces_have_queued(tmp_path):
     async def main():
         store = await chronik.aio.AsyncLogStore.open(tmp_path / "d", config=CONFIG)
