@@ -26,7 +26,7 @@ loaded by the one module that owns it, on first use.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chronik_store.bucket_log import open_bucket
 from chronik_store.config import LogConfig, S3Options
@@ -147,12 +147,14 @@ __all__ = [
 logging.getLogger("chronik_store").addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> Any:
-    """`aio` loads asyncio, `Replica` is rarely needed: imported when asked for."""
-    import importlib
+if not TYPE_CHECKING:  # who checks types would take any name that is misspelt for one of these
 
-    if name == "aio":
-        return importlib.import_module("chronik_store.aio")
-    if name == "Replica":
-        return importlib.import_module("chronik_store.replica").Replica
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """`aio` loads asyncio, `Replica` is rarely needed: imported when asked for."""
+        import importlib
+
+        if name == "aio":
+            return importlib.import_module("chronik_store.aio")
+        if name == "Replica":
+            return importlib.import_module("chronik_store.replica").Replica
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ from typing import assert_type
 
 import chronik_store as chronik
 from chronik_store import aio
+from chronik_store.errors import Durability
 
 
 def stores(path: Path) -> None:
@@ -154,7 +155,12 @@ def failing(log: chronik.PartitionLog) -> None:
         assert_type(error.end_offset, int)
         assert_type(error.retriable, bool)
     except chronik.ChronikError as error:
-        assert_type(error.durability, chronik.errors.Durability | None)
+        assert_type(error.durability, Durability | None)
+
+
+def misspelt() -> None:
+    """What is not there is told to who checks types: mypy says so where an ignore is not needed."""
+    chronik.PartitonLog.open("data", topic="events")  # type: ignore[attr-defined]
 
 
 async def asynchronously(path: Path) -> None:
