@@ -81,7 +81,8 @@ from chronik_store.model import (
 from chronik_store.partition_log import PartitionLog
 
 # Not on first use: loading the room `restore` would then hide its function of the same name.
-from chronik_store.restore import restore
+from chronik_store.restore import RestoreReport, restore
+from chronik_store.restore.takeover import RestoredLog
 
 if TYPE_CHECKING:
     from chronik_store import aio
@@ -126,6 +127,8 @@ __all__ = [
     "RecordTooLargeError",
     "RecoveryReport",
     "Replica",
+    "RestoreReport",
+    "RestoredLog",
     "S3Options",
     "SearchHit",
     "SearchResult",

@@ -45,17 +45,19 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             "AppendResult", "FetchResult", "SearchResult", "SearchHit", "Coverage", "Watermarks",
             "TopicInfo", "RecoveryReport", "PipelineReport", "BundlesFound",
-            "BundlesRebuilt", "VerifyReport", "Finding", "LogStatus", "StoreStatus",
+            "BundlesRebuilt", "VerifyReport", "Finding", "RestoreReport", "RestoredLog",
+            "LogStatus", "StoreStatus",
         ),
     ),
     ("Settings", ("LogConfig", "S3Options")),
     ("The Raft side", ("Replica",)),
 )  # fmt: skip
 CLIENT = (
-    "Client", "AsyncClient", "ClientOptions", "Producer", "AsyncProducer", "Placed", "Consumer",
-    "AsyncConsumer", "Consumed", "Run",
+    "Client", "AsyncClient", "ClientOptions", "TlsOptions", "Producer", "AsyncProducer", "Placed",
+    "Appender", "Consumer", "AsyncConsumer", "Consumed", "Run", "TopicDescription",
+    "PartitionPlace", "StatusFound", "PartitionRole", "ClusterDescription", "NodeInfo",
 )  # fmt: skip
-"""Of `chronik_server.client`; what they give back are the values above."""
+"""Of `chronik_server.client`; what else they give back are the values above."""
 PART = "chronik_server.client.upkeep"
 """What stands there is described with the class that it is a part of."""
 

@@ -22,21 +22,37 @@ storage engine, only the values and the batch format that go over the wire.
 """
 
 from chronik_server.client.async_client import AsyncClient
-from chronik_server.client.blocking import Client, Consumer, Producer
+from chronik_server.client.blocking import Appender, Client, Consumer, Producer
 from chronik_server.client.consumer import AsyncConsumer
 from chronik_server.client.options import ClientOptions
 from chronik_server.client.partition_lane import Consumed, Run
 from chronik_server.client.producer import AsyncProducer, Placed
+from chronik_server.protocol.cluster import (
+    ClusterDescription,
+    NodeInfo,
+    PartitionRole,
+    StatusFound,
+)
+from chronik_server.protocol.topics import PartitionPlace, TopicDescription
+from chronik_server.tls import TlsOptions
 
 __all__ = [
+    "Appender",
     "AsyncClient",
     "AsyncConsumer",
     "AsyncProducer",
     "Client",
     "ClientOptions",
+    "ClusterDescription",
     "Consumed",
     "Consumer",
+    "NodeInfo",
+    "PartitionPlace",
+    "PartitionRole",
     "Placed",
     "Producer",
     "Run",
+    "StatusFound",
+    "TlsOptions",
+    "TopicDescription",
 ]

@@ -58,7 +58,7 @@ class AsyncClient(Upkeep):
     """A client of one cluster (or of one server). `async with` closes it.
 
     Belongs to the event loop that first uses it: not thread-safe; `Client` is. servers:
-    "host:port,host:port" or addresses, any nodes of the cluster.
+    "host:port,host:port", or a list of such: any nodes of the cluster.
 
     What may be asked again is asked again for `options.retry_seconds`; then a call raises what it
     met last: NotLeaderError (nobody leads), ConnectionLostError, UnavailableError, DiskFullError,
@@ -69,7 +69,7 @@ class AsyncClient(Upkeep):
 
     def __init__(
         self,
-        servers: str | Sequence[Address],
+        servers: str | Sequence[str | Address],
         *,
         options: ClientOptions = ClientOptions(),  # noqa: B008 (frozen)
         clock: Clock | None = None,

@@ -162,7 +162,7 @@ class Client:
 
     def __init__(
         self,
-        servers: str | Sequence[Address],
+        servers: str | Sequence[str | Address],
         *,
         options: ClientOptions = ClientOptions(),  # noqa: B008 (frozen)
     ) -> None:
@@ -174,7 +174,7 @@ class Client:
             raise
 
     @staticmethod
-    async def _make(servers: str | Sequence[Address], options: ClientOptions) -> AsyncClient:
+    async def _make(servers: str | Sequence[str | Address], options: ClientOptions) -> AsyncClient:
         return AsyncClient(servers, options=options)
 
     create_topic = _twin(AsyncClient.create_topic)

@@ -47,17 +47,21 @@ class ClientOptions:
 
 def addresses_of(servers: object) -> tuple[Address, ...]:
     """What a client is given, as addresses. TypeError when it is neither."""
-    if isinstance(servers, str):
-        return parse_servers(servers)
-    given: tuple[object, ...] = tuple(servers) if isinstance(servers, Sequence) else (servers,)
-    found = tuple(each for each in given if isinstance(each, Address))
-    if len(found) < len(given):
-        wrong = next(type(each).__name__ for each in given if not isinstance(each, Address))
-        raise TypeError(
-            "servers are given as a str, 'HOST:PORT,HOST:PORT', or as addresses in a list, not as "
-            f"{wrong}"
-        )
-    return found
+    given: Sequence[object] = (servers,)
+    if isinstance(servers, Sequence) and not isinstance(servers, (str, Address)):
+        given = servers
+    return tuple(address for each in given for address in _addresses(each))
+
+
+def _addresses(given: object) -> tuple[Address, ...]:
+    if isinstance(given, str):
+        return parse_servers(given)
+    if isinstance(given, Address):
+        return (given,)
+    raise TypeError(
+        "servers are given as a str, 'HOST:PORT,HOST:PORT', or as a list of such, not as "
+        f"{type(given).__name__}"
+    )
 
 
 def parse_servers(text: str) -> tuple[Address, ...]:

@@ -78,7 +78,7 @@ class PartitionPlace:
 
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
-    """The answer of CreateTopic and DescribeTopic."""
+    """A topic, and where its partitions are."""
 
     topic: str
     topic_id: str

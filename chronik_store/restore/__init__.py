@@ -88,7 +88,8 @@ def restore(
     from. The old owner, should it still run, stops tiering and keeps what it has; it must not be
     used any more.
 
-    Repeatable: run it again with the same arguments after a crash or an outage.
+    Repeatable: run it again with the same arguments after a crash or an outage. progress: called
+    with what is being done, how many of it are done, and of how many.
 
     Raises:
         ConfigError: the bucket holds no store, or the directory is in use or meant for another.

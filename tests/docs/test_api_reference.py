@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from types import ModuleType
 
 import pytest
@@ -32,6 +33,19 @@ def test_every_public_name_has_a_place(tool: ModuleType) -> None:
 
     assert public - errors == tool.described()
     assert set(client.__all__) == set(tool.CLIENT)
+
+
+def test_what_a_public_call_gives_back_has_a_place(tool: ModuleType) -> None:
+    """Its fields are to be found there: those of the report of `restore` stood nowhere."""
+    described = tool.described() | set(tool.CLIENT) | set(chronik.aio.__all__)
+    engine = {"EntryRun", "Entry", "Snapshot", "Staged", "Appended", "Members", "OutgoingLane"}
+    words = {"Iterator", "AsyncIterator", "Future", "None", "SSLContext"}
+    aliases = {"Headers", "Opening", "Taken"}
+
+    given = re.findall(r"^(?:async )?(?:def|\)).*-> (.*)$", tool.page(), re.MULTILINE)
+    named = {name for each in given for name in re.findall(r"\b[A-Z]\w+", each)}
+
+    assert named - described - engine - words - aliases == set()
 
 
 def test_everything_of_the_client_has_a_docstring(tool: ModuleType) -> None:

@@ -11,8 +11,10 @@ import pytest
 from chronik_server.addresses import Address, parse_address
 from chronik_server.client import AsyncClient, Client, ClientOptions
 from chronik_server.client.channel import Channel
+from chronik_server.client.options import addresses_of
 from chronik_server.errors import ConnectionLostError, ProtocolError, UnauthenticatedError
 from chronik_server.protocol.greeting import Hello, Ping
+from chronik_store.errors import ConfigError
 from tests.ports import free_port
 from tests.server.serving import QUICK, run, serving
 
@@ -183,8 +185,26 @@ def test_what_is_sent_as_the_connection_breaks_fails_as_lost_and_nothing_else() 
     run(main())
 
 
-@pytest.mark.parametrize("servers", [["127.0.0.1:7411"], [b"x"], 7411, None, b"127.0.0.1:7411"])
-def test_servers_that_are_neither_a_text_nor_addresses_are_refused_by_type(servers: Any) -> None:
-    """A list of texts was taken, and failed later, as a defect of the client's own."""
+@pytest.mark.parametrize("servers", [["127.0.0.1", 7411], [b"x"], 7411, None, b"127.0.0.1:7411"])
+def test_servers_that_are_no_texts_are_refused_by_type(servers: Any) -> None:
     with pytest.raises(TypeError, match="'HOST:PORT,HOST:PORT'"):
+        Client(servers)
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "127.0.0.1:7411, 127.0.0.2:7412",
+        ["127.0.0.1:7411", "127.0.0.2:7412"],
+        ("127.0.0.1,127.0.0.2:7412",),
+        [Address("127.0.0.1", 7411), "127.0.0.2:7412"],
+    ],
+)
+def test_servers_are_a_text_or_a_list_of_such(servers: Any) -> None:
+    assert (Address("127.0.0.1", 7411), Address("127.0.0.2", 7412)) == addresses_of(servers)
+
+
+@pytest.mark.parametrize("servers", ["", [], ["127.0.0.1:7411", ""], "127.0.0.1:x"])
+def test_servers_of_which_one_is_none_are_refused(servers: Any) -> None:
+    with pytest.raises(ConfigError):
         Client(servers)
