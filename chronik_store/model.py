@@ -134,7 +134,8 @@ class StoredRecord(Record):
 
     def __repr__(self) -> str:
         head = f"StoredRecord(offset={self.offset}, value={self.value!r}"
-        return f"{head}, key={self.key!r}, timestamp_us={self.timestamp_us})"
+        tail = f", headers={self.headers!r})" if self.headers else ")"
+        return f"{head}, key={self.key!r}, timestamp_us={self.timestamp_us}{tail}"
 
 
 class OpenStoredRecord(_Fields):

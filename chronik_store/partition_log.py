@@ -418,9 +418,9 @@ class PartitionLog:
         raise TypeError("a PartitionLog cannot be pickled: open it where it is used")
 
     def __repr__(self) -> str:
-        manifest = self._manifest()
-        state = "closed" if self._closed else f"end={self._view.committed.offset}"
-        return f"<PartitionLog {manifest.topic}/{manifest.partition} {state}>"
+        ended = self._closed or (self._core is not None and self._core.closed)
+        state = "closed" if ended else f"end={self._view.committed.offset}"
+        return f"<PartitionLog {self.topic}/{self.partition} {state}>"
 
     # --- inside ----------------------------------------------------------------------------------
 

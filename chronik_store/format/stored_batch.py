@@ -154,6 +154,9 @@ class StoredBatch:
         """False: `timestamps_us` repeats the entry's index timestamp."""
         return bool(self._header.flags & HAS_TIMESTAMPS)
 
+    def __repr__(self) -> str:
+        return f"StoredBatch({self.record_count} records from offset {self.base_offset})"
+
     def __len__(self) -> int:
         return self.record_count
 

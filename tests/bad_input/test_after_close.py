@@ -158,6 +158,7 @@ def test_a_store_and_its_logs(tmp_path):
     cursor = log.cursor("c")
     cursor.commit(5)
     store.close()
+    assert "<PartitionLog t/0 closed>" == repr(log)
     refused(
         {
             "topics": store.topics,

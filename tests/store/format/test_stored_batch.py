@@ -29,6 +29,15 @@ def test_each_record_is_where_its_offset_says() -> None:
     assert [(), (("h", b"1"), ("h", b"2")), ()] == stored.headers()
 
 
+def test_what_is_printed_says_what_there_is() -> None:
+    stored = StoredBatch(BATCH.buffer, 100, 9)
+
+    assert "StoredBatch(3 records from offset 100)" == repr(stored)
+    first, second, _ = map(repr, stored.records())
+    assert "StoredRecord(offset=100, value=b'a', key=b'k', timestamp_us=5)" == first
+    assert second.endswith("timestamp_us=-1, headers=(('h', b'1'), ('h', b'2')))")
+
+
 @pytest.mark.parametrize("offset", [99, 103, -1])
 def test_an_offset_outside_is_an_index_error(offset: int) -> None:
     with pytest.raises(IndexError, match=r"not in \[100, 103\)"):
