@@ -153,7 +153,8 @@ class AsyncClient(Upkeep):
         """Append records together, all or nothing; returns when a quorum has them on disk.
 
         acks: "leader" waits for the leader's disk alone, and a failover may take the records back;
-        "none" waits for nothing. Failed attempts are repeated without storing anything twice. With
+        "none" waits for nothing. Failed attempts are repeated without storing anything twice; a
+        RecordBatch that has a producer keeps it: ProducerSequenceError, as of the library. With
         `expected_offset` nothing is repeated whose outcome is unknown: UnknownOutcomeError then;
         OffsetConflictError when the log does not end there. RecordTooLargeError. Calls that overlap
         share batches. A wait that is given up takes nothing back.

@@ -317,6 +317,11 @@ class Appender:
         batch = self._client.batching.batch(records)
         if batch is None:
             raise ValueError("a batch holds at least one record")
+        if batch.producer_id:
+            raise ValueError(
+                "this batch has a producer of its own, and an appender numbers its batches: give "
+                "it to Client.append"
+            )
 
         async def submit(batch: RecordBatch) -> AppendResult:
             # Who cancels the wait takes nothing back: the batch is seen through all the same.

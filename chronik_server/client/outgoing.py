@@ -21,6 +21,9 @@ How it goes on after a failure (protocol 3):
                                      it, its outcome is unknown
     the log has forgotten us         the same, if this batch was never sent before; else its
                                      outcome is unknown, and is said to be
+
+A batch that has a producer already goes under that one's sequence, alone in its lane: whether that
+follows is between its caller and the log.
 """
 
 from __future__ import annotations
@@ -99,6 +102,11 @@ class OutgoingLane:
         self.queued_bytes = 0
         self.on_room: Callable[[], None] = lambda: None
         """Called when `queued_bytes` has become less."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Every batch has its outcome."""
+        return not self._flight and not self._queue
 
     @property
     def is_full(self) -> bool:
@@ -328,7 +336,7 @@ class OutgoingLane:
             self._fail(self._queue.popleft(), error)
             return
         head = self._flight[0]
-        forgotten = isinstance(error, ProducerSequenceError)
+        forgotten = isinstance(error, ProducerSequenceError) and not head.batch.producer_id
         too_large = isinstance(error, RecordTooLargeError)
         if too_large and head.parts is not None and not head.uncertain:
             self._take_apart(self._flight.popleft(), head.parts())
@@ -365,6 +373,8 @@ class OutgoingLane:
         all_of_them.add_done_callback(done)
 
     def _stamp(self, outgoing: Outgoing) -> None:
+        if outgoing.batch.producer_id:  # the caller's, who may repeat it after a restart: kept
+            return
         outgoing.sequence = self._next_sequence
         self._next_sequence += outgoing.batch.record_count
         outgoing.stamped = outgoing.batch.with_producer(

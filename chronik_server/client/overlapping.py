@@ -49,6 +49,7 @@ class Overlapping:
         self._acks: Acks = acks
         self._loop = asyncio.get_running_loop()
         self._lanes: list[OutgoingLane] = []
+        self._own_lanes: list[OutgoingLane] = []
         self._records: list[Record | bytes] = []
         self._calls: list[_Call] = []
         self._gathered_bytes = 0
@@ -106,7 +107,7 @@ class Overlapping:
     def _send(self, records: Records, calls: Sequence[_Call]) -> None:
         batch = self._batching.batch(records)
         assert batch is not None, "there are records"
-        sent = self._free_lane().submit(batch)
+        sent = (self._lane_of_its_own() if batch.producer_id else self._free_lane()).submit(batch)
         self._ahead += 1
         sent.add_done_callback(lambda done: self._answered(records, calls, done))
 
@@ -154,6 +155,14 @@ class Overlapping:
             return self._lanes[-1]
         return min(self._lanes, key=lambda sender: sender.queued_bytes)
 
+    def _lane_of_its_own(self) -> OutgoingLane:
+        """For a batch of somebody else's producer: what is refused there renumbers nobody."""
+        for sender in self._own_lanes:
+            if sender.is_idle:
+                return sender
+        self._own_lanes.append(OutgoingLane(self._router, self._lane, self._acks))
+        return self._own_lanes[-1]
+
     @property
     def is_busy(self) -> bool:
         """Some call has no outcome yet."""
@@ -167,10 +176,10 @@ class Overlapping:
         while self.is_busy:
             if self._calls:
                 self._dispatch()
-            for sender in list(self._lanes):
+            for sender in [*self._lanes, *self._own_lanes]:
                 await sender.flush()
             await asyncio.sleep(0)
-        for sender in self._lanes:
+        for sender in [*self._lanes, *self._own_lanes]:
             await sender.close()
 
 
