@@ -63,6 +63,28 @@ def test_alerts_use_metrics_that_there_are() -> None:
     assert {re.sub(r"_bucket$", "", name) for name in used} <= set(ROWS)
 
 
+def test_two_metrics_that_an_alert_puts_together_have_the_same_labels() -> None:
+    """Prometheus matches series whose labels are equal: else the alert never fires."""
+    expressions = re.findall(r"^\| [^|]+ \| `([^`]+)`", section("Alerts"), re.MULTILINE)
+    two_sided = [text for text in expressions if len(re.findall(r"\bchronik_", text)) > 1]
+
+    assert two_sided
+    for text in two_sided:
+        left, sign, right = re.split(r" (and on \(instance\)|or|>) (?=\D)", text, maxsplit=1)
+        if sign == ">":
+            assert labels_left(left) == labels_left(right), text
+
+
+def labels_left(side: str) -> set[str]:
+    """Of a metric's own labels, those that are still there; `instance` alone after a `by`."""
+    name = next(name for name in ROWS if re.search(rf"\b{name}\b", side))
+    if re.search(r"\bsum by \(instance\)", side):
+        return {"only", "instance"}
+    own = set(re.findall(r"`(\w+)`", ROWS[name]))
+    dropped = re.search(r"\bsum without \((\w+)\)", side)
+    return own - ({dropped[1]} if dropped else set())
+
+
 def test_log_events_that_the_page_names_are_logged() -> None:
     """Each text in the table of events stands in a source."""
     source = "\n".join(
