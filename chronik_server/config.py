@@ -21,6 +21,7 @@ from chronik_server.addresses import (
     parse_reachable,
 )
 from chronik_server.tls import TlsOptions
+from chronik_store.config import parse_flag
 from chronik_store.errors import ConfigError
 from chronik_store.format.shape import NAME, Optional, ShapeError, Text
 
@@ -152,9 +153,10 @@ def parse_join(text: str) -> tuple[Address, ...]:
 
 
 def _flag(text: str) -> bool:
-    if text.lower() not in {"0", "1", "true", "false", "yes", "no"}:
-        raise ConfigError(f"CHRONIK_INSECURE={text!r}: use true or false")
-    return text.lower() in {"1", "true", "yes"}
+    try:
+        return parse_flag(text)
+    except ValueError as error:
+        raise ConfigError(f"CHRONIK_INSECURE={text!r}: {error}") from None
 
 
 ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {

@@ -201,7 +201,8 @@ def _seconds(text: str) -> float:
         raise ValueError("not a number of seconds") from None
 
 
-def _flag(text: str) -> bool:
+def parse_flag(text: str) -> bool:
+    """Truth as the environment says it, everywhere. ValueError says how."""
     lowered = text.strip().lower()
     if lowered in {"1", "true", "yes", "on"}:
         return True
@@ -211,7 +212,7 @@ def _flag(text: str) -> bool:
 
 
 ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "CHRONIK_WAL_INDEXING_ENABLED": ("indexing_enabled", _flag),
+    "CHRONIK_WAL_INDEXING_ENABLED": ("indexing_enabled", parse_flag),
     "CHRONIK_WAL_INDEXING_INTERVAL": ("pipeline_interval_seconds", _seconds),
     "CHRONIK_SEGMENT_BYTES": ("segment_bytes", _integer),
     "CHRONIK_SEGMENT_AGE_SECONDS": ("segment_age_seconds", _seconds),

@@ -27,6 +27,7 @@ from chronik_store.errors import (
 from chronik_store.format.checksum import content_hash
 from chronik_store.format.manifest_file import SegmentInfo
 from chronik_store.format.store_file import StoreIdentity, decode_store_identity
+from chronik_store.log_identity import LOCAL_OWNER
 from chronik_store.objectstore.base import ObjectNotFoundError, ObjectStore, PutOutcome
 from chronik_store.objectstore.cache import BlockCache, CachedObject
 from chronik_store.objectstore.layout import STORE_KEY
@@ -85,9 +86,18 @@ class StoreBucket:
         if found.store_id != self._store_id:
             raise IdentityMismatchError(
                 f"{self.store.url} belongs to store {found.store_id}, this directory is store "
-                f"{self._store_id}: use another prefix, or take it over with `chronik restore`"
+                f"{self._store_id}: use another prefix, or {self._way_in(found.owner)}"
             )
         return True
+
+    def _way_in(self, owner: str) -> str:
+        """To the bucket of another store: a cluster that is alive must not lose its own by it."""
+        if owner == LOCAL_OWNER and not self._is_shared:
+            return "take it over with `chronik restore`, which fences whoever writes there"
+        return (
+            "have a node join the cluster whose bucket it is: with an empty directory, an id that "
+            "was never used, and `chronik serve --join`"
+        )
 
     def check_identity_if_reachable(self, directory: DataDirectory) -> None:
         """At open: a foreign prefix is refused; in an outage the pipeline asks again later.
@@ -103,6 +113,11 @@ class StoreBucket:
             self._prepared = self.check_identity() and not self._is_shared
         except UnavailableError as error:
             logger.warning("the bucket cannot be used now, appends go on: %s", error)
+        except IdentityMismatchError as error:
+            if not directory.is_new:
+                raise
+            made = f"{directory.path} was made by this and holds nothing: remove it"
+            raise IdentityMismatchError(f"{error}; {made}") from error
 
     def prepare(self) -> None:
         """Before the first put of this open: proof of create-only, then the claim.

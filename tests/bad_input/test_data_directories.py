@@ -9,6 +9,7 @@ import pytest
 
 import chronik_store as chronik
 from chronik_store.environment import Environment
+from chronik_store.format.store_file import StoreIdentity
 from chronik_store.repair import plan_repair
 from chronik_store.testing.crash import MortalThreads
 from chronik_store.testing.disk_faults import fail_next
@@ -196,6 +197,27 @@ def test_the_directory_and_the_bucket_of_different_stores_do_not_mix(tmp_path):
     (tmp_path / "two").rename(tmp_path / "one")
     (tmp_path / "three").rename(tmp_path / "two")
     assert [[b"a"], [b"b"]] == [stored(tmp_path / name) for name in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("owner", "way"), [("local", "chronik restore"), (f"{'ee' * 16}/1", "serve --join")]
+)
+def test_a_new_directory_that_names_another_stores_bucket_is_to_be_removed(tmp_path, owner, way):
+    """Who mistyped a URL, or lost a node's disk, must not be told to take a cluster's bucket."""
+    url = f"file://{tmp_path}/bucket"
+    (tmp_path / "bucket").mkdir()
+    identity = StoreIdentity(
+        format_version=1, store_id="ab" * 16, url=url, created_us=0, owner=owner
+    )
+    (tmp_path / "bucket" / "STORE").write_bytes(identity.encode())
+
+    with pytest.raises(chronik.IdentityMismatchError, match=way) as caught:
+        opened(tmp_path / "new", object_store=url)
+    assert f"{tmp_path}/new was made by this and holds nothing: remove it" in str(caught.value)
+    assert ("chronik restore" in str(caught.value)) == (owner == "local")
+    with pytest.raises(chronik.IdentityMismatchError) as again:
+        opened(tmp_path / "new", object_store=url)
+    assert "remove it" not in str(again.value)
 
 
 def test_wal_files_of_another_log_are_not_taken_for_its_own(tmp_path):

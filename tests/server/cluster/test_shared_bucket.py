@@ -121,6 +121,16 @@ def test_a_node_with_another_bucket_ends_by_name_and_puts_nothing_there(
     assert (nodes.path / "b" / STORE_KEY).exists() == other_claims
 
 
+def test_a_node_is_never_told_to_take_a_bucket_over(nodes: Nodes) -> None:
+    """It may be its own cluster's: one that was grown, or made of a log, has a bucket like this."""
+    with LogStore.open(nodes.path / "own", config=config(nodes.path / "a")) as store:
+        store._bucket.claim()
+    with pytest.raises(IdentityMismatchError, match="--join") as caught:
+        nodes.open("3", "a")
+
+    assert "chronik restore" not in str(caught.value)
+
+
 def test_it_is_looked_at_again_in_every_life(nodes: Nodes) -> None:
     asyncio.run(nodes.open("1", "a", leads=True).tick())
     nodes.stores.pop().close()

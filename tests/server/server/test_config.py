@@ -44,6 +44,11 @@ def test_settings_come_from_the_environment_and_hide_secrets() -> None:
             ServerConfig.from_env(bad)
 
 
+@pytest.mark.parametrize(("text", "is_on"), [("on", True), ("YES", True), (" off ", False)])
+def test_truth_is_said_as_in_every_other_variable(text: str, is_on: bool) -> None:
+    assert ServerConfig.from_env({"CHRONIK_INSECURE": text}).insecure is is_on
+
+
 def test_20_an_empty_token_is_no_token() -> None:
     for empty in ("", " "):
         with pytest.raises(ConfigError, match="auth_token"):
