@@ -86,7 +86,7 @@ def _remote_session(server: str) -> Session:
             "`chronik leader list` shows who leads; a majority of its nodes must be up",
         ),
         (CertificateError, "`openssl s_client -connect HOST:PORT -showcerts` shows it"),
-        (UnauthenticatedError, "set CHRONIK_AUTH_TOKEN, or CHRONIK_TLS_CERT and CHRONIK_TLS_KEY"),
+        (UnauthenticatedError, "set CHRONIK_AUTH_TOKEN as the server has it"),
     ]
     return session(server)
 

@@ -8,6 +8,7 @@ configuration says `insecure` in so many words.
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,9 @@ class ServerConfig:
     """Two clusters whose nodes have the same ids differ in it. Fixed once data is written."""
     tls: TlsOptions | None = None
     auth_token: str | None = field(default=None, repr=False)
+    """What callers must say, and what this node says to others."""
+    auth_token_also: str | None = field(default=None, repr=False)
+    """Callers may say this instead, while one token takes the place of the other."""
     insecure: bool = False
     # limits
     frame_bytes_max: int = 72 * MIB
@@ -82,14 +86,10 @@ class ServerConfig:
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value!r}; it must be between {low} and {high}")
         check_node_id(self.node_id)
-        if self.auth_token is not None and not self.auth_token.strip():
-            raise ConfigError(
-                "auth_token is empty, and anybody could say that: leave it out, or set one"
-            )
-        try:
-            _TOKEN.pack(self.auth_token)
-        except ShapeError as error:  # which may not be shown
-            raise ConfigError(f"auth_token: {error}: nobody could say that") from None
+        _check_token("auth_token", self.auth_token)
+        _check_token("auth_token_also", self.auth_token_also)
+        if self.auth_token is None and self.auth_token_also is not None:
+            raise ConfigError("auth_token_also takes a second token: set auth_token, too")
         if self.peers and self.join:
             raise ConfigError(
                 "CHRONIK_PEERS names the first nodes of a new cluster, CHRONIK_JOIN a cluster that "
@@ -109,6 +109,14 @@ class ServerConfig:
                 "CHRONIK_TLS_KEY, and CHRONIK_AUTH_TOKEN or CHRONIK_TLS_CA (client certificates); "
                 "or listen on 127.0.0.1; or say --insecure where the network itself is trusted"
             )
+
+    def takes_token(self, said: str | None) -> bool:
+        """Whether a caller who says this may come in."""
+        if self.auth_token is None:
+            return True
+        taken = [token for token in (self.auth_token, self.auth_token_also) if token is not None]
+        given = (said or "").encode()
+        return any(hmac.compare_digest(token.encode(), given) for token in taken)
 
     def within(self, files: int) -> ServerConfig:
         """These settings for a process that may open so many files at a time: half of them are for
@@ -143,6 +151,15 @@ def check_node_id(node_id: str) -> None:
         raise ConfigError(f"node id {node_id!r}: use a short name without @ , or /")
 
 
+def _check_token(name: str, token: str | None) -> None:
+    if token is not None and not token.strip():
+        raise ConfigError(f"{name} is empty, and anybody could say that: leave it out, or set one")
+    try:
+        _TOKEN.pack(token)
+    except ShapeError as error:  # which may not be shown
+        raise ConfigError(f"{name}: {error}: nobody could say that") from None
+
+
 def parse_join(text: str) -> tuple[Address, ...]:
     """`host:port,host:port`: any nodes of the cluster to join."""
     parts = (part.strip() for part in text.split(","))
@@ -175,6 +192,7 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHRONIK_JOIN": ("join", parse_join),
     "CHRONIK_CLUSTER_NAME": ("cluster_name", str),
     "CHRONIK_AUTH_TOKEN": ("auth_token", str),
+    "CHRONIK_AUTH_TOKEN_ALSO": ("auth_token_also", str),
     "CHRONIK_INSECURE": ("insecure", _flag),
 }
 """Beside these: CHRONIK_TLS_CERT, CHRONIK_TLS_KEY, CHRONIK_TLS_CA (`tls`)."""

@@ -10,7 +10,6 @@ is said behind the last word.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -165,13 +164,10 @@ class Session(asyncio.BufferedProtocol):
 
     def _greet(self, event: Request) -> None:
         hello: Hello = event.message
-        config = self._config
         try:
             if VERSION not in hello.versions:
                 raise ProtocolError(f"this server speaks version {VERSION} only")
-            if config.auth_token is not None and not hmac.compare_digest(
-                config.auth_token.encode(), (hello.token or "").encode()
-            ):
+            if not self._config.takes_token(hello.token):
                 raise UnauthenticatedError("the token is missing or not the right one")
             peer = None if hello.peer is None else self._server.backend.greet(hello.peer, self)
             if peer is None:

@@ -100,6 +100,20 @@ def test_a_wrong_token_is_refused_and_not_tried_for_ever(tmp_path: Path) -> None
     run(main())
 
 
+def test_two_tokens_are_taken_while_one_takes_the_place_of_the_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, auth_token="new", auth_token_also="old") as (_, address):
+            for token in ("new", "old"):
+                async with AsyncClient(address, options=ClientOptions(token=token)) as client:
+                    assert () == await client.topics()
+            for token in ("neither", "newold", None):
+                async with AsyncClient(address, options=ClientOptions(token=token)) as client:
+                    with pytest.raises(UnauthenticatedError):
+                        await client.topics()
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("listen", "ask"), [("0.0.0.0", "127.0.0.2"), ("::", "[::1]"), ("127.0.0.1", "localhost")]
 )

@@ -53,6 +53,18 @@ def test_20_an_empty_token_is_no_token() -> None:
     for empty in ("", " "):
         with pytest.raises(ConfigError, match="auth_token"):
             ServerConfig(auth_token=empty)
+        with pytest.raises(ConfigError, match="auth_token_also is empty"):
+            ServerConfig(auth_token="t", auth_token_also=empty)
+
+
+def test_a_second_token_is_hidden_and_needs_a_first() -> None:
+    with pytest.raises(ConfigError, match="set auth_token, too"):
+        ServerConfig.from_env({"CHRONIK_AUTH_TOKEN_ALSO": "hunter2"})
+    config = ServerConfig.from_env(
+        {"CHRONIK_AUTH_TOKEN": "x", "CHRONIK_AUTH_TOKEN_ALSO": "hunter2"}
+    )
+    assert "hunter2" not in repr(config)
+    assert config.auth_token_also == "hunter2"
 
 
 @pytest.mark.parametrize("token", ["s" * 4097, "\udcff\udcfe"])
