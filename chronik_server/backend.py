@@ -31,6 +31,7 @@ from chronik_store.model import (
     AppendResult,
     BundlesFound,
     BundlesRebuilt,
+    LogStatus,
     PipelineReport,
     SearchResult,
     TopicInfo,
@@ -118,6 +119,18 @@ class Check(NamedTuple):
 
     name: str
     fault: str
+
+
+def fault_of(part: LogStatus) -> str:
+    """What stands still in one partition, and why; "" when nothing does.
+
+    Whoever met that the bucket was taken over has it as an error, until the next start; the other
+    nodes, and every later start, know it by the log alone.
+    """
+    said = part.last_error
+    if said is None and part.fenced:
+        said = next((note for note in part.notes if note.startswith("fenced")), "fenced")
+    return "" if said is None else f"{part.topic}/{part.partition}: {said}"
 
 
 class Link(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chronik_server.addresses import parse_address
-from chronik_server.backend import Check, FetchOptions, Link, NodeIdentity
+from chronik_server.backend import Check, FetchOptions, Link, NodeIdentity, fault_of
 from chronik_server.bundle_upkeep import BundleUpkeep
 from chronik_server.errors import UnauthenticatedError, made_anew
 from chronik_server.partition_reads import PartitionReads
@@ -46,7 +46,6 @@ from chronik_store.model import (
     AppendResult,
     BundlesFound,
     BundlesRebuilt,
-    LogStatus,
     PipelineReport,
     SearchResult,
     TopicInfo,
@@ -373,9 +372,9 @@ class LocalBackend:
     async def checks(self) -> tuple[Check, ...]:
         """See `Backend`."""
         status = await asyncio.get_running_loop().run_in_executor(None, self._opened.status)
-        faulty = [part for part in status.partitions if part.last_error is not None]
-        stuck = [_fault_of(part) for part in faulty if not part.writable]
-        tiering = [_fault_of(part) for part in faulty if part.writable]
+        faulty = [part for part in status.partitions if fault_of(part)]
+        stuck = [fault_of(part) for part in faulty if not part.writable]
+        tiering = [fault_of(part) for part in faulty if part.writable]
         return Check("wal", "; ".join((*stuck, *status.unavailable))), Check(
             "tiering", "; ".join(tiering)
         )
@@ -386,10 +385,6 @@ class LocalBackend:
     async def close(self) -> None:
         """See `Backend`."""
         await self._store.close()
-
-
-def _fault_of(part: LogStatus) -> str:
-    return f"{part.topic}/{part.partition}: {part.last_error}"
 
 
 def search_options(request: Search) -> dict[str, Any]:

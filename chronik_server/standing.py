@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable
 
-from chronik_server.backend import Check
+from chronik_server.backend import Check, fault_of
 from chronik_server.hosting import Hosting
 from chronik_server.metadata import METADATA_TOPIC
 from chronik_server.metadata_group import MetadataGroup
@@ -55,8 +55,7 @@ class Standing:
     async def checks(self) -> tuple[Check, ...]:
         """See `Backend.checks`."""
         status = await self._of_store()
-        faults = [f"{p.topic}/{p.partition}: {p.last_error}" for p in status.partitions
-                  if p.last_error is not None]  # fmt: skip
+        faults = filter(None, map(fault_of, status.partitions))
         leaderless = [
             f"{topic}/{number}{part.doubt}"
             for (topic, number), part in self._hosting.partitions.items()

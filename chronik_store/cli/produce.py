@@ -30,6 +30,7 @@ from chronik_store.errors import (
     BackpressureError,
     ChronikError,
     ConfigError,
+    FencedError,
     LogClosedError,
     RecordTooLargeError,
     UnavailableError,
@@ -184,12 +185,20 @@ def command(
 
 
 def _check_nothing_waits(config: LogConfig, log: PartitionLog) -> None:
-    """UnavailableError: it was asked for, and is not so; the log has said why."""
-    if waiting := _waiting(config, log.watermarks):
-        raise UnavailableError(
-            f"{waiting} records are sealed and not in the bucket, or not in its search index: they "
-            "are safe here, and the next writer goes on with them"
+    """It was asked for, and is not so; the log has said why. FencedError: and never will be."""
+    waiting = _waiting(config, log.watermarks)
+    if not waiting:
+        return
+    if log.status().fenced:
+        raise FencedError(
+            f"{waiting} records are sealed and will never be in the bucket, which another store "
+            "has taken over: they are in this directory only; write to the one that was restored "
+            "from the bucket"
         )
+    raise UnavailableError(
+        f"{waiting} records are sealed and not in the bucket, or not in its search index: they are "
+        "safe here, and the next writer goes on with them"
+    )
 
 
 def say_what_is_left(session: Session, log: PartitionLog) -> None:

@@ -311,6 +311,12 @@ def test_produce_into_a_fenced_directory_says_that_nothing_reaches_the_bucket(ch
     assert "reaches no bucket" in ran.err
     assert "in the bucket yet" not in ran.err
 
+    ran = chronik("-d", "old", "produce", "t", "line", "--seal")
+
+    assert ran.code == 3
+    assert "3 records are sealed and will never be in the bucket" in ran.err
+    assert "the next writer goes on" not in ran.err
+
 
 def test_a_separator_may_be_any_byte(chronik):
     Path("lines").write_bytes(b"a\xffb\n")

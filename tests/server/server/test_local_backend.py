@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chronik_server.local_backend import LocalBackend
+from chronik_store import LogConfig, LogStore, restore
 from chronik_store.aio.offloop import POOL_THREADS
 from chronik_store.errors import TopicNotFoundError, UnavailableError
 from tests.server.serving import connected, run
@@ -76,6 +77,31 @@ def test_what_is_amiss_is_told_also_while_readers_wait_for_the_bucket(tmp_path: 
             finally:
                 is_back.set()
                 await asyncio.gather(*readers)
+
+    run(main())
+
+
+def test_a_partition_that_was_fenced_before_this_start_is_not_ready(tmp_path: Path) -> None:
+    """Nothing of it reaches the bucket any more; who met that has an error, this start has none."""
+    bucket = f"file://{tmp_path}/bucket"
+    quiet = LogConfig(pipeline_enabled=False)
+    with LogStore.open(tmp_path / "old", object_store=bucket, config=quiet) as store:
+        log = store.create_topic("t") and store.partition("t")
+        for value in (b"kept", b"lost"):
+            log.append(value)
+            log.seal()
+            log.run_pipeline_once()
+            if value == b"kept":
+                restore(bucket, tmp_path / "new")
+        assert log.status().fenced
+
+    async def main() -> None:
+        async with connected(tmp_path / "old") as (server, client):
+            (part,) = (await client.status("t")).store.partitions
+            assert (part.fenced, part.last_error) == (True, None)
+            faults = {check.name: check.fault for check in await server.backend.checks()}
+            assert faults["tiering"].startswith("t/0: fenced: a restore has claimed the folder")
+            assert faults["wal"] == ""
 
     run(main())
 
