@@ -194,10 +194,10 @@ def convert(session: Session, node_id: str) -> None:
     "chronik -d /var/lib/chronik node doubt --metadata",
 )  # fmt: skip
 @click.argument("topic", required=False)
-@click.option("-p", "--partition", type=click.IntRange(min=0), default=0, metavar="N")
+@click.option("-p", "--partition", type=click.IntRange(min=0), metavar="N", help="Of the topic.")
 @click.option("--metadata", is_flag=True, help="The cluster's metadata instead of a topic.")
 @pass_session
-def doubt(session: Session, topic: str | None, partition: int, metadata: bool) -> None:
+def doubt(session: Session, topic: str | None, partition: int | None, metadata: bool) -> None:
     """Have DIR's copy of a partition count as damaged, so that a roll call can be held.
 
     For a partition that nobody leads since the disks of half of its nodes, or more, were damaged:
@@ -208,9 +208,11 @@ def doubt(session: Session, topic: str | None, partition: int, metadata: bool) -
 
     if metadata == (topic is not None):
         raise click.UsageError("name a topic, or say --metadata")
+    if metadata != (partition is None):
+        raise click.UsageError("name the partition of the topic with -p; the metadata has but one")
     directory = session.own_directory()
     session.must_be_there(directory)
-    name, number = (METADATA_TOPIC, 0) if topic is None else (topic, partition)
+    name, number = (METADATA_TOPIC, 0) if topic is None else (topic, partition or 0)
     doubt_copy(directory, name, number, config=session.config(), env=Environment())
     if session.as_json:
         session.output.json({"topic": topic, "partition": number, "metadata": metadata})

@@ -75,20 +75,31 @@ def is_typed(ctx: click.Context, name: str) -> bool:
 def session_at(server: str, verb: str | None) -> Session:
     """What -s means. UsageError where it means nothing."""
     if verb in LOCAL_VERBS:
-        raise click.UsageError(
-            f"{verb} works on files of this machine, not through a server: run it on the node, "
-            "with -d DIR"
-        )
+        raise _not_through_a_server(verb)
     if remote_session is None:
         raise click.UsageError(f"-s needs {SERVER_EXTRA}")
     return remote_session(server)
+
+
+def _not_through_a_server(verb: str) -> click.UsageError:
+    return click.UsageError(
+        f"{verb} works on files of this machine, not through a server: run it on the node, with "
+        "-d DIR"
+    )
+
+
+def _stay_here(ctx: click.Context, session: Session, verb: str) -> None:
+    """For a local verb of a group, whose name nobody knew when the session was made."""
+    if is_typed(ctx, "server"):
+        raise _not_through_a_server(verb)
+    _replace(ctx, Session(directory=ctx.find_root().params["data_dir"]), session)
 
 
 BOTH_NAMED = "-d and -s exclude each other"
 SERVER_EXTRA = 'the extra `server`: pip install "chronik[server]"'
 LOCAL_VERBS = {
     "verify", "repair", "restore", "inspect", "doctor", "demo", "bench", "simulate", "serve",
-    "cluster",
+    "cluster", "node convert", "node doubt",
 }  # fmt: skip
 """Verbs about files of this machine, which a server has no part in."""
 
@@ -111,7 +122,7 @@ def _common(verb: str) -> list[click.Parameter]:
         ),
         click.Option(
             ["-s", "--server"], metavar="HOST:PORT", expose_value=False, callback=_set_server,
-            help="A server instead.", hidden=verb.partition(" ")[0] in LOCAL_VERBS,
+            help="A server instead.", hidden=verb in LOCAL_VERBS,
         ),
         click.Option(
             ["--object-store"], metavar="URL", expose_value=False, callback=_set("object_store"),
@@ -134,9 +145,13 @@ class Verb(click.Command):
             kwargs["epilog"] = "\n".join(["\b", "Examples:", *("  " + line for line in examples)])
         super().__init__(*args, **kwargs)
         self.params.extend(_common(full_name))
+        self._full_name = full_name
 
     def invoke(self, ctx: click.Context) -> Any:
         session = ctx.find_object(Session)
+        if session is not None and session.is_remote and self._full_name in LOCAL_VERBS:
+            _stay_here(ctx, session, self._full_name)
+            session = ctx.obj
         if session is not None and session.is_remote and session.object_store is not None:
             raise click.UsageError(
                 "--object-store belongs to a data directory; a server has its own: name a "

@@ -85,12 +85,35 @@ def test_a_server_without_a_name_is_told_as_json(chronik, served):
         assert (ran.code, json.loads(ran.err)["error"]) == (2, "ConfigError"), ran.err
 
 
-@pytest.mark.parametrize("verb", ["verify", "doctor", "serve", "cluster"])
+@pytest.mark.parametrize(
+    "verb", ["verify", "doctor", "serve", "cluster", "node convert", "node doubt"]
+)
 def test_what_works_on_files_takes_no_server_wherever_it_stands(chronik, served, verb):
-    for words in (("-s", NOWHERE, verb), (verb, "-s", NOWHERE)):
-        ran = chronik(*words)
+    """Not the directory `data` that happens to be here, in its place."""
+    words = verb.split()
+    more = ("--metadata",) if verb == "node doubt" else ()
+    for line in (("-s", NOWHERE, *words, *more), (*words, *more, "-s", NOWHERE)):
+        ran = chronik(*line)
         assert (ran.code, f"{verb} works on files of this machine" in ran.err) == (2, True), ran.err
-    assert "--server" not in chronik(verb, "--help").out
+    assert "--server" not in chronik(*words, "--help").out
+
+
+@pytest.mark.parametrize("words", [("node", "convert"), ("node", "doubt", "--metadata")])
+def test_a_server_of_the_environment_is_not_meant_by_what_works_on_files(
+    chronik, served, monkeypatch, tmp_path, words
+):
+    monkeypatch.setenv("CHRONIK_SERVER", NOWHERE)
+    monkeypatch.setenv("CHRONIK_DATA_DIR", f"{tmp_path}/absent")
+
+    ran = chronik(*words)
+
+    assert (ran.code, f"no data directory: '{tmp_path}/absent'" in ran.err) == (2, True), ran.err
+
+
+def test_a_copy_is_doubted_by_its_number(chronik, served):
+    for words in (("events",), ("--metadata", "-p", "1")):
+        ran = chronik("node", "doubt", *words)
+        assert (ran.code, "name the partition of the topic with -p" in ran.err) == (2, True)
 
 
 def test_without_its_extra_the_server_names_it(chronik, monkeypatch):
@@ -115,7 +138,7 @@ def test_without_its_extra_the_server_names_it(chronik, monkeypatch):
         ("consume", "a"),
         ("status",),
         ("node", "convert"),
-        ("node", "doubt", "events"),
+        ("node", "doubt", "events", "-p", "0"),
     ],
 )
 @pytest.mark.parametrize("is_there", [False, True])

@@ -247,13 +247,13 @@ def test_two_damaged_disks_of_three_wait_for_an_operators_word_and_lose_nothing(
         node.start()
     assert_nobody_leads(cluster, [first, second])
     assert "nobody leads events/0" in whole.faults()["leaders"]
-    code, _, said = by_hand("-d", whole.directory, "node", "doubt", "events")
+    code, _, said = by_hand("-d", whole.directory, "node", "doubt", "events", "-p", "0")
     assert code == 3, said  # it runs
     assert "LOCK" in said or "process" in said
 
     assert whole.stop() == 0
     for topic, expected in (("nothing", 2), ("events", 0), ("events", 0)):
-        code, _, said = by_hand("-d", whole.directory, "node", "doubt", topic)
+        code, _, said = by_hand("-d", whole.directory, "node", "doubt", topic, "-p", "0")
         assert code == expected, said
     whole.start()
     for node in cluster.nodes:
