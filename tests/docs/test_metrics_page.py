@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from typing import NamedTuple
 
 import pytest
 
@@ -101,3 +103,49 @@ def test_log_events_that_the_page_names_are_logged() -> None:
 
     assert len(events) > 10
     assert [text for text in events if text not in source] == []
+
+
+LEVELS = {"info", "warning", "error", "exception", "critical"}
+
+
+class Logged(NamedTuple):
+    level: str
+    logger: str
+    text: str
+
+
+def logged() -> list[Logged]:
+    """Each call of a logger in the sources, with the texts that stand in it."""
+    found = []
+    for path in (path for room in ("chronik_store", "chronik_server")
+                 for path in (ROOT / room).rglob("*.py")):  # fmt: skip
+        calls = [
+            (node.func.attr, node)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        ]
+        texts = {call: " ".join(each.value for each in ast.walk(call)
+                                if isinstance(each, ast.Constant) and isinstance(each.value, str))
+                 for _, call in calls}  # fmt: skip
+        name = next((texts[call] for made, call in calls if made == "getLogger"), "")
+        found += [
+            Logged("error" if level == "exception" else level, name, texts[call])
+            for level, call in calls
+            if level in LEVELS
+        ]
+    return found
+
+
+def test_log_events_have_the_level_and_the_logger_that_the_page_says() -> None:
+    """Where the text stands in the call itself; what an error says is logged by many."""
+    calls = logged()
+    wrong = []
+    for line in section("Log events").splitlines():
+        if not line.startswith("| ") or "`chronik_" not in line:
+            continue
+        level, loggers, texts = (cell.strip() for cell in line.split("|")[1:4])
+        for text in re.findall(r"`([^`]+)`", texts):
+            made = {call[:2] for call in calls if text in call.text and f"`{call.logger}`" in loggers}
+            if made and not any(said == level for said, _ in made):
+                wrong.append((level, loggers, text))
+    assert wrong == []
