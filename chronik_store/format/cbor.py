@@ -4,11 +4,14 @@ Place: in `format`; the one importer of cbor2. Promise: `encode` is canonical (R
 values give equal bytes); `decode` takes untrusted bytes and raises CorruptionError alone.
 Invariant: a scan of our own over the item heads runs before cbor2 sees a byte, so cbor2 never
 meets a container deeper than MAX_DEPTH, an indefinite length, a semantic tag, a length beyond
-the input, or a second item.
+the input, a second item, or a map's key that is no string: Python's hash of numbers is no secret,
+so whoever chooses them makes each one collide with all before it. And what the caller allows is
+all it makes: one byte is an item, and an item takes up to seventy.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import cbor2
@@ -50,15 +53,15 @@ def array_head(count: int) -> bytes:
     return b"\x9a" + count.to_bytes(4, "big")
 
 
-def decode(data: Buffer, *, what: str, path: str = "") -> Any:
+def decode(data: Buffer, *, what: str, path: str = "", items_max: int = sys.maxsize) -> Any:
     """The one item that `data` holds; arrays as lists.
 
     `what` names the structure in the message of a CorruptionError: bytes that end early, go on
-    after the item, nest deeper than MAX_DEPTH, or hold an indefinite length, a tag, a duplicate
-    key, text that is not UTF-8.
+    after the item, nest deeper than MAX_DEPTH, or hold more than `items_max` items, an indefinite
+    length, a tag, a key that is no string, a duplicate key, text that is not UTF-8.
     """
     raw = bytes(data)
-    refusal = _refusal(raw)
+    refusal = _refusal(raw, items_max)
     if refusal:
         raise CorruptionError(f"{what}: {refusal}", path=path)
     try:
@@ -69,11 +72,12 @@ def decode(data: Buffer, *, what: str, path: str = "") -> Any:
         raise CorruptionError(f"{what}: cannot be decoded: {error}", path=path) from error
 
 
-def _refusal(raw: bytes) -> str:
+def _refusal(raw: bytes, items_max: int) -> str:
     """Why the bytes are not one acceptable item, or "". O(heads); allocates MAX_DEPTH integers."""
     size = len(raw)
     position = 0
-    pending = 1  # items still to come in the innermost container
+    items = 1  # announced so far
+    pending = 1  # items still to come in the innermost container; of a map, below zero
     outer: list[int] = []  # the same, of the containers around it
     while position < size:
         what, width, argument = _HEADS[raw[position]]
@@ -81,23 +85,30 @@ def _refusal(raw: bytes) -> str:
         if width:
             argument = int.from_bytes(raw[position : position + width], "big")
             position += width
-        pending -= 1
+        if pending < 0 and not pending & 1 and what != _STRING:
+            return f"a key that is no string before byte {position}"
+        pending -= 1 if pending > 0 else -1
         if what == _STRING:
             position += argument
         elif what == _REFUSED:
             return f"a tag, a simple value or an indefinite length before byte {position}"
         elif what >= _ARRAY:
             count = argument if what == _ARRAY else 2 * argument
-            if count > size - position:  # each item takes a byte at least
-                return f"a container of {count} items does not fit at byte {position}"
-            if len(outer) >= MAX_DEPTH:
-                return f"nested deeper than {MAX_DEPTH} at byte {position}"
+            items += count
+            if items > items_max:
+                return f"more than {items_max} items at byte {position}"
+            if count > size - position or len(outer) >= MAX_DEPTH:  # an item takes a byte at least
+                return f"{count} items do not fit, or {MAX_DEPTH} levels, at byte {position}"
             outer.append(pending)
-            pending = count
+            pending = count if what == _ARRAY else -count
         while not pending and outer:
             pending = outer.pop()
         if not pending:
             break
+    return _end_fault(size, position, pending)
+
+
+def _end_fault(size: int, position: int, pending: int) -> str:
     if position > size or pending:
         return f"ends early, at byte {size}"
     return f"{size - position} bytes follow the item" if position < size else ""

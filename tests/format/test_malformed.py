@@ -218,3 +218,24 @@ def test_what_cbor_encodes_it_decodes(item: object) -> None:
     encoded = cbor.encode(item)
     with refused_or_read():  # integers beyond 64 bits are tagged
         assert cbor.encode(cbor.decode(encoded, what="test")) == encoded
+
+
+@pytest.mark.parametrize("key", [0, -1, 1.5, 1 << 63, None, True, (), ("text",), (0, (1,))])
+def test_a_key_of_cbor_is_a_string(key: object) -> None:
+    """Whoever may choose numbers as keys chooses those that collide in a hash table: a quarter of
+    a megabyte of them took twenty seconds.
+    """
+    last = {b"bytes": 3, "text": {"inner": [{}, {"": 0}], key: 2}, "": 1}
+    with pytest.raises(CorruptionError, match="a key that is no string"):
+        cbor.decode(cbor.encode([{}, {"good": 1}, last]), what="test")
+    del last["text"][key]  # type: ignore[attr-defined]
+    assert cbor.decode(cbor.encode([{}, {"good": 1}, last]), what="test")[2] == last
+
+
+def test_no_more_items_of_cbor_are_made_than_the_caller_takes() -> None:
+    """An item of one byte takes up to seventy in memory, and as long as one of a hundred."""
+    items = [{}, [], [[1, 2], {"key": [3]}], b"a long string counts as one" * 100]
+    encoded = cbor.encode(items)
+    assert cbor.decode(encoded, what="test", items_max=12) == items
+    with pytest.raises(CorruptionError, match="more than 11 items"):
+        cbor.decode(encoded, what="test", items_max=11)
