@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("chronik_server.session")
 
 REQUEST_COST_BYTES = 512
-"""What a request weighs beside its payload."""
+"""What a request weighs beside its bytes."""
 
 
 class UnderWay:
@@ -190,7 +190,7 @@ class UnderWay:
 
 
 def _size(event: Request | Told) -> int:
-    return len(event.payload) + REQUEST_COST_BYTES
+    return len(event.payload) + event.header_bytes + REQUEST_COST_BYTES
 
 
 def _unsent(_answer: Response | Failure, _more: Sequence[Buffer]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from chronik_server.protocol.data import WATERMARKS
-from chronik_server.protocol.message import Codec, Optioned
+from chronik_server.protocol.message import LISTED_ITEMS_MAX, Codec, Optioned
 from chronik_server.protocol.topics import NODES_MAX
 from chronik_store.format.shape import (
     BOOLEAN,
@@ -300,7 +300,9 @@ _WHERE: Final[dict[str, Any]] = {"topic": TOPIC, "partition": PARTITION}
 
 STATUS: Final = Codec(Status, {"topic": Optional(TOPIC)})
 STATUS_FOUND: Final = Codec(
-    StatusFound, {"store": STORE_STATUS, "roles": TupleOf(ROLE, 1 << 20), "node_id": NAME}
+    StatusFound,
+    {"store": STORE_STATUS, "roles": TupleOf(ROLE, 1 << 20), "node_id": NAME},
+    items_max=LISTED_ITEMS_MAX,
 )
 SEAL: Final = Codec(Seal, _WHERE)
 SEALED: Final = Codec(Sealed, {"offset": UINT63})

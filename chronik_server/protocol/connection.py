@@ -35,6 +35,7 @@ from chronik_server.protocol.frames import (
     FrameKind,
     encode_frame,
 )
+from chronik_server.protocol.message import ITEMS_MAX
 from chronik_server.protocol.states import TRANSITIONS, Move, Side, State, moves_of
 from chronik_server.protocol.table import EXCHANGES, ONE_WAY, VERB_OF
 from chronik_server.protocol.verbs import Verb
@@ -145,7 +146,7 @@ class Connection:
             message = exchange.request.decode(frame.header)
         except ProtocolError as error:
             return Unreadable(number, error)
-        return Request(number, _VERBS[frame.verb], message, frame.payload)
+        return Request(number, _VERBS[frame.verb], message, frame.payload, len(frame.header))
 
     def _response(self, frame: Frame) -> Event:
         verb = self.in_flight.get(frame.request_id)
@@ -168,7 +169,8 @@ class Connection:
             greeting = self.in_flight.pop(number) == Verb.HELLO
             self._arrive(Move.REFUSAL if greeting else Move.RESPONSE)
         try:
-            return Failure(number, errors.from_wire(cbor.decode(frame.header, what="error")))
+            item = cbor.decode(frame.header, what="error", items_max=ITEMS_MAX)
+            return Failure(number, errors.from_wire(item))
         except CorruptionError as error:
             raise ProtocolError(str(error)) from error
 
@@ -177,7 +179,7 @@ class Connection:
         if frame.verb not in ONE_WAY or frame.request_id != NO_REQUEST:
             raise ProtocolError(f"verb {frame.verb} is not told one way")
         message = EXCHANGES[frame.verb].request.decode(frame.header)
-        return Told(_VERBS[frame.verb], message, frame.payload)
+        return Told(_VERBS[frame.verb], message, frame.payload, len(frame.header))
 
     def _arrive(self, move: Move) -> None:
         state = self._arrivals.get((self.state, move))

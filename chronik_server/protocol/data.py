@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from chronik_server.protocol.message import Codec, Optioned
+from chronik_server.protocol.message import LISTED_ITEMS_MAX, Codec, Optioned
 from chronik_store.format.shape import (
     BOOLEAN,
     ID,
@@ -370,4 +370,5 @@ SEARCHED: Final = Codec(
         "coverage": TupleOf(COVERAGE, 1 << 14),
         "unknown_paths": TupleOf(NOTE, PATHS_MAX),
     },
+    items_max=LISTED_ITEMS_MAX,
 )

@@ -18,12 +18,15 @@ NO_REQUEST: Final = 0
 
 
 class Request(NamedTuple):
-    """A question. `request_id` is the asker's: unique among those of this connection in flight."""
+    """A question. `request_id` is the asker's: unique among those of this connection in flight.
+    `header_bytes`: what came as `message`, which takes about as much; of no account when sent.
+    """
 
     request_id: int
     verb: Verb
     message: Any
     payload: Buffer = b""
+    header_bytes: int = 0
 
 
 class Response(NamedTuple):
@@ -45,11 +48,12 @@ class Failure:
 
 
 class Told(NamedTuple):
-    """Said one way, not to be answered."""
+    """Said one way, not to be answered. `header_bytes`: as of a request."""
 
     verb: Verb
     message: Any
     payload: Buffer = b""
+    header_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,12 @@ T = TypeVar("T")
 _MISSING: Final = dataclasses.MISSING
 REMEMBERED: Final = 4096
 REMEMBERED_BYTES_MAX: Final = 512
+ITEMS_MAX: Final = 1 << 14
+"""What a header may make of its bytes: more than any request needs, and the event loop is held up
+for no longer than it takes to read so many.
+"""
+LISTED_ITEMS_MAX: Final = 1 << 22
+"""Of an answer that lists topics, partitions or hits: more than its header's bytes hold of them."""
 
 
 class Optioned(Generic[T]):
@@ -65,10 +71,13 @@ class Optioned(Generic[T]):
 class Codec(Generic[T]):
     """One message on the wire. Stateless, thread-safe."""
 
-    def __init__(self, build: type[T], fields: Mapping[str, Shape[Any]]) -> None:
+    def __init__(
+        self, build: type[T], fields: Mapping[str, Shape[Any]], *, items_max: int = ITEMS_MAX
+    ) -> None:
         self.message: Final = build
         self.shape: Final = Optioned(build, fields)
         self.name: Final = build.__name__
+        self._items_max = items_max
 
     def remembering(self) -> Codec[T]:
         """The same codec for a message that is sent again and again, unchanged: both ways are
@@ -92,6 +101,7 @@ class Codec(Generic[T]):
     def decode(self, header: bytes) -> T:
         """The message; ProtocolError when the bytes are not one."""
         try:
-            return self.shape.unpack(cbor.decode(header, what=self.name), self.name)
+            item = cbor.decode(header, what=self.name, items_max=self._items_max)
+            return self.shape.unpack(item, self.name)
         except (CorruptionError, ShapeError) as error:
             raise ProtocolError(f"{self.name}: {error}") from error

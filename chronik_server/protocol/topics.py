@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from chronik_server.protocol.message import Codec, Optioned
+from chronik_server.protocol.message import LISTED_ITEMS_MAX, Codec, Optioned
 from chronik_store.format.shape import (
     BOOLEAN,
     ID,
@@ -112,10 +112,13 @@ CREATE_TOPIC: Final = Codec(
 )
 DELETE_TOPIC: Final = Codec(DeleteTopic, {"topic": TOPIC})
 LIST_TOPICS: Final = Codec(ListTopics, {})
-TOPICS: Final = Codec(Topics, {"topics": TupleOf(TOPIC_INFO, TOPICS_MAX)})
+TOPICS: Final = Codec(
+    Topics, {"topics": TupleOf(TOPIC_INFO, TOPICS_MAX)}, items_max=LISTED_ITEMS_MAX
+)
 DESCRIBE_TOPIC: Final = Codec(DescribeTopic, {"topic": TOPIC})
 TOPIC_DESCRIPTION: Final = Codec(
     TopicDescription,
     {"topic": TOPIC, "topic_id": ID, "partitions": TupleOf(PLACE, PARTITIONS_MAX)},
+    items_max=LISTED_ITEMS_MAX,
 )
 DONE: Final = Codec(Done, {})

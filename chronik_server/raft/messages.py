@@ -41,6 +41,7 @@ from chronik_store.replica import Snapshot
 
 TEXT_MAX: Final = 256
 CLAIMS_MAX: Final = 1 << 17
+ITEMS_MAX: Final = 4 * CLAIMS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ def decode(head: bytes, payload: Buffer) -> Message:
         return _unpack_append(head, payload)
     if form == _ANSWER_FORM:
         return _unpack_answer(head, payload)
-    header = cbor.decode(head, what="raft message")
+    header = cbor.decode(head, what="raft message", items_max=ITEMS_MAX)
     if type(header) is not dict:
         raise CorruptionError("a message's head is no map")
     kind = header.get("kind")

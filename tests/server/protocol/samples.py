@@ -30,6 +30,13 @@ class Sample(NamedTuple):
     event: Request | Response | Failure | Told
 
 
+def as_sent(event: object) -> object:
+    """What came, as its sender made it: who sends does not say how long the header is."""
+    if isinstance(event, (Request, Told)):
+        return event._replace(header_bytes=0)
+    return event
+
+
 def _asked(name: str, number: int, verb: Verb, message: object, payload: bytes = b"") -> Sample:
     return Sample(name, Side.CLIENT, Request(number, verb, message, payload))
 

@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronik_server.errors import LocalProtocolError, ProtocolError
-from chronik_server.protocol import data, greeting
+from chronik_server.protocol import cluster, data, greeting
 from chronik_server.protocol.connection import GREETING_BYTES_MAX, Connection, Limits
 from chronik_server.protocol.events import Closed, Failure, Request, Response, Told, Unreadable
 from chronik_server.protocol.frames import READ_BYTES, FrameKind, encode_frame
+from chronik_server.protocol.message import ITEMS_MAX
 from chronik_server.protocol.states import TRANSITIONS, Move, Side, State, moves_of
+from chronik_server.protocol.table import EXCHANGES, ONE_WAY
+from chronik_server.protocol.topics import NODES_MAX
 from chronik_server.protocol.verbs import Verb
 from chronik_store.errors import (
     BackpressureError,
@@ -19,7 +22,8 @@ from chronik_store.errors import (
     FutureVersionError,
     UnavailableError,
 )
-from tests.server.protocol.samples import BOOT_ID, SAMPLES, encode, opened
+from chronik_store.model import BUNDLE_KEYS_MAX, BundlesRebuilt
+from tests.server.protocol.samples import BOOT_ID, SAMPLES, as_sent, encode, opened
 
 WELCOME = greeting.Welcome(1, "s", "c", "1", BOOT_ID, 1 << 20, 64)
 
@@ -42,7 +46,8 @@ def test_requests_are_answered_in_any_order() -> None:
     first = Request(2, Verb.PING, greeting.Ping())
     second = Request(3, Verb.PRODUCE, data.Produce("t"), b"batch")
 
-    assert [first, second] == server.receive_data(raw(client, first) + raw(client, second))
+    asked = server.receive_data(raw(client, first) + raw(client, second))
+    assert [first._replace(header_bytes=1), second._replace(header_bytes=9)] == asked
 
     answers = [Response(3, data.Produced(0, 1)), Response(2, greeting.Pong(5))]
     sent = b"".join(raw(server, answer) for answer in answers)
@@ -120,7 +125,7 @@ def test_an_unknown_verb_or_field_costs_one_request_only() -> None:
     assert [7, 8] == [e.request_id for e in found[:2] if isinstance(e, Unreadable)]
     assert isinstance(found[0], Unreadable)
     assert "verb 999 is not known here: who asks is newer" in str(found[0].error)
-    assert Request(9, Verb.PING, greeting.Ping()) == found[2]
+    assert Request(9, Verb.PING, greeting.Ping(), header_bytes=6) == found[2]
     assert b"" != raw(server, Failure(7, ProtocolError("unknown")))
 
 
@@ -330,6 +335,43 @@ def test_any_header_is_read_or_refused_for_every_verb(header: bytes) -> None:
         assert isinstance(event, (Request, Unreadable))
 
 
+MANY = b"\xa1\x65other\x99" + ITEMS_MAX.to_bytes(2, "big") + b"\xa0" * ITEMS_MAX
+"""A field that nobody knows: empty maps, one byte each."""
+
+
+def test_a_header_of_very_many_items_costs_one_request_and_little_time() -> None:
+    """Sixteen million empty maps took 1.1 GiB and held up the event loop for half a minute."""
+    _, server = greeted()
+    asked = sorted(EXCHANGES.keys() - {Verb.HELLO, *ONE_WAY})
+    for number, verb in enumerate(asked, start=2):
+        (found,) = server.receive_data(encode_frame(FrameKind.REQUEST, verb, number, MANY))
+        assert isinstance(found, Unreadable)
+        assert f"more than {ITEMS_MAX} items" in str(found.error)
+    for verb in ONE_WAY:
+        with pytest.raises(ProtocolError, match="items"):
+            greeted()[1].receive_data(encode_frame(FrameKind.ONE_WAY, verb, 0, MANY))
+    client, _ = greeted()
+    raw(client, Request(2, Verb.PING, greeting.Ping()))
+    with pytest.raises(ProtocolError, match="items"):
+        client.receive_data(encode_frame(FrameKind.ERROR, Verb.PING, 2, MANY))
+
+
+def test_the_longest_lists_that_a_message_may_have_are_read() -> None:
+    settled = tuple(cluster.Settled(BOOT_ID, n, n) for n in range(cluster.REPORTED_MAX))
+    ids = (BOOT_ID,) * cluster.REPORTED_MAX
+    report = cluster.NodeReport(settled, ids, ids, 1)
+    assert report == cluster.NODE_REPORT.decode(cluster.NODE_REPORT.encode(report))
+    nodes = tuple(cluster.NodeInfo(str(n), "a:1", BOOT_ID, "leaving") for n in range(NODES_MAX))
+    described = cluster.ClusterDescription("c", "1", nodes, "1")
+    whole = cluster.CLUSTER_DESCRIPTION.encode(described)
+    assert described == cluster.CLUSTER_DESCRIPTION.decode(whole)
+    lines = ("",) * 10_000
+    rebuilt = BundlesRebuilt(1, ("key",) * BUNDLE_KEYS_MAX, lines)
+    assert rebuilt == cluster.BUNDLES_REBUILT.decode(cluster.BUNDLES_REBUILT.encode(rebuilt))
+    hits = data.Searched(1, True, 1, (data.Hit(1, 2, 3.0),) * data.HITS_MAX)
+    assert hits == data.SEARCHED.decode(data.SEARCHED.encode(hits))
+
+
 def test_the_error_of_a_whole_connection_reaches_the_client() -> None:
     client, _ = greeted()
     farewell = Connection(Side.SERVER)
@@ -358,6 +400,6 @@ def test_connections_that_share_a_read_buffer_take_nothing_of_each_other() -> No
     came: list[list[object]] = [[], [], []]
     for at in range(0, max(map(len, sent)), 5_003):
         for place, server in enumerate(servers):
-            came[place] += poured(server, sent[place][at : at + 5_003], 3_001)
+            came[place] += map(as_sent, poured(server, sent[place][at : at + 5_003], 3_001))
 
     assert wanted == came

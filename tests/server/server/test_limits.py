@@ -268,6 +268,39 @@ def test_bytes_in_flight_stop_the_reading_not_the_answers(tmp_path: Path) -> Non
     run(main())
 
 
+def test_what_is_asked_counts_though_it_stands_in_the_header(tmp_path: Path) -> None:
+    """Searches of 64 KiB without a payload: a connection held 256 MiB of them, uncounted."""
+
+    async def main() -> None:
+        async with connected(tmp_path, in_flight_bytes_max=100_000) as (server, client):
+            await client.create_topic("events")
+            searching, go_on = server.backend.search, asyncio.Event()
+            held = 0
+
+            async def slowly(request: data.Search) -> Any:
+                nonlocal held
+                held += len(request.query)
+                await go_on.wait()
+                return await searching(request)
+
+            server.backend.search = slowly  # type: ignore[method-assign]
+            raw = await Raw.open(str(client.router._servers[0]))
+            for number in range(2, 42):
+                query = "x" * 60_000
+                raw.say(Request(number, Verb.SEARCH, data.Search("events", query)))
+            while all(each._reading for each in server.sessions):  # noqa: ASYNC110 (`run` bounds it)
+                await asyncio.sleep(0.01)
+            await client.ping()
+            assert 100_000 < held + 60_000 <= server.requests.used + 60_000 < 500_000
+            go_on.set()
+            answers: list[Event] = []
+            while len(answers) < 40:
+                answers += await raw.hear()
+            raw.writer.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("limit", [64 << 20, 5000])
 def test_what_was_told_is_stored_though_its_client_has_left(tmp_path: Path, limit: int) -> None:
     """With acks "none" nobody will say it again; of all who leave, so much as one may say."""
