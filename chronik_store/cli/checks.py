@@ -79,8 +79,9 @@ def _show(output: Output, name: str, report: VerifyReport) -> None:
         output.json({"partition": name, "ok": report.ok} | dataclasses.asdict(report))
         return
     verdict = output.styled("ok", "32") if report.ok else output.styled("NOT ok", "31")
-    output.line(
-        f"{name}: {verdict}  {report.files_checked} files, {report.objects_checked} objects, "
+    output.drawn(
+        output.shown(name) + f": {verdict}  "
+        f"{report.files_checked} files, {report.objects_checked} objects, "
         f"{report.entries_checked} entries, {size_text(report.bytes_checked)} "
         f"in {duration_text(report.elapsed_seconds)}"
     )
@@ -92,4 +93,4 @@ def _show(output: Output, name: str, report: VerifyReport) -> None:
 def _show_finding(output: Output, finding: Finding) -> None:
     severity = output.styled(finding.severity, STYLES[finding.severity])
     message = finding.message.removeprefix(f"{finding.where}: ")  # an error names its place, too
-    output.line(f"  {severity}: {finding.where}: {message}")
+    output.drawn(f"  {severity}: " + output.shown(f"{finding.where}: {message}"))

@@ -177,7 +177,7 @@ def _show(session: Session, report: dict[str, Any]) -> None:
     safe = output.styled("safe", "32") if bucket["safe"] else output.styled("NOT safe", "31")
     if bucket["unanswered"]:
         safe = output.styled("not known to be safe: it did not answer everything;", "31")
-    output.line(f"bucket    {bucket['url']}: {safe} for a log (create-only puts)")
+    output.drawn(f"bucket    {output.shown(bucket['url'])}: {safe} for a log (create-only puts)")
     for name, answer in bucket["rights"].items():
         seconds = bucket["latency_seconds"].get(name)
         took = "" if seconds is None else duration_text(seconds)
@@ -188,4 +188,4 @@ def _show(session: Session, report: dict[str, Any]) -> None:
     if not bucket["unanswered"]:
         output.line(f"  {_whose(session, bucket)}")
     for problem in bucket["problems"]:
-        output.line("  " + output.styled(f"! {problem}", "31"))
+        output.drawn("  " + output.styled(f"! {problem}", "31"))

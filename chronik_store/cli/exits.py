@@ -7,9 +7,9 @@ keeps its traceback.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from chronik_store.cli.terminal import json_text
 from chronik_store.errors import (
     BackpressureError,
     ChronikError,
@@ -108,7 +108,7 @@ def line_of(error: ChronikError) -> str:
 def said(error: ChronikError, in_json: bool) -> str:
     """What stderr has of it."""
     if in_json:
-        return json.dumps(as_json(error), ensure_ascii=False)
+        return json_text(as_json(error))
     return f"chronik: error: {line_of(error)}"
 
 
@@ -125,4 +125,4 @@ def as_json(error: ChronikError) -> dict[str, Any]:
 def usage_as_json(message: str) -> str:
     """A command line that is wrong, as errors are told with --json."""
     told = {"error": "UsageError", "message": message, "retriable": False, "durability": None}
-    return json.dumps(told, ensure_ascii=False)
+    return json_text(told)

@@ -16,7 +16,7 @@ from chronik_store.cli.anatomy import DAMAGE, items_of, records_of
 from chronik_store.cli.options import pass_session, verb
 from chronik_store.cli.rendering import time_text
 from chronik_store.cli.session import Session
-from chronik_store.cli.terminal import Output, printable, say
+from chronik_store.cli.terminal import Output, say
 from chronik_store.environment import Environment
 from chronik_store.errors import ConfigError, UnavailableError
 from chronik_store.objectstore.open import open_object_store
@@ -54,7 +54,7 @@ def command(session: Session, places: tuple[str, ...], count: int | None, record
             damaged |= _show_records(session, place, count)
             continue
         if len(places) > 1 and not session.as_json:
-            session.output.line(session.output.styled(place, "1"))
+            session.output.drawn(session.output.styled(place, "1"))
         for number, (what, fields) in enumerate(items_of(_read(session, place), place)):
             if number == count:
                 break
@@ -104,8 +104,8 @@ def _show(session: Session, place: str, what: str, fields: dict[str, Any]) -> No
         if isinstance(value, dict | list) and len(str(value)) > SHORT_CHARS:
             nested.append((name, value))
         else:
-            words.append(f"{name}={_shown(output, name, value)}")
-    output.line("  ".join(words))
+            words.append(output.shown(f"{name}={_text(name, value)}"))
+    output.drawn("  ".join(words))
     for name, value in nested:
         _show_nested(output, name, value, "    ")
 
@@ -117,13 +117,7 @@ def _show_nested(output: Output, name: str, value: Any, indent: str) -> None:
         if isinstance(item, dict | list) and len(str(item)) > SHORT_CHARS:
             _show_nested(output, str(key), item, indent + "    ")
         else:
-            output.line(f"{indent}    {key}: {_shown(output, str(key), item)}")
-
-
-def _shown(output: Output, name: str, value: Any) -> str:
-    """Manifests have names out of records: the paths of their JSON."""
-    text = _text(name, value)
-    return printable(text) if output.terminal else text
+            output.line(f"{indent}    {key}: {_text(str(key), item)}")
 
 
 def _text(name: str, value: Any) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from chronik_store.cli.terminal import colour_wanted
+from chronik_store.cli.terminal import colour_wanted, printable
 
 
 class StderrHandler(logging.Handler):
@@ -41,9 +42,16 @@ def _formatter() -> logging.Formatter:
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _without_control,
             structlog.dev.ConsoleRenderer(colors=colour_wanted(sys.stderr)),
         ],
     )
+
+
+def _without_control(_: object, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """What is logged quotes servers and buckets; the renderer shows only the rest escaped."""
+    event["event"] = printable(str(event["event"]))
+    return event
 
 
 def configure(*, verbose: bool) -> None:

@@ -67,8 +67,8 @@ def _show(session: Session, each: PartitionRepair) -> None:
         output.json(dataclasses.asdict(each))
         return
     style = "32" if each.action == "none" else "31"
-    output.line(
-        f"{each.topic}/{each.partition}: {output.styled(each.verdict, style)}, "
+    output.drawn(
+        output.shown(f"{each.topic}/{each.partition}: ") + f"{output.styled(each.verdict, style)}, "
         f"{_ACTIONS[each.action].format(each)}; here from {each.first_offset} to "
         f"{each.end_offset}, in the bucket to {each.tiered_offset}"
     )

@@ -122,14 +122,14 @@ def _show_partition(output: Output, part: LogStatus) -> None:
         return
     line = part.watermarks
     output.line()
-    output.line(output.styled(f"{part.topic}/{part.partition}", "1") + f"  {_facts(part)}")
-    output.line(f"  {bar_of(line, BAR_CELLS, colour=output.colour)}")
+    output.drawn(output.styled(f"{part.topic}/{part.partition}", "1") + f"  {_facts(part)}")
+    output.drawn(f"  {bar_of(line, BAR_CELLS, colour=output.colour)}")
     output.line(f"  {line}")
     for name, offset in sorted(part.cursors.items()):
         behind = max(0, line.committed - offset)  # of a bucket it may be past what that has
         output.line(f"  cursor {name} at {offset}, {behind} behind")
     for note in (*part.notes, *(() if part.last_error is None else (part.last_error,))):
-        output.line("  " + output.styled(f"! {note}", "31"))
+        output.drawn("  " + output.styled(f"! {note}", "31"))
 
 
 def _facts(part: LogStatus) -> str:

@@ -2,9 +2,10 @@
 
 Place: under every verb. Promise: stdout is written in large pieces, is flushed before anything is
 remembered as delivered, and carries bytes that are not UTF-8 only escaped; a terminal never
-receives a control character from a record. A write that was broken off is never taken for one that
-left (`Output.is_cut`). Colour and progress appear on a terminal only, never with NO_COLOR set. rich
-is imported when the first bar or table is drawn.
+receives a control character of a record, a name, or what a server, a bucket or a file says: `line`,
+`table`, `styled`, `json` and `say` escape what they are given. A write that was broken off is never
+taken for one that left (`Output.is_cut`). Colour and progress appear on a terminal only, never with
+NO_COLOR set. rich is imported when the first bar or table is drawn.
 """
 
 from __future__ import annotations
@@ -64,9 +65,14 @@ def _TERM_SHOWS_COLOUR() -> bool:  # noqa: N802 (a constant of the process, read
     return os.environ.get("TERM") != "dumb"
 
 
+def json_text(value: Any) -> str:
+    """JSON for a terminal: control characters are escaped, which is the same value."""
+    return _CONTROL.sub(_escape_in_json, json.dumps(value, ensure_ascii=False))
+
+
 def say(message: str) -> None:
-    """A line on stderr."""
-    sys.stderr.write(message + "\n")
+    """A line on stderr, which a person reads sooner or later: without control characters."""
+    sys.stderr.write(printable(message) + "\n")
     sys.stderr.flush()
 
 
@@ -100,8 +106,16 @@ class Output:
             self.flush()
 
     def line(self, text: str = "") -> None:
-        """One line."""
+        """One line; for a terminal without control characters."""
+        self.drawn(self.shown(text))
+
+    def drawn(self, text: str) -> None:
+        """One line of what is `shown` or `styled`."""
         self.text(text + "\n")
+
+    def shown(self, text: str) -> str:
+        """Text as this output may have it."""
+        return printable(text) if self.terminal else text
 
     def json(self, value: Any) -> None:
         """One JSON object, on one line; for a terminal without control characters in its texts,
@@ -151,7 +165,7 @@ class Output:
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Columns, aligned; right-aligned where every cell is a number."""
-        body = [list(row) for row in rows]
+        body = [list(map(self.shown, row)) for row in rows]
         widths = [len(head) for head in heads]
         numeric = [bool(body)] * len(heads)
         for row in body:
@@ -163,10 +177,11 @@ class Output:
                 cell.rjust(width) if is_number else cell.ljust(width)
                 for cell, width, is_number in zip(row, widths, numeric, strict=True)
             ]
-            self.line("  ".join(cells).rstrip())
+            self.drawn("  ".join(cells).rstrip())
 
     def styled(self, text: str, code: str) -> str:
-        """`text` in an SGR style, where colour is wanted."""
+        """`text` as it may be shown, in an SGR style where colour is wanted."""
+        text = self.shown(text)
         return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
 
 

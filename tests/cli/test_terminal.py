@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from chronik_store.cli import logs, terminal
+from chronik_store.cli import exits, logs, terminal
 from chronik_store.cli.terminal import Output, colour_wanted, progress
+from chronik_store.errors import UnavailableError
 
 
 class Screen(io.StringIO):
@@ -66,6 +67,43 @@ def test_json_on_a_terminal_has_no_control_characters_and_is_the_same_value(
         assert [c for c in line[:-1] if not c.isprintable()] == []
         assert "\\u009b2J\\u007f\\u2028\\u202e" in line
         assert "é" in line
+
+
+EVIL = "\x1b]0;owned\x07\x9b2J\u202e\r."
+SHOWN = "\\x1b]0;owned\\x07\\x9b2J\\u202e\\x0d."
+
+
+@pytest.mark.parametrize("is_screen", [False, True])
+def test_a_terminal_is_given_no_control_characters_of_names_and_notes(
+    capfd, monkeypatch, is_screen
+):
+    monkeypatch.setattr(terminal, "is_terminal", lambda _: is_screen)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    output = Output(as_json=False)
+    output.line(EVIL)
+    output.table(["NAME"], [[EVIL]])
+    output.drawn(output.styled(EVIL, "1"))
+    output.flush()
+
+    found = capfd.readouterr().out
+    assert [found.count(EVIL), found.count(SHOWN)] == ([0, 3] if is_screen else [3, 0])
+    assert found.count("\x1b[1m") == is_screen
+
+
+def test_what_is_said_and_logged_has_no_control_characters(capfd):
+    """Whatever stderr is: what a server or a bucket says is read by somebody, later."""
+    terminal.say(f"chronik: error: {EVIL}")
+    terminal.say(exits.said(UnavailableError(EVIL), True))
+    logs.configure(verbose=False)
+    logging.getLogger("chronik_store").warning("the bucket says %s", EVIL)
+
+    said, as_json, logged = capfd.readouterr().err.splitlines()
+    assert f"chronik: error: {SHOWN}" == said
+    assert as_json.isprintable()
+    assert EVIL == json.loads(as_json)["message"]
+    assert SHOWN in logged
+    assert "\x1b]" not in logged
 
 
 def test_a_table_aligns_numbers_to_the_right(capfd):
