@@ -188,8 +188,15 @@ class PosixFileSystem:
 
     def open(self, path: str, *, write: bool = False) -> PosixFile:
         """Open an existing file; FileNotFoundError if absent."""
-        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
-        return PosixFile(os.open(path, flags), path)
+        # Of a pipe an open would wait for its other end, and a device has no end.
+        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
+        try:
+            _check_regular(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return PosixFile(descriptor, path)
 
     def exists(self, path: str) -> bool:
         """Whether the name is there; what hides it (no permission, a broken disk) raises."""
@@ -299,6 +306,15 @@ def _check_open(descriptor: int) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
+def _check_regular(descriptor: int, path: str) -> os.stat_result:
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", path)
+    return found
+
+
 def _sync(descriptor: int) -> None:
     _check_open(descriptor)
     if sys.platform == "darwin":
@@ -319,9 +335,11 @@ class PosixFileLock:
     __slots__ = ("_descriptor", "_identity")
 
     def __init__(self, path: str, content: bytes) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        # Not through a link: what it names is somebody else's, and is written over.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags, _FILE_MODE)
         try:
-            found = os.fstat(descriptor)
+            found = _check_regular(descriptor, path)
             self._identity = (found.st_dev, found.st_ino)
             self._descriptor = descriptor
             with _held_guard:

@@ -237,3 +237,28 @@ def test_a_disk_without_room_to_reserve_says_so(
     monkeypatch.setattr(posix, "_fallocate", refusing(errno.EINTR))
     assert file.reserve(0, 4096)
     file.close()
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_pipe_a_device_and_a_directory_are_no_files(tmp_path: Path, write: bool) -> None:
+    """An open of a pipe waited for its other end, for ever; /dev/zero has no end."""
+    fs, before = PosixFileSystem(), len(os.listdir("/dev/fd"))
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("/dev/zero", tmp_path / "device")
+    for name in ("pipe", "device"):
+        with pytest.raises(OSError, match="it is a pipe or a device, not a file"):
+            fs.open(str(tmp_path / name), write=write)
+    with pytest.raises(IsADirectoryError):
+        fs.open(str(tmp_path), write=write)
+    with pytest.raises(OSError, match="it is a pipe or a device, not a file"):
+        fs.lock(str(tmp_path / "pipe"), b"mine")
+    assert before == len(os.listdir("/dev/fd"))
+
+
+def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:
+    """What the link names was cut, and the lock's content written over it."""
+    (tmp_path / "precious").write_bytes(b"somebody else's")
+    os.symlink(tmp_path / "precious", tmp_path / "LOCK")
+    with pytest.raises(OSError, match="symbolic links"):
+        PosixFileSystem().lock(str(tmp_path / "LOCK"), b"mine")
+    assert b"somebody else's" == (tmp_path / "precious").read_bytes()
