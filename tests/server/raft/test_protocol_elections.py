@@ -157,6 +157,17 @@ def test_13_only_the_leader_hands_over():
         assert isinstance(alone.group.state, FollowerRole)
 
 
+def test_13_s3_a_word_to_take_over_is_of_its_own_term_only():
+    """It was late: who gave it has been deposed since, and leads anew."""
+    with Alone(hard=(4, "")) as alone:
+        alone.feed("n2", entries_of(6, 0, 0))
+        alone.feed("n2", TimeoutNow(4))
+
+        assert isinstance(alone.group.state, FollowerRole)
+        assert 6 == alone.group.term
+        assert [] == alone.sent(RequestVote)
+
+
 def test_13_s4_followers_with_a_slow_disk_do_not_depose_a_healthy_leader():
     with World(3) as world:
         world.boot_all()
