@@ -122,28 +122,15 @@ class Replay:
         table = self.table
         index = header.index
         if index != table.last_index + 1 or header.base_offset != table.end_offset:
-            self._overwrite(header, file)
+            raise CorruptionError(
+                f"entry {index} at offset {header.base_offset} does not follow entry "
+                f"{table.last_index}, which ends at offset {table.end_offset}",
+                path=file.path,
+            )
         self._changes.append((frame.seq, index))
         table.append(header, frame.position - file.origin, frame.next_position - frame.position)
         self.entries += 1
         self._replayer.on_entry(header, payload)
-
-    def _overwrite(self, header: EntryHeader, file: LogFile) -> None:
-        """An entry that does not follow the last one takes the place of those from its index on."""
-        table, index = self.table, header.index
-        if not table.base.index < index <= table.last_index:
-            raise CorruptionError(
-                f"entry {index} in a log that holds [{table.first_index}, {table.last_index}]",
-                path=file.path,
-            )
-        end_offset = table.position_after(index - 1).offset
-        if header.base_offset != end_offset:
-            raise CorruptionError(
-                f"entry {index} starts at offset {header.base_offset}, the one before it ends at "
-                f"{end_offset}",
-                path=file.path,
-            )
-        self._truncate(index)
 
     def _truncate(self, index: int) -> None:
         if index <= self.table.last_index:

@@ -83,6 +83,23 @@ def test_s1_zeros_where_a_later_file_swears_to_frames_are_damage(
     assert again.copy.entries.keys() == {1}
 
 
+@pytest.mark.parametrize("gone", [2, 3])
+def test_an_entry_that_does_not_follow_is_damage_whole_as_it_is(
+    disk: SimulatedDisk, open_wal: Opens, gone: int
+) -> None:
+    """Truncations are frames of their own: an entry takes no other's place."""
+    owner = open_wal(disk)
+    for value in (b"1", b"2", b"3"):
+        owner.append(values=[value])
+    with owner.wal.lock:
+        owner.wal._table.truncate(gone)
+        owner.wal._tail.truncate(gone)
+    owner.append(values=[b"again"])
+
+    with pytest.raises(CorruptionError, match="damaged, not cut off; entries up to 3 "):
+        open_wal(disk.kill())
+
+
 def test_a_group_that_lacks_a_sector_is_torn_and_was_never_acknowledged(
     disk: SimulatedDisk, open_wal: Opens
 ) -> None:
