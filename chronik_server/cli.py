@@ -83,7 +83,8 @@ def _remote_session(server: str) -> Session:
         ),
         (
             NotLeaderError,
-            "`chronik leader list` shows who leads; a majority of its nodes must be up",
+            "`chronik leader list` shows who leads (the metadata: `node list`); a majority of its "
+            "nodes must be up",
         ),
         (CertificateError, "`openssl s_client -connect HOST:PORT -showcerts` shows it"),
         (UnauthenticatedError, "set CHRONIK_AUTH_TOKEN as the server has it"),

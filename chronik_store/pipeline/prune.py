@@ -11,9 +11,11 @@ Place: after publish; runs on every replica, leader or not. Promise: a WAL file 
 
 Rule 1 counts entries, not records only: control entries behind the last segment belong to the
 next one, and a lagging replica is served from there (protocol 2). They are few: the WAL is rotated
-behind each SEAL, so what stays of an idle log is a small file or two. `_assert_covered` is the one
-assertion, over a coverage that is derived anew. Files go front to back, so what is left has no
-hole. When only a checkpoint is missing, the WAL is rotated to make one.
+behind each SEAL, so what stays of an idle log is a small file or two; in a cluster one more for
+each start that was followed by an election, whose NOOP no segment holds before records come.
+`_assert_covered` is the one assertion, over a coverage that is derived anew. Files go front to
+back, so what is left has no hole. When only a checkpoint is missing, the WAL is rotated to make
+one.
 
 Local segment files go by (1) and (3), the oldest first, when they are indexed (or will not be),
 beyond the `local_segment_bytes` newest; a nearly full disk lifts the latter two. Half-written ones
