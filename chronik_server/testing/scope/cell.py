@@ -122,6 +122,7 @@ class Cell:
                 self._read_log()
         except CrashError:
             self._ends("kept")
+        asyncio.set_event_loop(None)
         self._facts.wrong += self._loop.errors
         self._loop.errors = []
 
