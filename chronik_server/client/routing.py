@@ -241,8 +241,8 @@ class Router:
 
     def note_failure(self, lane: Lane, error: ChronikError) -> bool:
         """Learn from an error; True if it named another leader to ask at once."""
-        if isinstance(error, NotLeaderError) and error.address is not None:
-            address = parse_address(error.address)
+        address = _address_of(error.address) if isinstance(error, NotLeaderError) else None
+        if address is not None:
             changed = self._leaders.get(lane) != address
             self._leaders[lane] = address
             return changed
@@ -317,7 +317,8 @@ class Router:
                 again = error.retriable or (repeatable and isinstance(error, UnknownOutcomeError))
                 if not again or (asked and not repeatable and may_have_happened(error)):
                     raise
-                if channel is not None and isinstance(error, NotLeaderError) and not error.address:
+                sent_away = isinstance(error, NotLeaderError) and _address_of(error.address) is None
+                if channel is not None and sent_away:
                     self._note_leaderless(channel.address)
                 hinted = self.note_failure(lane, error)
                 hints = hints + 1 if hinted else 0
@@ -361,7 +362,16 @@ def _where_leads(place: PartitionPlace, channel: Channel) -> Address | None:
     """
     if channel.welcome is not None and place.leader == channel.welcome.node_id:
         return channel.address
-    return None if place.address is None else parse_address(place.address)
+    return _address_of(place.address)
+
+
+def _address_of(hint: str | None) -> Address | None:
+    """A node's word for where another one is; None when it is no address: others may know."""
+    try:
+        return None if hint is None else parse_address(hint)
+    except ConfigError as error:
+        logger.debug("what a node says is no address: %s", error)
+        return None
 
 
 def _failed(task: asyncio.Task[Channel]) -> bool:
