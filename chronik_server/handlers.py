@@ -17,7 +17,6 @@ from chronik_server.protocol import cluster, data, greeting, topics
 from chronik_server.protocol.data import NOTE_BYTES_MAX, PATHS_MAX, REASONS_MAX
 from chronik_store.clock import Clock
 from chronik_store.errors import ChronikError, ConfigError, CorruptionError, RecordTooLargeError
-from chronik_store.format.batch_layout import verify_checksum
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.record_batch import RecordBatch
 from chronik_store.model import AppendResult, Coverage, SearchResult
@@ -124,24 +123,24 @@ class Handlers:
         return partition.produce_nowait(batch, request.acks, request.expected_offset, done)
 
     def admitted(self, payload: Buffer) -> RecordBatch:
-        """The batch that came as payload: its header and all its bytes are as they were sent.
+        """The batch that came as payload: as it was sent, and no reader of it will ever fail. What
+        cannot be read would stop its partition's index, and whoever follows it, for good.
 
         RecordTooLargeError over the limit, also of what a compressed one unpacks to.
         """
         try:
             batch = RecordBatch.from_buffer(payload, verify=False)
-            verify_checksum(payload)
+            size = max(batch.nbytes, batch.raw_bytes)
+            if size > self._batch_bytes_max:
+                raise RecordTooLargeError(
+                    f"a batch of {size} bytes; this server takes {self._batch_bytes_max}",
+                    size_bytes=size,
+                    limit_bytes=self._batch_bytes_max,
+                )
+            return RecordBatch.from_buffer(batch.buffer)
         except CorruptionError as error:
             error.durability = "not_durable"
             raise
-        size = max(batch.nbytes, batch.raw_bytes)
-        if size > self._batch_bytes_max:
-            raise RecordTooLargeError(
-                f"a batch of {size} bytes; this server takes {self._batch_bytes_max}",
-                size_bytes=size,
-                limit_bytes=self._batch_bytes_max,
-            )
-        return batch
 
     async def _fetch(self, request: data.Fetch, room: Share) -> Answer:
         """Records; `room` counts them."""

@@ -29,20 +29,21 @@ follows from the header alone:
           5a nnnnnnnn  headers          uint32 LE offsets, record_count + 1 of them, then blobs
 
 Place: in `format`, below `record_batch`, `stored_batch` and `entry`. Promise: `parse_header`
-bounds every length by the buffer; `check_body` leaves no offset that points outside its column.
+bounds every length by the buffer; what `check_body` has passed never fails a reader.
 Invariant: the raw body's length and its 42 head bytes are functions of the header.
 """
 
 from __future__ import annotations
 
 import struct
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from chronik_store.errors import CorruptionError
 from chronik_store.format.checksum import Buffer, checksum, checksum_parts
 from chronik_store.format.compression import decompress
 from chronik_store.format.envelope import Kind, refuse
+from chronik_store.format.record_headers import check_blocks
 
 BATCH: Final = Kind(b"\xf5CKB", 1, "record batch")
 BATCH_HEADER_BYTES: Final = 88
@@ -212,27 +213,36 @@ def raw_body(data: Buffer, header: BatchHeader, *, path: str = "") -> memoryview
 
 
 def check_body(body: memoryview, header: BatchHeader, *, path: str = "") -> None:
-    """CorruptionError unless the CBOR heads are those of the header, and all offsets rise from 0
-    to the end of what they point into.
+    """CorruptionError unless the CBOR heads are those of the header, all offsets rise from 0 to the
+    end of what they point into, and each record's headers can be decoded.
     """
     lengths = column_lengths(header)
     starts = column_starts(lengths)
-    for number, start in enumerate(starts):
-        head = column_head(number, lengths[number])
-        if body[start - len(head) : start] != head:
+    for first, start, head in _heads(lengths):
+        if body[first:start] != head:
             raise _corrupt("a CBOR head of a column is not that of the header", path)
     _check_offsets(body[starts[4] : starts[4] + lengths[4]], lengths[5], "value", path)
     if header.flags & HAS_KEYS:
         _check_offsets(body[starts[1] : starts[1] + lengths[1]], lengths[2], "key", path)
     if header.flags & HAS_HEADERS:
         blobs = starts[6] + lengths[4]  # as many offsets as the value column has
-        _check_offsets(body[starts[6] : blobs], lengths[6] - lengths[4], "header", path)
+        ends = _check_offsets(body[starts[6] : blobs], lengths[6] - lengths[4], "header", path)
+        check_blocks(bytes(body[blobs : starts[6] + lengths[6]]), ends, path=path)
 
 
-def _check_offsets(column: memoryview, limit: int, what: str, path: str) -> None:
+@lru_cache(maxsize=1024)  # a producer's batches of one record are alike
+def _heads(lengths: Lengths) -> tuple[tuple[int, int, bytes], ...]:
+    """Where each head is, and what it must be."""
+    heads = map(column_head, range(7), lengths)
+    starts = column_starts(lengths)
+    return tuple((at - len(head), at, head) for at, head in zip(starts, heads, strict=True))
+
+
+def _check_offsets(column: memoryview, limit: int, what: str, path: str) -> list[int]:
     offsets = column.cast("I").tolist()
     if offsets[0] != 0 or offsets[-1] != limit or offsets != sorted(offsets):
         raise _corrupt(f"its {what} offsets do not rise from 0 to {limit}", path)
+    return offsets
 
 
 def _corrupt(message: str, path: str) -> CorruptionError:

@@ -94,11 +94,13 @@ def _refusal(raw: bytes, items_max: int) -> str:
             return f"a tag, a simple value or an indefinite length before byte {position}"
         elif what >= _ARRAY:
             count = argument if what == _ARRAY else 2 * argument
+            if count > size - position:  # each item takes a byte at least
+                return f"a container of {count} items does not fit at byte {position}"
+            if len(outer) >= MAX_DEPTH:
+                return f"nested deeper than {MAX_DEPTH} at byte {position}"
             items += count
             if items > items_max:
                 return f"more than {items_max} items at byte {position}"
-            if count > size - position or len(outer) >= MAX_DEPTH:  # an item takes a byte at least
-                return f"{count} items do not fit, or {MAX_DEPTH} levels, at byte {position}"
             outer.append(pending)
             pending = count if what == _ARRAY else -count
         while not pending and outer:

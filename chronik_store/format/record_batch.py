@@ -17,8 +17,11 @@ from chronik_store.format.batch_layout import (
     CODEC_ZSTD,
     HAS_TIMESTAMPS,
     BatchHeader,
+    check_body,
     parse_header,
+    raw_body,
     restamped,
+    verify_checksum,
 )
 from chronik_store.format.checksum import Buffer
 from chronik_store.format.stored_batch import StoredBatch
@@ -169,7 +172,8 @@ class RecordBatch(_Slots):
         data = buffer if type(buffer) is bytes else bytes(memoryview(buffer))
         header = parse_header(data)
         if verify:
-            StoredBatch(data, 0, 0)
+            verify_checksum(data)
+            check_body(raw_body(data, header), header)
         return _make(data, header)
 
     def with_producer(self, producer_id: int, epoch: int, base_sequence: int) -> RecordBatch:

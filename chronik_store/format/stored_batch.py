@@ -15,8 +15,6 @@ from itertools import pairwise, repeat
 from operator import sub
 from typing import TYPE_CHECKING, Any, Final
 
-from chronik_store.errors import CorruptionError
-from chronik_store.format import cbor
 from chronik_store.format.batch_layout import (
     HAS_HEADERS,
     HAS_KEYS,
@@ -31,6 +29,7 @@ from chronik_store.format.batch_layout import (
     verify_checksum,
 )
 from chronik_store.format.checksum import Buffer
+from chronik_store.format.record_headers import decode_headers
 from chronik_store.model import Headers, OpenStoredRecord, StoredRecord
 
 if TYPE_CHECKING:
@@ -86,7 +85,6 @@ class StoredBatch:
         written.
         """
         check_body(self._body, self._header, path=path)
-        self.headers()
 
     def _open(
         self, body: memoryview, header: BatchHeader, base_offset: int, timestamp_us: int
@@ -256,17 +254,6 @@ class StoredBatch:
             return ()
         blobs = self._lengths[4]  # as many offsets as the value column has
         return decode_headers(column[blobs + first : blobs + behind])
-
-
-def decode_headers(blob: Buffer) -> Headers:
-    """One record's headers from their block: a CBOR array of name, value, name, value ..."""
-    flat = cbor.decode(blob, what="record headers")
-    if type(flat) is not list or len(flat) % 2 or not flat:
-        raise CorruptionError("record headers: not a list of names and values")
-    names, values = flat[::2], flat[1::2]
-    if set(map(type, names)) != {str} or set(map(type, values)) != {bytes}:
-        raise CorruptionError("record headers: a name is not text or a value is not bytes")
-    return tuple(zip(names, values, strict=True))
 
 
 def _slices(data: memoryview, offsets: memoryview) -> list[bytes]:

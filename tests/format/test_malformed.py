@@ -23,8 +23,8 @@ from chronik_store.format.control import decode_command
 from chronik_store.format.entry import ENTRY_HEADER_BYTES, EntryKind, iter_entries
 from chronik_store.format.envelope import Kind, seal
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
+from chronik_store.format.record_headers import decode_headers
 from chronik_store.format.segment_file import decode_segment_trailer
-from chronik_store.format.stored_batch import decode_headers
 from tests.format.make_golden import GOLDEN
 from tests.format.samples import FILE_ID, SAMPLES
 

@@ -25,6 +25,8 @@ from chronik_store.errors import (
     CorruptionError,
     UnavailableError,
 )
+from chronik_store.format.batch_layout import BATCH_HEADER_BYTES, COVERED_FROM
+from chronik_store.format.checksum import checksum
 from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, connected, run, serving
 
@@ -349,6 +351,36 @@ def test_a_damaged_batch_is_refused_at_the_door(tmp_path: Path) -> None:
             (event,) = await raw.hear()
             assert isinstance(event, Failure)
             assert 0 == (await client.watermarks("events")).end
+            raw.writer.close()
+
+    run(main())
+
+
+def test_a_batch_that_nobody_could_read_is_refused_though_its_checksum_is_right(
+    tmp_path: Path,
+) -> None:
+    """It stopped the index of its partition, and whoever followed it, for good."""
+    batch = RecordBatch.build([b"hello"], keys=[b"key"], headers=[[("name", b"value")]]).buffer
+    heads = [BATCH_HEADER_BYTES + place for place in (0, 8, 15)]
+    offsets = [batch.index(data) - 9 for data in (b"key", b"hello")]
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            await client.create_topic("events")
+            raw = await Raw.open(str(client.router._servers[0]))
+            for number, place in enumerate([*heads, *offsets, batch.index(b"name"), -1], 2):
+                changed = bytearray(batch)
+                changed[place] ^= 0x80 * (place != -1)
+                digest = checksum(memoryview(changed)[COVERED_FROM:])
+                changed[COVERED_FROM - 8 : COVERED_FROM] = digest.to_bytes(8, "little")
+                raw.say(Request(number, Verb.PRODUCE, data.Produce("events"), bytes(changed)))
+                (event,) = await raw.hear()
+                if place == -1:
+                    assert event == Response(number, data.Produced(0, 1))
+                    continue
+                assert isinstance(event, Failure), place
+                assert isinstance(event.error, CorruptionError)
+                assert "not_durable" == event.error.durability
             raw.writer.close()
 
     run(main())
