@@ -95,14 +95,14 @@ class RaftNode:
         replica: Replica,
         *,
         members: Members,
+        may_vote: Callable[[], Collection[str] | None],
         snapshot_source: Callable[[], Snapshot] | None = None,
-        may_vote: Callable[[], Collection[str] | None] = tuple,
     ) -> Consensus:
         """A replica that takes part once it is started.
 
-        members: while its log names none; the same on all nodes. snapshot_source: called in a
-        worker, may read the disk; by default what the replica can tell from memory. may_vote: who
-        else may be a voter, whatever a log says that may have been cut; None: nobody can tell.
+        members: while its log names none; the same on all nodes. may_vote: who else may be a
+        voter, whatever a log says that may have been cut; None: nobody can tell. snapshot_source:
+        called in a worker, may read the disk; by default what the replica can tell from memory.
         """
         assert group_id, "the empty group id is the nodes' own"
         assert group_id not in self._groups, f"group {group_id} is here already"

@@ -103,6 +103,7 @@ class Node:
             GROUP,
             self.replica,
             members=world.first_members,
+            may_vote=tuple,  # nobody but whom a log of these worlds names
             snapshot_source=self._snapshot,
         )
         self.consensus = cast("RaftosConsensus", made)

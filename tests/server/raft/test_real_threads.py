@@ -66,7 +66,9 @@ class Cluster:
                 env=env,
             )
             self.nodes[name], self.cores[name] = node, core
-            self.groups[name] = node.add_group("g", replica, members=Members(NAMES, ()))
+            self.groups[name] = node.add_group(
+                "g", replica, members=Members(NAMES, ()), may_vote=lambda: NAMES
+            )
             core.control.door = self.groups[name].door
             self.committers.append(committer)
         for name, node in self.nodes.items():
