@@ -230,7 +230,7 @@ def test_a_manifest_object_that_is_gone(bucket):
 
 @pytest.mark.parametrize(
     "places",
-    [40, pytest.param(share(500, every=1500), marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+    [40, pytest.param(share(250, every=1500), marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
 def test_a_bundle_object(bucket, places):
     disk, _ = bucket

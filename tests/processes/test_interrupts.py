@@ -155,7 +155,7 @@ def test_ctrl_c_at_some_line_of(name: str, first: bool, seed: int) -> None:
     if first and name == "drop":
         return
     with reachable_buckets():
-        for at in range(rng.randint(1, 9), 2000, 9):
+        for at in range(rng.randint(1, 17), 2000, 17):
             if not interrupt_at(ACTS[name], at, first=first):
                 return
 
@@ -168,6 +168,6 @@ def test_ctrl_c_at_any_line_of(name: str, first: bool) -> None:
     if first and name == "drop":
         return
     with reachable_buckets():
-        for at in places(int(first), 5000, some=2, every=1):
+        for at in places(int(first), 5000, some=3, every=1):
             if not interrupt_at(ACTS[name], at, first=first):
                 return

@@ -23,7 +23,7 @@ def test_damage_loses_what_repair_has_named_and_nothing_else(seed: int) -> None:
 @pytest.mark.parametrize("block", range(4))
 def test_many_more_seeds(block: int) -> None:
     events: Counter[str] = Counter()
-    for seed in seeds(share(48, every=96))[block::4]:
+    for seed in seeds(share(32, every=96))[block::4]:
         world = DamagedWorld(seed)
         try:
             world.run()

@@ -20,7 +20,7 @@ def test_what_a_claim_covers_is_the_new_owners_and_all_else_the_old_ones(seed: i
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(8))
 def test_many_more_seeds(block: int) -> None:
-    for seed in seeds(share(48, every=120))[block::8]:
+    for seed in seeds(share(32, every=120))[block::8]:
         try:
             MovedWorld(seed).run()
         except BaseException as error:

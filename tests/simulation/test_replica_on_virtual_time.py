@@ -22,7 +22,7 @@ def test_recovery_finds_a_prefix_of_history_with_all_that_was_synced(seed: int) 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(5))
 def test_many_more_seeds(block: int) -> None:
-    for seed in seeds(share(200, every=500))[block::5]:
+    for seed in seeds(share(140, every=500))[block::5]:
         try:
             ReplicaWorld(seed).run()
         except BaseException as error:

@@ -18,7 +18,7 @@ def test_what_was_acknowledged_or_shown_is_there_after_any_end(seed: int) -> Non
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(8))
 def test_many_more_seeds(block: int) -> None:
-    for seed in seeds(share(160, every=400))[block::8]:
+    for seed in seeds(share(110, every=400))[block::8]:
         try:
             StoreWorld(seed).run()
         except BaseException as error:

@@ -131,10 +131,11 @@ def test_an_old_owner_may_publish_first_while_it_is_taken_over(
         store.close()
 
 
-def test_a_crash_at_any_call_of_a_restore_keeps_the_place_for_it() -> None:
+@pytest.mark.parametrize("every", [7, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_crash_at_any_call_of_a_restore_keeps_the_place_for_it(every: int) -> None:
     """The old owner publishes right after the crash, or right after the next run."""
     calls = 0
-    for at in itertools.count(1, 3):
+    for at in itertools.count(1, every):
         disk = SimulatedDisk(seed=at)
         old = open_store(disk)
         old.create_topic("t", partitions=2)

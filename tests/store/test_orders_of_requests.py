@@ -214,9 +214,12 @@ def judge(scene: Scene, actors: Sequence[Actor], where: object) -> None:
     ],
 )
 @pytest.mark.parametrize("surprise", ["waits", "dies before", "dies behind", "is not told"])
-def test_one_owner_is_left_and_has_all(scene_of: Callable[[], Scene], surprise: str) -> None:
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_one_owner_is_left_and_has_all(
+    scene_of: Callable[[], Scene], surprise: str, every: int
+) -> None:
     scene = scene_of()
-    for at in itertools.count(step=1 if surprise == "waits" else 3):
+    for at in itertools.count(step=every):
         bucket = MemoryObjectStore()
         bucket._objects.update(scene.bucket._objects)
         actors = [

@@ -355,7 +355,7 @@ def restore_calls() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    "stride", [17, pytest.param(share(2, every=1), marks=pytest.mark.slow, id="every call")]
+    "stride", [17, pytest.param(share(4, every=1), marks=pytest.mark.slow, id="every call")]
 )
 def test_a_crash_at_any_call_is_finished_by_the_next_run(stride: int) -> None:
     first, last = restore_calls()

@@ -26,7 +26,7 @@ from tests.server.servers import test_servers_on_virtual_time as stories
 SEEDS = 40
 
 IN_STORIES = {
-    "tell-of-closed-logs": 2,
+    "tell-of-closed-logs": 6,
     "ask-again-as-another": 4,
     "acknowledge-at-the-leader": 23,
     "take-new-logs-for-lost": 4,

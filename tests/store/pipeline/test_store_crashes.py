@@ -119,7 +119,7 @@ def test_power_loss_at_any_call_loses_nothing_and_doubles_nothing(shard: int) ->
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "mode"), [*enumerate(MODES)])
 def test_power_loss_at_every_call(number: int, mode: Any) -> None:
-    for call in places(number, calls_of_a_healthy_run(), some=2, every=1):
+    for call in places(number, calls_of_a_healthy_run(), some=4, every=1):
         disk = SimulatedDisk(seed=call)
         scenario = Scenario()
         scenario.run_until_dead(disk, call)

@@ -155,10 +155,13 @@ def test_nothing_acknowledged_is_lost_whenever_power_fails(
 
 
 @pytest.mark.parametrize("program", [truncations, rotations, snapshots], ids=lambda p: p.__name__)
-def test_a_crash_during_recovery_loses_nothing_either(program: Program, open_wal: Opens) -> None:
+@pytest.mark.parametrize("every", [9, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_crash_during_recovery_loses_nothing_either(
+    program: Program, every: int, open_wal: Opens
+) -> None:
     reference = SimulatedDisk(seed=0)
     run(program, reference, open_wal, fill=False)
-    for call in range(8, reference.calls, 3):
+    for call in range(8, reference.calls, every):
         disk = SimulatedDisk(seed=call)
         disk.hook = crash_at(call)
         history = run(program, disk, open_wal, fill=False)
