@@ -91,7 +91,7 @@ def test_a_directed_schedule_finds(bug: str, check: Callable[[], None]) -> None:
 IN_STORIES = {
     "forget-the-vote": 0,
     "send-before-the-disk": 12,
-    "acknowledge-before-the-disk": 0,
+    "acknowledge-before-the-disk": 23,
     "quorum-without-self": 15,
     "count-oneself-before-the-disk": 0,
     "acknowledge-the-whole-log": 0,
