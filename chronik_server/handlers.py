@@ -137,10 +137,11 @@ class Handlers:
                     size_bytes=size,
                     limit_bytes=self._batch_bytes_max,
                 )
-            return RecordBatch.from_buffer(batch.buffer)
+            batch.verify()
         except CorruptionError as error:
             error.durability = "not_durable"
             raise
+        return batch
 
     async def _fetch(self, request: data.Fetch, room: Share) -> Answer:
         """Records; `room` counts them."""

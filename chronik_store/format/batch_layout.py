@@ -68,6 +68,7 @@ COVERED_FROM: Final = PREFIX.size
 BODY_HEADS_BYTES: Final = 42
 _PEEK: Final = struct.Struct("<4sI 12x I 40x I")
 _CHECKSUM: Final = struct.Struct("<Q")
+_ENDS: Final = struct.Struct("<II")
 _SINT64, _UINT32, _BYTES = b"\xd8\x4f\x5a", b"\xd8\x46\x5a", b"\x5a"
 _HEADS: Final = (b"\x87" + _SINT64, _UINT32, _BYTES, _BYTES, _UINT32, _BYTES, _BYTES)
 _LIMIT: Final = 1 << 63
@@ -216,26 +217,37 @@ def check_body(body: memoryview, header: BatchHeader, *, path: str = "") -> None
     """CorruptionError unless the CBOR heads are those of the header, all offsets rise from 0 to the
     end of what they point into, and each record's headers can be decoded.
     """
-    lengths = column_lengths(header)
-    starts = column_starts(lengths)
-    for first, start, head in _heads(lengths):
-        if body[first:start] != head:
-            raise _corrupt("a CBOR head of a column is not that of the header", path)
-    _check_offsets(body[starts[4] : starts[4] + lengths[4]], lengths[5], "value", path)
-    if header.flags & HAS_KEYS:
-        _check_offsets(body[starts[1] : starts[1] + lengths[1]], lengths[2], "key", path)
+    lengths, is_one = column_lengths(header), header.record_count == 1
+    for first, stop, fixed in _fixed(lengths, is_one):
+        if body[first:stop] != fixed:
+            raise _corrupt("its columns are not where its header says", path)
+    starts, ends = column_starts(lengths), [0, lengths[6] - lengths[4]]
+    blocks = starts[6] + lengths[4]  # behind as many offsets as the value column has
+    if not is_one:
+        _check_offsets(body[starts[4] : starts[4] + lengths[4]], lengths[5], "value", path)
+        if header.flags & HAS_KEYS:
+            _check_offsets(body[starts[1] : starts[1] + lengths[1]], lengths[2], "key", path)
+        if header.flags & HAS_HEADERS:
+            ends = _check_offsets(body[starts[6] : blocks], ends[1], "header", path)
     if header.flags & HAS_HEADERS:
-        blobs = starts[6] + lengths[4]  # as many offsets as the value column has
-        ends = _check_offsets(body[starts[6] : blobs], lengths[6] - lengths[4], "header", path)
-        check_blocks(bytes(body[blobs : starts[6] + lengths[6]]), ends, path=path)
+        check_blocks(bytes(body[blocks : starts[6] + lengths[6]]), ends, path=path)
 
 
 @lru_cache(maxsize=1024)  # a producer's batches of one record are alike
-def _heads(lengths: Lengths) -> tuple[tuple[int, int, bytes], ...]:
-    """Where each head is, and what it must be."""
-    heads = map(column_head, range(7), lengths)
-    starts = column_starts(lengths)
-    return tuple((at - len(head), at, head) for at, head in zip(starts, heads, strict=True))
+def _fixed(lengths: Lengths, is_one: bool) -> tuple[tuple[int, int, bytes], ...]:
+    """What the header alone says of a body: heads and, of one record, offsets; from, to, bytes."""
+    fixed: list[tuple[int, int, bytes]] = []
+    ends = {1: lengths[2], 4: lengths[5], 6: lengths[6] - lengths[4]}
+    for number, start in enumerate(column_starts(lengths)):
+        piece = column_head(number, lengths[number])
+        first = start - len(piece)
+        if is_one and number in ends and lengths[number]:
+            piece += _ENDS.pack(0, ends[number])
+        if fixed and fixed[-1][1] == first:
+            first, _, before = fixed.pop()
+            piece = before + piece
+        fixed.append((first, first + len(piece), piece))
+    return tuple(fixed)
 
 
 def _check_offsets(column: memoryview, limit: int, what: str, path: str) -> list[int]:

@@ -170,11 +170,17 @@ class RecordBatch(_Slots):
         """
         # Not bytes(buffer): of a number that makes so many zeros.
         data = buffer if type(buffer) is bytes else bytes(memoryview(buffer))
-        header = parse_header(data)
+        batch = _make(data, parse_header(data))
         if verify:
-            verify_checksum(data)
-            check_body(raw_body(data, header), header)
-        return _make(data, header)
+            batch.verify()
+        return batch
+
+    def verify(self) -> None:
+        """CorruptionError unless this is a batch that no reader fails at, see `from_buffer`. What
+        was built here is one.
+        """
+        verify_checksum(self.buffer)
+        check_body(raw_body(self.buffer, self._header), self._header)
 
     def with_producer(self, producer_id: int, epoch: int, base_sequence: int) -> RecordBatch:
         """The same records under another producer, epoch and sequence (see `build`)."""

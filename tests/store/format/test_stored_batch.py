@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from chronik_store.errors import CorruptionError
+from chronik_store.format.batch_layout import BATCH_HEADER_BYTES
 from chronik_store.format.checksum import checksum
 from chronik_store.format.record_batch import RecordBatch, StoredBatch
 from chronik_store.model import StoredRecord
@@ -108,7 +109,7 @@ def resealed(data: bytearray) -> bytes:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (88 + 8 + 24 + 6, 9, "CBOR head"),  # of the key offsets: see the body's diagram
+        (88 + 8 + 24 + 6, 9, "columns are not where"),  # of the key offsets: see the body's diagram
         (88 + 8 + 24 + 7 + 4, 9, "key offsets do not rise"),
         (88 + 8 + 24 + 7 + 16 + 5 + 1 + 5 + 1 + 7 + 8, 9, "value offsets do not rise"),
     ],
@@ -122,6 +123,27 @@ def test_offsets_and_heads_that_do_not_fit_are_refused(
     with pytest.raises(CorruptionError, match=message) as caught:
         StoredBatch(resealed(data), 100, 9, path="some/file")
     assert "some/file" == caught.value.path
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("columns", range(4))
+def test_each_byte_of_a_body_is_data_or_must_be_what_it_is(count: int, columns: int) -> None:
+    """Of one record even its offsets follow from the header; of more they must rise."""
+    given = {
+        "keys": [b"KKKK"] * count if columns & 1 else None,
+        "timestamps_us": [int.from_bytes(b"T" * 8, "little")] * count if columns & 2 else None,
+    }
+    batch = RecordBatch.build([b"VVVV"] * count, **given)
+    for place in range(BATCH_HEADER_BYTES, batch.nbytes):
+        data = bytearray(batch.buffer)
+        is_data = chr(data[place]) in "KVT"
+        data[place] ^= 0x80
+        changed = RecordBatch.from_buffer(resealed(data), verify=False)
+        if is_data:
+            changed.verify()
+        else:
+            with pytest.raises(CorruptionError, match=r"not where its header|do not rise"):
+                changed.verify()
 
 
 def test_headers_that_cannot_be_decoded_are_refused_when_verified() -> None:
