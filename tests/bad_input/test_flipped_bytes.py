@@ -149,7 +149,7 @@ def test_a_wal_file(wal):
 @pytest.mark.slow
 @pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
 def test_a_wal_file_with_every_byte_wrong_in_other_ways(wal, mask):
-    check_wal(wal, mask, step=1)
+    check_wal(wal, mask, step=share(2, every=1))
 
 
 # --- the bucket -----------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_power_loss_at_any_switch_point_leaves_what_is_known(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", seeds(share(2, every=8)))
+@pytest.mark.parametrize("seed", seeds(share(1, every=8)))
 def test_power_loss_at_every_switch_point_leaves_what_is_known(seed: int) -> None:
     life = BusyLife(seed)
     life.look_at_every(1)

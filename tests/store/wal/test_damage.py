@@ -9,6 +9,7 @@ import pytest
 
 from chronik_store.errors import CorruptionError, FutureVersionError, IdentityMismatchError
 from chronik_store.testing.simulated_disk import SimulatedDisk
+from tests.depth import share
 
 Opens = Callable[..., Any]
 
@@ -47,8 +48,8 @@ FLIPS = [
     pytest.param(False, 0xFF, 7, id="killed-inverted"),
     pytest.param(True, 0x80, 7, id="closed-bit7"),
     pytest.param(False, 0xFF, 1, id="killed-inverted-each", marks=pytest.mark.slow),
-    pytest.param(False, 0x01, 1, id="killed-bit0", marks=pytest.mark.slow),
-    pytest.param(True, 0xFF, 1, id="closed-inverted", marks=pytest.mark.slow),
+    pytest.param(False, 0x01, share(3, every=1), id="killed-bit0", marks=pytest.mark.slow),
+    pytest.param(True, 0xFF, share(3, every=1), id="closed-inverted", marks=pytest.mark.slow),
 ]
 
 
