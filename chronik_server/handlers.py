@@ -1,12 +1,13 @@
 """One function for each verb: request and payload in, response and payload out.
 
 Place: between `session` (a connection's requests) and `backend` (what stands behind them).
-Promise: a batch is looked at no further than its header and checksum; everything else that is
-wrong with a request is a typed error. Invariant: no state of its own.
+Promise: what is wrong with a request is a typed error, and a batch that is taken can be read.
+Invariant: no state of its own, but for the order in which large batches came.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -39,6 +40,8 @@ COUNTED = frozenset(
 """What is answered with records, or with as much as there are topics, partitions and bundles."""
 ANSWER_BYTES = 1 << 20
 """What an answer is taken for until it is there, when nothing says before how long it will be."""
+SOON_BYTES, SOON_BYTES_WITH_HEADERS = 1 << 20, 1 << 17
+"""Up to here, unpacked, a batch is checked in a twentieth of a second, whatever it holds."""
 _NOTHING = b""
 SEARCH_SECONDS_MAX = 3e8
 """Ten years: a setting without a limit, as a number that fits into a message."""
@@ -60,6 +63,7 @@ class Handlers:
         self._clock = clock
         self._batch_bytes_max = batch_bytes_max
         self._fetch_bytes_max = fetch_bytes_max
+        self._checking = asyncio.Lock()
         self.search_ms = int(min(search_seconds, SEARCH_SECONDS_MAX) * 1000)
         self.by_message: dict[type, Handler] = {
             greeting.Ping: self._ping,
@@ -100,7 +104,12 @@ class Handlers:
     # --- records ---------------------------------------------------------------------------------
 
     async def _produce(self, request: data.Produce, payload: Buffer) -> Answer:
-        batch = self.admitted(payload)
+        batch = self._opened(payload)
+        async with self._checking:  # a large one keeps the place in which it came
+            if _is_soon_checked(batch):
+                _check(batch)
+            else:
+                await asyncio.get_running_loop().run_in_executor(None, _check, batch)
         try:
             partition = await self._partition(request.topic, request.partition)
         except ChronikError as error:
@@ -119,28 +128,29 @@ class Handlers:
         partition = self._backend.known_partition(request.topic, request.partition)
         if partition is None or request.acks != "quorum":
             return False
-        batch = self.admitted(payload)
+        batch = self._opened(payload)
+        if not _is_soon_checked(batch):
+            return False
+        _check(batch)
         return partition.produce_nowait(batch, request.acks, request.expected_offset, done)
 
-    def admitted(self, payload: Buffer) -> RecordBatch:
-        """The batch that came as payload: as it was sent, and no reader of it will ever fail. What
-        cannot be read would stop its partition's index, and whoever follows it, for good.
+    def _opened(self, payload: Buffer) -> RecordBatch:
+        """The batch that came as payload, of which only the header has been looked at.
 
         RecordTooLargeError over the limit, also of what a compressed one unpacks to.
         """
         try:
             batch = RecordBatch.from_buffer(payload, verify=False)
-            size = max(batch.nbytes, batch.raw_bytes)
-            if size > self._batch_bytes_max:
-                raise RecordTooLargeError(
-                    f"a batch of {size} bytes; this server takes {self._batch_bytes_max}",
-                    size_bytes=size,
-                    limit_bytes=self._batch_bytes_max,
-                )
-            batch.verify()
         except CorruptionError as error:
             error.durability = "not_durable"
             raise
+        size = max(batch.nbytes, batch.raw_bytes)
+        if size > self._batch_bytes_max:
+            raise RecordTooLargeError(
+                f"a batch of {size} bytes; this server takes {self._batch_bytes_max}",
+                size_bytes=size,
+                limit_bytes=self._batch_bytes_max,
+            )
         return batch
 
     async def _fetch(self, request: data.Fetch, room: Share) -> Answer:
@@ -260,6 +270,22 @@ def _told(part: Coverage) -> Coverage:
 def _short(text: str) -> str:
     raw = text.encode("utf-8", "replace")
     return raw[:NOTE_BYTES_MAX].decode("utf-8", "ignore")
+
+
+def _is_soon_checked(batch: RecordBatch) -> bool:
+    """Others are checked where they do not hold up the event loop."""
+    return batch.raw_bytes <= (SOON_BYTES_WITH_HEADERS if batch.has_headers else SOON_BYTES)
+
+
+def _check(batch: RecordBatch) -> None:
+    """It is as it was sent, and no reader of it will ever fail. What cannot be read would stop its
+    partition's index, and whoever follows it, for good.
+    """
+    try:
+        batch.verify()
+    except CorruptionError as error:
+        error.durability = "not_durable"
+        raise
 
 
 def _searched(result: SearchResult) -> tuple[data.Searched, Buffer]:

@@ -15,6 +15,7 @@ from chronik_store.format.batch_layout import (
     BATCH_HEADER_BYTES,
     CODEC_NONE,
     CODEC_ZSTD,
+    HAS_HEADERS,
     HAS_TIMESTAMPS,
     BatchHeader,
     check_body,
@@ -232,6 +233,11 @@ class RecordBatch(_Slots):
     def has_timestamps(self) -> bool:
         """False: the records get the time of their append."""
         return bool(self._header.flags & HAS_TIMESTAMPS)
+
+    @property
+    def has_headers(self) -> bool:
+        """Some record has any."""
+        return bool(self._header.flags & HAS_HEADERS)
 
     @property
     def base_timestamp_us(self) -> int:

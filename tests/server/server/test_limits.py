@@ -22,12 +22,8 @@ from chronik_server.server import Server
 from chronik_store.errors import (
     BackpressureError,
     ChronikError,
-    CorruptionError,
     UnavailableError,
 )
-from chronik_store.format.batch_layout import BATCH_HEADER_BYTES, COVERED_FROM
-from chronik_store.format.checksum import checksum
-from chronik_store.format.record_batch import RecordBatch
 from tests.server.serving import QUICK, connected, run, serving
 
 
@@ -330,58 +326,6 @@ def test_what_was_told_is_stored_though_its_client_has_left(tmp_path: Path, limi
                     await asyncio.sleep(0.05)
                 stored = (await client.watermarks("events")).committed
             assert (20 == stored) if limit > 5000 else (3 < stored < 8)
-
-    run(main())
-
-
-def test_a_damaged_batch_is_refused_at_the_door(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with connected(tmp_path) as (_, client):
-            await client.create_topic("events")
-            raw = await Raw.open(str(client.router._servers[0]))
-            batch = bytearray(RecordBatch.build([b"hello"]).buffer)
-            for number, damage in enumerate((0, 20, len(batch) - 1), 2):
-                flipped = bytes(batch[:damage]) + bytes((batch[damage] ^ 1,)) + batch[damage + 1 :]
-                raw.say(Request(number, Verb.PRODUCE, data.Produce("events"), flipped))
-                (event,) = await raw.hear()
-                assert isinstance(event, Failure)
-                assert isinstance(event.error, CorruptionError)
-                assert "not_durable" == event.error.durability
-            raw.say(Request(9, Verb.PRODUCE, data.Produce("events"), b""))
-            (event,) = await raw.hear()
-            assert isinstance(event, Failure)
-            assert 0 == (await client.watermarks("events")).end
-            raw.writer.close()
-
-    run(main())
-
-
-def test_a_batch_that_nobody_could_read_is_refused_though_its_checksum_is_right(
-    tmp_path: Path,
-) -> None:
-    """It stopped the index of its partition, and whoever followed it, for good."""
-    batch = RecordBatch.build([b"hello"], keys=[b"key"], headers=[[("name", b"value")]]).buffer
-    heads = [BATCH_HEADER_BYTES + place for place in (0, 8, 15)]
-    offsets = [batch.index(data) - 9 for data in (b"key", b"hello")]
-
-    async def main() -> None:
-        async with connected(tmp_path) as (_, client):
-            await client.create_topic("events")
-            raw = await Raw.open(str(client.router._servers[0]))
-            for number, place in enumerate([*heads, *offsets, batch.index(b"name"), -1], 2):
-                changed = bytearray(batch)
-                changed[place] ^= 0x80 * (place != -1)
-                digest = checksum(memoryview(changed)[COVERED_FROM:])
-                changed[COVERED_FROM - 8 : COVERED_FROM] = digest.to_bytes(8, "little")
-                raw.say(Request(number, Verb.PRODUCE, data.Produce("events"), bytes(changed)))
-                (event,) = await raw.hear()
-                if place == -1:
-                    assert event == Response(number, data.Produced(0, 1))
-                    continue
-                assert isinstance(event, Failure), place
-                assert isinstance(event.error, CorruptionError)
-                assert "not_durable" == event.error.durability
-            raw.writer.close()
 
     run(main())
 
